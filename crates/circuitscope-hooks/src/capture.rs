@@ -83,6 +83,8 @@ impl<B: Backend> Capture<B> {
         }
         let counts = positions.mask.clone().sum_dim(1);
         let weights = positions.mask.clone().div(counts);
+        // A mean is taken in the precision of the weights even where the model computes in less.
+        let x = x.cast(weights.dtype());
         let mut shape = [1; D];
         shape[0] = dims[0];
         shape[axis] = dims[axis];

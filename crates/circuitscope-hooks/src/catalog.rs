@@ -21,10 +21,18 @@ pub struct SiteCatalog {
     pub final_norm: bool,
     /// Whether there is a position embedding.
     pub position_embedding: bool,
+    /// Whether queries and keys are rotated by their positions.
+    pub rotary: bool,
+    /// Whether attention and MLP read the same residual stream, so that there is none between them.
+    pub parallel: bool,
+    /// Whether the MLPs are gated.
+    pub gated: bool,
+    /// Whether the outputs of attention and MLP are normalised.
+    pub post_norms: bool,
 }
 
 impl SiteCatalog {
-    /// A model with everything: positions, norms, MLPs.
+    /// A model with every site there is.
     #[must_use]
     pub const fn full(n_layers: usize) -> Self {
         Self {
@@ -33,6 +41,10 @@ impl SiteCatalog {
             block_norms: true,
             final_norm: true,
             position_embedding: true,
+            rotary: true,
+            parallel: false,
+            gated: true,
+            post_norms: true,
         }
     }
 
@@ -46,11 +58,16 @@ impl SiteCatalog {
             Site::PosEmbed => self.position_embedding,
             Site::Ln1Scale(_) | Site::Ln1Normalized(_) => self.block_norms,
             Site::Ln2Scale(_) | Site::Ln2Normalized(_) => self.block_norms && !self.attn_only,
-            Site::ResidMid(_)
-            | Site::MlpIn(_)
-            | Site::MlpPre(_)
-            | Site::MlpPost(_)
-            | Site::MlpOut(_) => !self.attn_only,
+            Site::RotQ(_) | Site::RotK(_) => self.rotary,
+            Site::Ln1PostScale(_) | Site::Ln1PostNormalized(_) => self.post_norms,
+            Site::Ln2PostScale(_) | Site::Ln2PostNormalized(_) => {
+                self.post_norms && !self.attn_only
+            }
+            Site::ResidMid(_) => !self.attn_only && !self.parallel,
+            Site::MlpPreLinear(_) => !self.attn_only && self.gated,
+            Site::MlpIn(_) | Site::MlpPre(_) | Site::MlpPost(_) | Site::MlpOut(_) => {
+                !self.attn_only
+            }
             Site::LnFinalScale | Site::LnFinalNormalized => self.final_norm,
             _ => true,
         }

@@ -57,7 +57,8 @@ impl<B: Backend> Tap<B> for HeadMeans<B> {
             let dims = x.dims();
             let [batch, pos, heads, d_head] = [dims[0], dims[1], dims[2], dims[3]];
             // [batch, 1, pos] x [batch, pos, head * d_head] -> [batch, 1, head * d_head]
-            let z = x.clone().reshape([batch, pos, heads * d_head]);
+            let z = x.clone().cast(weights.dtype());
+            let z = z.reshape([batch, pos, heads * d_head]);
             let mean = weights.clone().matmul(z).reshape([batch, heads, d_head]);
             self.layers[layer] = Some(mean);
         }

@@ -76,7 +76,7 @@ impl<B: Backend> Intervention<B> {
                     value.dims()
                 )
             };
-            value.expand(x.dims())
+            value.cast(x.dtype()).expand(x.dims())
         };
         let changed = match &self.op {
             Op::Zero => x.zeros_like(),
@@ -103,6 +103,13 @@ impl<B: Backend> Intervention<B> {
         }
         let dims = x.dims();
         let n_heads = self.site.head_axis().map_or(1, |axis| dims[axis]);
+        let last = self.heads.iter().flatten().max();
+        assert!(
+            last.is_none_or(|&head| head < n_heads),
+            "{} has {n_heads} heads, not a head {}",
+            self.site,
+            last.copied().unwrap_or_default()
+        );
         let row = |b: usize| self.rows.as_ref().is_none_or(|rows| rows[b]);
         let head = |h: usize| self.heads.as_ref().is_none_or(|heads| heads.contains(&h));
         let flags: Vec<bool> = (0..dims[0])

@@ -28,26 +28,39 @@ pub enum Site {
     VInput(usize),
     /// `blocks.{l}.ln1.hook_scale` `[batch, pos, 1]`: √(variance + ε) of the attention norm.
     Ln1Scale(usize),
-    /// `blocks.{l}.ln1.hook_normalized` `[batch, pos, d_model]`: output of the attention norm,
-    /// after gain and bias where the norm has them.
+    /// `blocks.{l}.ln1.hook_normalized` `[batch, pos, d_model]`: output of the attention norm, after
+    /// gain and bias of a `LayerNorm`, before the gain of an RMS norm. So it is for every norm.
     Ln1Normalized(usize),
-    /// `blocks.{l}.attn.hook_q` `[batch, pos, head, d_head]`: queries.
+    /// `blocks.{l}.attn.hook_q` `[batch, pos, head, d_head]`: queries, before a norm of queries and
+    /// before rotation.
     Q(usize),
-    /// `blocks.{l}.attn.hook_k` `[batch, pos, head, d_head]`: keys.
+    /// `blocks.{l}.attn.hook_k` `[batch, pos, kv_head, d_head]`: keys, likewise. Like
+    /// [`Site::KInput`], [`Site::VInput`], [`Site::V`] and [`Site::RotK`], its heads are the
+    /// key/value heads, fewer than `head` where queries share them.
     K(usize),
-    /// `blocks.{l}.attn.hook_v` `[batch, pos, head, d_head]`: values.
+    /// `blocks.{l}.attn.hook_v` `[batch, pos, kv_head, d_head]`: values.
     V(usize),
-    /// `blocks.{l}.attn.hook_attn_scores` `[batch, head, q_pos, k_pos]`: scaled and masked scores;
-    /// masked entries are −∞.
+    /// `blocks.{l}.attn.hook_rot_q` `[batch, pos, head, d_head]`: queries after rotation.
+    RotQ(usize),
+    /// `blocks.{l}.attn.hook_rot_k` `[batch, pos, kv_head, d_head]`: keys after rotation.
+    RotK(usize),
+    /// `blocks.{l}.attn.hook_attn_scores` `[batch, head, q_pos, k_pos]`: scaled, soft-capped and
+    /// masked scores; masked entries are −∞.
     AttnScores(usize),
     /// `blocks.{l}.attn.hook_pattern` `[batch, head, q_pos, k_pos]`: attention probabilities.
     Pattern(usize),
     /// `blocks.{l}.attn.hook_z` `[batch, pos, head, d_head]`: values mixed by the pattern.
     Z(usize),
     /// `blocks.{l}.attn.hook_result` `[batch, pos, head, d_model]`: each head's own output,
-    /// `z · W_O`, without `b_O`.
+    /// `z · W_O`, without `b_O` and before a norm of the layer's output.
     Result(usize),
-    /// `blocks.{l}.hook_attn_out` `[batch, pos, d_model]`: output of the attention layer.
+    /// `blocks.{l}.ln1_post.hook_scale` `[batch, pos, 1]`: of the norm of the attention layer's output.
+    Ln1PostScale(usize),
+    /// `blocks.{l}.ln1_post.hook_normalized` `[batch, pos, d_model]`: output of that norm, before its
+    /// gain.
+    Ln1PostNormalized(usize),
+    /// `blocks.{l}.hook_attn_out` `[batch, pos, d_model]`: what the attention layer adds to the residual
+    /// stream.
     AttnOut(usize),
     /// `blocks.{l}.hook_resid_mid` `[batch, pos, d_model]`: between attention and MLP.
     ResidMid(usize),
@@ -58,11 +71,19 @@ pub enum Site {
     Ln2Scale(usize),
     /// `blocks.{l}.ln2.hook_normalized` `[batch, pos, d_model]`: output of the MLP's norm.
     Ln2Normalized(usize),
-    /// `blocks.{l}.mlp.hook_pre` `[batch, pos, d_mlp]`: before the nonlinearity.
+    /// `blocks.{l}.mlp.hook_pre` `[batch, pos, d_mlp]`: before the nonlinearity; of a gated MLP the
+    /// gate.
     MlpPre(usize),
-    /// `blocks.{l}.mlp.hook_post` `[batch, pos, d_mlp]`: after it.
+    /// `blocks.{l}.mlp.hook_pre_linear` `[batch, pos, d_mlp]`: what the gate of a gated MLP multiplies.
+    MlpPreLinear(usize),
+    /// `blocks.{l}.mlp.hook_post` `[batch, pos, d_mlp]`: after the nonlinearity and the gate.
     MlpPost(usize),
-    /// `blocks.{l}.hook_mlp_out` `[batch, pos, d_model]`: output of the MLP.
+    /// `blocks.{l}.ln2_post.hook_scale` `[batch, pos, 1]`: of the norm of the MLP's output.
+    Ln2PostScale(usize),
+    /// `blocks.{l}.ln2_post.hook_normalized` `[batch, pos, d_model]`: output of that norm, before its
+    /// gain.
+    Ln2PostNormalized(usize),
+    /// `blocks.{l}.hook_mlp_out` `[batch, pos, d_model]`: what the MLP adds to the residual stream.
     MlpOut(usize),
     /// `blocks.{l}.hook_resid_post` `[batch, pos, d_model]`: residual stream after the block.
     ResidPost(usize),
@@ -78,7 +99,7 @@ type Layered = (fn(usize) -> Site, &'static str);
 
 impl Site {
     /// The sites of one block in forward order, with what follows `blocks.{l}.` in their names.
-    pub(crate) const BLOCK: [Layered; 22] = [
+    pub(crate) const BLOCK: [Layered; 29] = [
         (Self::ResidPre, "hook_resid_pre"),
         (Self::QInput, "hook_q_input"),
         (Self::KInput, "hook_k_input"),
@@ -88,17 +109,24 @@ impl Site {
         (Self::Q, "attn.hook_q"),
         (Self::K, "attn.hook_k"),
         (Self::V, "attn.hook_v"),
+        (Self::RotQ, "attn.hook_rot_q"),
+        (Self::RotK, "attn.hook_rot_k"),
         (Self::AttnScores, "attn.hook_attn_scores"),
         (Self::Pattern, "attn.hook_pattern"),
         (Self::Z, "attn.hook_z"),
         (Self::Result, "attn.hook_result"),
+        (Self::Ln1PostScale, "ln1_post.hook_scale"),
+        (Self::Ln1PostNormalized, "ln1_post.hook_normalized"),
         (Self::AttnOut, "hook_attn_out"),
         (Self::ResidMid, "hook_resid_mid"),
         (Self::MlpIn, "hook_mlp_in"),
         (Self::Ln2Scale, "ln2.hook_scale"),
         (Self::Ln2Normalized, "ln2.hook_normalized"),
         (Self::MlpPre, "mlp.hook_pre"),
+        (Self::MlpPreLinear, "mlp.hook_pre_linear"),
         (Self::MlpPost, "mlp.hook_post"),
+        (Self::Ln2PostScale, "ln2_post.hook_scale"),
+        (Self::Ln2PostNormalized, "ln2_post.hook_normalized"),
         (Self::MlpOut, "hook_mlp_out"),
         (Self::ResidPost, "hook_resid_post"),
     ];
@@ -134,17 +162,24 @@ impl Site {
             | Self::Q(l)
             | Self::K(l)
             | Self::V(l)
+            | Self::RotQ(l)
+            | Self::RotK(l)
             | Self::AttnScores(l)
             | Self::Pattern(l)
             | Self::Z(l)
             | Self::Result(l)
+            | Self::Ln1PostScale(l)
+            | Self::Ln1PostNormalized(l)
             | Self::AttnOut(l)
             | Self::ResidMid(l)
             | Self::MlpIn(l)
             | Self::Ln2Scale(l)
             | Self::Ln2Normalized(l)
             | Self::MlpPre(l)
+            | Self::MlpPreLinear(l)
             | Self::MlpPost(l)
+            | Self::Ln2PostScale(l)
+            | Self::Ln2PostNormalized(l)
             | Self::MlpOut(l)
             | Self::ResidPost(l) => Some(l),
         }
@@ -160,6 +195,8 @@ impl Site {
             | Self::Q(_)
             | Self::K(_)
             | Self::V(_)
+            | Self::RotQ(_)
+            | Self::RotK(_)
             | Self::Z(_)
             | Self::Result(_) => Some(2),
             Self::AttnScores(_) | Self::Pattern(_) => Some(1),
@@ -253,7 +290,7 @@ mod tests {
     #[test]
     fn every_site_parses_back_and_orders_as_listed() {
         let sites = SiteCatalog::full(12).sites();
-        assert_eq!(sites.len(), 2 + 12 * 22 + 3);
+        assert_eq!(sites.len(), 2 + 12 * 29 + 3);
         for pair in sites.windows(2) {
             assert!(pair[0] < pair[1], "{} before {}", pair[0], pair[1]);
         }

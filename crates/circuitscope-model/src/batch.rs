@@ -192,24 +192,31 @@ impl<B: Backend> TokenBatch<B> {
         .collect()
     }
 
-    /// `[batch or 1, 1, q_pos, k_pos]`, true where a query may not attend. Every query may attend to
-    /// itself, so that padded rows stay finite.
-    pub(crate) fn blocked(&self, causal: bool) -> Option<(Vec<bool>, [usize; 4])> {
+    /// `[batch or 1, 1, q_pos, k_pos]`, true where a query may not attend: at padding, at later
+    /// positions if `causal`, and `window` or more positions back. Every query may attend to itself,
+    /// so that padded rows stay finite. `None` if nothing is blocked.
+    pub(crate) fn blocked(
+        &self,
+        causal: bool,
+        window: Option<usize>,
+    ) -> Option<(Vec<bool>, [usize; 4])> {
         let pos = self.pos;
+        let near = |q: usize, k: usize| {
+            !(causal && k > q) && window.is_none_or(|window| q.saturating_sub(k) < window)
+        };
         if !self.is_padded() {
-            if !causal {
+            if !causal && window.is_none() {
                 return None;
             }
-            let flags = (0..pos)
-                .flat_map(|q| (0..pos).map(move |k| k > q))
-                .collect();
-            return Some((flags, [1, 1, pos, pos]));
+            let flags = (0..pos).flat_map(|q| (0..pos).map(move |k| !near(q, k)));
+            return Some((flags.collect(), [1, 1, pos, pos]));
         }
         let mut flags = Vec::with_capacity(self.batch() * pos * pos);
         for (&first, &length) in self.first.iter().zip(&self.positions.lengths) {
+            let real = first..first + length;
             for q in 0..pos {
-                let free = |k: usize| (first..first + length).contains(&k) && (!causal || k <= q);
-                flags.extend((0..pos).map(|k| k != q && !free(k)));
+                let open = |k: usize| real.contains(&k) && near(q, k);
+                flags.extend((0..pos).map(|k| k != q && !open(k)));
             }
         }
         Some((flags, [self.batch(), 1, pos, pos]))

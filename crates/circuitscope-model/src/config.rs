@@ -5,16 +5,68 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, Result};
 
 /// How positions enter the model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Positions {
-    /// A learned vector for each position, added to the token embedding (GPT-2).
+    /// A learned vector for each position, added to the token embedding (GPT-2, OPT).
     Learned,
     /// A learned vector for each position, added to what queries and keys read and to nothing else
     /// (Press et al. 2021, arXiv 2012.15832; TransformerLens' attention-only models).
     Shortformer,
+    /// Queries and keys are rotated by an angle that grows with the position.
+    Rotary(Rotary),
     /// None.
     None,
+}
+
+/// Rotary positions (Su et al. 2021, arXiv 2104.09864): pair `i` of the first `dim` entries of every
+/// query and key turns by `position / base^(2 i / dim)`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Rotary {
+    /// Number of entries of a head that are rotated: even, at most `d_head`.
+    pub dim: usize,
+    /// θ.
+    pub base: f64,
+    /// Which entries form a pair.
+    pub pairs: RotaryPairs,
+    /// How the angles are stretched for contexts longer than those of training.
+    pub scaling: RopeScaling,
+}
+
+/// Which entries of a head rotate together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RotaryPairs {
+    /// `i` and `i + dim / 2` (GPT-NeoX, Llama).
+    Halves,
+    /// `2 i` and `2 i + 1` (GPT-J).
+    Adjacent,
+}
+
+/// How rotary angles are stretched; names are those of `rope_scaling` in Hugging Face configurations.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RopeScaling {
+    /// Not.
+    None,
+    /// Every angle is divided by the factor.
+    Linear {
+        /// The factor.
+        factor: f64,
+    },
+    /// Slow pairs are divided by the factor, fast ones are kept, and those between are blended (Llama
+    /// 3.1). A pair is slow if its wavelength is over `original / low_freq_factor`, fast if it is under
+    /// `original / high_freq_factor`.
+    Llama3 {
+        /// The factor.
+        factor: f64,
+        /// Bound of the slow pairs.
+        low_freq_factor: f64,
+        /// Bound of the fast pairs.
+        high_freq_factor: f64,
+        /// Context length of the training before.
+        original: f64,
+    },
 }
 
 /// The normalisation before attention, before the MLP and before the unembedding.
@@ -25,6 +77,11 @@ pub enum Norm {
     Layer,
     /// `LayerNorm` whose gain and bias were folded into the following weights: centre and scale.
     LayerPre,
+    /// RMS norm with gain (Zhang and Sennrich 2019, arXiv 1910.07467). Where a family stores the gain
+    /// less 1 (Gemma), the loader adds it.
+    Rms,
+    /// RMS norm whose gain was folded into the following weights: scale only.
+    RmsPre,
     /// None (compiled models).
     None,
 }
@@ -39,15 +96,20 @@ pub enum Activation {
     GeluTanh,
     /// GELU by the error function.
     GeluExact,
+    /// `x · sigmoid(x)`.
+    Silu,
 }
 
-/// The MLP of every block: `activation(x · W_in + b_in) · W_out + b_out`.
+/// The MLP of every block: `f(x · W_in + b_in) · W_out + b_out`, or gated
+/// `(f(x · W_gate + b_gate) ⊙ (x · W_in + b_in)) · W_out + b_out` (Shazeer 2020, arXiv 2002.05202).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mlp {
     /// Width.
     pub d_mlp: usize,
-    /// Nonlinearity.
+    /// The nonlinearity `f`.
     pub activation: Activation,
+    /// Whether it has a gate.
+    pub gated: bool,
 }
 
 /// Which positions a position may attend to.
@@ -63,11 +125,18 @@ pub enum Direction {
 /// Everything the forward pass needs to know of a model. A family is a parser into this and a table
 /// of weight names.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts about a model, not states"
+)]
 pub struct DecoderConfig {
     /// Number of blocks.
     pub n_layers: usize,
     /// Attention heads in each.
     pub n_heads: usize,
+    /// Heads of keys and values in each: a divisor of `n_heads`. Query head `h` reads key/value head
+    /// `h / (n_heads / n_key_value_heads)` (Ainslie et al. 2023, arXiv 2305.13245).
+    pub n_key_value_heads: usize,
     /// Width of the residual stream.
     pub d_model: usize,
     /// Width of a head.
@@ -78,20 +147,38 @@ pub struct DecoderConfig {
     pub d_vocab: usize,
     /// Number of output logits.
     pub d_vocab_out: usize,
+    /// The token embedding is multiplied by this (Gemma's `√d_model`; else 1).
+    pub embed_scale: f64,
+    /// Whether the unembedding is the transposed token embedding. Tells how weights were stored, not
+    /// how they are computed with.
+    pub tied_embeddings: bool,
     /// The MLPs; `None` for attention-only models.
     pub mlp: Option<Mlp>,
+    /// Whether attention and MLP both read the residual stream before the block.
+    pub parallel_attn_mlp: bool,
     /// The norms.
     pub norm: Norm,
+    /// Whether the outputs of attention and MLP pass through RMS norms with gain (Gemma 2).
+    pub norm_after: bool,
+    /// Whether queries and keys pass, head by head, through RMS norms with gain (Qwen3).
+    pub qk_norm: bool,
     /// ε inside the square root of the norms.
     pub eps: f64,
     /// Positions.
     pub positions: Positions,
     /// Attention mask.
     pub direction: Direction,
+    /// For each layer the number of positions, itself included, that a position may look back;
+    /// empty if no layer is so limited.
+    pub windows: Vec<Option<usize>>,
     /// Attention scores are divided by this (`√d_head`, usually).
     pub attn_scale: f64,
     /// Whether scores of layer l are further divided by l + 1.
     pub scale_attn_by_inverse_layer_idx: bool,
+    /// Attention scores `s` become `c · tanh(s / c)`, before the mask.
+    pub attn_scores_soft_cap: Option<f64>,
+    /// Logits likewise.
+    pub output_logits_soft_cap: Option<f64>,
     /// Token that is put before a prompt, if the model has one.
     pub bos_token: Option<u32>,
 }
@@ -118,23 +205,59 @@ impl DecoderConfig {
         Self {
             n_layers,
             n_heads,
+            n_key_value_heads: n_heads,
             d_model,
             d_head,
             n_ctx,
             d_vocab,
             d_vocab_out: d_vocab,
+            embed_scale: 1.0,
+            tied_embeddings: false,
             mlp: Some(Mlp {
                 d_mlp: 4 * d_model,
                 activation: Activation::GeluTanh,
+                gated: false,
             }),
+            parallel_attn_mlp: false,
             norm: Norm::Layer,
+            norm_after: false,
+            qk_norm: false,
             eps: 1e-5,
             positions: Positions::Learned,
             direction: Direction::Causal,
+            windows: Vec::new(),
             attn_scale: (d_head as f64).sqrt(),
             scale_attn_by_inverse_layer_idx: false,
+            attn_scores_soft_cap: None,
+            output_logits_soft_cap: None,
             bos_token: None,
         }
+    }
+
+    /// Width of all queries of a layer: `n_heads * d_head`.
+    pub(crate) const fn q_width(&self) -> usize {
+        self.n_heads * self.d_head
+    }
+
+    /// Width of all keys, or all values, of a layer: `n_key_value_heads * d_head`.
+    pub(crate) const fn kv_width(&self) -> usize {
+        self.n_key_value_heads * self.d_head
+    }
+
+    /// Width of queries, keys and values together.
+    pub(crate) const fn qkv_width(&self) -> usize {
+        self.q_width() + 2 * self.kv_width()
+    }
+
+    /// Whether positions have vectors of their own.
+    pub(crate) const fn has_position_vectors(&self) -> bool {
+        matches!(self.positions, Positions::Learned | Positions::Shortformer)
+    }
+
+    /// The window of a layer, where it is smaller than a prompt of `pos` tokens.
+    pub(crate) fn window(&self, layer: usize, pos: usize) -> Option<usize> {
+        let window = self.windows.get(layer).copied().flatten();
+        window.filter(|&window| window < pos)
     }
 
     /// Layers and heads.
@@ -150,7 +273,11 @@ impl DecoderConfig {
             attn_only: self.mlp.is_none(),
             block_norms: norms,
             final_norm: norms,
-            position_embedding: !matches!(self.positions, Positions::None),
+            position_embedding: self.has_position_vectors(),
+            rotary: matches!(self.positions, Positions::Rotary(_)),
+            parallel: self.parallel_attn_mlp,
+            gated: matches!(self.mlp, Some(Mlp { gated: true, .. })),
+            post_norms: self.norm_after,
         }
     }
 

@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use crate::precision::Precision;
+
 /// What can go wrong when a model is loaded or given prompts.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -153,6 +155,15 @@ pub enum Error {
         layout: &'static str,
         /// Why not.
         reason: String,
+    },
+
+    /// A precision that the device's backend does not have.
+    #[error("precision {precision}: not available on {device}; expected f32, or another device")]
+    Precision {
+        /// The precision.
+        precision: Precision,
+        /// The device.
+        device: String,
     },
 
     /// A capture went wrong.

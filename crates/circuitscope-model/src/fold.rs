@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::{DecoderConfig, Norm, Positions};
-use crate::host::{HostNorm, HostWeights, Matrix};
+use crate::host::{HostBlock, HostEmbedding, HostNorm, HostUnembedding, Matrix};
 
 /// How weights are rewritten when they are loaded. It changes `hook_z`, `hook_result` and more, so
 /// every result names it.
@@ -13,7 +13,7 @@ pub enum Processing {
     /// TransformerLens' default before version 3, and what the paper used: gains and biases of norms
     /// folded into the weights that follow, those weights and all that write to the residual stream
     /// centred, the unembedding centred over the vocabulary, value biases moved into `b_O`. The
-    /// model's log-probabilities stay the same.
+    /// model's log-probabilities stay the same. RMS norms have only their gains folded.
     #[default]
     Folded,
 }
@@ -27,60 +27,125 @@ impl core::fmt::Display for Processing {
     }
 }
 
-/// Rewrites weights as [`Processing::Folded`] says. What TransformerLens skips is skipped here too:
-/// everything but value biases for shortformer models, and the folding and centring of writing weights
-/// for models without norms. An unembedding with a single column (a numerical output) is not centred,
-/// which would erase it.
-pub(crate) fn fold(config: &mut DecoderConfig, weights: &mut HostWeights) {
-    if config.positions != Positions::Shortformer {
-        if config.norm == Norm::Layer {
-            fold_layer_norms(config, weights);
-        }
-        if config.norm != Norm::None {
-            centre_writing_weights(weights);
-        }
-        if config.d_vocab_out > 1 {
-            centre_unembedding(config, weights);
-        }
-    }
-    fold_value_biases(config, weights);
+/// Which rewritings of [`Processing::Folded`] a model gets. What TransformerLens skips is skipped here
+/// too: everything but value biases for shortformer models; for RMS norms, which do not centre, the
+/// centring of weights that read or write the stream; under a soft cap of the logits, which a shift
+/// would change, the centring of the unembedding. Gains of norms after a layer stay. An unembedding
+/// with a single column (a numerical output) is not centred, which would erase it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fold {
+    norms: bool,
+    centre_stream: bool,
+    centre_unembedding: bool,
 }
 
-fn fold_layer_norms(config: &mut DecoderConfig, weights: &mut HostWeights) {
-    for block in &mut weights.blocks {
-        fold_norm(block.ln1.take(), &mut block.w_qkv, &mut block.b_qkv);
-        if let Some(mlp) = &mut block.mlp {
-            fold_norm(block.ln2.take(), &mut mlp.w_in, &mut mlp.b_in);
+impl Fold {
+    /// For a model as stored.
+    pub(crate) fn new(config: &DecoderConfig) -> Self {
+        let whole = config.positions != Positions::Shortformer;
+        Self {
+            norms: whole,
+            centre_stream: whole && matches!(config.norm, Norm::Layer | Norm::LayerPre),
+            centre_unembedding: whole
+                && config.d_vocab_out > 1
+                && config.output_logits_soft_cap.is_none(),
         }
     }
-    let mut b_u = weights
-        .b_u
-        .take()
-        .unwrap_or_else(|| vec![0.0; config.d_vocab_out]);
-    fold_norm(weights.ln_final.take(), &mut weights.w_u, &mut b_u);
-    weights.b_u = Some(b_u);
-    config.norm = Norm::LayerPre;
+
+    /// The configuration of the rewritten model.
+    pub(crate) fn config(self, config: &DecoderConfig) -> DecoderConfig {
+        let norm = match config.norm {
+            Norm::Layer if self.norms => Norm::LayerPre,
+            Norm::Rms if self.norms => Norm::RmsPre,
+            other => other,
+        };
+        DecoderConfig {
+            norm,
+            ..config.clone()
+        }
+    }
+
+    pub(crate) fn embedding(self, weights: &mut HostEmbedding) {
+        if self.centre_stream {
+            centre_rows(&mut weights.w_e);
+            if let Some(w_pos) = &mut weights.w_pos {
+                centre_rows(w_pos);
+            }
+        }
+    }
+
+    pub(crate) fn block(self, config: &DecoderConfig, block: &mut HostBlock) {
+        if self.norms {
+            let readers = [(&mut block.w_qkv, &mut block.b_qkv)];
+            fold_norm(block.ln1.take(), readers);
+            if let Some(mlp) = &mut block.mlp {
+                let gate = mlp.gate.as_mut().map(|(w, b)| (w, b));
+                let readers = gate.into_iter().chain([(&mut mlp.w_in, &mut mlp.b_in)]);
+                fold_norm(block.ln2.take(), readers);
+            }
+        }
+        if self.centre_stream {
+            centre_rows(&mut block.w_o);
+            centre(&mut block.b_o);
+            if let Some(mlp) = &mut block.mlp {
+                centre_rows(&mut mlp.w_out);
+                centre(&mut mlp.b_out);
+            }
+        }
+        fold_value_biases(config, block);
+    }
+
+    /// `w_u` is there, also for tied embeddings.
+    pub(crate) fn unembedding(self, w_u: &mut Matrix, weights: &mut HostUnembedding) {
+        if self.norms
+            && let Some(norm) = weights.ln_final.take()
+        {
+            let none = weights.b_u.is_none();
+            let b_u = weights.b_u.get_or_insert_with(|| vec![0.0; w_u.cols]);
+            let shifts = norm.b.is_some();
+            fold_norm(Some(norm), [(&mut *w_u, b_u)]);
+            if none && !shifts {
+                weights.b_u = None;
+            }
+        }
+        if self.centre_unembedding {
+            centre_rows(w_u);
+            if let Some(b_u) = &mut weights.b_u {
+                centre(b_u);
+            }
+        }
+    }
 }
 
-/// `(x̂ ⊙ w + b) · W + c = x̂ · (w ⊙ W) + (b · W + c)`; then the columns of the new `W` are centred,
-/// which changes nothing because `x̂` has mean zero.
-fn fold_norm(norm: Option<HostNorm>, weight: &mut Matrix, bias: &mut [f32]) {
+/// `(x̂ ⊙ w + b) · W + c = x̂ · (w ⊙ W) + (b · W + c)` for every `W` that reads the norm's output. After
+/// a `LayerNorm` (one with a bias) the columns of the new `W` are then centred, which changes nothing
+/// because `x̂` has mean zero.
+fn fold_norm<'w>(
+    norm: Option<HostNorm>,
+    readers: impl IntoIterator<Item = (&'w mut Matrix, &'w mut Vec<f32>)>,
+) {
     let Some(norm) = norm else { return };
-    let mut shift: Vec<f64> = bias.iter().map(|&c| c.into()).collect();
-    for (row, &b) in weight.data.chunks_exact(weight.cols).zip(&norm.b) {
-        for (sum, &w) in shift.iter_mut().zip(row) {
-            *sum += f64::from(b) * f64::from(w);
+    for (weight, bias) in readers {
+        if let Some(b) = &norm.b {
+            let mut shift: Vec<f64> = bias.iter().map(|&c| c.into()).collect();
+            for (row, &b) in weight.data.chunks_exact(weight.cols).zip(b) {
+                for (sum, &w) in shift.iter_mut().zip(row) {
+                    *sum += f64::from(b) * f64::from(w);
+                }
+            }
+            for (c, sum) in bias.iter_mut().zip(shift) {
+                *c = sum as f32;
+            }
+        }
+        for (row, &gain) in weight.data.chunks_exact_mut(weight.cols).zip(&norm.w) {
+            for w in row {
+                *w *= gain;
+            }
+        }
+        if norm.b.is_some() {
+            centre_columns(weight);
         }
     }
-    for (c, sum) in bias.iter_mut().zip(shift) {
-        *c = sum as f32;
-    }
-    for (row, &gain) in weight.data.chunks_exact_mut(weight.cols).zip(&norm.w) {
-        for w in row {
-            *w *= gain;
-        }
-    }
-    centre_columns(weight);
 }
 
 fn centre_columns(matrix: &mut Matrix) {
@@ -110,41 +175,18 @@ fn centre(values: &mut [f32]) {
     }
 }
 
-fn centre_writing_weights(weights: &mut HostWeights) {
-    centre_rows(&mut weights.w_e);
-    if let Some(w_pos) = &mut weights.w_pos {
-        centre_rows(w_pos);
-    }
-    for block in &mut weights.blocks {
-        centre_rows(&mut block.w_o);
-        centre(&mut block.b_o);
-        if let Some(mlp) = &mut block.mlp {
-            centre_rows(&mut mlp.w_out);
-            centre(&mut mlp.b_out);
-        }
-    }
-}
-
-fn centre_unembedding(config: &DecoderConfig, weights: &mut HostWeights) {
-    debug_assert_eq!(weights.w_u.cols, config.d_vocab_out);
-    centre_rows(&mut weights.w_u);
-    if let Some(b_u) = &mut weights.b_u {
-        centre(b_u);
-    }
-}
-
 /// Attention probabilities sum to 1, so `b_V` adds the constant `b_V · W_O` to the layer's output.
-fn fold_value_biases(config: &DecoderConfig, weights: &mut HostWeights) {
-    let width = config.n_heads * config.d_head;
-    for block in &mut weights.blocks {
-        let mut sum: Vec<f64> = block.b_o.iter().map(|&b| b.into()).collect();
-        let (_, b_v) = block.b_qkv.split_at_mut(2 * width);
-        for (row, b) in block.w_o.data.chunks_exact(block.w_o.cols).zip(b_v) {
-            for (sum, &w) in sum.iter_mut().zip(row) {
-                *sum += f64::from(*b) * f64::from(w);
-            }
-            *b = 0.0;
+fn fold_value_biases(config: &DecoderConfig, block: &mut HostBlock) {
+    let (d_head, group) = (config.d_head, config.n_heads / config.n_key_value_heads);
+    let mut sum: Vec<f64> = block.b_o.iter().map(|&b| b.into()).collect();
+    let b_v = &mut block.b_qkv[config.q_width() + config.kv_width()..];
+    for (at, row) in block.w_o.data.chunks_exact(block.w_o.cols).enumerate() {
+        let (head, entry) = (at / d_head, at % d_head);
+        let b = f64::from(b_v[head / group * d_head + entry]);
+        for (sum, &w) in sum.iter_mut().zip(row) {
+            *sum += b * f64::from(w);
         }
-        block.b_o = sum.into_iter().map(|x| x as f32).collect();
     }
+    b_v.fill(0.0);
+    block.b_o = sum.into_iter().map(|x| x as f32).collect();
 }

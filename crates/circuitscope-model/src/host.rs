@@ -1,13 +1,18 @@
 //! Weights on the host, in one layout for every family, between a file and a device.
 
 use burn::module::Param;
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, TensorData};
 use circuitscope_core::Seed;
 use rand::Rng;
 
-use crate::config::{DecoderConfig, Norm, Positions};
-use crate::decoder::{Block, Decoder, LayerNorm, MlpWeights};
+use crate::block::Block;
+use crate::config::{DecoderConfig, Norm};
+use crate::decoder::Decoder;
+use crate::mlp::MlpWeights;
+use crate::norm::NormWeights;
+use crate::precision::Precision;
+use crate::upload::Upload;
 
 /// A matrix, row-major, input-first: `[in, out]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,25 +34,74 @@ impl Matrix {
         Self { rows, cols, data }
     }
 
+    /// Side of the squares in which a transposition walks: both of them fit the first-level cache.
+    const TILE: usize = 32;
+
     pub(crate) fn transposed(&self) -> Self {
         let mut data = vec![0.0; self.data.len()];
-        for (r, row) in self.data.chunks_exact(self.cols).enumerate() {
-            for (c, &x) in row.iter().enumerate() {
-                data[c * self.rows + r] = x;
+        self.transpose_into(&mut data, self.rows, 0);
+        Self::new(self.cols, self.rows, data)
+    }
+
+    /// Writes the transposed matrix into columns `from..` of a matrix of `width` columns.
+    fn transpose_into(&self, to: &mut [f32], width: usize, from: usize) {
+        if self.data.is_empty() {
+            return;
+        }
+        for top in (0..self.rows).step_by(Self::TILE) {
+            let rows = top..(top + Self::TILE).min(self.rows);
+            for left in (0..self.cols).step_by(Self::TILE) {
+                for c in left..(left + Self::TILE).min(self.cols) {
+                    for r in rows.clone() {
+                        to[c * width + from + r] = self.data[r * self.cols + c];
+                    }
+                }
             }
         }
-        Self::new(self.cols, self.rows, data)
+    }
+
+    /// Matrices stored output-first, `[out, in]`, side by side as one `[in, out + out + …]`.
+    ///
+    /// Empty if one of them is.
+    pub(crate) fn side_by_side(parts: &[Self]) -> Self {
+        let width = parts.iter().map(|part| part.rows).sum();
+        let height = parts.first().map_or(0, |part| part.cols);
+        if parts.iter().any(|part| part.data.is_empty()) {
+            return Self::new(height, width, Vec::new());
+        }
+        let mut data = vec![0.0; height * width];
+        let mut from = 0;
+        for part in parts {
+            part.transpose_into(&mut data, width, from);
+            from += part.rows;
+        }
+        Self::new(height, width, data)
+    }
+
+    /// The rows `rows`, in this order.
+    pub(crate) fn rows(&self, rows: impl Iterator<Item = usize>) -> Self {
+        let mut data = Vec::new();
+        let mut count = 0;
+        for row in rows {
+            count += 1;
+            if !self.data.is_empty() {
+                data.extend_from_slice(&self.data[row * self.cols..(row + 1) * self.cols]);
+            }
+        }
+        Self::new(count, self.cols, data)
     }
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct HostNorm {
     pub(crate) w: Vec<f32>,
-    pub(crate) b: Vec<f32>,
+    pub(crate) b: Option<Vec<f32>>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct HostMlp {
+    /// `[d_model, d_mlp]` and `[d_mlp]`.
+    pub(crate) gate: Option<(Matrix, Vec<f32>)>,
     pub(crate) w_in: Matrix,
     pub(crate) b_in: Vec<f32>,
     pub(crate) w_out: Matrix,
@@ -57,65 +111,59 @@ pub(crate) struct HostMlp {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct HostBlock {
     pub(crate) ln1: Option<HostNorm>,
-    /// `[d_model, 3 * n_heads * d_head]`.
+    /// `[d_model, (n_heads + 2 * n_key_value_heads) * d_head]`.
     pub(crate) w_qkv: Matrix,
     pub(crate) b_qkv: Vec<f32>,
+    /// `[d_head]` each.
+    pub(crate) qk_norm: Option<(Vec<f32>, Vec<f32>)>,
     /// `[n_heads * d_head, d_model]`.
     pub(crate) w_o: Matrix,
     pub(crate) b_o: Vec<f32>,
+    pub(crate) ln1_post: Option<HostNorm>,
     pub(crate) ln2: Option<HostNorm>,
     pub(crate) mlp: Option<HostMlp>,
+    pub(crate) ln2_post: Option<HostNorm>,
 }
 
+/// What comes before the blocks.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct HostWeights {
+pub(crate) struct HostEmbedding {
+    /// `[d_vocab, d_model]`.
     pub(crate) w_e: Matrix,
+    /// `[n_ctx, d_model]`.
     pub(crate) w_pos: Option<Matrix>,
-    pub(crate) blocks: Vec<HostBlock>,
+}
+
+/// What comes after the blocks.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct HostUnembedding {
     pub(crate) ln_final: Option<HostNorm>,
-    pub(crate) w_u: Matrix,
+    /// `[d_model, d_vocab_out]`; `None` stands for the transposed `W_E`.
+    pub(crate) w_u: Option<Matrix>,
     pub(crate) b_u: Option<Vec<f32>>,
 }
 
+/// All weights of a small model.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct HostWeights {
+    pub(crate) embedding: HostEmbedding,
+    pub(crate) blocks: Vec<HostBlock>,
+    pub(crate) unembedding: HostUnembedding,
+}
+
 impl HostWeights {
-    /// Moves the weights to a device, part by part.
     pub(crate) fn into_decoder<B: Backend>(
         self,
         config: DecoderConfig,
         device: &B::Device,
     ) -> Decoder<B> {
-        let matrix = |m: Matrix| parameter::<B, 2>(m.data, [m.rows, m.cols], device);
-        let vector = |v: Vec<f32>| {
-            let shape = [v.len()];
-            parameter::<B, 1>(v, shape, device)
-        };
-        let norm = |n: HostNorm| LayerNorm {
-            w: vector(n.w),
-            b: vector(n.b),
-        };
-        let blocks = self.blocks.into_iter().map(|block| Block {
-            ln1: block.ln1.map(norm),
-            w_qkv: matrix(block.w_qkv),
-            b_qkv: vector(block.b_qkv),
-            w_o: matrix(block.w_o),
-            b_o: vector(block.b_o),
-            ln2: block.ln2.map(norm),
-            mlp: block.mlp.map(|mlp| MlpWeights {
-                w_in: matrix(mlp.w_in),
-                b_in: vector(mlp.b_in),
-                w_out: matrix(mlp.w_out),
-                b_out: vector(mlp.b_out),
-            }),
-        });
-        Decoder {
-            blocks: blocks.collect(),
-            w_e: matrix(self.w_e),
-            w_pos: self.w_pos.map(matrix),
-            ln_final: self.ln_final.map(norm),
-            w_u: matrix(self.w_u),
-            b_u: self.b_u.map(vector),
-            config,
+        let mut upload = Upload::new(device, Precision::F32);
+        upload.embedding(self.embedding);
+        upload.unembedding(self.unembedding);
+        for block in self.blocks {
+            upload.block(block);
         }
+        upload.finish(config)
     }
 
     /// Reads the weights back from a device.
@@ -126,42 +174,48 @@ impl HostWeights {
         };
         let vector =
             |p: &Param<Tensor<B, 1>>| -> Vec<f32> { p.val().into_data().iter::<f32>().collect() };
-        let norm = |n: &LayerNorm<B>| HostNorm {
+        let norm = |n: &NormWeights<B>| HostNorm {
             w: vector(&n.w),
-            b: vector(&n.b),
+            b: n.b.as_ref().map(vector),
         };
-        let blocks = decoder.blocks.iter().map(|block| HostBlock {
+        let mlp = |mlp: &MlpWeights<B>| HostMlp {
+            gate: mlp
+                .gate
+                .as_ref()
+                .map(|gate| (matrix(&gate.w), vector(&gate.b))),
+            w_in: matrix(&mlp.w_in),
+            b_in: vector(&mlp.b_in),
+            w_out: matrix(&mlp.w_out),
+            b_out: vector(&mlp.b_out),
+        };
+        let block = |block: &Block<B>| HostBlock {
             ln1: block.ln1.as_ref().map(norm),
             w_qkv: matrix(&block.w_qkv),
             b_qkv: vector(&block.b_qkv),
+            qk_norm: match (&block.q_norm, &block.k_norm) {
+                (Some(q), Some(k)) => Some((vector(q), vector(k))),
+                _ => None,
+            },
             w_o: matrix(&block.w_o),
             b_o: vector(&block.b_o),
+            ln1_post: block.ln1_post.as_ref().map(norm),
             ln2: block.ln2.as_ref().map(norm),
-            mlp: block.mlp.as_ref().map(|mlp| HostMlp {
-                w_in: matrix(&mlp.w_in),
-                b_in: vector(&mlp.b_in),
-                w_out: matrix(&mlp.w_out),
-                b_out: vector(&mlp.b_out),
-            }),
-        });
+            mlp: block.mlp.as_ref().map(mlp),
+            ln2_post: block.ln2_post.as_ref().map(norm),
+        };
         Self {
-            blocks: blocks.collect(),
-            w_e: matrix(&decoder.w_e),
-            w_pos: decoder.w_pos.as_ref().map(matrix),
-            ln_final: decoder.ln_final.as_ref().map(norm),
-            w_u: matrix(&decoder.w_u),
-            b_u: decoder.b_u.as_ref().map(vector),
+            blocks: decoder.blocks.iter().map(block).collect(),
+            embedding: HostEmbedding {
+                w_e: matrix(&decoder.w_e),
+                w_pos: decoder.w_pos.as_ref().map(matrix),
+            },
+            unembedding: HostUnembedding {
+                ln_final: decoder.ln_final.as_ref().map(norm),
+                w_u: Some(matrix(&decoder.w_u)),
+                b_u: decoder.b_u.as_ref().map(vector),
+            },
         }
     }
-}
-
-fn parameter<B: Backend, const D: usize>(
-    data: Vec<f32>,
-    shape: [usize; D],
-    device: &B::Device,
-) -> Param<Tensor<B, D>> {
-    // `from_tensor`, unlike `initialized`, makes the weight trainable.
-    Param::from_tensor(Tensor::from_data(TensorData::new(data, shape), device))
 }
 
 impl DecoderConfig {
@@ -180,41 +234,55 @@ impl DecoderConfig {
                 .collect();
             Matrix::new(rows, cols, data)
         };
-        let norm = || {
-            (self.norm == Norm::Layer).then(|| HostNorm {
-                w: vec![1.0; self.d_model],
-                b: vec![0.0; self.d_model],
-            })
+        let ones = |bias: bool| HostNorm {
+            w: vec![1.0; self.d_model],
+            b: bias.then(|| vec![0.0; self.d_model]),
         };
-        let width = self.n_heads * self.d_head;
+        let norm = || match self.norm {
+            Norm::Layer => Some(ones(true)),
+            Norm::Rms => Some(ones(false)),
+            Norm::LayerPre | Norm::RmsPre | Norm::None => None,
+        };
         let reading = 1.0 / (self.d_model as f64).sqrt();
         let writing = |fan_in: usize| 0.5 / (fan_in as f64).sqrt();
         let w_e = matrix(self.d_vocab, self.d_model, 0.4);
-        let w_pos =
-            (self.positions != Positions::None).then(|| matrix(self.n_ctx, self.d_model, 0.2));
+        let w_pos = self
+            .has_position_vectors()
+            .then(|| matrix(self.n_ctx, self.d_model, 0.2));
+        let width = self.q_width();
         let blocks = (0..self.n_layers).map(|_| HostBlock {
             ln1: norm(),
-            w_qkv: matrix(self.d_model, 3 * width, reading),
-            b_qkv: vec![0.0; 3 * width],
+            w_qkv: matrix(self.d_model, self.qkv_width(), reading),
+            b_qkv: vec![0.0; self.qkv_width()],
+            qk_norm: self
+                .qk_norm
+                .then(|| (vec![1.0; self.d_head], vec![1.0; self.d_head])),
             w_o: matrix(width, self.d_model, writing(width)),
             b_o: vec![0.0; self.d_model],
+            ln1_post: self.norm_after.then(|| ones(false)),
             ln2: norm().filter(|_| self.mlp.is_some()),
             mlp: self.mlp.map(|mlp| HostMlp {
+                gate: mlp.gated.then(|| {
+                    let w = matrix(self.d_model, mlp.d_mlp, reading);
+                    (w, vec![0.0; mlp.d_mlp])
+                }),
                 w_in: matrix(self.d_model, mlp.d_mlp, reading),
                 b_in: vec![0.0; mlp.d_mlp],
                 w_out: matrix(mlp.d_mlp, self.d_model, writing(mlp.d_mlp)),
                 b_out: vec![0.0; self.d_model],
             }),
+            ln2_post: (self.norm_after && self.mlp.is_some()).then(|| ones(false)),
         });
         let blocks = blocks.collect();
-        let w_u = matrix(self.d_model, self.d_vocab_out, 0.08);
+        let w_u = Some(matrix(self.d_model, self.d_vocab_out, 0.08));
         HostWeights {
-            w_e,
-            w_pos,
+            embedding: HostEmbedding { w_e, w_pos },
             blocks,
-            ln_final: norm(),
-            w_u,
-            b_u: None,
+            unembedding: HostUnembedding {
+                ln_final: norm(),
+                w_u,
+                b_u: None,
+            },
         }
         .into_decoder(self.clone(), device)
     }

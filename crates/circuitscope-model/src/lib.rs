@@ -40,6 +40,7 @@
 #![recursion_limit = "256"]
 
 mod batch;
+mod block;
 mod capture;
 mod config;
 mod decoder;
@@ -48,14 +49,26 @@ mod family;
 mod fold;
 mod host;
 mod loaded;
+mod mlp;
+mod norm;
+mod pass;
+mod precision;
+mod rotary;
 mod source;
 mod tokenizer;
+mod upload;
 
 pub use batch::{PaddingSide, TokenBatch};
 pub use capture::{capture_head_means, pack_by_length};
-pub use config::{Activation, DecoderConfig, Direction, Mlp, Norm, Positions};
+pub use config::{
+    Activation, DecoderConfig, Direction, Mlp, Norm, Positions, RopeScaling, Rotary, RotaryPairs,
+};
 pub use decoder::Decoder;
 pub use error::{Error, Result};
+pub use family::names as family_names;
 pub use fold::Processing;
-pub use loaded::{FileHash, Loaded, ModelBytes, ModelProvenance, load_bytes, load_dir, save_gpt2};
+pub use loaded::{
+    FileHash, LoadSettings, Loaded, ModelBytes, ModelProvenance, load_bytes, load_dir, save_gpt2,
+};
+pub use precision::Precision;
 pub use tokenizer::Tokenizer;

@@ -1,16 +1,18 @@
 use std::path::Path;
 
 use burn::tensor::backend::Backend;
-use circuitscope_core::Progress;
+use circuitscope_core::{NoProgress, Progress};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::decoder::Decoder;
-use crate::family;
-use crate::fold::{Processing, fold};
+use crate::family::{self, Family, Reader};
+use crate::fold::{Fold, Processing};
 use crate::host::HostWeights;
+use crate::precision::Precision;
 use crate::source::{Source, hash};
 use crate::tokenizer::Tokenizer;
+use crate::upload::Upload;
 use crate::{Error, Result};
 
 /// A file that a model was loaded from.
@@ -33,6 +35,9 @@ pub struct ModelProvenance {
     pub family: String,
     /// How its weights were rewritten.
     pub processing: Processing,
+    /// What it computes in.
+    #[serde(default)]
+    pub dtype: Precision,
     /// The files.
     pub files: Vec<FileHash>,
 }
@@ -78,17 +83,40 @@ pub struct ModelBytes<'a> {
     pub tokenizer: Option<&'a [u8]>,
 }
 
-/// Loads a folder: `config.json`, `model.safetensors` (or shards with their index; f32, f16 or bf16,
-/// widened to f32), and `tokenizer.json` if it is there.
+/// How a model is loaded. A [`Processing`] alone stands for f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LoadSettings {
+    /// How the weights are rewritten, in f32 whatever the precision.
+    pub processing: Processing,
+    /// What they are held and multiplied in.
+    pub precision: Precision,
+}
+
+impl From<Processing> for LoadSettings {
+    fn from(processing: Processing) -> Self {
+        Self {
+            processing,
+            ..Self::default()
+        }
+    }
+}
+
+/// Loads a folder: `config.json`, `model.safetensors` (or shards with their index; f32, f16 or bf16 on
+/// disk), and `tokenizer.json` if it is there.
 ///
-/// GPT-2 in Hugging Face layout and TransformerLens configurations with their state dict are
-/// understood.
+/// The families in Hugging Face layout that [`family_names`](crate::family_names) lists and
+/// TransformerLens configurations with their state dict are understood.
+///
+/// All names and shapes are checked first. Then the weights stream from the mapped files to the device,
+/// tensor by tensor, so that loading needs little more memory than the loaded model. An unembedding
+/// tied to the embedding is shared under [`Processing::Raw`]; [`Processing::Folded`] makes it another
+/// matrix.
 ///
 /// # Errors
 /// Everything that is missing, unknown, unsupported or does not fit, by name: see [`Error`].
 pub fn load_dir<B: Backend>(
     folder: &Path,
-    processing: Processing,
+    settings: impl Into<LoadSettings>,
     device: &B::Device,
     progress: &dyn Progress,
 ) -> Result<Loaded<B>> {
@@ -100,7 +128,6 @@ pub fn load_dir<B: Backend>(
             expected: "a folder with config.json and model.safetensors",
         });
     }
-    progress.begin("loading", 3);
     let read = |path: &Path| {
         fs_err::read(path).map_err(|source| Error::Io {
             path: path.to_owned(),
@@ -114,7 +141,6 @@ pub fn load_dir<B: Backend>(
     } else {
         None
     };
-    progress.advance(1);
     let source = Source::open(folder)?;
     let name = folder.canonicalize().ok();
     let name = name
@@ -129,11 +155,7 @@ pub fn load_dir<B: Backend>(
         tokenizer: tokenizer.as_deref(),
         source,
     };
-    progress.advance(1);
-    let loaded = load(parts, processing, device)?;
-    progress.advance(1);
-    progress.end();
-    Ok(loaded)
+    load(parts, settings.into(), device, progress)
 }
 
 /// Loads a model whose files are in memory.
@@ -142,7 +164,7 @@ pub fn load_dir<B: Backend>(
 /// As [`load_dir`].
 pub fn load_bytes<B: Backend>(
     files: &ModelBytes<'_>,
-    processing: Processing,
+    settings: impl Into<LoadSettings>,
     device: &B::Device,
 ) -> Result<Loaded<B>> {
     let at = |file: &str| Path::new(files.name).join(file);
@@ -155,7 +177,7 @@ pub fn load_bytes<B: Backend>(
         tokenizer: files.tokenizer,
         source,
     };
-    load(parts, processing, device)
+    load(parts, settings.into(), device, &NoProgress)
 }
 
 struct Parts<'a> {
@@ -169,8 +191,9 @@ struct Parts<'a> {
 
 fn load<B: Backend>(
     parts: Parts<'_>,
-    processing: Processing,
+    settings: LoadSettings,
     device: &B::Device,
+    progress: &dyn Progress,
 ) -> Result<Loaded<B>> {
     let Parts {
         name,
@@ -180,26 +203,30 @@ fn load<B: Backend>(
         tokenizer,
         source,
     } = parts;
+    let LoadSettings {
+        processing,
+        precision,
+    } = settings;
+    if !B::supports_dtype(device, precision.dtype()) {
+        return Err(Error::Precision {
+            precision,
+            device: format!("{device:?}"),
+        });
+    }
     let json: Map<String, Value> =
         serde_json::from_slice(config_bytes).map_err(|error| Error::Config {
             path: config_path.to_owned(),
             reason: error.to_string(),
         })?;
     let family = family::detect(config_path, &json)?;
-    let mut config = family.config(config_path, &json)?;
-    let mut files = vec![hash(CONFIG, config_bytes)];
-    files.extend(tokenizer.map(|bytes| hash(TOKENIZER, bytes)));
-    files.extend(source.hashes());
-    if config.n_layers > source.tensors() {
-        source.problem(format!(
-            "{} layers, but there are only {} tensors",
-            config.n_layers,
-            source.tensors()
-        ));
-        return Err(source.refuse());
-    }
-    let mut weights = family.weights(&config, &json, &source);
-    source.finish(|name| family.is_leftover(name))?;
+    let config = family.config(config_path, &json)?;
+    let reader = Reader {
+        config: &config,
+        json: &json,
+        source: &source,
+    };
+    check(family, reader)?;
+    let tokenizer_hash = tokenizer.map(|bytes| hash(TOKENIZER, bytes));
     let tokenizer = match tokenizer {
         Some(bytes) => Some(Tokenizer::from_bytes(
             tokenizer_path,
@@ -208,23 +235,93 @@ fn load<B: Backend>(
         )?),
         None => None,
     };
-    config.bos_token = config
+    let mut model = stream(family, reader, settings, device, progress)?;
+    model.config.bos_token = config
         .bos_token
         .or(tokenizer.as_ref().and_then(Tokenizer::bos));
-    if processing == Processing::Folded {
-        fold(&mut config, &mut weights);
-    }
-    tracing::debug!(name, family = family.name(), %processing, "loaded a model");
+    let mut files = vec![hash(CONFIG, config_bytes)];
+    files.extend(tokenizer_hash);
+    files.extend(source.hashes());
+    progress.end();
+    tracing::debug!(name, family = family.name(), %processing, %precision, "loaded a model");
     Ok(Loaded {
-        model: weights.into_decoder(config, device),
+        model,
         tokenizer,
         provenance: ModelProvenance {
             name: name.to_owned(),
             family: family.name().to_owned(),
             processing,
+            dtype: precision,
             files,
         },
     })
+}
+
+/// Whether every tensor is there and fits, and none is left over.
+fn check(family: &dyn Family, reader: Reader<'_>) -> Result<()> {
+    let Reader { config, source, .. } = reader;
+    if config.n_layers > source.tensors() {
+        source.problem(format!(
+            "{} layers, but there are only {} tensors",
+            config.n_layers,
+            source.tensors()
+        ));
+        return source.finish();
+    }
+    family.embedding(reader);
+    for layer in 0..config.n_layers {
+        family.block(reader, layer);
+    }
+    family.unembedding(reader);
+    source.checked(|name| family.is_leftover(name))
+}
+
+/// Reads, rewrites and uploads part by part: the two embeddings first, while nothing else is held.
+fn stream<B: Backend>(
+    family: &dyn Family,
+    reader: Reader<'_>,
+    settings: LoadSettings,
+    device: &B::Device,
+    progress: &dyn Progress,
+) -> Result<Decoder<B>> {
+    let Reader { config, source, .. } = reader;
+    progress.begin("loading", config.n_layers as u64 + 2);
+    let step = || {
+        progress.advance(1);
+        if progress.cancelled() {
+            return Err(Error::Cancelled);
+        }
+        source.finish()
+    };
+    let fold = (settings.processing == Processing::Folded).then(|| Fold::new(config));
+    let mut upload = Upload::new(device, settings.precision);
+    let mut embedding = family.embedding(reader);
+    source.finish()?;
+    if let Some(fold) = fold {
+        fold.embedding(&mut embedding);
+    }
+    upload.embedding(embedding);
+    step()?;
+    let mut unembedding = family.unembedding(reader);
+    source.finish()?;
+    if let Some(fold) = fold {
+        let w_u = unembedding.w_u.take();
+        let mut w_u = w_u.unwrap_or_else(|| family.embedding(reader).w_e.transposed());
+        fold.unembedding(&mut w_u, &mut unembedding);
+        unembedding.w_u = Some(w_u);
+    }
+    upload.unembedding(unembedding);
+    step()?;
+    for layer in 0..config.n_layers {
+        let mut block = family.block(reader, layer);
+        source.finish()?;
+        if let Some(fold) = fold {
+            fold.block(config, &mut block);
+        }
+        upload.block(block);
+        step()?;
+    }
+    Ok(upload.finish(fold.map_or_else(|| config.clone(), |fold| fold.config(config))))
 }
 
 /// Writes a raw model of GPT-2's architecture as a Hugging Face folder (`config.json`,

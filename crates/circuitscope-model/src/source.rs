@@ -1,8 +1,8 @@
 //! Where weights come from: one or more safetensors files, mapped or embedded.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
@@ -57,26 +57,79 @@ pub(crate) fn map(path: &Path) -> Result<Bytes<'static>> {
     mapped.map(Bytes::Mapped).map_err(io)
 }
 
-pub(crate) fn hash(name: &str, bytes: &[u8]) -> FileHash {
-    let digest = Sha256::digest(bytes);
-    let hex: Vec<String> = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    let sha256 = hex.concat();
-    FileHash {
-        name: name.to_owned(),
-        bytes: bytes.len() as u64,
-        sha256,
+impl Bytes<'_> {
+    /// Lets go of the pages of a mapped file that lie wholly within a range which has been read. They
+    /// are read again from the file if they are needed again.
+    fn release(&self, offset: usize, length: usize) {
+        #[cfg(unix)]
+        if let Self::Mapped(map) = self {
+            let page = 1 << 16; // a multiple of every platform's page
+            let start = offset.next_multiple_of(page);
+            let end = (offset + length) / page * page;
+            if start < end {
+                #[expect(unsafe_code, reason = "advice on a map: see the safety comment")]
+                // SAFETY: the map is of a file and never written to, so dropping its pages loses
+                // nothing; a later access reads the same bytes from the file.
+                let advised = unsafe {
+                    map.unchecked_advise_range(
+                        memmap2::UncheckedAdvice::DontNeed,
+                        start,
+                        end - start,
+                    )
+                };
+                if let Err(error) = advised {
+                    tracing::debug!(%error, "pages of a weights file stay in memory");
+                }
+            }
+        }
     }
 }
 
-/// All tensors of a model by name. Taking a tensor checks its shape and its values; problems are
-/// collected and reported together by [`Source::finish`].
+/// Hashes a file piece by piece, letting go of what was read.
+fn hash_file(name: &str, bytes: &Bytes<'_>) -> FileHash {
+    const PIECE: usize = 16 << 20;
+    let mut digest = Sha256::new();
+    for (at, piece) in bytes.chunks(PIECE).enumerate() {
+        digest.update(piece);
+        bytes.release(at * PIECE, piece.len());
+    }
+    file_hash(name, bytes.len(), digest.finalize().as_slice())
+}
+
+pub(crate) fn hash(name: &str, bytes: &[u8]) -> FileHash {
+    file_hash(name, bytes.len(), Sha256::digest(bytes).as_slice())
+}
+
+fn file_hash(name: &str, bytes: usize, digest: &[u8]) -> FileHash {
+    let hex: Vec<String> = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    FileHash {
+        name: name.to_owned(),
+        bytes: bytes as u64,
+        sha256: hex.concat(),
+    }
+}
+
+/// Where a tensor lies.
+struct Stored {
+    file: usize,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Range<usize>,
+}
+
+/// All tensors of a model by name.
+///
+/// They are taken twice. At first only names, types and shapes are checked; [`Source::checked`] reports
+/// all problems together. Then the values are read and checked, tensor by tensor, and [`Source::finish`]
+/// reports those.
 pub(crate) struct Source<'a> {
     path: PathBuf,
     files: Vec<(PathBuf, Bytes<'a>)>,
-    /// Name to file.
-    index: BTreeMap<String, usize>,
+    index: BTreeMap<String, Stored>,
     taken: RefCell<BTreeSet<String>>,
     problems: RefCell<Vec<String>>,
+    /// Whether [`Source::take`] only checks and gives nothing.
+    dry: Cell<bool>,
 }
 
 impl Source<'static> {
@@ -129,7 +182,7 @@ impl Source<'static> {
             let holds = source
                 .index
                 .get(name)
-                .is_some_and(|&file| source.files[file].0.ends_with(shard));
+                .is_some_and(|stored| source.files[stored.file].0.ends_with(shard));
             if !holds {
                 source.problem(format!(
                     "{name}: the index places it in {shard}, which does not hold it"
@@ -151,11 +204,24 @@ impl<'a> Source<'a> {
         let mut index = BTreeMap::new();
         let mut problems = Vec::new();
         for (at, (path, bytes)) in files.iter().enumerate() {
-            for name in parsed(path, bytes)?.names() {
-                let earlier = *index.entry(name.to_owned()).or_insert(at);
-                if earlier != at {
+            let parsed =
+                SafeTensors::deserialize(bytes).map_err(|error| Error::NotSafetensors {
+                    path: path.clone(),
+                    reason: error.to_string(),
+                })?;
+            for (name, view) in parsed.tensors() {
+                let start = view.data().as_ptr() as usize - bytes.as_ptr() as usize;
+                let stored = Stored {
+                    file: at,
+                    dtype: view.dtype(),
+                    shape: view.shape().to_vec(),
+                    bytes: start..start + view.data().len(),
+                };
+                if let Some(earlier) = index.get(&name).map(|stored: &Stored| stored.file) {
                     let [first, second] = [&files[earlier].0, path].map(|path| file_name(path));
                     problems.push(format!("{name}: in both {first} and {second}"));
+                } else {
+                    index.insert(name, stored);
                 }
             }
         }
@@ -165,6 +231,7 @@ impl<'a> Source<'a> {
             index,
             taken: RefCell::default(),
             problems: RefCell::new(problems),
+            dry: Cell::new(true),
         })
     }
 
@@ -172,7 +239,7 @@ impl<'a> Source<'a> {
     pub(crate) fn hashes(&self) -> Vec<FileHash> {
         self.files
             .iter()
-            .map(|(path, bytes)| hash(&file_name(path), bytes))
+            .map(|(path, bytes)| hash_file(&file_name(path), bytes))
             .collect()
     }
 
@@ -189,8 +256,9 @@ impl<'a> Source<'a> {
         self.index.len()
     }
 
-    /// The tensor `name` widened to f32; nothing and a recorded problem if it does not fit. Nothing,
-    /// because the size that a broken configuration asks for may not fit into memory.
+    /// The tensor `name` widened to f32, or nothing: in the first round, and with a recorded
+    /// problem if it does not fit. Nothing, because the size that a broken configuration asks
+    /// for may not fit into memory.
     pub(crate) fn take(&self, name: &str, shape: &[usize]) -> Vec<f32> {
         match self.try_take(name, shape) {
             Ok(values) => values,
@@ -203,27 +271,29 @@ impl<'a> Source<'a> {
 
     fn try_take(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, String> {
         self.taken.borrow_mut().insert(name.to_owned());
-        let Some((path, bytes)) = self.index.get(name).map(|&file| &self.files[file]) else {
+        let Some(stored) = self.index.get(name) else {
             return Err(format!("missing, expected shape {shape:?}"));
         };
-        let file = parsed(path, bytes).map_err(|error| error.to_string())?;
-        let view = file.tensor(name).map_err(|error| error.to_string())?;
-        if view.shape() != shape {
-            return Err(format!("shape {:?}, expected {shape:?}", view.shape()));
+        if stored.shape != shape {
+            return Err(format!("shape {:?}, expected {shape:?}", stored.shape));
         }
-        let data = view.data();
-        let values: Vec<f32> = match view.dtype() {
-            Dtype::F32 => bytemuck::pod_collect_to_vec(data),
-            Dtype::F16 => data
-                .chunks_exact(2)
-                .map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32())
-                .collect(),
-            Dtype::BF16 => data
-                .chunks_exact(2)
-                .map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32())
-                .collect(),
-            other => return Err(format!("type {other:?}, expected F32, F16 or BF16")),
+        if !matches!(stored.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            return Err(format!(
+                "type {:?}, expected F32, F16 or BF16",
+                stored.dtype
+            ));
+        }
+        if self.dry.get() {
+            return Ok(Vec::new());
+        }
+        let file = &self.files[stored.file].1;
+        let data = &file[stored.bytes.clone()];
+        let values: Vec<f32> = match stored.dtype {
+            Dtype::F16 => widened(data, |b| half::f16::from_le_bytes(b).to_f32()),
+            Dtype::BF16 => widened(data, |b| half::bf16::from_le_bytes(b).to_f32()),
+            _ => bytemuck::pod_collect_to_vec(data),
         };
+        file.release(stored.bytes.start, stored.bytes.len());
         match values.iter().position(|x| !x.is_finite()) {
             Some(at) => Err(format!(
                 "{} at entry {at}, expected finite numbers",
@@ -233,33 +303,47 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Reports everything that did not fit. `leftover` says which unused tensors are known and harmless.
-    pub(crate) fn finish(self, leftover: impl Fn(&str) -> bool) -> Result<()> {
+    /// Ends the first round: reports every tensor that is missing, unused or of another type or shape.
+    /// `leftover` says which unused tensors are known and harmless.
+    pub(crate) fn checked(&self, leftover: impl Fn(&str) -> bool) -> Result<()> {
         let taken = self.taken.borrow();
-        let mut problems = self.problems.take();
         let unused = self
             .index
             .keys()
             .filter(|name| !taken.contains(*name) && !leftover(name));
-        problems.extend(
-            unused.map(|name| format!("{name}: unused, the configuration has no place for it")),
-        );
-        drop(taken);
-        self.problems.replace(problems);
-        if self.problems.borrow().is_empty() {
+        let unused =
+            unused.map(|name| format!("{name}: unused, the configuration has no place for it"));
+        self.problems.borrow_mut().extend(unused);
+        self.dry.set(false);
+        self.finish()
+    }
+
+    /// Reports the problems so far.
+    pub(crate) fn finish(&self) -> Result<()> {
+        if self.sound() {
             Ok(())
         } else {
             Err(self.refuse())
         }
     }
 
+    /// Whether there are no problems so far.
+    pub(crate) fn sound(&self) -> bool {
+        self.problems.borrow().is_empty()
+    }
+
     /// The error with the problems recorded so far.
-    pub(crate) fn refuse(self) -> Error {
+    pub(crate) fn refuse(&self) -> Error {
         Error::Weights {
-            path: self.path,
-            problems: self.problems.into_inner(),
+            path: self.path.clone(),
+            problems: self.problems.take(),
         }
     }
+}
+
+fn widened(data: &[u8], widen: impl Fn([u8; 2]) -> f32) -> Vec<f32> {
+    let (numbers, _) = data.as_chunks();
+    numbers.iter().copied().map(widen).collect()
 }
 
 fn file_name(path: &Path) -> String {
@@ -267,11 +351,4 @@ fn file_name(path: &Path) -> String {
         .unwrap_or_default()
         .to_string_lossy()
         .into_owned()
-}
-
-fn parsed<'b>(path: &Path, bytes: &'b [u8]) -> Result<SafeTensors<'b>> {
-    SafeTensors::deserialize(bytes).map_err(|error| Error::NotSafetensors {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    })
 }

@@ -7,10 +7,13 @@ use safetensors::tensor::TensorView;
 use serde_json::{Map, Value, json};
 
 use super::Family;
-use super::keys::Keys;
-use crate::config::{Activation, DecoderConfig, Direction, Mlp, Norm, Positions};
-use crate::host::{HostBlock, HostMlp, HostNorm, HostWeights, Matrix};
-use crate::source::{SINGLE, Source};
+use super::keys::{ACTIVATIONS, Keys};
+use super::reader::{Reader, in_layer};
+use crate::config::{Activation, DecoderConfig, Mlp};
+use crate::config::{Direction, Norm, Positions};
+use crate::host::{HostBlock, HostEmbedding, HostMlp, HostNorm, HostUnembedding};
+use crate::host::{HostWeights, Matrix};
+use crate::source::SINGLE;
 use crate::{Error, Result};
 
 /// GPT-2 in Hugging Face layout. `Conv1D` weights are stored input-first; tensor names may carry the
@@ -19,77 +22,16 @@ pub(super) struct Gpt2;
 
 /// Keys that cannot change a forward pass in evaluation mode.
 const IRRELEVANT: &[&str] = &[
-    "_attn_implementation_autoset",
-    "_name_or_path",
-    "architectures",
     "attn_pdrop",
-    "bad_words_ids",
-    "begin_suppress_tokens",
-    "chunk_size_feed_forward",
-    "decoder_start_token_id",
-    "diversity_penalty",
-    "do_sample",
-    "dtype",
-    "early_stopping",
     "embd_pdrop",
-    "encoder_no_repeat_ngram_size",
-    "eos_token_id",
-    "exponential_decay_length_penalty",
-    "finetuning_task",
-    "forced_bos_token_id",
-    "forced_eos_token_id",
-    "gradient_checkpointing",
-    "id2label",
-    "initializer_range",
-    "label2id",
-    "length_penalty",
-    "max_length",
-    "min_length",
     "n_ctx",
-    "no_repeat_ngram_size",
-    "num_beam_groups",
-    "num_beams",
-    "num_return_sequences",
-    "output_attentions",
-    "output_hidden_states",
-    "output_scores",
-    "pad_token_id",
-    "prefix",
-    "problem_type",
-    "remove_invalid_values",
     "reorder_and_upcast_attn",
-    "repetition_penalty",
     "resid_pdrop",
-    "return_dict",
-    "return_dict_in_generate",
-    "sep_token_id",
     "summary_activation",
     "summary_first_dropout",
     "summary_proj_to_labels",
     "summary_type",
     "summary_use_proj",
-    "suppress_tokens",
-    "task_specific_params",
-    "temperature",
-    "tf_legacy_loss",
-    "tie_encoder_decoder",
-    "tokenizer_class",
-    "top_k",
-    "top_p",
-    "torch_dtype",
-    "torchscript",
-    "transformers_version",
-    "typical_p",
-    "use_bfloat16",
-    "use_cache",
-];
-
-const ACTIVATIONS: [(&str, Activation); 5] = [
-    ("gelu_new", Activation::GeluTanh),
-    ("gelu_pytorch_tanh", Activation::GeluTanh),
-    ("gelu_fast", Activation::GeluTanh),
-    ("gelu", Activation::GeluExact),
-    ("relu", Activation::Relu),
 ];
 
 impl Family for Gpt2 {
@@ -99,18 +41,9 @@ impl Family for Gpt2 {
 
     fn config(&self, path: &Path, json: &Map<String, Value>) -> Result<DecoderConfig> {
         let keys = Keys::new(path, json);
-        keys.get("model_type");
         let d_model = keys.size("n_embd")?;
-        let n_heads = keys.size("n_head")?;
+        let n_heads = keys.divisor_or("n_head", None, d_model, "n_embd")?;
         let d_vocab = keys.size("vocab_size")?;
-        if d_model % n_heads != 0 {
-            let found = json["n_head"].clone();
-            return Err(keys.unsupported(
-                "n_head",
-                &found,
-                &format!("a divisor of n_embd = {d_model}"),
-            ));
-        }
         let d_head = d_model / n_heads;
         let d_mlp = keys.size_or("n_inner", Some(4 * d_model))?;
         let activation = keys
@@ -125,97 +58,72 @@ impl Family for Gpt2 {
             ("pruned_heads", json!({})),
             ("quantization_config", Value::Null),
         ])?;
-        let bos_token = match keys.get("bos_token_id") {
-            None => None,
-            Some(id) => {
-                let fits = id.as_u64().filter(|id| *id < d_vocab as u64);
-                let expected = format!("a token below vocab_size = {d_vocab}");
-                Some(fits.ok_or_else(|| keys.unsupported("bos_token_id", id, &expected))? as u32)
-            }
-        };
-        keys.flag_or("tie_word_embeddings", true)?;
         let config = DecoderConfig {
-            n_layers: keys.size("n_layer")?,
-            n_heads,
-            d_model,
-            d_head,
             n_ctx: keys.size_or("n_positions", Some(1024))?,
-            d_vocab,
-            d_vocab_out: d_vocab,
-            mlp: Some(Mlp { d_mlp, activation }),
-            norm: Norm::Layer,
+            tied_embeddings: keys.flag_or("tie_word_embeddings", true)?,
+            mlp: Some(Mlp {
+                d_mlp,
+                activation,
+                gated: false,
+            }),
             eps: keys.positive_or("layer_norm_epsilon", 1e-5)?,
-            positions: Positions::Learned,
-            direction: Direction::Causal,
             attn_scale: if scaled { (d_head as f64).sqrt() } else { 1.0 },
             scale_attn_by_inverse_layer_idx: keys
                 .flag_or("scale_attn_by_inverse_layer_idx", false)?,
-            bos_token,
+            bos_token: keys.bos_token(d_vocab)?,
+            ..DecoderConfig::gpt2(keys.size("n_layer")?, n_heads, d_model, 1, d_vocab)
         };
         keys.finish(IRRELEVANT)?;
         Ok(config)
     }
 
-    fn weights(
-        &self,
-        config: &DecoderConfig,
-        json: &Map<String, Value>,
-        source: &Source<'_>,
-    ) -> HostWeights {
-        let prefix = if source.has("transformer.wte.weight") {
-            "transformer."
-        } else {
-            ""
-        };
-        let at = |name: &str| format!("{prefix}{name}");
-        let vector = |name: &str, len: usize| source.take(&at(name), &[len]);
-        let matrix =
-            |name: &str, rows, cols| Matrix::new(rows, cols, source.take(&at(name), &[rows, cols]));
-        let d = config.d_model;
-        let norm = |name: &str| {
-            Some(HostNorm {
-                w: vector(&format!("{name}.weight"), d),
-                b: vector(&format!("{name}.bias"), d),
-            })
-        };
-        let d_mlp = config.mlp.map_or(0, |mlp| mlp.d_mlp);
-        let blocks = (0..config.n_layers).map(|l| HostBlock {
-            ln1: norm(&format!("h.{l}.ln_1")),
-            w_qkv: matrix(&format!("h.{l}.attn.c_attn.weight"), d, 3 * d),
-            b_qkv: vector(&format!("h.{l}.attn.c_attn.bias"), 3 * d),
-            w_o: matrix(&format!("h.{l}.attn.c_proj.weight"), d, d),
-            b_o: vector(&format!("h.{l}.attn.c_proj.bias"), d),
-            ln2: norm(&format!("h.{l}.ln_2")),
+    fn embedding(&self, reader: Reader<'_>) -> HostEmbedding {
+        let DecoderConfig {
+            d_vocab,
+            d_model,
+            n_ctx,
+            ..
+        } = *reader.config;
+        let prefix = prefix(reader);
+        HostEmbedding {
+            w_e: reader.matrix(&format!("{prefix}wte.weight"), d_vocab, d_model),
+            w_pos: Some(reader.matrix(&format!("{prefix}wpe.weight"), n_ctx, d_model)),
+        }
+    }
+
+    fn block(&self, reader: Reader<'_>, layer: usize) -> HostBlock {
+        let d = reader.config.d_model;
+        let d_mlp = reader.config.mlp.map_or(0, |mlp| mlp.d_mlp);
+        let prefix = prefix(reader);
+        let at = |name: &str| format!("{prefix}h.{layer}.{name}");
+        let matrix = |name: &str, rows, cols| reader.matrix(&at(name), rows, cols);
+        let vector = |name: &str, len| reader.vector(&at(name), len);
+        HostBlock {
+            ln1: Some(reader.layer_norm(&at("ln_1"))),
+            w_qkv: matrix("attn.c_attn.weight", d, 3 * d),
+            b_qkv: vector("attn.c_attn.bias", 3 * d),
+            qk_norm: None,
+            w_o: matrix("attn.c_proj.weight", d, d),
+            b_o: vector("attn.c_proj.bias", d),
+            ln1_post: None,
+            ln2: Some(reader.layer_norm(&at("ln_2"))),
             mlp: Some(HostMlp {
-                w_in: matrix(&format!("h.{l}.mlp.c_fc.weight"), d, d_mlp),
-                b_in: vector(&format!("h.{l}.mlp.c_fc.bias"), d_mlp),
-                w_out: matrix(&format!("h.{l}.mlp.c_proj.weight"), d_mlp, d),
-                b_out: vector(&format!("h.{l}.mlp.c_proj.bias"), d),
+                gate: None,
+                w_in: matrix("mlp.c_fc.weight", d, d_mlp),
+                b_in: vector("mlp.c_fc.bias", d_mlp),
+                w_out: matrix("mlp.c_proj.weight", d_mlp, d),
+                b_out: vector("mlp.c_proj.bias", d),
             }),
-        });
-        let blocks = blocks.collect();
-        let w_e = matrix("wte.weight", config.d_vocab, d);
-        let tied = json
-            .get("tie_word_embeddings")
-            .and_then(Value::as_bool)
-            .unwrap_or(true);
-        let w_u = if tied {
-            w_e.transposed()
-        } else {
-            Matrix::new(
-                config.d_vocab,
-                d,
-                source.take("lm_head.weight", &[config.d_vocab, d]),
-            )
-            .transposed()
-        };
-        let w_pos = Some(matrix("wpe.weight", config.n_ctx, d));
-        HostWeights {
-            w_e,
-            w_pos,
-            blocks,
-            ln_final: norm("ln_f"),
-            w_u,
+            ln2_post: None,
+        }
+    }
+
+    fn unembedding(&self, reader: Reader<'_>) -> HostUnembedding {
+        let config = reader.config;
+        let untied = !config.tied_embeddings;
+        HostUnembedding {
+            ln_final: Some(reader.layer_norm(&format!("{}ln_f", prefix(reader)))),
+            w_u: untied.then(|| reader.linear("lm_head.weight", config.d_model, config.d_vocab)),
             b_u: None,
         }
     }
@@ -223,15 +131,13 @@ impl Family for Gpt2 {
     /// Causal masks that old checkpoints carry, and the copy of the tied embedding.
     fn is_leftover(&self, name: &str) -> bool {
         let name = name.strip_prefix("transformer.").unwrap_or(name);
-        let mask = name
-            .strip_prefix("h.")
-            .and_then(|rest| rest.split_once('.'))
-            .is_some_and(|(layer, rest)| {
-                layer.bytes().all(|b| b.is_ascii_digit())
-                    && matches!(rest, "attn.bias" | "attn.masked_bias")
-            });
-        mask || name == "lm_head.weight"
+        let mask = in_layer(name, "h.");
+        matches!(mask, Some("attn.bias" | "attn.masked_bias")) || name == "lm_head.weight"
     }
+}
+
+fn prefix(reader: Reader<'_>) -> &'static str {
+    reader.prefix("transformer.", "wte.weight")
 }
 
 /// Writes a raw model of GPT-2's architecture as a Hugging Face folder: `config.json` and
@@ -252,14 +158,23 @@ pub(crate) fn save(config: &DecoderConfig, weights: &HostWeights, folder: &Path)
         && config.direction == Direction::Causal
         && config.d_head * config.n_heads == config.d_model
         && config.d_vocab == config.d_vocab_out
+        && !mlp.gated
+        && config.n_key_value_heads == config.n_heads
+        && !config.parallel_attn_mlp
+        && !config.norm_after
+        && !config.qk_norm
+        && config.windows.is_empty()
+        && config.embed_scale == 1.0
+        && config.attn_scores_soft_cap.is_none()
+        && config.output_logits_soft_cap.is_none()
         && (scaled || config.attn_scale == 1.0);
     if !is_gpt2 {
         return Err(no(
             "only raw causal models with LayerNorm and learned positions fit",
         ));
     }
-    if weights
-        .b_u
+    let HostUnembedding { ln_final, w_u, b_u } = &weights.unembedding;
+    if b_u
         .as_ref()
         .is_some_and(|b_u| b_u.iter().any(|&b| b != 0.0))
     {
@@ -285,12 +200,14 @@ pub(crate) fn save(config: &DecoderConfig, weights: &HostWeights, folder: &Path)
     });
     let text = format!("{json:#}\n");
     let mut tensors: BTreeMap<String, (Vec<usize>, &[f32])> = BTreeMap::new();
-    let head = weights.w_u.transposed();
+    let head = w_u
+        .as_ref()
+        .map_or_else(|| weights.embedding.w_e.clone(), Matrix::transposed);
     tensors.insert(
         "lm_head.weight".to_owned(),
         (vec![head.rows, head.cols], &head.data),
     );
-    fill(&mut tensors, weights);
+    fill(&mut tensors, weights, ln_final.as_ref());
     let views = tensors.iter().map(|(name, (shape, data))| {
         let view = TensorView::new(Dtype::F32, shape.clone(), bytemuck::cast_slice(data));
         view.map(|view| (name.as_str(), view))
@@ -309,15 +226,19 @@ pub(crate) fn save(config: &DecoderConfig, weights: &HostWeights, folder: &Path)
     write(SINGLE, &bytes)
 }
 
-fn fill<'w>(tensors: &mut BTreeMap<String, (Vec<usize>, &'w [f32])>, weights: &'w HostWeights) {
+fn fill<'w>(
+    tensors: &mut BTreeMap<String, (Vec<usize>, &'w [f32])>,
+    weights: &'w HostWeights,
+    ln_final: Option<&'w HostNorm>,
+) {
     let mut matrix = |name: String, m: &'w Matrix| {
         tensors.insert(
             format!("transformer.{name}.weight"),
             (vec![m.rows, m.cols], &m.data),
         );
     };
-    matrix("wte".to_owned(), &weights.w_e);
-    if let Some(w_pos) = &weights.w_pos {
+    matrix("wte".to_owned(), &weights.embedding.w_e);
+    if let Some(w_pos) = &weights.embedding.w_pos {
         matrix("wpe".to_owned(), w_pos);
     }
     for (l, block) in weights.blocks.iter().enumerate() {
@@ -342,14 +263,11 @@ fn fill<'w>(tensors: &mut BTreeMap<String, (Vec<usize>, &'w [f32])>, weights: &'
         norms.extend(block.ln1.as_ref().map(|norm| (format!("h.{l}.ln_1"), norm)));
         norms.extend(block.ln2.as_ref().map(|norm| (format!("h.{l}.ln_2"), norm)));
     }
-    norms.extend(
-        weights
-            .ln_final
-            .as_ref()
-            .map(|norm| ("ln_f".to_owned(), norm)),
-    );
+    norms.extend(ln_final.map(|norm| ("ln_f".to_owned(), norm)));
     for (name, norm) in norms {
         vector(format!("{name}.weight"), &norm.w);
-        vector(format!("{name}.bias"), &norm.b);
+        if let Some(b) = &norm.b {
+            vector(format!("{name}.bias"), b);
+        }
     }
 }

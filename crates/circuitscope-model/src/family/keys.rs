@@ -5,12 +5,89 @@ use std::path::Path;
 use circuitscope_core::nearest;
 use serde_json::{Map, Value};
 
+use crate::config::Activation;
 use crate::{Error, Result};
+
+/// Keys of any Hugging Face configuration that cannot change a forward pass in evaluation mode.
+const GENERAL: &[&str] = &[
+    "_attn_implementation_autoset",
+    "_name_or_path",
+    "add_bos_token",
+    "architectures",
+    "attention_dropout",
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "chunk_size_feed_forward",
+    "classifier_dropout",
+    "decoder_start_token_id",
+    "diversity_penalty",
+    "do_sample",
+    "dtype",
+    "early_stopping",
+    "encoder_no_repeat_ngram_size",
+    "eos_token_id",
+    "exponential_decay_length_penalty",
+    "finetuning_task",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "gradient_checkpointing",
+    "hidden_dropout",
+    "id2label",
+    "initializer_range",
+    "label2id",
+    "length_penalty",
+    "max_length",
+    "max_new_tokens",
+    "min_length",
+    "model_type",
+    "no_repeat_ngram_size",
+    "num_beam_groups",
+    "num_beams",
+    "num_return_sequences",
+    "output_attentions",
+    "output_hidden_states",
+    "output_scores",
+    "pad_token_id",
+    "prefix",
+    "problem_type",
+    "remove_invalid_values",
+    "repetition_penalty",
+    "return_dict",
+    "return_dict_in_generate",
+    "sep_token_id",
+    "suppress_tokens",
+    "task_specific_params",
+    "temperature",
+    "tf_legacy_loss",
+    "tie_encoder_decoder",
+    "tokenizer_class",
+    "top_k",
+    "top_p",
+    "torch_dtype",
+    "torchscript",
+    "transformers_version",
+    "typical_p",
+    "use_bfloat16",
+    "use_cache",
+];
+
+/// Names of nonlinearities in configurations.
+pub(crate) const ACTIVATIONS: [(&str, Activation); 7] = [
+    ("gelu_new", Activation::GeluTanh),
+    ("gelu_pytorch_tanh", Activation::GeluTanh),
+    ("gelu_fast", Activation::GeluTanh),
+    ("gelu", Activation::GeluExact),
+    ("relu", Activation::Relu),
+    ("silu", Activation::Silu),
+    ("swish", Activation::Silu),
+];
 
 /// A configuration read key by key. Every key must be read, or be listed as one that cannot change
 /// the forward pass.
 pub(crate) struct Keys<'a> {
     path: &'a Path,
+    /// Prefix of keys in errors, with its dot; empty at the top.
+    section: String,
     json: &'a Map<String, Value>,
     known: RefCell<BTreeSet<&'static str>>,
 }
@@ -19,6 +96,20 @@ impl<'a> Keys<'a> {
     pub(crate) fn new(path: &'a Path, json: &'a Map<String, Value>) -> Self {
         Self {
             path,
+            section: String::new(),
+            json,
+            known: RefCell::default(),
+        }
+    }
+
+    /// An object inside this one.
+    pub(crate) fn section<'b>(&self, name: &str, json: &'b Map<String, Value>) -> Keys<'b>
+    where
+        'a: 'b,
+    {
+        Keys {
+            path: self.path,
+            section: format!("{name}."),
             json,
             known: RefCell::default(),
         }
@@ -33,16 +124,16 @@ impl<'a> Keys<'a> {
     pub(crate) fn unsupported(&self, key: &str, found: &Value, expected: &str) -> Error {
         Error::Unsupported {
             path: self.path.to_owned(),
-            key: key.to_owned(),
+            key: format!("{}{key}", self.section),
             found: found.to_string(),
             expected: expected.to_owned(),
         }
     }
 
-    fn missing(&self, key: &str) -> Error {
+    pub(crate) fn missing(&self, key: &str) -> Error {
         Error::Config {
             path: self.path.to_owned(),
-            reason: format!("key `{key}` is missing"),
+            reason: format!("key `{}{key}` is missing", self.section),
         }
     }
 
@@ -62,13 +153,68 @@ impl<'a> Keys<'a> {
         self.size_or(key, None)
     }
 
-    /// A finite positive number.
-    pub(crate) fn positive_or(&self, key: &'static str, default: f64) -> Result<f64> {
+    /// A finite positive number, if the key is there.
+    pub(crate) fn number(&self, key: &'static str) -> Result<Option<f64>> {
         let Some(value) = self.get(key) else {
-            return Ok(default);
+            return Ok(None);
         };
         let number = value.as_f64().filter(|x| x.is_finite() && *x > 0.0);
-        number.ok_or_else(|| self.unsupported(key, value, "a positive number"))
+        number
+            .map(Some)
+            .ok_or_else(|| self.unsupported(key, value, "a positive number"))
+    }
+
+    pub(crate) fn positive_or(&self, key: &'static str, default: f64) -> Result<f64> {
+        Ok(self.number(key)?.unwrap_or(default))
+    }
+
+    pub(crate) fn required(&self, key: &'static str) -> Result<f64> {
+        self.number(key)?.ok_or_else(|| self.missing(key))
+    }
+
+    /// One number that may be written under several keys, and in `other` too: all must agree.
+    pub(crate) fn agreed(&self, keys: &[&'static str], other: Option<f64>) -> Result<Option<f64>> {
+        let mut agreed = other;
+        for key in keys {
+            let Some(number) = self.number(key)? else {
+                continue;
+            };
+            match agreed {
+                Some(before) if before != number => {
+                    let expected = format!("{before}, as elsewhere in this file");
+                    return Err(self.unsupported(key, &Value::from(number), &expected));
+                }
+                _ => agreed = Some(number),
+            }
+        }
+        Ok(agreed)
+    }
+
+    /// `bos_token_id`.
+    pub(crate) fn bos_token(&self, d_vocab: usize) -> Result<Option<u32>> {
+        let Some(id) = self.get("bos_token_id") else {
+            return Ok(None);
+        };
+        let fits = id.as_u64().filter(|id| *id < d_vocab as u64);
+        let expected = format!("a token below vocab_size = {d_vocab}");
+        let id = fits.ok_or_else(|| self.unsupported("bos_token_id", id, &expected))?;
+        Ok(Some(id as u32))
+    }
+
+    /// A number of heads that divides `whole`, which `of` names in the error.
+    pub(crate) fn divisor_or(
+        &self,
+        key: &'static str,
+        default: Option<usize>,
+        whole: usize,
+        of: &str,
+    ) -> Result<usize> {
+        let size = self.size_or(key, default)?;
+        if whole.is_multiple_of(size) {
+            return Ok(size);
+        }
+        let expected = format!("a divisor of {of} = {whole}");
+        Err(self.unsupported(key, &Value::from(size), &expected))
     }
 
     pub(crate) fn flag_or(&self, key: &'static str, default: bool) -> Result<bool> {
@@ -118,11 +264,14 @@ impl<'a> Keys<'a> {
     pub(crate) fn finish(self, irrelevant: &[&'static str]) -> Result<()> {
         let mut known = self.known.into_inner();
         known.extend(irrelevant);
+        if self.section.is_empty() {
+            known.extend(GENERAL);
+        }
         match self.json.keys().find(|key| !known.contains(key.as_str())) {
             None => Ok(()),
             Some(key) => Err(Error::UnknownKey {
                 path: self.path.to_owned(),
-                key: key.clone(),
+                key: format!("{}{key}", self.section),
                 nearest: nearest(key, known.iter().copied()).map(str::to_owned),
             }),
         }

@@ -1,42 +1,76 @@
 //! Families: each a parser into [`DecoderConfig`] and a table of weight names.
 
 mod gpt2;
+mod gpt_neox;
+mod gptj;
 mod keys;
+mod llama;
+mod opt;
+mod reader;
+mod rope;
 mod transformer_lens;
+mod window;
 
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
 pub(crate) use gpt2::save as save_gpt2_folder;
+pub(crate) use reader::Reader;
 
 use crate::config::DecoderConfig;
-use crate::host::HostWeights;
-use crate::source::Source;
+use crate::host::{HostBlock, HostEmbedding, HostUnembedding};
 use crate::{Error, Result};
 
-/// A model family.
-pub(crate) trait Family {
+/// A model family. A new one is an implementation and a line in [`BY_MODEL_TYPE`].
+pub(crate) trait Family: Sync {
     /// Its name in reports.
     fn name(&self) -> &'static str;
 
     /// The validated configuration.
     fn config(&self, path: &Path, json: &Map<String, Value>) -> Result<DecoderConfig>;
 
-    /// Reads the weights; problems are collected in `source`.
-    fn weights(
-        &self,
-        config: &DecoderConfig,
-        json: &Map<String, Value>,
-        source: &Source<'_>,
-    ) -> HostWeights;
+    /// Token embedding and position vectors.
+    fn embedding(&self, reader: Reader<'_>) -> HostEmbedding;
+
+    /// One block.
+    fn block(&self, reader: Reader<'_>, layer: usize) -> HostBlock;
+
+    /// Final norm and unembedding; no `w_u` where the configuration ties it to the embedding.
+    fn unembedding(&self, reader: Reader<'_>) -> HostUnembedding;
 
     /// Whether an unused tensor of this name is a known leftover.
     fn is_leftover(&self, name: &str) -> bool;
 }
 
 /// `model_type` of Hugging Face configurations, with the family that reads them.
-const BY_MODEL_TYPE: [(&str, &dyn Family); 1] = [("gpt2", &gpt2::Gpt2)];
+const BY_MODEL_TYPE: [(&str, &dyn Family); 11] = [
+    ("gemma", &llama::GEMMA),
+    ("gemma2", &llama::GEMMA2),
+    ("gpt2", &gpt2::Gpt2),
+    ("gpt_neox", &gpt_neox::GptNeoX),
+    ("gptj", &gptj::GptJ),
+    ("llama", &llama::LLAMA),
+    ("mistral", &llama::MISTRAL),
+    ("opt", &opt::Opt),
+    ("phi3", &llama::PHI3),
+    ("qwen2", &llama::QWEN2),
+    ("qwen3", &llama::QWEN3),
+];
+
+/// The families that can be loaded: `model_type` in `config.json`, and name in reports.
+/// TransformerLens configurations, which have no `model_type`, come on top.
+///
+/// ```
+/// assert!(circuitscope_model::family_names().contains(&("gpt2", "GPT-2")));
+/// ```
+#[must_use]
+pub fn names() -> Vec<(&'static str, &'static str)> {
+    let families = BY_MODEL_TYPE.iter();
+    families
+        .map(|(model_type, family)| (*model_type, family.name()))
+        .collect()
+}
 
 /// The family that a `config.json` belongs to.
 pub(crate) fn detect(path: &Path, json: &Map<String, Value>) -> Result<&'static dyn Family> {

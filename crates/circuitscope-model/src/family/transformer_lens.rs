@@ -3,11 +3,11 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::Family;
-use super::keys::Keys;
+use super::keys::{ACTIVATIONS, Keys};
+use super::reader::{Reader, in_layer};
 use crate::Result;
 use crate::config::{Activation, DecoderConfig, Direction, Mlp, Norm, Positions};
-use crate::host::{HostBlock, HostMlp, HostNorm, HostWeights, Matrix};
-use crate::source::Source;
+use crate::host::{HostBlock, HostEmbedding, HostMlp, HostNorm, HostUnembedding, Matrix};
 
 /// A TransformerLens `HookedTransformerConfig` as JSON with the state dict of a `HookedTransformer`
 /// (names `blocks.{l}.attn.W_Q`, shapes `[head, d_model, d_head]`). Compiled (Tracr) models arrive
@@ -95,17 +95,14 @@ impl Family for TransformerLens {
             keys.get("act_fn");
             None
         } else {
-            let activations = [
-                ("relu", Activation::Relu),
-                ("gelu_new", Activation::GeluTanh),
-                ("gelu_pytorch_tanh", Activation::GeluTanh),
-                ("gelu_fast", Activation::GeluTanh),
-                ("gelu", Activation::GeluExact),
-            ];
             let activation = keys
-                .choice("act_fn", &activations)?
+                .choice("act_fn", &ACTIVATIONS)?
                 .unwrap_or(Activation::Relu);
-            Some(Mlp { d_mlp, activation })
+            Some(Mlp {
+                d_mlp,
+                activation,
+                gated: false,
+            })
         };
         let norms = [("LN", Norm::Layer), ("LNPre", Norm::LayerPre)];
         let norm = if json.contains_key("normalization_type") {
@@ -131,13 +128,19 @@ impl Family for TransformerLens {
         let config = DecoderConfig {
             n_layers: keys.size("n_layers")?,
             n_heads,
+            n_key_value_heads: n_heads,
             d_model,
             d_head,
             n_ctx: keys.size("n_ctx")?,
             d_vocab,
             d_vocab_out,
+            embed_scale: 1.0,
+            tied_embeddings: false,
             mlp,
+            parallel_attn_mlp: false,
             norm,
+            norm_after: false,
+            qk_norm: false,
             eps: keys.positive_or("eps", 1e-5)?,
             positions: keys
                 .choice("positional_embedding_type", &positions)?
@@ -145,87 +148,89 @@ impl Family for TransformerLens {
             direction: keys
                 .choice("attention_dir", &directions)?
                 .unwrap_or(Direction::Causal),
+            windows: Vec::new(),
             attn_scale: if scaled { attn_scale } else { 1.0 },
             scale_attn_by_inverse_layer_idx: keys
                 .flag_or("scale_attn_by_inverse_layer_idx", false)?,
+            attn_scores_soft_cap: None,
+            output_logits_soft_cap: None,
             bos_token: None,
         };
         keys.finish(IRRELEVANT)?;
         Ok(config)
     }
 
-    fn weights(
-        &self,
-        config: &DecoderConfig,
-        _: &Map<String, Value>,
-        source: &Source<'_>,
-    ) -> HostWeights {
+    fn embedding(&self, reader: Reader<'_>) -> HostEmbedding {
+        let config = reader.config;
+        let w_pos = config.has_position_vectors();
+        HostEmbedding {
+            w_e: reader.matrix("embed.W_E", config.d_vocab, config.d_model),
+            w_pos: w_pos.then(|| reader.matrix("pos_embed.W_pos", config.n_ctx, config.d_model)),
+        }
+    }
+
+    fn block(&self, reader: Reader<'_>, layer: usize) -> HostBlock {
+        let config = reader.config;
         let (d, heads, d_head) = (config.d_model, config.n_heads, config.d_head);
         let width = heads * d_head;
-        let matrix =
-            |name: &str, rows, cols| Matrix::new(rows, cols, source.take(name, &[rows, cols]));
-        let norm = |name: &str| {
-            (config.norm == Norm::Layer).then(|| HostNorm {
-                w: source.take(&format!("{name}.w"), &[d]),
-                b: source.take(&format!("{name}.b"), &[d]),
-            })
-        };
-        let block = |l: usize| {
-            let at = |name: &str| format!("blocks.{l}.{name}");
-            let mut w_qkv = Vec::new();
-            let mut b_qkv = Vec::with_capacity(3 * width);
-            for (port, name) in ["Q", "K", "V"].into_iter().enumerate() {
-                // [head, d_model, d_head] into columns port * width + head * d_head …
-                let w = source.take(&at(&format!("attn.W_{name}")), &[heads, d, d_head]);
-                if !w.is_empty() {
-                    w_qkv.resize(d * 3 * width, 0.0);
-                }
-                for (i, row) in w.chunks_exact(d_head).enumerate() {
-                    let (head, r) = (i / d, i % d);
-                    let start = r * 3 * width + port * width + head * d_head;
-                    w_qkv[start..start + d_head].copy_from_slice(row);
-                }
-                b_qkv.extend(source.take(&at(&format!("attn.b_{name}")), &[heads, d_head]));
+        let at = |name: &str| format!("blocks.{layer}.{name}");
+        let mut w_qkv = Vec::new();
+        let mut b_qkv = Vec::with_capacity(3 * width);
+        for (port, name) in ["Q", "K", "V"].into_iter().enumerate() {
+            // [head, d_model, d_head] into columns port * width + head * d_head …
+            let shape = [heads, d, d_head];
+            let w = reader.source.take(&at(&format!("attn.W_{name}")), &shape);
+            if !w.is_empty() {
+                w_qkv.resize(d * 3 * width, 0.0);
             }
-            let w_o = source.take(&at("attn.W_O"), &[heads, d_head, d]);
-            HostBlock {
-                ln1: norm(&at("ln1")),
-                w_qkv: Matrix::new(d, 3 * width, w_qkv),
-                b_qkv,
-                w_o: Matrix::new(width, d, w_o),
-                b_o: source.take(&at("attn.b_O"), &[d]),
-                ln2: if config.mlp.is_some() {
-                    norm(&at("ln2"))
-                } else {
-                    None
-                },
-                mlp: config.mlp.map(|mlp| HostMlp {
-                    w_in: matrix(&at("mlp.W_in"), d, mlp.d_mlp),
-                    b_in: source.take(&at("mlp.b_in"), &[mlp.d_mlp]),
-                    w_out: matrix(&at("mlp.W_out"), mlp.d_mlp, d),
-                    b_out: source.take(&at("mlp.b_out"), &[d]),
-                }),
+            for (i, row) in w.chunks_exact(d_head).enumerate() {
+                let (head, r) = (i / d, i % d);
+                let start = r * 3 * width + port * width + head * d_head;
+                w_qkv[start..start + d_head].copy_from_slice(row);
             }
-        };
-        let w_pos = (config.positions != Positions::None)
-            .then(|| matrix("pos_embed.W_pos", config.n_ctx, d));
-        HostWeights {
-            w_e: matrix("embed.W_E", config.d_vocab, d),
-            w_pos,
-            blocks: (0..config.n_layers).map(block).collect(),
-            ln_final: norm("ln_final"),
-            w_u: matrix("unembed.W_U", d, config.d_vocab_out),
-            b_u: Some(source.take("unembed.b_U", &[config.d_vocab_out])),
+            let shape = [heads, d_head];
+            b_qkv.extend(reader.source.take(&at(&format!("attn.b_{name}")), &shape));
+        }
+        let w_o = reader.source.take(&at("attn.W_O"), &[heads, d_head, d]);
+        let matrix = |name: &str, rows, cols| reader.matrix(&at(name), rows, cols);
+        HostBlock {
+            ln1: norm(reader, &at("ln1")),
+            w_qkv: Matrix::new(d, 3 * width, w_qkv),
+            b_qkv,
+            qk_norm: None,
+            w_o: Matrix::new(width, d, w_o),
+            b_o: reader.vector(&at("attn.b_O"), d),
+            ln1_post: None,
+            ln2: config.mlp.and_then(|_| norm(reader, &at("ln2"))),
+            mlp: config.mlp.map(|mlp| HostMlp {
+                gate: None,
+                w_in: matrix("mlp.W_in", d, mlp.d_mlp),
+                b_in: reader.vector(&at("mlp.b_in"), mlp.d_mlp),
+                w_out: matrix("mlp.W_out", mlp.d_mlp, d),
+                b_out: reader.vector(&at("mlp.b_out"), d),
+            }),
+            ln2_post: None,
+        }
+    }
+
+    fn unembedding(&self, reader: Reader<'_>) -> HostUnembedding {
+        let config = reader.config;
+        HostUnembedding {
+            ln_final: norm(reader, "ln_final"),
+            w_u: Some(reader.matrix("unembed.W_U", config.d_model, config.d_vocab_out)),
+            b_u: Some(reader.vector("unembed.b_U", config.d_vocab_out)),
         }
     }
 
     /// Causal masks and the constant for masked scores.
     fn is_leftover(&self, name: &str) -> bool {
-        name.strip_prefix("blocks.")
-            .and_then(|rest| rest.split_once('.'))
-            .is_some_and(|(layer, rest)| {
-                layer.bytes().all(|b| b.is_ascii_digit())
-                    && matches!(rest, "attn.mask" | "attn.IGNORE")
-            })
+        matches!(in_layer(name, "blocks."), Some("attn.mask" | "attn.IGNORE"))
     }
+}
+
+fn norm(reader: Reader<'_>, name: &str) -> Option<HostNorm> {
+    (reader.config.norm == Norm::Layer).then(|| HostNorm {
+        w: reader.vector(&format!("{name}.w"), reader.config.d_model),
+        b: Some(reader.vector(&format!("{name}.b"), reader.config.d_model)),
+    })
 }

@@ -5,13 +5,14 @@ use std::path::Path;
 
 use circuitscope_core::NoProgress;
 use circuitscope_hooks::Site;
-use circuitscope_model::{Processing, TokenBatch, load_dir};
+use circuitscope_model::{Norm, Processing, TokenBatch, load_dir};
 use circuitscope_testkit::{Flex, Golden, Values, assert_close_named, device, shared_fixtures};
 
 use crate::folder::ModelFolder;
 use crate::{PARITY, capture, check_sites, load, right_padded};
 
-/// Hugging Face's logits and hidden states; the last of these is after the final norm.
+/// Hugging Face's logits and hidden states; the last of these is after the final norm, and after its
+/// gain too, so that there is no site for it where the norm is an RMS norm.
 fn check_hugging_face(name: &str, folder: &Path, golden: &Golden) {
     let model = load(folder, Processing::Raw);
     let layers = model.config().n_layers;
@@ -25,7 +26,11 @@ fn check_hugging_face(name: &str, folder: &Path, golden: &Golden) {
     };
     let sites = (0..=layers).map(site).chain([Site::Logits]);
     let actual = capture(&model, &batch, sites);
-    for layer in 0..=layers {
+    let recorded = match model.config().norm {
+        Norm::Rms => layers,
+        _ => layers + 1,
+    };
+    for layer in 0..recorded {
         let key = format!("hf.hidden_states.{layer}");
         let name = format!("{name} {key}");
         assert_close_named(&name, &actual[&site(layer)], golden.floats(&key), PARITY);
@@ -102,6 +107,36 @@ fn attn_only_ln() {
 fn attn_only_lnpre() {
     let stored = [Processing::Raw, Processing::Folded].map(|how| (how, "tl_processed."));
     check("attn_only_lnpre", 2 + 2 * 12 + 3, false, &stored);
+}
+
+#[test]
+fn gpt_neox_parallel() {
+    check("gpt_neox_parallel", 1, true, &BOTH);
+}
+
+#[test]
+fn gpt_neox_sequential() {
+    check("gpt_neox_sequential", 1, true, &BOTH);
+}
+
+#[test]
+fn llama() {
+    check("llama", 1, true, &BOTH);
+}
+
+#[test]
+fn qwen2() {
+    check("qwen2", 1, true, &BOTH);
+}
+
+#[test]
+fn gemma2() {
+    check("gemma2", 1, true, &BOTH);
+}
+
+#[test]
+fn opt() {
+    check("opt", 1, true, &BOTH);
 }
 
 /// Positions count from the first real token, as in `leftpad.position_ids`.

@@ -18,6 +18,7 @@ fn config() -> DecoderConfig {
         mlp: Some(Mlp {
             d_mlp: 20,
             activation: Activation::GeluExact,
+            gated: false,
         }),
         scale_attn_by_inverse_layer_idx: true,
         bos_token: Some(2),

@@ -23,6 +23,7 @@ fn configs() -> [DecoderConfig; 3] {
     let exact = Mlp {
         d_mlp: 12,
         activation: Activation::GeluExact,
+        gated: false,
     };
     let bidirectional = DecoderConfig {
         direction: Direction::Bidirectional,

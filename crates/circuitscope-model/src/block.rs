@@ -1,0 +1,341 @@
+use burn::module::{Module, Param};
+use burn::tensor::activation::softmax;
+use burn::tensor::backend::Backend;
+use burn::tensor::{Bool, Tensor, TensorData};
+use circuitscope_hooks::{NoTap, Site, Tap};
+
+use crate::batch::TokenBatch;
+use crate::config::{DecoderConfig, Direction, Norm, Positions};
+use crate::mlp::MlpWeights;
+use crate::norm::{NormWeights, normalise, normalise_heads};
+use crate::pass::{Pass, linear, soft_cap, wide};
+use crate::rotary::Rotation;
+
+/// One block: attention, then (or beside it) an MLP.
+#[derive(Module, Debug)]
+pub(crate) struct Block<B: Backend> {
+    pub(crate) ln1: Option<NormWeights<B>>,
+    /// `[d_model, (n_heads + 2 * n_key_value_heads) * d_head]`: queries, keys, values, each head by
+    /// head.
+    pub(crate) w_qkv: Param<Tensor<B, 2>>,
+    pub(crate) b_qkv: Param<Tensor<B, 1>>,
+    pub(crate) q_norm: Option<Param<Tensor<B, 1>>>,
+    pub(crate) k_norm: Option<Param<Tensor<B, 1>>>,
+    /// `[n_heads * d_head, d_model]`.
+    pub(crate) w_o: Param<Tensor<B, 2>>,
+    pub(crate) b_o: Param<Tensor<B, 1>>,
+    pub(crate) ln1_post: Option<NormWeights<B>>,
+    pub(crate) ln2: Option<NormWeights<B>>,
+    pub(crate) mlp: Option<MlpWeights<B>>,
+    pub(crate) ln2_post: Option<NormWeights<B>>,
+}
+
+/// What all blocks share in one pass.
+pub(crate) struct Context<'a, B: Backend> {
+    config: &'a DecoderConfig,
+    /// Position vectors that only queries and keys read.
+    qk_positions: Option<Tensor<B, 3>>,
+    rotation: Option<Rotation<B>>,
+    /// One mask for each window that occurs.
+    masks: Vec<(Option<usize>, Option<Tensor<B, 4, Bool>>)>,
+}
+
+impl<'a, B: Backend> Context<'a, B> {
+    pub(crate) fn new(
+        config: &'a DecoderConfig,
+        batch: &TokenBatch<B>,
+        qk_positions: Option<Tensor<B, 3>>,
+        device: &B::Device,
+    ) -> Self {
+        let pos = batch.pos();
+        let mut windows: Vec<_> = (0..config.n_layers)
+            .map(|layer| config.window(layer, pos))
+            .collect();
+        windows.sort_unstable();
+        windows.dedup();
+        let masks = windows.into_iter().map(|window| {
+            let blocked = batch.blocked(config.direction == Direction::Causal, window);
+            let mask = blocked.map(|(flags, shape)| {
+                let flags = TensorData::new(flags, shape);
+                let mask = Tensor::<B, 4, Bool>::from_data(flags, device);
+                mask.expand([batch.batch(), config.n_heads, pos, pos])
+            });
+            (window, mask)
+        });
+        let masks = masks.collect();
+        let rotation = match config.positions {
+            Positions::Rotary(rotary) => Some(Rotation::new(rotary, batch, device)),
+            _ => None,
+        };
+        Self {
+            config,
+            qk_positions,
+            rotation,
+            masks,
+        }
+    }
+
+    fn mask(&self, layer: usize, pos: usize) -> Option<Tensor<B, 4, Bool>> {
+        let window = self.config.window(layer, pos);
+        let entry = self.masks.iter().find(|(of, _)| *of == window);
+        entry.and_then(|(_, mask)| mask.clone())
+    }
+}
+
+impl<B: Backend> Block<B> {
+    pub(crate) fn run<T: Tap<B>>(
+        &self,
+        layer: usize,
+        context: &Context<'_, B>,
+        x: Tensor<B, 3>,
+        pass: &mut Pass<'_, T>,
+    ) -> Option<Tensor<B, 3>> {
+        let config = context.config;
+        pass.need(Site::ResidPre(layer))?;
+        let x = pass.site(Site::ResidPre(layer), x);
+        let attn_out = self.attention(layer, context, &x, pass)?;
+        let x = match (&self.mlp, config.mlp) {
+            (Some(weights), Some(mlp)) => {
+                let input = if config.parallel_attn_mlp {
+                    x.clone()
+                } else {
+                    pass.need(Site::ResidMid(layer))?;
+                    pass.site(Site::ResidMid(layer), x.clone() + attn_out.clone())
+                };
+                let rest = if config.parallel_attn_mlp {
+                    x + attn_out
+                } else {
+                    input.clone()
+                };
+                pass.need(Site::MlpIn(layer))?;
+                let input = pass.site(Site::MlpIn(layer), input);
+                pass.need(Site::Ln2Scale(layer))?;
+                let sites = [Site::Ln2Scale(layer), Site::Ln2Normalized(layer)];
+                let norm = self.ln2.as_ref();
+                let input = normalise(config.norm, config.eps, norm, input, sites, pass);
+                let out = weights.run(layer, mlp, input, pass)?;
+                let sites = [Site::Ln2PostScale(layer), Site::Ln2PostNormalized(layer)];
+                let out = norm_after(config, self.ln2_post.as_ref(), out, sites, pass);
+                pass.need(Site::MlpOut(layer))?;
+                rest + pass.site(Site::MlpOut(layer), out)
+            }
+            _ => x + attn_out,
+        };
+        pass.need(Site::ResidPost(layer))?;
+        Some(pass.site(Site::ResidPost(layer), x))
+    }
+
+    /// What attention adds to the residual stream.
+    fn attention<T: Tap<B>>(
+        &self,
+        layer: usize,
+        context: &Context<'_, B>,
+        x: &Tensor<B, 3>,
+        pass: &mut Pass<'_, T>,
+    ) -> Option<Tensor<B, 3>> {
+        let config = context.config;
+        pass.need(Site::QInput(layer))?;
+        let inputs = [
+            Site::QInput(layer),
+            Site::KInput(layer),
+            Site::VInput(layer),
+        ];
+        let split = inputs.iter().any(|site| pass.tap.wants(*site));
+        let [q, k, v] = if split {
+            self.split_qkv(layer, context, x, inputs, pass)
+        } else {
+            self.joint_qkv(layer, context, x, pass)
+        };
+        pass.need(Site::Q(layer))?;
+        let q = pass.site(Site::Q(layer), q);
+        let k = pass.site(Site::K(layer), k);
+        let v = pass.site(Site::V(layer), v);
+        pass.need(Site::RotQ(layer))?;
+        let (q, k) = self.placed(layer, context, q, k, pass);
+        pass.need(Site::AttnScores(layer))?;
+
+        let [rows, pos, heads, d_head] = q.dims();
+        let kv_heads = config.n_key_value_heads;
+        // Query heads that share a key/value head stand under each other, as one taller matrix:
+        // [batch, kv_head, group * q_pos, d_head] x [batch, kv_head, d_head, k_pos].
+        let group = heads / kv_heads;
+        let q = q
+            .swap_dims(1, 2)
+            .mul_scalar(1.0 / config.score_divisor(layer))
+            .reshape([rows, kv_heads, group * pos, d_head]);
+        let scores = q
+            .matmul(k.swap_dims(1, 2).swap_dims(2, 3))
+            .reshape([rows, heads, pos, pos]);
+        let mut scores = soft_cap(wide(scores), config.attn_scores_soft_cap);
+        if let Some(mask) = context.mask(layer, pos) {
+            scores = scores.mask_fill(mask, f32::NEG_INFINITY);
+        }
+        let scores = pass.site(Site::AttnScores(layer), scores);
+        pass.need(Site::Pattern(layer))?;
+        let pattern = pass.site(Site::Pattern(layer), softmax(scores, 3));
+        pass.need(Site::Z(layer))?;
+        let z = pattern
+            .cast(v.dtype())
+            .reshape([rows, kv_heads, group * pos, pos])
+            .matmul(v.swap_dims(1, 2))
+            .reshape([rows, heads, pos, d_head])
+            .swap_dims(1, 2);
+        let z = pass.site(Site::Z(layer), z);
+        pass.need(Site::Result(layer))?;
+
+        let attn_out = if pass.tap.wants(Site::Result(layer)) {
+            // [head, batch * pos, d_head] x [head, d_head, d_model] -> [batch, pos, head, d_model]
+            let w_o = self.w_o.val().reshape([heads, d_head, config.d_model]);
+            let result = z
+                .reshape([rows * pos, heads, d_head])
+                .swap_dims(0, 1)
+                .matmul(w_o);
+            let result = result
+                .swap_dims(0, 1)
+                .reshape([rows, pos, heads, config.d_model]);
+            pass.site(Site::Result(layer), result)
+                .sum_dim(2)
+                .squeeze_dim(2)
+        } else {
+            linear(z.reshape([rows, pos, heads * d_head]), self.w_o.val())
+        };
+        pass.need(Site::Ln1PostScale(layer))?;
+        let attn_out = attn_out + self.b_o.val().unsqueeze();
+        let sites = [Site::Ln1PostScale(layer), Site::Ln1PostNormalized(layer)];
+        let attn_out = norm_after(config, self.ln1_post.as_ref(), attn_out, sites, pass);
+        pass.need(Site::AttnOut(layer))?;
+        Some(pass.site(Site::AttnOut(layer), attn_out))
+    }
+
+    /// Queries and keys after their norm and their rotation.
+    fn placed<T: Tap<B>>(
+        &self,
+        layer: usize,
+        context: &Context<'_, B>,
+        q: Tensor<B, 4>,
+        k: Tensor<B, 4>,
+        pass: &mut Pass<'_, T>,
+    ) -> (Tensor<B, 4>, Tensor<B, 4>) {
+        let norm = |w: &Option<Param<Tensor<B, 1>>>, x: Tensor<B, 4>| match w {
+            Some(w) => normalise_heads(context.config.eps, &w.val(), x),
+            None => x,
+        };
+        let (q, k) = (norm(&self.q_norm, q), norm(&self.k_norm, k));
+        match &context.rotation {
+            Some(rotation) => (
+                pass.site(Site::RotQ(layer), rotation.apply(q)),
+                pass.site(Site::RotK(layer), rotation.apply(k)),
+            ),
+            None => (q, k),
+        }
+    }
+
+    /// Queries `[batch, pos, head, d_head]`, keys and values `[batch, pos, kv_head, d_head]` by one
+    /// product.
+    fn joint_qkv<T: Tap<B>>(
+        &self,
+        layer: usize,
+        context: &Context<'_, B>,
+        x: &Tensor<B, 3>,
+        pass: &mut Pass<'_, T>,
+    ) -> [Tensor<B, 4>; 3] {
+        let config = context.config;
+        let sites = [Site::Ln1Scale(layer), Site::Ln1Normalized(layer)];
+        let norm = self.ln1.as_ref();
+        let x = normalise(config.norm, config.eps, norm, x.clone(), sites, pass);
+        let [rows, pos, _] = x.dims();
+        let (w, b) = (self.w_qkv.val(), self.b_qkv.val());
+        let part = |all: &Tensor<B, 3>, columns: core::ops::Range<usize>| {
+            let heads = columns.len() / config.d_head;
+            let part = all.clone().slice([0..rows, 0..pos, columns]);
+            part.reshape([rows, pos, heads, config.d_head])
+        };
+        let [q, k, v] = columns(config);
+        let Some(positions) = &context.qk_positions else {
+            let qkv = linear(x, w) + b.unsqueeze();
+            return [q, k, v].map(|columns| part(&qkv, columns));
+        };
+        let affine = |x: Tensor<B, 3>, columns: core::ops::Range<usize>| {
+            let w = w.clone().slice([0..config.d_model, columns.clone()]);
+            linear(x, w) + b.clone().slice([columns]).unsqueeze()
+        };
+        let qk = affine(x.clone() + positions.clone(), 0..k.end);
+        let values = affine(x, v.clone());
+        [part(&qk, q), part(&qk, k), part(&values, 0..v.len())]
+    }
+
+    /// The same, with the residual stream read separately by every head through every port.
+    fn split_qkv<T: Tap<B>>(
+        &self,
+        layer: usize,
+        context: &Context<'_, B>,
+        x: &Tensor<B, 3>,
+        inputs: [Site; 3],
+        pass: &mut Pass<'_, T>,
+    ) -> [Tensor<B, 4>; 3] {
+        let config = context.config;
+        let [rows, pos, d_model] = x.dims();
+        let columns = columns(config);
+        let heads = columns.each_ref().map(|of| of.len() / config.d_head);
+        let mut port = 0;
+        let ports = inputs.map(|site| {
+            let input = x.clone().unsqueeze_dim::<4>(2);
+            let input = input.expand([rows, pos, heads[port], d_model]);
+            port += 1;
+            pass.site(site, input)
+        });
+        let sites = [Site::Ln1Scale(layer), Site::Ln1Normalized(layer)];
+        let norm = self.ln1.as_ref();
+        if sites.iter().any(|site| pass.tap.wants(*site)) {
+            // The norm's own sites show the stream as it is, not the split copies.
+            normalise(config.norm, config.eps, norm, x.clone(), sites, pass);
+        }
+        let mut port = 0;
+        ports.map(|input| {
+            let (heads, columns) = (heads[port], columns[port].clone());
+            let flat = input.reshape([rows, pos * heads, d_model]);
+            let mut silent = Pass {
+                tap: &mut NoTap,
+                last: pass.last,
+            };
+            let flat = normalise(config.norm, config.eps, norm, flat, sites, &mut silent);
+            let mut input = flat.reshape([rows, pos, heads, d_model]);
+            if let Some(positions) = context.qk_positions.as_ref().filter(|_| port < 2) {
+                input = input + positions.clone().unsqueeze_dim(2);
+            }
+            port += 1;
+            let w = self.w_qkv.val().slice([0..d_model, columns.clone()]);
+            // [d_model, head * d_head] -> [head, d_model, d_head]
+            let w = w.reshape([d_model, heads, config.d_head]).swap_dims(0, 1);
+            let b = self.b_qkv.val().slice([columns]);
+            let out = input
+                .reshape([rows * pos, heads, d_model])
+                .swap_dims(0, 1)
+                .matmul(w);
+            out.swap_dims(0, 1)
+                .reshape([rows, pos, heads, config.d_head])
+                + b.reshape([1, 1, heads, config.d_head])
+        })
+    }
+}
+
+/// The columns of queries, keys and values in `w_qkv`.
+fn columns(config: &DecoderConfig) -> [core::ops::Range<usize>; 3] {
+    let (q, kv) = (config.q_width(), config.kv_width());
+    [0..q, q..q + kv, q + kv..q + 2 * kv]
+}
+
+/// The RMS norm of a layer's output, where the model has one.
+fn norm_after<B: Backend, T: Tap<B>>(
+    config: &DecoderConfig,
+    weights: Option<&NormWeights<B>>,
+    x: Tensor<B, 3>,
+    sites: [Site; 2],
+    pass: &mut Pass<'_, T>,
+) -> Tensor<B, 3> {
+    if config.norm_after {
+        normalise(Norm::Rms, config.eps, weights, x, sites, pass)
+    } else {
+        x
+    }
+}

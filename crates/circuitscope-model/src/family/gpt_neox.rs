@@ -1,0 +1,136 @@
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::Family;
+use super::keys::{ACTIVATIONS, Keys};
+use super::reader::{Reader, in_layer};
+use super::rope::{self, Style};
+use crate::Result;
+use crate::config::{Activation, DecoderConfig, Mlp};
+use crate::host::{HostBlock, HostEmbedding, HostMlp, HostUnembedding};
+
+/// GPT-NeoX, and so Pythia. Queries, keys and values of a head stand together in one weight; attention
+/// and MLP run in parallel unless the configuration says not; part of every head rotates.
+pub(super) struct GptNeoX;
+
+const ROPE: Style = Style {
+    base: &["rotary_emb_base", "rope_theta"],
+    partial: &["rotary_pct", "partial_rotary_factor"],
+    partial_default: 0.25,
+};
+
+impl Family for GptNeoX {
+    fn name(&self) -> &'static str {
+        "GPT-NeoX"
+    }
+
+    fn config(&self, path: &Path, json: &Map<String, Value>) -> Result<DecoderConfig> {
+        let keys = Keys::new(path, json);
+        let d_model = keys.size("hidden_size")?;
+        let n_heads = keys.divisor_or("num_attention_heads", None, d_model, "hidden_size")?;
+        let d_vocab = keys.size("vocab_size")?;
+        let d_head = d_model / n_heads;
+        keys.off(&[
+            ("is_decoder", json!(false)),
+            ("is_encoder_decoder", json!(false)),
+            ("pruned_heads", json!({})),
+            ("quantization_config", Value::Null),
+        ])?;
+        keys.flag_or("attention_bias", true)?;
+        let activation = keys
+            .choice("hidden_act", &ACTIVATIONS)?
+            .unwrap_or(Activation::GeluExact);
+        let n_layers = keys.size("num_hidden_layers")?;
+        let config = DecoderConfig {
+            n_ctx: keys.size_or("max_position_embeddings", Some(2048))?,
+            tied_embeddings: keys.flag_or("tie_word_embeddings", false)?,
+            mlp: Some(Mlp {
+                d_mlp: keys.size("intermediate_size")?,
+                activation,
+                gated: false,
+            }),
+            parallel_attn_mlp: keys.flag_or("use_parallel_residual", true)?,
+            eps: keys.positive_or("layer_norm_eps", 1e-5)?,
+            positions: rope::positions(&keys, &ROPE, d_head)?,
+            bos_token: keys.bos_token(d_vocab)?,
+            ..DecoderConfig::gpt2(n_layers, n_heads, d_model, 1, d_vocab)
+        };
+        keys.finish(&[])?;
+        Ok(config)
+    }
+
+    fn embedding(&self, reader: Reader<'_>) -> HostEmbedding {
+        let config = reader.config;
+        let name = format!("{}embed_in.weight", prefix(reader));
+        HostEmbedding {
+            w_e: reader.matrix(&name, config.d_vocab, config.d_model),
+            w_pos: None,
+        }
+    }
+
+    fn block(&self, reader: Reader<'_>, layer: usize) -> HostBlock {
+        let config = reader.config;
+        let (d, heads, d_head) = (config.d_model, config.n_heads, config.d_head);
+        let d_mlp = config.mlp.map_or(0, |mlp| mlp.d_mlp);
+        let bias = reader.flag_or("attention_bias", true);
+        let prefix = prefix(reader);
+        let at = |name: &str| format!("{prefix}layers.{layer}.{name}");
+        // Row head * 3 * d_head + port * d_head + entry is entry of that port of that head.
+        let place = |port: usize| {
+            (0..heads).flat_map(move |head| {
+                let start = (head * 3 + port) * d_head;
+                start..start + d_head
+            })
+        };
+        let order = || (0..3).flat_map(place);
+        let w_qkv = reader.matrix(&at("attention.query_key_value.weight"), 3 * d, d);
+        let b_qkv = reader.vector_if(bias, &at("attention.query_key_value.bias"), 3 * d);
+        let b_qkv = order().filter_map(|row| b_qkv.get(row).copied()).collect();
+        HostBlock {
+            ln1: Some(reader.layer_norm(&at("input_layernorm"))),
+            w_qkv: w_qkv.rows(order()).transposed(),
+            b_qkv,
+            qk_norm: None,
+            w_o: reader.linear(&at("attention.dense.weight"), d, d),
+            b_o: reader.vector_if(bias, &at("attention.dense.bias"), d),
+            ln1_post: None,
+            ln2: Some(reader.layer_norm(&at("post_attention_layernorm"))),
+            mlp: Some(HostMlp {
+                gate: None,
+                w_in: reader.linear(&at("mlp.dense_h_to_4h.weight"), d, d_mlp),
+                b_in: reader.vector(&at("mlp.dense_h_to_4h.bias"), d_mlp),
+                w_out: reader.linear(&at("mlp.dense_4h_to_h.weight"), d_mlp, d),
+                b_out: reader.vector(&at("mlp.dense_4h_to_h.bias"), d),
+            }),
+            ln2_post: None,
+        }
+    }
+
+    fn unembedding(&self, reader: Reader<'_>) -> HostUnembedding {
+        let config = reader.config;
+        let untied = !config.tied_embeddings;
+        let norm = format!("{}final_layer_norm", prefix(reader));
+        HostUnembedding {
+            ln_final: Some(reader.layer_norm(&norm)),
+            w_u: untied.then(|| reader.linear("embed_out.weight", config.d_model, config.d_vocab)),
+            b_u: None,
+        }
+    }
+
+    /// Causal masks and rotation rates of old checkpoints, and the copy of a tied embedding.
+    fn is_leftover(&self, name: &str) -> bool {
+        let name = name.strip_prefix("gpt_neox.").unwrap_or(name);
+        let rest = in_layer(name, "layers.");
+        let buffers = [
+            "attention.bias",
+            "attention.masked_bias",
+            "attention.rotary_emb.inv_freq",
+        ];
+        rest.is_some_and(|rest| buffers.contains(&rest)) || name == "embed_out.weight"
+    }
+}
+
+fn prefix(reader: Reader<'_>) -> &'static str {
+    reader.prefix("gpt_neox.", "embed_in.weight")
+}

@@ -1,0 +1,136 @@
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::Family;
+use super::keys::{ACTIVATIONS, Keys};
+use super::reader::{Reader, in_layer};
+use crate::Result;
+use crate::config::{Activation, DecoderConfig, Mlp, Positions, RopeScaling, Rotary, RotaryPairs};
+use crate::host::{HostBlock, HostEmbedding, HostMlp, HostUnembedding, Matrix};
+
+/// GPT-J: one norm a block, read by attention and MLP in parallel; adjacent entries rotate; the
+/// unembedding has a bias.
+pub(super) struct GptJ;
+
+impl Family for GptJ {
+    fn name(&self) -> &'static str {
+        "GPT-J"
+    }
+
+    fn config(&self, path: &Path, json: &Map<String, Value>) -> Result<DecoderConfig> {
+        let keys = Keys::new(path, json);
+        let d_model = keys.size("n_embd")?;
+        let n_heads = keys.divisor_or("n_head", None, d_model, "n_embd")?;
+        let d_vocab = keys.size("vocab_size")?;
+        let d_head = d_model / n_heads;
+        let dim = keys.size("rotary_dim")?;
+        if dim > d_head || !dim.is_multiple_of(2) {
+            let expected = format!("an even number up to n_embd / n_head = {d_head}");
+            return Err(keys.unsupported("rotary_dim", &Value::from(dim), &expected));
+        }
+        keys.off(&[
+            ("is_decoder", json!(false)),
+            ("is_encoder_decoder", json!(false)),
+            ("pruned_heads", json!({})),
+            ("quantization_config", Value::Null),
+            ("rope_scaling", Value::Null),
+            ("scale_attn_weights", json!(true)),
+            ("tie_word_embeddings", json!(false)),
+        ])?;
+        let activation = keys
+            .choice("activation_function", &ACTIVATIONS)?
+            .unwrap_or(Activation::GeluTanh);
+        let n_layers = keys.size("n_layer")?;
+        let config = DecoderConfig {
+            n_ctx: keys.size_or("n_positions", Some(2048))?,
+            mlp: Some(Mlp {
+                d_mlp: keys.size_or("n_inner", Some(4 * d_model))?,
+                activation,
+                gated: false,
+            }),
+            parallel_attn_mlp: true,
+            eps: keys.positive_or("layer_norm_epsilon", 1e-5)?,
+            positions: Positions::Rotary(Rotary {
+                dim,
+                base: 10_000.0,
+                pairs: RotaryPairs::Adjacent,
+                scaling: RopeScaling::None,
+            }),
+            bos_token: keys.bos_token(d_vocab)?,
+            ..DecoderConfig::gpt2(n_layers, n_heads, d_model, 1, d_vocab)
+        };
+        keys.finish(&[
+            "attn_pdrop",
+            "embd_pdrop",
+            "n_ctx",
+            "resid_pdrop",
+            "rotary",
+            "summary_activation",
+            "summary_first_dropout",
+            "summary_proj_to_labels",
+            "summary_type",
+            "summary_use_proj",
+        ])?;
+        Ok(config)
+    }
+
+    fn embedding(&self, reader: Reader<'_>) -> HostEmbedding {
+        let config = reader.config;
+        let name = format!("{}wte.weight", prefix(reader));
+        HostEmbedding {
+            w_e: reader.matrix(&name, config.d_vocab, config.d_model),
+            w_pos: None,
+        }
+    }
+
+    fn block(&self, reader: Reader<'_>, layer: usize) -> HostBlock {
+        let config = reader.config;
+        let d = config.d_model;
+        let d_mlp = config.mlp.map_or(0, |mlp| mlp.d_mlp);
+        let prefix = prefix(reader);
+        let at = |name: &str| format!("{prefix}h.{layer}.{name}");
+        let qkv = ["q", "k", "v"];
+        let qkv = qkv.map(|port| reader.matrix(&at(&format!("attn.{port}_proj.weight")), d, d));
+        let norm = reader.layer_norm(&at("ln_1"));
+        HostBlock {
+            // Two copies, so that each can be folded into what reads it.
+            ln1: Some(norm.clone()),
+            w_qkv: Matrix::side_by_side(&qkv),
+            b_qkv: vec![0.0; 3 * d],
+            qk_norm: None,
+            w_o: reader.linear(&at("attn.out_proj.weight"), d, d),
+            b_o: vec![0.0; d],
+            ln1_post: None,
+            ln2: Some(norm),
+            mlp: Some(HostMlp {
+                gate: None,
+                w_in: reader.linear(&at("mlp.fc_in.weight"), d, d_mlp),
+                b_in: reader.vector(&at("mlp.fc_in.bias"), d_mlp),
+                w_out: reader.linear(&at("mlp.fc_out.weight"), d_mlp, d),
+                b_out: reader.vector(&at("mlp.fc_out.bias"), d),
+            }),
+            ln2_post: None,
+        }
+    }
+
+    fn unembedding(&self, reader: Reader<'_>) -> HostUnembedding {
+        let config = reader.config;
+        HostUnembedding {
+            ln_final: Some(reader.layer_norm(&format!("{}ln_f", prefix(reader)))),
+            w_u: Some(reader.linear("lm_head.weight", config.d_model, config.d_vocab)),
+            b_u: Some(reader.vector("lm_head.bias", config.d_vocab)),
+        }
+    }
+
+    /// Causal masks and position tables.
+    fn is_leftover(&self, name: &str) -> bool {
+        let name = name.strip_prefix("transformer.").unwrap_or(name);
+        let buffers = ["attn.bias", "attn.masked_bias", "attn.embed_positions"];
+        in_layer(name, "h.").is_some_and(|rest| buffers.contains(&rest))
+    }
+}
+
+fn prefix(reader: Reader<'_>) -> &'static str {
+    reader.prefix("transformer.", "wte.weight")
+}

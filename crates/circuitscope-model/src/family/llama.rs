@@ -1,0 +1,331 @@
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::Family;
+use super::keys::{ACTIVATIONS, Keys};
+use super::reader::{Reader, in_layer};
+use super::rope::{self, Style};
+use super::window::{Windowed, windows};
+use crate::Result;
+use crate::config::{Activation, DecoderConfig, Direction, Mlp, Norm};
+use crate::host::{HostBlock, HostEmbedding, HostMlp, HostNorm, HostUnembedding, Matrix};
+
+/// Llama and the families that differ from it in few places: RMS norms, rotary positions, grouped
+/// queries, a gated MLP.
+pub(super) struct LlamaLike {
+    name: &'static str,
+    variant: Variant,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Variant {
+    Llama,
+    Mistral,
+    Qwen2,
+    Qwen3,
+    Gemma,
+    Gemma2,
+    Phi3,
+}
+
+/// Llama 1 to 3.
+pub(super) const LLAMA: LlamaLike = LlamaLike::new("Llama", Variant::Llama);
+/// Mistral: a window for all layers.
+pub(super) const MISTRAL: LlamaLike = LlamaLike::new("Mistral", Variant::Mistral);
+/// Qwen 2 and 2.5: biases of queries, keys and values.
+pub(super) const QWEN2: LlamaLike = LlamaLike::new("Qwen2", Variant::Qwen2);
+/// Qwen 3: norms of queries and keys.
+pub(super) const QWEN3: LlamaLike = LlamaLike::new("Qwen3", Variant::Qwen3);
+/// Gemma 1: gains stored less 1, a scaled embedding, GELU.
+pub(super) const GEMMA: LlamaLike = LlamaLike::new("Gemma", Variant::Gemma);
+/// Gemma 2: also soft caps, a window for every other layer, norms after attention and MLP.
+pub(super) const GEMMA2: LlamaLike = LlamaLike::new("Gemma 2", Variant::Gemma2);
+/// Phi-3: fused weights.
+pub(super) const PHI3: LlamaLike = LlamaLike::new("Phi-3", Variant::Phi3);
+
+const PHI3_ROPE: Style = Style {
+    base: &["rope_theta"],
+    partial: &["partial_rotary_factor"],
+    partial_default: 1.0,
+};
+
+/// Where the configuration says whether queries, keys, values and outputs have biases.
+#[derive(Clone, Copy)]
+struct Biases {
+    qkv: bool,
+    output: bool,
+    mlp: bool,
+}
+
+impl LlamaLike {
+    const fn new(name: &'static str, variant: Variant) -> Self {
+        Self { name, variant }
+    }
+
+    const fn is_gemma(&self) -> bool {
+        matches!(self.variant, Variant::Gemma | Variant::Gemma2)
+    }
+
+    fn biases(&self, flag: impl Fn(&'static str) -> bool) -> Biases {
+        let attention = match self.variant {
+            Variant::Llama | Variant::Qwen3 | Variant::Gemma | Variant::Gemma2 => {
+                flag("attention_bias")
+            }
+            Variant::Mistral | Variant::Qwen2 | Variant::Phi3 => false,
+        };
+        Biases {
+            qkv: attention || self.variant == Variant::Qwen2,
+            output: attention,
+            mlp: self.variant == Variant::Llama && flag("mlp_bias"),
+        }
+    }
+
+    fn activation(&self, keys: &Keys<'_>) -> Result<Activation> {
+        if !self.is_gemma() {
+            let named = keys.choice("hidden_act", &ACTIVATIONS)?;
+            return Ok(named.unwrap_or(Activation::Silu));
+        }
+        // Old configurations say "gelu" where the model was trained with the tanh form, and programs
+        // differ in which they follow: only an unmistakable name is accepted.
+        let tanh = [("gelu_pytorch_tanh", Activation::GeluTanh)];
+        keys.choice("hidden_act", &tanh)?;
+        keys.choice("hidden_activation", &tanh)?;
+        Ok(Activation::GeluTanh)
+    }
+
+    fn norm(&self, reader: Reader<'_>, name: &str) -> HostNorm {
+        let mut w = reader.vector(&format!("{name}.weight"), reader.config.d_model);
+        if self.is_gemma() {
+            for gain in &mut w {
+                *gain += 1.0;
+            }
+        }
+        HostNorm { w, b: None }
+    }
+}
+
+impl Family for LlamaLike {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn config(&self, path: &Path, json: &Map<String, Value>) -> Result<DecoderConfig> {
+        let keys = Keys::new(path, json);
+        let d_model = keys.size("hidden_size")?;
+        let n_heads = keys.size("num_attention_heads")?;
+        let n_layers = keys.size("num_hidden_layers")?;
+        let d_vocab = keys.size("vocab_size")?;
+        // Where no width is given, heads divide that of the stream; Qwen3 and Gemma have their own.
+        let d_head = match (keys.get("head_dim"), self.variant) {
+            (Some(_), _) => keys.size("head_dim")?,
+            (None, Variant::Qwen3) => 128,
+            (None, Variant::Gemma | Variant::Gemma2) => 256,
+            _ => {
+                let heads = "num_attention_heads";
+                d_model / keys.divisor_or(heads, None, d_model, "hidden_size")?
+            }
+        };
+        if n_heads.saturating_mul(d_head) > u32::MAX as usize {
+            let found = Value::from(d_head);
+            return Err(keys.unsupported("head_dim", &found, "heads of a total width below 2^32"));
+        }
+        let kv_heads = match self.variant {
+            Variant::Mistral => 8,
+            Variant::Gemma2 => 4,
+            Variant::Gemma => 16,
+            Variant::Qwen2 | Variant::Qwen3 => 32,
+            Variant::Llama | Variant::Phi3 => n_heads,
+        };
+        // Absent, a family's default holds; null stands for as many as there are heads.
+        let default = if json.contains_key("num_key_value_heads") {
+            n_heads
+        } else {
+            kv_heads
+        };
+        let heads = "num_attention_heads";
+        let n_key_value_heads =
+            keys.divisor_or("num_key_value_heads", Some(default), n_heads, heads)?;
+        keys.off(&[
+            ("is_decoder", json!(false)),
+            ("is_encoder_decoder", json!(false)),
+            ("pruned_heads", json!({})),
+            ("quantization_config", Value::Null),
+            ("use_bidirectional_attention", json!(false)),
+            ("use_mrope", json!(false)),
+        ])?;
+        let flags = ["attention_bias", "mlp_bias"];
+        for key in flags {
+            keys.flag_or(key, false)?;
+        }
+        let biases = self.biases(|key| keys.flag_or(key, false).unwrap_or_default());
+        for (key, used) in flags.into_iter().zip([biases.output, biases.mlp]) {
+            if !used {
+                keys.off(&[(key, json!(false))])?;
+            }
+        }
+        let style = match self.variant {
+            Variant::Phi3 => PHI3_ROPE,
+            _ => Style::WHOLE,
+        };
+        let windows = match self.variant {
+            Variant::Llama | Variant::Gemma => {
+                keys.off(&[("sliding_window", Value::Null)])?;
+                Vec::new()
+            }
+            Variant::Mistral | Variant::Phi3 => windows(&keys, Windowed::All, n_layers)?,
+            Variant::Gemma2 => windows(&keys, Windowed::Alternate, n_layers)?,
+            Variant::Qwen2 | Variant::Qwen3 => windows(&keys, Windowed::Late, n_layers)?,
+        };
+        let (scale, soft_caps) = if self.variant == Variant::Gemma2 {
+            let caps = [
+                keys.number("attn_logit_softcapping")?,
+                keys.number("final_logit_softcapping")?,
+            ];
+            (keys.positive_or("query_pre_attn_scalar", 256.0)?, caps)
+        } else {
+            (d_head as f64, [None, None])
+        };
+        let config = DecoderConfig {
+            n_layers,
+            n_heads,
+            n_key_value_heads,
+            d_model,
+            d_head,
+            n_ctx: keys.size("max_position_embeddings")?,
+            d_vocab,
+            d_vocab_out: d_vocab,
+            embed_scale: if self.is_gemma() {
+                (d_model as f64).sqrt()
+            } else {
+                1.0
+            },
+            tied_embeddings: keys.flag_or("tie_word_embeddings", self.is_gemma())?,
+            mlp: Some(Mlp {
+                d_mlp: keys.size("intermediate_size")?,
+                activation: self.activation(&keys)?,
+                gated: true,
+            }),
+            parallel_attn_mlp: false,
+            norm: Norm::Rms,
+            norm_after: self.variant == Variant::Gemma2,
+            qk_norm: self.variant == Variant::Qwen3,
+            eps: match self.variant {
+                Variant::Phi3 => keys.positive_or("rms_norm_eps", 1e-5)?,
+                _ => keys.positive_or("rms_norm_eps", 1e-6)?,
+            },
+            positions: rope::positions(&keys, &style, d_head)?,
+            direction: Direction::Causal,
+            windows,
+            attn_scale: scale.sqrt(),
+            scale_attn_by_inverse_layer_idx: false,
+            attn_scores_soft_cap: soft_caps[0],
+            output_logits_soft_cap: soft_caps[1],
+            bos_token: keys.bos_token(d_vocab)?,
+        };
+        // `pretraining_tp` splits products into parts of the same sum.
+        keys.finish(&[
+            "auto_map",
+            "cache_implementation",
+            "embd_pdrop",
+            "max_window_layers",
+            "original_max_position_embeddings",
+            "pretraining_tp",
+            "resid_pdrop",
+            "use_sliding_window",
+        ])?;
+        Ok(config)
+    }
+
+    fn embedding(&self, reader: Reader<'_>) -> HostEmbedding {
+        let config = reader.config;
+        let name = format!("{}embed_tokens.weight", prefix(reader));
+        HostEmbedding {
+            w_e: reader.matrix(&name, config.d_vocab, config.d_model),
+            w_pos: None,
+        }
+    }
+
+    fn block(&self, reader: Reader<'_>, layer: usize) -> HostBlock {
+        let config = reader.config;
+        let d = config.d_model;
+        let (q, kv) = (config.q_width(), config.kv_width());
+        let biases = self.biases(|key| reader.flag_or(key, false));
+        let prefix = prefix(reader);
+        let at = |name: &str| format!("{prefix}layers.{layer}.{name}");
+        let d_mlp = config.mlp.map_or(0, |mlp| mlp.d_mlp);
+        let linear = |name: &str, inputs, outputs| {
+            reader.linear(&at(&format!("{name}.weight")), inputs, outputs)
+        };
+        let bias = |expected, name: &str, len| {
+            reader.vector_if(expected, &at(&format!("{name}.bias")), len)
+        };
+        let ports = [("q", q), ("k", kv), ("v", kv)];
+        let (w_qkv, w_gate, w_in) = if self.variant == Variant::Phi3 {
+            let both = reader.matrix(&at("mlp.gate_up_proj.weight"), 2 * d_mlp, d);
+            let [gate, up] = [0..d_mlp, d_mlp..2 * d_mlp].map(|rows| both.rows(rows).transposed());
+            (linear("self_attn.qkv_proj", d, q + 2 * kv), gate, up)
+        } else {
+            let parts = ports.map(|(port, width)| {
+                reader.matrix(&at(&format!("self_attn.{port}_proj.weight")), width, d)
+            });
+            (
+                Matrix::side_by_side(&parts),
+                linear("mlp.gate_proj", d, d_mlp),
+                linear("mlp.up_proj", d, d_mlp),
+            )
+        };
+        let b_qkv = ports
+            .map(|(port, width)| bias(biases.qkv, &format!("self_attn.{port}_proj"), width))
+            .concat();
+        let head_norm = |port: &str| {
+            reader.vector(&at(&format!("self_attn.{port}_norm.weight")), config.d_head)
+        };
+        let after = |name: &str| config.norm_after.then(|| self.norm(reader, &at(name)));
+        // In Gemma 2 the norm of this name follows attention; elsewhere it precedes the MLP.
+        let before_mlp = if config.norm_after {
+            "pre_feedforward_layernorm"
+        } else {
+            "post_attention_layernorm"
+        };
+        HostBlock {
+            ln1: Some(self.norm(reader, &at("input_layernorm"))),
+            w_qkv,
+            b_qkv,
+            qk_norm: config.qk_norm.then(|| (head_norm("q"), head_norm("k"))),
+            w_o: linear("self_attn.o_proj", q, d),
+            b_o: bias(biases.output, "self_attn.o_proj", d),
+            ln1_post: after("post_attention_layernorm"),
+            ln2: Some(self.norm(reader, &at(before_mlp))),
+            mlp: Some(HostMlp {
+                gate: Some((w_gate, bias(biases.mlp, "mlp.gate_proj", d_mlp))),
+                w_in,
+                b_in: bias(biases.mlp, "mlp.up_proj", d_mlp),
+                w_out: linear("mlp.down_proj", d_mlp, d),
+                b_out: bias(biases.mlp, "mlp.down_proj", d),
+            }),
+            ln2_post: after("post_feedforward_layernorm"),
+        }
+    }
+
+    fn unembedding(&self, reader: Reader<'_>) -> HostUnembedding {
+        let config = reader.config;
+        let untied = !config.tied_embeddings;
+        HostUnembedding {
+            ln_final: Some(self.norm(reader, &format!("{}norm", prefix(reader)))),
+            w_u: untied.then(|| reader.linear("lm_head.weight", config.d_model, config.d_vocab)),
+            b_u: None,
+        }
+    }
+
+    /// Rotation rates of old checkpoints, and the copy of a tied embedding.
+    fn is_leftover(&self, name: &str) -> bool {
+        let name = name.strip_prefix("model.").unwrap_or(name);
+        let rates = in_layer(name, "layers.") == Some("self_attn.rotary_emb.inv_freq");
+        rates || matches!(name, "rotary_emb.inv_freq" | "lm_head.weight")
+    }
+}
+
+fn prefix(reader: Reader<'_>) -> &'static str {
+    reader.prefix("model.", "embed_tokens.weight")
+}

@@ -1,0 +1,129 @@
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::Family;
+use super::keys::{ACTIVATIONS, Keys};
+use super::reader::Reader;
+use crate::Result;
+use crate::config::{Activation, DecoderConfig, Mlp};
+use crate::host::{HostBlock, HostEmbedding, HostMlp, HostUnembedding, Matrix};
+
+/// OPT. Its table of positions begins with two rows that no token uses. Only the variant with norms
+/// before attention and MLP is there: the one with norms after them (OPT-350m) is refused.
+pub(super) struct Opt;
+
+/// Rows of `embed_positions` before the one of position 0.
+const OFFSET: usize = 2;
+
+impl Family for Opt {
+    fn name(&self) -> &'static str {
+        "OPT"
+    }
+
+    fn config(&self, path: &Path, json: &Map<String, Value>) -> Result<DecoderConfig> {
+        let keys = Keys::new(path, json);
+        let d_model = keys.size("hidden_size")?;
+        let n_heads = keys.divisor_or("num_attention_heads", None, d_model, "hidden_size")?;
+        let d_vocab = keys.size("vocab_size")?;
+        keys.off(&[
+            ("do_layer_norm_before", json!(true)),
+            ("_remove_final_layer_norm", json!(false)),
+            ("layer_norm_elementwise_affine", json!(true)),
+            ("word_embed_proj_dim", json!(d_model)),
+            ("is_decoder", json!(false)),
+            ("is_encoder_decoder", json!(false)),
+            ("pruned_heads", json!({})),
+            ("quantization_config", Value::Null),
+        ])?;
+        keys.flag_or("enable_bias", true)?;
+        let activation = keys
+            .choice("activation_function", &ACTIVATIONS)?
+            .unwrap_or(Activation::Relu);
+        let n_layers = keys.size("num_hidden_layers")?;
+        let config = DecoderConfig {
+            n_ctx: keys.size_or("max_position_embeddings", Some(2048))?,
+            tied_embeddings: keys.flag_or("tie_word_embeddings", true)?,
+            mlp: Some(Mlp {
+                d_mlp: keys.size("ffn_dim")?,
+                activation,
+                gated: false,
+            }),
+            bos_token: keys.bos_token(d_vocab)?,
+            ..DecoderConfig::gpt2(n_layers, n_heads, d_model, 1, d_vocab)
+        };
+        keys.finish(&["dropout", "init_std", "layerdrop", "activation_dropout"])?;
+        Ok(config)
+    }
+
+    fn embedding(&self, reader: Reader<'_>) -> HostEmbedding {
+        let config = reader.config;
+        let prefix = prefix(reader);
+        let rows = config.n_ctx + OFFSET;
+        let table = format!("{prefix}embed_positions.weight");
+        let name = format!("{prefix}embed_tokens.weight");
+        HostEmbedding {
+            w_e: reader.matrix(&name, config.d_vocab, config.d_model),
+            w_pos: Some(
+                reader
+                    .matrix(&table, rows, config.d_model)
+                    .rows(OFFSET..rows),
+            ),
+        }
+    }
+
+    fn block(&self, reader: Reader<'_>, layer: usize) -> HostBlock {
+        let config = reader.config;
+        let d = config.d_model;
+        let d_mlp = config.mlp.map_or(0, |mlp| mlp.d_mlp);
+        let bias = reader.flag_or("enable_bias", true);
+        let prefix = prefix(reader);
+        let at = |name: &str| format!("{prefix}layers.{layer}.{name}");
+        let qkv = ["q", "k", "v"].map(|port| at(&format!("self_attn.{port}_proj")));
+        let w_qkv = qkv
+            .each_ref()
+            .map(|name| reader.matrix(&format!("{name}.weight"), d, d));
+        let b_qkv = qkv.map(|name| reader.vector_if(bias, &format!("{name}.bias"), d));
+        HostBlock {
+            ln1: Some(reader.layer_norm(&at("self_attn_layer_norm"))),
+            w_qkv: Matrix::side_by_side(&w_qkv),
+            b_qkv: b_qkv.concat(),
+            qk_norm: None,
+            w_o: reader.linear(&at("self_attn.out_proj.weight"), d, d),
+            b_o: reader.vector_if(bias, &at("self_attn.out_proj.bias"), d),
+            ln1_post: None,
+            ln2: Some(reader.layer_norm(&at("final_layer_norm"))),
+            mlp: Some(HostMlp {
+                gate: None,
+                w_in: reader.linear(&at("fc1.weight"), d, d_mlp),
+                b_in: reader.vector_if(bias, &at("fc1.bias"), d_mlp),
+                w_out: reader.linear(&at("fc2.weight"), d_mlp, d),
+                b_out: reader.vector_if(bias, &at("fc2.bias"), d),
+            }),
+            ln2_post: None,
+        }
+    }
+
+    fn unembedding(&self, reader: Reader<'_>) -> HostUnembedding {
+        let config = reader.config;
+        let untied = !config.tied_embeddings;
+        let norm = format!("{}final_layer_norm", prefix(reader));
+        HostUnembedding {
+            ln_final: Some(reader.layer_norm(&norm)),
+            w_u: untied.then(|| reader.linear("lm_head.weight", config.d_model, config.d_vocab)),
+            b_u: None,
+        }
+    }
+
+    /// The copy of the tied embedding.
+    fn is_leftover(&self, name: &str) -> bool {
+        name == "lm_head.weight"
+    }
+}
+
+fn prefix(reader: Reader<'_>) -> &'static str {
+    match reader.prefix("model.decoder.", "embed_tokens.weight") {
+        "" => reader.prefix("decoder.", "embed_tokens.weight"),
+        prefix => prefix,
+    }
+}

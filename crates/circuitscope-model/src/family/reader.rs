@@ -1,0 +1,71 @@
+use serde_json::{Map, Value};
+
+use crate::config::{DecoderConfig, Norm};
+use crate::host::{HostNorm, Matrix};
+use crate::source::Source;
+
+/// A model's weights, read by name. What does not fit is recorded in the source; an empty vector or
+/// matrix stands for it.
+#[derive(Clone, Copy)]
+pub(crate) struct Reader<'a> {
+    pub(crate) config: &'a DecoderConfig,
+    pub(crate) json: &'a Map<String, Value>,
+    pub(crate) source: &'a Source<'a>,
+}
+
+impl Reader<'_> {
+    /// A flag of the configuration, which was validated before.
+    pub(crate) fn flag_or(&self, key: &str, default: bool) -> bool {
+        let value = self.json.get(key).and_then(Value::as_bool);
+        value.unwrap_or(default)
+    }
+
+    /// The prefix if the tensor `name` is there under it, else nothing: checkpoints of a base model
+    /// lack the prefix of the whole.
+    pub(crate) fn prefix(&self, prefix: &'static str, name: &str) -> &'static str {
+        if self.source.has(&format!("{prefix}{name}")) {
+            prefix
+        } else {
+            ""
+        }
+    }
+
+    pub(crate) fn vector(&self, name: &str, len: usize) -> Vec<f32> {
+        self.source.take(name, &[len])
+    }
+
+    /// The vector if it is expected, else zeros.
+    pub(crate) fn vector_if(&self, expected: bool, name: &str, len: usize) -> Vec<f32> {
+        if expected {
+            self.vector(name, len)
+        } else {
+            vec![0.0; len]
+        }
+    }
+
+    /// A matrix as it is stored.
+    pub(crate) fn matrix(&self, name: &str, rows: usize, cols: usize) -> Matrix {
+        Matrix::new(rows, cols, self.source.take(name, &[rows, cols]))
+    }
+
+    /// The weight of a linear layer, stored output-first, as `[inputs, outputs]`.
+    pub(crate) fn linear(&self, name: &str, inputs: usize, outputs: usize) -> Matrix {
+        self.matrix(name, outputs, inputs).transposed()
+    }
+
+    /// Gain and bias, as `{name}.weight` and `{name}.bias`.
+    pub(crate) fn layer_norm(&self, name: &str) -> HostNorm {
+        debug_assert_eq!(self.config.norm, Norm::Layer);
+        HostNorm {
+            w: self.vector(&format!("{name}.weight"), self.config.d_model),
+            b: Some(self.vector(&format!("{name}.bias"), self.config.d_model)),
+        }
+    }
+}
+
+/// What follows the layer number in a name `{prefix}{layer}.{rest}`.
+pub(super) fn in_layer<'n>(name: &'n str, prefix: &str) -> Option<&'n str> {
+    let (layer, rest) = name.strip_prefix(prefix)?.split_once('.')?;
+    let digits = !layer.is_empty() && layer.bytes().all(|b| b.is_ascii_digit());
+    digits.then_some(rest)
+}

@@ -1,0 +1,105 @@
+use serde_json::{Map, Value};
+
+use super::keys::Keys;
+use crate::Result;
+use crate::config::{Positions, RopeScaling, Rotary, RotaryPairs};
+
+/// How a family writes its rotary positions down.
+pub(super) struct Style {
+    /// Keys of θ beside `rope_parameters`; the first that is there counts.
+    pub(super) base: &'static [&'static str],
+    /// Keys of the share of a head that rotates; none if all of it always does.
+    pub(super) partial: &'static [&'static str],
+    /// That share if the configuration does not say.
+    pub(super) partial_default: f64,
+}
+
+impl Style {
+    /// θ as `rope_theta`, whole heads.
+    pub(super) const WHOLE: Self = Self {
+        base: &["rope_theta"],
+        partial: &[],
+        partial_default: 1.0,
+    };
+}
+
+/// Reads `rope_theta`, `rope_scaling` (transformers 4) and `rope_parameters` (5). Every type but
+/// `default`, `linear` and `llama3` is refused.
+pub(super) fn positions(keys: &Keys<'_>, style: &Style, d_head: usize) -> Result<Positions> {
+    let object = |key: &'static str| match keys.get(key) {
+        None => Ok(None),
+        Some(Value::Object(map)) => Ok(Some((key, map))),
+        Some(other) => Err(keys.unsupported(key, other, "an object")),
+    };
+    let parameters = object("rope_parameters")?;
+    let scaling = object("rope_scaling")?;
+    if let (Some(_), Some((_, map))) = (parameters, scaling) {
+        let found = Value::Object(map.clone());
+        return Err(keys.unsupported("rope_scaling", &found, "null beside rope_parameters"));
+    }
+    let empty = Map::new();
+    let (section, map) = parameters
+        .or(scaling)
+        .unwrap_or(("rope_parameters", &empty));
+    let inner = keys.section(section, map);
+
+    let theta = inner.number("rope_theta")?;
+    let base = keys.agreed(style.base, theta)?.unwrap_or(10_000.0);
+    let share = inner.number("partial_rotary_factor")?;
+    let share = keys
+        .agreed(style.partial, share)?
+        .unwrap_or(style.partial_default);
+    if share > 1.0 || (style.partial.is_empty() && share != 1.0) {
+        let expected = if style.partial.is_empty() {
+            "1"
+        } else {
+            "at most 1"
+        };
+        let found = Value::from(share);
+        return Err(inner.unsupported("partial_rotary_factor", &found, expected));
+    }
+    let dim = (d_head as f64 * share) as usize;
+    if dim == 0 || !dim.is_multiple_of(2) {
+        let expected =
+            format!("an even number of rotated entries of a head of {d_head}, not {dim}");
+        let found = Value::from(share);
+        return Err(inner.unsupported("partial_rotary_factor", &found, &expected));
+    }
+
+    let kinds = ["default", "linear", "llama3"].map(|kind| (kind, kind));
+    let kind = inner.choice("rope_type", &kinds)?;
+    let kind = kind.or(inner.choice("type", &kinds)?);
+    let scaling = match kind {
+        Some("linear") => RopeScaling::Linear {
+            factor: inner.required("factor")?,
+        },
+        Some("llama3") => {
+            let (low, high) = (
+                inner.required("low_freq_factor")?,
+                inner.required("high_freq_factor")?,
+            );
+            if high <= low {
+                let found = Value::from(high);
+                let expected = format!("over low_freq_factor = {low}");
+                return Err(inner.unsupported("high_freq_factor", &found, &expected));
+            }
+            RopeScaling::Llama3 {
+                factor: inner.required("factor")?,
+                low_freq_factor: low,
+                high_freq_factor: high,
+                original: inner.required("original_max_position_embeddings")?,
+            }
+        }
+        None if section == "rope_scaling" && !map.is_empty() => {
+            return Err(inner.missing("rope_type"));
+        }
+        _ => RopeScaling::None,
+    };
+    inner.finish(&[])?;
+    Ok(Positions::Rotary(Rotary {
+        dim,
+        base,
+        pairs: RotaryPairs::Halves,
+        scaling,
+    }))
+}

@@ -1,0 +1,74 @@
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+use burn::tensor::activation::{gelu, gelu_approximate, relu, silu};
+use burn::tensor::backend::Backend;
+use circuitscope_hooks::{Site, Tap};
+
+use crate::config::{Activation, Mlp};
+use crate::pass::{Pass, linear};
+
+/// Weights of an MLP.
+#[derive(Module, Debug)]
+pub(crate) struct MlpWeights<B: Backend> {
+    pub(crate) gate: Option<Gate<B>>,
+    /// `[d_model, d_mlp]`.
+    pub(crate) w_in: Param<Tensor<B, 2>>,
+    pub(crate) b_in: Param<Tensor<B, 1>>,
+    /// `[d_mlp, d_model]`.
+    pub(crate) w_out: Param<Tensor<B, 2>>,
+    pub(crate) b_out: Param<Tensor<B, 1>>,
+}
+
+/// The gate of a gated MLP.
+#[derive(Module, Debug)]
+pub(crate) struct Gate<B: Backend> {
+    /// `[d_model, d_mlp]`.
+    pub(crate) w: Param<Tensor<B, 2>>,
+    pub(crate) b: Param<Tensor<B, 1>>,
+}
+
+impl<B: Backend> MlpWeights<B> {
+    /// From the normalised input to the output, without the norm that may follow.
+    pub(crate) fn run<T: Tap<B>>(
+        &self,
+        layer: usize,
+        mlp: Mlp,
+        x: Tensor<B, 3>,
+        pass: &mut Pass<'_, T>,
+    ) -> Option<Tensor<B, 3>> {
+        pass.need(Site::MlpPre(layer))?;
+        let affine = |x: Tensor<B, 3>, w: &Param<Tensor<B, 2>>, b: &Param<Tensor<B, 1>>| {
+            linear(x, w.val()) + b.val().unsqueeze()
+        };
+        let post = match &self.gate {
+            None => {
+                let pre = pass.site(Site::MlpPre(layer), affine(x, &self.w_in, &self.b_in));
+                pass.need(Site::MlpPost(layer))?;
+                mlp.activation.apply(pre)
+            }
+            Some(gate) => {
+                let pre = affine(x.clone(), &gate.w, &gate.b);
+                let pre = pass.site(Site::MlpPre(layer), pre);
+                pass.need(Site::MlpPreLinear(layer))?;
+                let linear = affine(x, &self.w_in, &self.b_in);
+                let linear = pass.site(Site::MlpPreLinear(layer), linear);
+                pass.need(Site::MlpPost(layer))?;
+                mlp.activation.apply(pre) * linear
+            }
+        };
+        let post = pass.site(Site::MlpPost(layer), post);
+        pass.need(Site::Ln2PostScale(layer))?;
+        Some(affine(post, &self.w_out, &self.b_out))
+    }
+}
+
+impl Activation {
+    fn apply<B: Backend>(self, x: Tensor<B, 3>) -> Tensor<B, 3> {
+        match self {
+            Self::Relu => relu(x),
+            Self::GeluTanh => gelu_approximate(x),
+            Self::GeluExact => gelu(x),
+            Self::Silu => silu(x),
+        }
+    }
+}

@@ -1,0 +1,70 @@
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use circuitscope_hooks::{Site, Tap};
+
+use crate::config::Norm;
+use crate::pass::{Pass, wide};
+
+/// Gain of a norm, `[d_model]`, and its bias if it is a `LayerNorm`.
+#[derive(Module, Debug)]
+pub(crate) struct NormWeights<B: Backend> {
+    pub(crate) w: Param<Tensor<B, 1>>,
+    pub(crate) b: Option<Param<Tensor<B, 1>>>,
+}
+
+/// A norm with its two sites: scale, then normalised. Computed in f32 at least.
+pub(crate) fn normalise<B: Backend, T: Tap<B>>(
+    kind: Norm,
+    eps: f64,
+    weights: Option<&NormWeights<B>>,
+    x: Tensor<B, 3>,
+    [scale_site, normalised_site]: [Site; 2],
+    pass: &mut Pass<'_, T>,
+) -> Tensor<B, 3> {
+    let dtype = x.dtype();
+    let x = match kind {
+        Norm::None => return x,
+        Norm::Layer | Norm::LayerPre => centred(wide(x)),
+        Norm::Rms | Norm::RmsPre => wide(x),
+    };
+    let scale = pass.site(scale_site, root_mean_square(x.clone(), eps));
+    let x = x / scale;
+    let x = if matches!(kind, Norm::Rms | Norm::RmsPre) {
+        gain(weights, pass.site(normalised_site, x))
+    } else {
+        pass.site(normalised_site, gain(weights, x))
+    };
+    x.cast(dtype)
+}
+
+/// The RMS norm of every head's query or key, `[batch, pos, head, d_head]`, with one gain `[d_head]`.
+pub(crate) fn normalise_heads<B: Backend>(
+    eps: f64,
+    w: &Tensor<B, 1>,
+    x: Tensor<B, 4>,
+) -> Tensor<B, 4> {
+    let dtype = x.dtype();
+    let x = wide(x);
+    let x = x.clone() / root_mean_square(x, eps);
+    (x * wide(w.clone()).unsqueeze()).cast(dtype)
+}
+
+fn centred<B: Backend>(x: Tensor<B, 3>) -> Tensor<B, 3> {
+    let mean = x.clone().mean_dim(2);
+    x - mean
+}
+
+/// `√(mean(x²) + ε)` over the last axis.
+fn root_mean_square<B: Backend, const D: usize>(x: Tensor<B, D>, eps: f64) -> Tensor<B, D> {
+    x.powi_scalar(2).mean_dim(D - 1).add_scalar(eps).sqrt()
+}
+
+fn gain<B: Backend>(weights: Option<&NormWeights<B>>, x: Tensor<B, 3>) -> Tensor<B, 3> {
+    let Some(norm) = weights else { return x };
+    let x = x * wide(norm.w.val()).unsqueeze();
+    match &norm.b {
+        Some(b) => x + wide(b.val()).unsqueeze(),
+        None => x,
+    }
+}

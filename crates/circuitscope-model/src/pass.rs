@@ -1,0 +1,60 @@
+use burn::tensor::backend::Backend;
+use burn::tensor::{DType, Tensor};
+use circuitscope_hooks::{Site, Tap};
+
+/// A tap on one forward pass, and how far the pass goes.
+pub(crate) struct Pass<'a, T> {
+    pub(crate) tap: &'a mut T,
+    pub(crate) last: Site,
+}
+
+impl<T> Pass<'_, T> {
+    /// Hands a site to the tap if it wants it.
+    pub(crate) fn site<B: Backend, const D: usize>(
+        &mut self,
+        site: Site,
+        x: Tensor<B, D>,
+    ) -> Tensor<B, D>
+    where
+        T: Tap<B>,
+    {
+        if self.tap.wants(site) {
+            self.tap.tap(site, x)
+        } else {
+            x
+        }
+    }
+
+    /// `None` if nothing at `site` or after it is wanted.
+    pub(crate) fn need(&self, site: Site) -> Option<()> {
+        (self.last >= site).then_some(())
+    }
+}
+
+/// `[batch, pos, in] x [in, out] -> [batch, pos, out]` as one flat product.
+pub(crate) fn linear<B: Backend>(x: Tensor<B, 3>, w: Tensor<B, 2>) -> Tensor<B, 3> {
+    let [rows, pos, width] = x.dims();
+    let [_, out] = w.dims();
+    x.reshape([rows * pos, width])
+        .matmul(w)
+        .reshape([rows, pos, out])
+}
+
+/// Half precision widened to f32: norms, softmax and logits are computed in it. Other types stay.
+pub(crate) fn wide<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
+    match x.dtype() {
+        DType::F16 | DType::BF16 => x.cast(DType::F32),
+        _ => x,
+    }
+}
+
+/// `cap · tanh(x / cap)`.
+pub(crate) fn soft_cap<B: Backend, const D: usize>(
+    x: Tensor<B, D>,
+    cap: Option<f64>,
+) -> Tensor<B, D> {
+    match cap {
+        Some(cap) => x.div_scalar(cap).tanh().mul_scalar(cap),
+        None => x,
+    }
+}
