@@ -1,5 +1,9 @@
-//! Chores of the workspace: `cargo xtask check` runs what the gate runs, apart from GPU backends.
+//! Chores of the workspace: `cargo xtask check` runs what the gate runs, apart from GPU backends;
+//! `cargo xtask parity` compares models with what other programs compute from the same weights.
 
+mod parity;
+
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
@@ -16,11 +20,25 @@ struct Args {
 enum Chore {
     /// Format, lints, documentation and all tests, cheapest first; uses nextest where it is installed.
     Check,
+    /// Compares models with recorded outputs of Hugging Face transformers and TransformerLens, prints
+    /// the largest difference of each, and fails if one exceeds its bound.
+    Parity {
+        /// Folders that hold model folders, at any depth.
+        #[arg(long, default_values_os_t = [PathBuf::from(GOLDEN)])]
+        fixtures: Vec<PathBuf>,
+    },
 }
+
+/// The models that the repository carries.
+const GOLDEN: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../crates/circuitscope-model/tests/it/golden"
+);
 
 fn main() -> Result<()> {
     match Args::parse().chore {
         Chore::Check => check(),
+        Chore::Parity { fixtures } => parity::run(&fixtures),
     }
 }
 

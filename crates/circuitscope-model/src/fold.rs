@@ -61,6 +61,7 @@ impl Fold {
         };
         DecoderConfig {
             norm,
+            tied_embeddings: false,
             ..config.clone()
         }
     }

@@ -141,7 +141,7 @@ fn prefix(reader: Reader<'_>) -> &'static str {
 }
 
 /// Writes a raw model of GPT-2's architecture as a Hugging Face folder: `config.json` and
-/// `model.safetensors` (f32), unembedding untied.
+/// `model.safetensors` (f32). The unembedding is tied if it was and still equals the embedding.
 pub(crate) fn save(config: &DecoderConfig, weights: &HostWeights, folder: &Path) -> Result<()> {
     let no = |reason: &str| Error::Save {
         layout: "GPT-2",
@@ -180,6 +180,9 @@ pub(crate) fn save(config: &DecoderConfig, weights: &HostWeights, folder: &Path)
     {
         return Err(no("its unembedding has a bias"));
     }
+    let w_e = &weights.embedding.w_e;
+    let head = w_u.as_ref().map_or_else(|| w_e.clone(), Matrix::transposed);
+    let tied = config.tied_embeddings && head == *w_e;
     let json = json!({
         "activation_function": activation,
         "architectures": ["GPT2LMHeadModel"],
@@ -194,19 +197,16 @@ pub(crate) fn save(config: &DecoderConfig, weights: &HostWeights, folder: &Path)
         "n_positions": config.n_ctx,
         "scale_attn_by_inverse_layer_idx": config.scale_attn_by_inverse_layer_idx,
         "scale_attn_weights": scaled,
-        "tie_word_embeddings": false,
+        "tie_word_embeddings": tied,
         "torch_dtype": "float32",
         "vocab_size": config.d_vocab,
     });
     let text = format!("{json:#}\n");
     let mut tensors: BTreeMap<String, (Vec<usize>, &[f32])> = BTreeMap::new();
-    let head = w_u
-        .as_ref()
-        .map_or_else(|| weights.embedding.w_e.clone(), Matrix::transposed);
-    tensors.insert(
-        "lm_head.weight".to_owned(),
-        (vec![head.rows, head.cols], &head.data),
-    );
+    if !tied {
+        let shape = vec![head.rows, head.cols];
+        tensors.insert("lm_head.weight".to_owned(), (shape, &head.data));
+    }
     fill(&mut tensors, weights, ln_final.as_ref());
     let views = tensors.iter().map(|(name, (shape, data))| {
         let view = TensorView::new(Dtype::F32, shape.clone(), bytemuck::cast_slice(data));

@@ -192,9 +192,9 @@ fn unknown_configuration_keys() {
 #[test]
 fn options_that_are_not_implemented() {
     for (folder, key, value) in [
-        (gpt2(), "model_type", json!("gpt_neox")),
+        (gpt2(), "model_type", json!("bloom")),
         (gpt2(), "model_type", json!(3)),
-        (gpt2(), "activation_function", json!("silu")),
+        (gpt2(), "activation_function", json!("mish")),
         (gpt2(), "add_cross_attention", json!(true)),
         (gpt2(), "pruned_heads", json!({"0": [1]})),
         (gpt2(), "n_head", json!(5)),
