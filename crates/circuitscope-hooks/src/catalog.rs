@@ -109,15 +109,38 @@ impl SiteCatalog {
                 }
             }
             if hits == 0 {
-                let nearest =
-                    nearest(entry, named.iter().map(|(_, name)| name.as_str())).map(str::to_owned);
                 return Err(Error::UnknownSite {
                     name: entry.to_owned(),
-                    nearest,
+                    nearest: self.nearest(entry, named.iter().map(|(_, name)| name.as_str())),
                 });
             }
         }
         Ok(found.into_iter().collect())
+    }
+
+    /// The name most like `entry`. One of a layer that the model does not have is looked for in its
+    /// last layer: there is no typing error in it, only a number that is too large.
+    fn nearest<'a>(
+        &self,
+        entry: &str,
+        names: impl Iterator<Item = &'a str> + Clone,
+    ) -> Option<String> {
+        let entry = self
+            .in_last_layer(entry)
+            .unwrap_or_else(|| entry.to_owned());
+        if names.clone().any(|name| glob(&entry, name)) {
+            return Some(entry);
+        }
+        nearest(&entry, names).map(str::to_owned)
+    }
+
+    /// `blocks.9.…` as `blocks.3.…` in a model of four layers; `None` for a name of another form or
+    /// of a layer that is there.
+    fn in_last_layer(&self, entry: &str) -> Option<String> {
+        let (layer, rest) = entry.strip_prefix("blocks.")?.split_once('.')?;
+        let layer: usize = layer.parse().ok()?;
+        let last = self.n_layers.checked_sub(1)?;
+        (layer > last).then(|| format!("blocks.{last}.{rest}"))
     }
 }
 
@@ -180,5 +203,22 @@ mod tests {
             message,
             "this model has no site `blocks.1.attn.hook_zed`; did you mean `blocks.1.attn.hook_z`?"
         );
+    }
+
+    #[test]
+    fn a_layer_too_many_means_the_last_one() {
+        let model = SiteCatalog::full(4);
+        for (name, meant) in [
+            ("blocks.9.hook_resid_pre", Some("blocks.3.hook_resid_pre")),
+            ("blocks.4.attn.hook_*", Some("blocks.3.attn.hook_*")),
+            ("blocks.12.hook_resid_prr", Some("blocks.3.hook_resid_pre")),
+            ("blocks.1.hook_resid_prr", Some("blocks.1.hook_resid_pre")),
+            ("blocks.9.nothing_like_this_at_all", None),
+        ] {
+            let Err(Error::UnknownSite { nearest, .. }) = model.resolve(name) else {
+                panic!("{name} is refused");
+            };
+            assert_eq!(nearest.as_deref(), meant, "{name}");
+        }
     }
 }
