@@ -58,7 +58,7 @@ mod source;
 mod tokenizer;
 mod upload;
 
-pub use batch::{PaddingSide, TokenBatch};
+pub use batch::{PaddingSide, TokenBatch, check_mask};
 pub use capture::{capture_head_means, pack_by_length};
 pub use config::{
     Activation, DecoderConfig, Direction, Mlp, Norm, Positions, RopeScaling, Rotary, RotaryPairs,

@@ -13,7 +13,7 @@ mod train;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use tracing::level_filters::LevelFilter;
 
-pub(crate) use capture::CaptureArgs;
+pub(crate) use capture::{CaptureArgs, CapturePrompts};
 pub(crate) use discover::{Behaviour, DiscoverArgs};
 pub(crate) use doctor::DoctorArgs;
 pub(crate) use encode::EncodeArgs;

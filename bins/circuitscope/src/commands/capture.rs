@@ -8,13 +8,13 @@ use anyhow::{Context as _, Result, bail};
 use burn::tensor::TensorData;
 use circuitscope::core::{Progress as _, Seed};
 use circuitscope::hooks::{Capture, Reduce, Site};
-use circuitscope::model::{Loaded, TokenBatch};
+use circuitscope::model::{Error, Loaded, TokenBatch, check_mask};
 use circuitscope::task_prompts;
 use safetensors::{Dtype, View};
 use serde::{Deserialize, Serialize};
 
 use super::inputs;
-use crate::args::CaptureArgs;
+use crate::args::{CaptureArgs, CapturePrompts};
 use crate::device::{B, Device};
 use crate::output::{Printer, count, table};
 use crate::progress::Terminal;
@@ -56,8 +56,9 @@ pub(crate) fn run(args: &CaptureArgs, printer: Printer, progress: &Terminal) -> 
     inputs::writable_file(&args.output)?;
     let model = inputs::load_model(&args.model, &device, progress)?;
     let sites = model.model.config().catalog().resolve(&args.sites)?;
-    let (tokens, mask) = prompts(args, &model, &mut provenance)?.padded();
-    model.model.config().check_tokens(&tokens)?;
+    let prompts = prompts(args, &model, &mut provenance)?;
+    let (tokens, mask) = prompts.padded();
+    check(args, &model, &tokens, &mask)?;
 
     let captured = capture(&model, &tokens, &mask, &sites, args, &device, progress)?;
     let lengths: Vec<usize> = mask
@@ -109,6 +110,36 @@ fn prompts(args: &CaptureArgs, model: &Loaded<B>, provenance: &mut Provenance) -
         tokens: inputs::encode(model, &texts, args.model.prepend_bos)?,
         attention_mask: None,
     })
+}
+
+/// Whether the model takes these rows: errors name the file that they come from.
+fn check(
+    args: &CaptureArgs,
+    model: &Loaded<B>,
+    tokens: &[Vec<u32>],
+    mask: &[Vec<u8>],
+) -> Result<()> {
+    let fits = model.model.config().check_tokens(tokens);
+    let CapturePrompts {
+        tokens: rows_file,
+        prompts: lines_file,
+        ..
+    } = &args.prompts;
+    let Some(path) = rows_file.as_ref().or(lines_file.as_ref()) else {
+        return Ok(fits?);
+    };
+    match fits.and_then(|()| check_mask(tokens, mask)) {
+        Err(Error::TokenOutOfRange {
+            prompt,
+            token,
+            d_vocab,
+        }) => bail!(
+            "{}: row {prompt} of tokens: found {token}, expected 0 to {}",
+            path.display(),
+            d_vocab - 1
+        ),
+        outcome => outcome.with_context(|| path.display().to_string()),
+    }
 }
 
 impl Tokens {

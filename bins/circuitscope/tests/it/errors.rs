@@ -133,7 +133,7 @@ fn prompts_that_do_not_fit() {
     bench.fails(
         "capture --tokens t.json --sites logits --output x.safetensors",
         &format!(
-            "prompt 1 has token 99999, the model's tokens are 0 to {}",
+            "t.json: row 1 of tokens: found 99999, expected 0 to {}",
             reference("vocab_size") - 1
         ),
     );
@@ -144,6 +144,20 @@ fn prompts_that_do_not_fit() {
     bench.fails(
         "capture --tokens t.json --sites logits --output x.safetensors",
         "t.json: row 0 of attention_mask: found 1 entries, expected 2 as in tokens",
+    );
+    // More rows than one forward pass takes: the row is counted in the file, not in the pass.
+    let row = |mask: &str| format!("{}{mask}", "[1, 1],".repeat(1500));
+    bench.write(
+        "t.json",
+        format!(
+            "{{\"tokens\": [{}], \"attention_mask\": [{}]}}",
+            row("[1, 2]"),
+            row("[0, 0]")
+        ),
+    );
+    bench.fails(
+        "capture --tokens t.json --sites logits --output x.safetensors",
+        "t.json: row 1500 of the attention mask: found no real token, expected at least one",
     );
     bench.write("t.json", "{\"tokens\": [[1, 2]], \"mask\": [[1, 1]]}");
     bench.fails(
