@@ -52,8 +52,8 @@ pub enum Error {
 
     /// No method has this name.
     #[error(
-        "unknown method `{name}`{}; methods are {known}",
-        nearest.as_deref().map_or_else(String::new, |name| format!(": did you mean `{name}`?"))
+        "unknown method `{name}`{}: expected {known}",
+        nearest.as_deref().map_or_else(String::new, |name| format!(" (did you mean `{name}`?)"))
     )]
     UnknownMethod {
         /// As given.

@@ -1,8 +1,10 @@
 use core::str::FromStr;
 use std::path::PathBuf;
 
+use circuitscope::eval::methods;
 use circuitscope::tasks::Task;
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 
 use super::{DeviceArgs, ModelArgs, SaeArgs, SeedArgs};
 
@@ -31,7 +33,7 @@ pub(crate) struct DiscoverArgs {
     #[arg(long, value_name = "N", default_value_t = 250, requires = "task")]
     pub(crate) examples: usize,
     /// How heads are scored
-    #[arg(long, value_name = "METHOD", default_value = "sae")]
+    #[arg(long, value_name = "METHOD", default_value = "sae", value_parser = PossibleValuesParser::new(methods::NAMES))]
     pub(crate) method: String,
     /// Which heads form the circuit: `otsu` (split where the scores part most), `top:N`, or
     /// `softmax:THETA` (the paper's rule)

@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use circuitscope::eval::methods;
 use circuitscope::tasks::Task;
 use clap::Args;
 
@@ -24,8 +25,8 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "LIST", value_parser = parse_tasks)]
     pub(crate) task: Option<Tasks>,
     /// Methods and controls, comma-separated, or all
-    #[arg(long, value_name = "LIST", default_value = "all")]
-    pub(crate) method: String,
+    #[arg(long, value_name = "LIST", default_value = "all", value_parser = parse_methods)]
+    pub(crate) method: Methods,
     /// Number of seeds, counted from --seed
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub(crate) seeds: u64,
@@ -61,6 +62,14 @@ fn parse_tasks(list: &str) -> Result<Tasks, circuitscope::tasks::Error> {
         }
     }
     Ok(Tasks(tasks))
+}
+
+/// What `--method` asks for: names of methods.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Methods(pub(crate) Vec<&'static str>);
+
+fn parse_methods(list: &str) -> Result<Methods, circuitscope::eval::Error> {
+    methods::parse_list(list).map(Methods)
 }
 
 #[cfg(test)]

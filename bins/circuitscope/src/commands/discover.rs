@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use circuitscope::core::{Circuit, HeadId, Seed, files};
-use circuitscope::eval::methods::{self, SaeSettings};
+use circuitscope::eval::methods::SaeSettings;
 use circuitscope::eval::{DictionaryReport, Evidence, Selection};
 use circuitscope::hooks::HeadActivations;
 use circuitscope::model::ModelProvenance;
@@ -89,10 +89,6 @@ struct Gathered {
 
 pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) -> Result<()> {
     let mut provenance = Provenance::start();
-    // Before anything long: a method that does not exist.
-    let [method] = methods::parse_list(&args.method)?[..] else {
-        bail!("--method {}: expected one method", args.method);
-    };
     let device = args.device.device.open()?;
     provenance.on(&device);
     if let Some(folder) = &args.output {
@@ -104,7 +100,7 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
         save_activations(&gathered.evidence, path, &provenance)?;
     }
     let settings = DiscoverSettings {
-        method: method.to_owned(),
+        method: args.method.clone(),
         sae: args.sae.settings(inputs::l1_of(args.behaviour.task)),
         selection: args.select.0,
         seed: Seed::new(args.seed.seed),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use circuitscope::core::{Progress as _, Seed, files};
-use circuitscope::eval::methods::{BoxedMethod, SaeSettings, method, parse_list};
+use circuitscope::eval::methods::{BoxedMethod, SaeSettings, method};
 use circuitscope::eval::{
     FolderStore, RunKey, RunRecord, RunStore as _, Spread, SummaryRow, evaluate, summarise,
 };
@@ -38,7 +38,7 @@ pub(crate) struct Results {
 
 pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Result<()> {
     let mut provenance = Provenance::start();
-    let methods = parse_list(&args.method)?;
+    let methods = &args.method.0;
     // Before the folder is touched: its settings would refuse the corrected command.
     if args.seeds == 0 {
         bail!("--seeds 0: expected at least one");
@@ -61,7 +61,7 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
 
     let mut records = Vec::new();
     for task in tasks {
-        let keys = keys(args, task, &methods);
+        let keys = keys(args, task, methods);
         let finished = keys
             .iter()
             .map(|key| store.load(key))
@@ -71,7 +71,7 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
                 tracing::info!(%task, "all runs were finished before");
                 runs
             }
-            None => run_task(args, task, &methods, &loaded, &device, &mut store, progress)?,
+            None => run_task(args, task, methods, &loaded, &device, &mut store, progress)?,
         };
         records.extend(runs);
     }

@@ -267,12 +267,8 @@ fn dictionaries_that_do_not_fit() {
 }
 
 #[test]
-fn methods_folders_and_devices_that_are_not_there() {
+fn numbers_folders_and_pairs_that_are_not_there() {
     let bench = Bench::new();
-    bench.fails(
-        "eval --method sea --output e",
-        "unknown method `sea`: did you mean `sae`?; methods are sae, sae-corrected, untrained, mean-difference, paired-flip-rate, random, all",
-    );
     for flag in ["--seeds", "--examples", "--codes"] {
         bench.fails(
             &format!("eval {flag} 0 --output e"),

@@ -188,7 +188,7 @@ fn faults_have_names() {
     assert!(
         error
             .to_string()
-            .starts_with("unknown method `sea`: did you mean `sae`?; methods are sae, ")
+            .starts_with("unknown method `sea` (did you mean `sae`?): expected sae, ")
     );
 }
 
