@@ -11,7 +11,7 @@ use core::str::FromStr;
 
 use anyhow::{Result, anyhow, bail};
 use burn::{Dispatch, DispatchDevice};
-use circuitscope::core::nearest;
+use circuitscope::core::{did_you_mean, nearest};
 
 pub(crate) use probe::quietly;
 
@@ -140,10 +140,9 @@ impl FromStr for DeviceName {
                 .map(BackendName::name)
                 .into_iter()
                 .chain(["cpu"]);
-            let hint = nearest(name, names)
-                .map_or_else(String::new, |name| format!("; did you mean `{name}`?"));
+            let hint = did_you_mean(nearest(name, names));
             return Err(format!(
-                "no such device: expected `cpu`, `flex`, `ndarray`, `wgpu[:N]` or `cuda[:N]`{hint}"
+                "no such device{hint}: expected `cpu`, `flex`, `ndarray`, `wgpu[:N]` or `cuda[:N]`"
             ));
         }
         let index = match index {
@@ -255,7 +254,7 @@ mod tests {
         let message = |name: &str| name.parse::<DeviceName>().unwrap_err();
         assert_eq!(
             message("cud"),
-            "no such device: expected `cpu`, `flex`, `ndarray`, `wgpu[:N]` or `cuda[:N]`; did you mean `cuda`?"
+            "no such device (did you mean `cuda`?): expected `cpu`, `flex`, `ndarray`, `wgpu[:N]` or `cuda[:N]`"
         );
         assert!(!message("quantum").contains("did you mean"));
         assert_eq!(message("cpu:0"), "`cpu` takes no index: there is one CPU");

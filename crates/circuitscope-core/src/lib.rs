@@ -34,7 +34,7 @@ mod seed;
 
 pub use circuit::Circuit;
 pub use head::{HeadGrid, HeadId};
-pub use nearest::nearest;
+pub use nearest::{did_you_mean, nearest};
 pub use node::{Edge, Node, Port};
 pub use polarity::Polarity;
 pub use progress::{NoProgress, Progress};

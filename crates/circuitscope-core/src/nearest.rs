@@ -19,3 +19,18 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     }
     best.map(|(_, candidate)| candidate)
 }
+
+/// The hint that ends an error's account of a wrong name: ` (did you mean `…`?)` with its leading
+/// space, or nothing where no candidate is close.
+///
+/// ```
+/// use circuitscope_core::{did_you_mean, nearest};
+///
+/// let hint = did_you_mean(nearest("iio", ["ioi", "greater-than"]));
+/// assert_eq!(format!("unknown task `iio`{hint}"), "unknown task `iio` (did you mean `ioi`?)");
+/// assert_eq!(did_you_mean(nearest("zebra", ["ioi"])), "");
+/// ```
+#[must_use]
+pub fn did_you_mean(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |name| format!(" (did you mean `{name}`?)"))
+}

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use circuitscope_core::Polarity;
+use circuitscope_core::{Polarity, did_you_mean};
 
 /// What can go wrong between activations and a report.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +53,7 @@ pub enum Error {
     /// No method has this name.
     #[error(
         "unknown method `{name}`{}: expected {known}",
-        nearest.as_deref().map_or_else(String::new, |name| format!(" (did you mean `{name}`?)"))
+        did_you_mean(nearest.as_deref())
     )]
     UnknownMethod {
         /// As given.

@@ -201,7 +201,7 @@ mod tests {
             .to_string();
         assert_eq!(
             message,
-            "this model has no site `blocks.1.attn.hook_zed`; did you mean `blocks.1.attn.hook_z`?"
+            "this model has no site `blocks.1.attn.hook_zed` (did you mean `blocks.1.attn.hook_z`?)"
         );
     }
 

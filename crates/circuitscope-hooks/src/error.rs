@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use circuitscope_core::did_you_mean;
+
 use crate::Site;
 
 /// What can go wrong with sites, captures and activation files.
@@ -56,7 +58,3 @@ pub enum Error {
 
 /// Result of this crate.
 pub type Result<T, E = Error> = core::result::Result<T, E>;
-
-fn did_you_mean(nearest: Option<&str>) -> String {
-    nearest.map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
-}

@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use circuitscope_core::did_you_mean;
+
 use crate::precision::Precision;
 
 /// What can go wrong when a model is loaded or given prompts.
@@ -177,10 +179,6 @@ pub enum Error {
 
 /// Result of this crate.
 pub type Result<T, E = Error> = core::result::Result<T, E>;
-
-fn did_you_mean(nearest: Option<&str>) -> String {
-    nearest.map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
-}
 
 /// One line each, or the single problem on the same line.
 fn list(problems: &[String]) -> String {

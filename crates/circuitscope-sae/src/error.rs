@@ -2,6 +2,8 @@ use core::ops::Range;
 use std::io;
 use std::path::PathBuf;
 
+use circuitscope_core::did_you_mean;
+
 /// What can go wrong in this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -160,10 +162,6 @@ pub enum Error {
 
 /// The result of this crate's functions.
 pub type Result<T> = core::result::Result<T, Error>;
-
-fn did_you_mean(nearest: Option<&str>) -> String {
-    nearest.map_or_else(String::new, |name| format!(" (did you mean {name:?}?)"))
-}
 
 fn list(names: &[String]) -> String {
     if names.is_empty() {

@@ -1,7 +1,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use circuitscope_core::Polarity;
+use circuitscope_core::{Polarity, did_you_mean};
 
 use crate::Task;
 
@@ -185,10 +185,6 @@ pub enum LineProblem {
         /// The field.
         field: &'static str,
     },
-}
-
-fn did_you_mean(nearest: Option<&str>) -> String {
-    nearest.map_or_else(String::new, |name| format!(" (did you mean {name:?}?)"))
 }
 
 fn also(others: usize) -> String {

@@ -139,7 +139,7 @@ mod tests {
         let message = "greater_than".parse::<Task>().unwrap_err().to_string();
         assert_eq!(
             message,
-            "unknown task \"greater_than\" (did you mean \"greater-than\"?): expected \"ioi\", \
+            "unknown task \"greater_than\" (did you mean `greater-than`?): expected \"ioi\", \
              \"greater-than\", \"docstring\" or \"induction\""
         );
         let message = "zebra".parse::<Vocabulary>().unwrap_err().to_string();

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use circuitscope::core::{Progress, files, nearest};
+use circuitscope::core::{Progress, did_you_mean, files, nearest};
 use circuitscope::load_reference;
 use circuitscope::model::{Loaded, load_dir};
 use circuitscope::tasks::Task;
@@ -28,10 +28,9 @@ pub(crate) fn load_model(
     }
     let folder = Path::new(&args.model);
     if !folder.is_dir() {
-        let hint = nearest(&args.model, [REFERENCE])
-            .map_or_else(String::new, |name| format!("; did you mean `{name}`?"));
+        let hint = did_you_mean(nearest(&args.model, [REFERENCE]));
         bail!(
-            "--model {}: no such folder, expected `{REFERENCE}` or a folder with config.json and model.safetensors{hint}",
+            "--model {}: no such folder{hint}, expected `{REFERENCE}` or a folder with config.json and model.safetensors",
             args.model
         );
     }

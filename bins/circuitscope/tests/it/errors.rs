@@ -127,7 +127,7 @@ fn prompts_that_do_not_fit() {
     bench.write("p.jsonl", "{\"positive\": \"the\", \"negativ\": \"a\"}\n");
     bench.fails(
         "discover --pairs p.jsonl",
-        "p.jsonl:1: unknown field \"negativ\" (did you mean \"negative\"?): expected \"positive\" and \"negative\"",
+        "p.jsonl:1: unknown field \"negativ\" (did you mean `negative`?): expected \"positive\" and \"negative\"",
     );
     bench.write("t.json", "{\"tokens\": [[1, 2], [3, 99999]]}");
     bench.fails(
@@ -166,7 +166,7 @@ fn prompts_that_do_not_fit() {
     );
     bench.fails(
         "capture --task ioi --sites blocks.0.attn.hook_zz --output x.safetensors",
-        "this model has no site `blocks.0.attn.hook_zz`; did you mean `blocks.0.attn.hook_z`?",
+        "this model has no site `blocks.0.attn.hook_zz` (did you mean `blocks.0.attn.hook_z`?)",
     );
 }
 
@@ -177,7 +177,7 @@ fn models_that_cannot_be_trusted() {
     bench.fails(line, "--model m: no such folder, expected `reference` or a folder with config.json and model.safetensors");
     bench.fails(
         &line.replace("--model m", "--model referenc"),
-        "--model referenc: no such folder, expected `reference` or a folder with config.json and model.safetensors; did you mean `reference`?",
+        "--model referenc: no such folder (did you mean `reference`?), expected `reference` or a folder with config.json and model.safetensors",
     );
     bench.reference_model("m");
     bench.set("m/config.json", "model_type", json!("gpt3"));
@@ -186,7 +186,7 @@ fn models_that_cannot_be_trusted() {
     bench.set("m/config.json", "n_haed", json!(4));
     bench.fails(
         line,
-        "m/config.json: unknown key `n_haed`; did you mean `n_head`?",
+        "m/config.json: unknown key `n_haed` (did you mean `n_head`?)",
     );
     bench.reference_model("m");
     bench.write("m/model.safetensors", "");

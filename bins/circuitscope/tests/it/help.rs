@@ -66,13 +66,13 @@ fn wrong_usage_is_code_2_and_says_what_is_valid() {
     };
     assert_eq!(
         first_line("doctor --device gpu"),
-        "error: invalid value 'gpu' for '--device <DEVICE>': no such device: expected `cpu`, `flex`, \
-         `ndarray`, `wgpu[:N]` or `cuda[:N]`; did you mean `wgpu`?"
+        "error: invalid value 'gpu' for '--device <DEVICE>': no such device (did you mean \
+         `wgpu`?): expected `cpu`, `flex`, `ndarray`, `wgpu[:N]` or `cuda[:N]`"
     );
     assert_eq!(
         first_line("discover --task greater_than"),
         "error: invalid value 'greater_than' for '--task <TASK>': unknown task \"greater_than\" (did \
-         you mean \"greater-than\"?): expected \"ioi\", \"greater-than\", \"docstring\" or \
+         you mean `greater-than`?): expected \"ioi\", \"greater-than\", \"docstring\" or \
          \"induction\""
     );
     assert_eq!(

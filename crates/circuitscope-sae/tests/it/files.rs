@@ -213,7 +213,7 @@ fn wrong_settings_are_named() {
     };
     assert_eq!(
         message(|cfg| drop(cfg.insert("architecture".into(), json!("standrd")))),
-        "cfg.json: architecture is \"standrd\": expected \"standard\" (did you mean \"standard\"?)"
+        "cfg.json: architecture is \"standrd\": expected \"standard\" (did you mean `standard`?)"
     );
     assert_eq!(
         message(|cfg| drop(cfg.insert("architecture".into(), json!("topk")))),
@@ -225,7 +225,7 @@ fn wrong_settings_are_named() {
     );
     assert_eq!(
         message(|cfg| drop(cfg.insert("d_sea".into(), json!(2)))),
-        "cfg.json: unknown field \"d_sea\" (did you mean \"d_sae\"?)"
+        "cfg.json: unknown field \"d_sea\" (did you mean `d_sae`?)"
     );
     assert_eq!(
         message(|cfg| drop(cfg.remove("d_in"))),
@@ -278,7 +278,7 @@ fn wrong_weights_are_named() {
             let moved = tensors.remove("W_enc").unwrap();
             tensors.insert("W_enk".to_owned(), moved);
         }),
-        format!("{file}: unexpected tensor \"W_enk\" (did you mean \"W_enc\"?)")
+        format!("{file}: unexpected tensor \"W_enk\" (did you mean `W_enc`?)")
     );
     assert_eq!(
         message(|tensors| {

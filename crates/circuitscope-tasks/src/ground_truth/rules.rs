@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use circuitscope_core::{Edge, HeadGrid, HeadId, Node, Port, nearest};
+use circuitscope_core::{Edge, HeadGrid, HeadId, Node, Port, did_you_mean, nearest};
 use serde::Deserialize;
 
 use super::AcdcEdge;
@@ -169,8 +169,7 @@ impl Selectors<'_> {
             let known = ["input", "logits", "mlps", "heads"]
                 .into_iter()
                 .chain(groups.map(String::as_str));
-            let hint = nearest(name, known)
-                .map_or_else(String::new, |near| format!(" (did you mean {near:?}?)"));
+            let hint = did_you_mean(nearest(name, known));
             self.file
                 .error(format!("{name:?} is neither a group nor a node{hint}"))
         })
@@ -237,7 +236,7 @@ mod tests {
         let message = |rules: &str| expand(rules).unwrap_err().to_string();
         assert_eq!(
             message(r#"[{"from": ["erly"], "to": ["logits"]}]"#),
-            "datasets/test.json: \"erly\" is neither a group nor a node (did you mean \"early\"?)"
+            "datasets/test.json: \"erly\" is neither a group nor a node (did you mean `early`?)"
         );
         assert_eq!(
             message(r#"[{"from": ["L2H0"], "to": ["logits"]}]"#),

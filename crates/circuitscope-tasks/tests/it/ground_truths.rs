@@ -193,7 +193,7 @@ fn unknown_models_are_answered_with_the_nearest() {
         .to_string();
     assert_eq!(
         message,
-        "no circuit is known for model \"gpt2_small\" (did you mean \"gpt2-small\"?): expected \
+        "no circuit is known for model \"gpt2_small\" (did you mean `gpt2-small`?): expected \
          \"gpt2-small\", \"attn-only-4l\" or \"reference\""
     );
 }

@@ -50,7 +50,7 @@ fn faults_name_file_line_field_and_the_nearest() {
     let second = |line: &str| message(&format!("{good}\n{line}\n{good}\n"));
     assert_eq!(
         second(r#"{"positiv": "a", "negative": "b"}"#),
-        "my.jsonl:2: unknown field \"positiv\" (did you mean \"positive\"?): expected \"positive\" \
+        "my.jsonl:2: unknown field \"positiv\" (did you mean `positive`?): expected \"positive\" \
          and \"negative\""
     );
     assert_eq!(
