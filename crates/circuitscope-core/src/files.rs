@@ -1,5 +1,6 @@
 //! Writing files so that nothing half-written is ever seen.
 
+use core::error::Error;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -17,7 +18,7 @@ pub fn write_atomic(
     let named = |error: io::Error| {
         io::Error::new(
             error.kind(),
-            format!("cannot write {}: {error}", path.display()),
+            format!("cannot write `{}`: {}", path.display(), cause(&error)),
         )
     };
     let folder = match path.parent() {
@@ -30,7 +31,7 @@ pub fn write_atomic(
         .tempfile_in(folder)
         .map_err(named)?;
     let mut buffered = io::BufWriter::new(file);
-    write(&mut buffered)?;
+    write(&mut buffered).map_err(named)?;
     let file = buffered
         .into_inner()
         .map_err(|error| named(error.into_error()))?;
@@ -38,6 +39,39 @@ pub fn write_atomic(
     set_default_mode(file.path()).map_err(named)?;
     file.persist(path).map_err(|error| named(error.error))?;
     Ok(())
+}
+
+/// What an error of reading or writing `path` says, with the file in it once: errors of `fs_err` and
+/// of [`write_atomic`] name it already, those of the operating system do not.
+///
+/// ```
+/// use circuitscope_core::files::describe;
+/// use std::path::Path;
+///
+/// let path = Path::new("no/such.json");
+/// let of_system = std::fs::read(path).unwrap_err();
+/// assert_eq!(describe(path, &of_system), format!("no/such.json: {of_system}"));
+/// let naming_the_file = fs_err::read(path).unwrap_err();
+/// assert_eq!(describe(path, &naming_the_file), naming_the_file.to_string());
+/// ```
+#[must_use]
+pub fn describe(path: &Path, error: &io::Error) -> String {
+    let text = error.to_string();
+    if text.contains(&format!("`{}`", path.display())) {
+        text
+    } else {
+        format!("{}: {text}", path.display())
+    }
+}
+
+/// What the operating system said, without the path that a library put around it.
+#[must_use]
+pub fn cause(error: &io::Error) -> String {
+    let mut cause: &dyn Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
 }
 
 /// Temporary files are private to their owner; a result should be as readable as any other file.
@@ -55,6 +89,23 @@ fn set_default_mode(_: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_name_the_file_and_no_temporary_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("result.json");
+        fs_err::create_dir(&path).unwrap();
+        let error = write_atomic(&path, |out| out.write_all(b"new")).unwrap_err();
+        let named = format!("cannot write `{}`: {}", path.display(), cause(&error));
+        assert_eq!(error.to_string(), named);
+        assert_eq!(describe(&path, &error), named);
+        let error = write_atomic(&path.join("x"), |_| Err(io::Error::other("disk on fire")));
+        let path = path.join("x").display().to_string();
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            format!("cannot write `{path}`: disk on fire")
+        );
+    }
 
     #[test]
     fn failing_writer_leaves_the_old_file() {

@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use circuitscope_core::files::describe;
 use circuitscope_core::{Polarity, did_you_mean};
 
 /// What can go wrong between activations and a report.
@@ -64,7 +65,16 @@ pub enum Error {
         known: String,
     },
 
-    /// A file of results that cannot be read or written.
+    /// A file of results could not be read or written.
+    #[error("{}", describe(path, source))]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+
+    /// A file of results that is not as this crate writes it.
     #[error("{}: {reason}", path.display())]
     File {
         /// The file.

@@ -67,7 +67,7 @@ impl FolderStore {
     ///
     /// # Errors
     /// [`Error::OtherSettings`] if the folder belongs to other settings, naming the first that
-    /// differs; [`Error::File`] if it cannot be read or written.
+    /// differs; [`Error::Io`] or [`Error::File`] if it cannot be read or written.
     pub fn open(folder: &Path, settings: &Value) -> Result<Self> {
         let path = folder.join("settings.json");
         if path.exists() {
@@ -126,25 +126,25 @@ fn differing_key(a: &Value, b: &Value) -> String {
 }
 
 fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T> {
-    let file = |reason: String| Error::File {
+    let text = fs_err::read(path).map_err(|source| io(path, source))?;
+    serde_json::from_slice(&text).map_err(|error| Error::File {
         path: path.to_owned(),
-        reason,
-    };
-    let text = fs_err::read(path).map_err(|error| file(error.to_string()))?;
-    serde_json::from_slice(&text).map_err(|error| {
-        file(format!(
-            "not what a run wrote: {error}; delete it to run again"
-        ))
+        reason: format!("not what a run wrote: {error}; delete it to run again"),
     })
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let file = |reason: String| Error::File {
+    let mut text = serde_json::to_string_pretty(value).map_err(|error| Error::File {
         path: path.to_owned(),
-        reason,
-    };
-    let mut text = serde_json::to_string_pretty(value).map_err(|error| file(error.to_string()))?;
+        reason: error.to_string(),
+    })?;
     text.push('\n');
-    write_atomic(path, |out| out.write_all(text.as_bytes()))
-        .map_err(|error| file(error.to_string()))
+    write_atomic(path, |out| out.write_all(text.as_bytes())).map_err(|source| io(path, source))
+}
+
+fn io(path: &Path, source: std::io::Error) -> Error {
+    Error::Io {
+        path: path.to_owned(),
+        source,
+    }
 }

@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use circuitscope_core::did_you_mean;
+use circuitscope_core::files::describe;
 
 use crate::precision::Precision;
 
@@ -9,7 +10,7 @@ use crate::precision::Precision;
 #[non_exhaustive]
 pub enum Error {
     /// A file could not be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}", describe(path, source))]
     Io {
         /// The file.
         path: PathBuf,

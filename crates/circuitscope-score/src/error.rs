@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use circuitscope_core::files::describe;
 use circuitscope_core::{HeadId, Polarity};
 
 /// What can go wrong with codes, their scores and their files.
@@ -65,8 +66,8 @@ pub enum Error {
         examples: usize,
     },
 
-    /// A file could not be read or written; the message of `source` names it.
-    #[error("{source}")]
+    /// A file could not be read or written.
+    #[error("{}", describe(path, source))]
     Io {
         /// The file.
         path: PathBuf,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use circuitscope::core::{Progress, did_you_mean, files, nearest};
 use circuitscope::load_reference;
 use circuitscope::model::{Loaded, load_dir};
@@ -77,20 +77,30 @@ pub(crate) fn writable_folder(folder: &Path) -> Result<()> {
 
 /// `output` is what the user named.
 fn writable(folder: &Path, output: &Path) -> Result<()> {
-    let named = || format!("--output {}: cannot write here", output.display());
     let missing: Vec<&Path> = folder
         .ancestors()
         .take_while(|ancestor| !ancestor.as_os_str().is_empty() && !ancestor.exists())
         .collect();
     let probe = folder.join(".circuitscope-probe");
     let outcome = fs_err::create_dir_all(folder)
-        .and_then(|()| files::write_atomic(&probe, |_| Ok(())))
-        .and_then(|()| fs_err::remove_file(&probe));
+        // A folder above the one that was asked for stays in the message.
+        .map_err(|error| {
+            if folder == output {
+                files::cause(&error)
+            } else {
+                error.to_string()
+            }
+        })
+        .and_then(|()| {
+            files::write_atomic(&probe, |_| Ok(()))
+                .and_then(|()| fs_err::remove_file(&probe))
+                .map_err(|error| files::cause(&error))
+        });
     for folder in missing {
         // It may hold something by now, or never have come to be.
         fs_err::remove_dir(folder).ok();
     }
-    outcome.with_context(named)
+    outcome.map_err(|reason| anyhow!("--output {}: cannot write here: {reason}", output.display()))
 }
 
 /// The same for a file.

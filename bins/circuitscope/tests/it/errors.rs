@@ -222,11 +222,65 @@ fn output_that_cannot_be_written() {
     let bench = Bench::new();
     bench.activations("a.safetensors", &LABELS);
     bench.write("file", "");
-    bench.fails("train --activations a.safetensors --output file/sae","--output file/sae: cannot write here: failed to create directory `file/sae`: Not a directory (os error 20)");
-    bench.fails("eval --task ioi --output file/e","--output file/e: cannot write here: failed to create directory `file/e`: Not a directory (os error 20)");
-    bench.fails("discover --activations a.safetensors --output file/d","--output file/d: cannot write here: failed to create directory `file/d`: Not a directory (os error 20)");
+    bench.fails(
+        "train --activations a.safetensors --output file/sae",
+        "--output file/sae: cannot write here: Not a directory (os error 20)",
+    );
+    bench.fails(
+        "eval --task ioi --output file/e",
+        "--output file/e: cannot write here: Not a directory (os error 20)",
+    );
+    bench.fails(
+        "discover --activations a.safetensors --output file/d",
+        "--output file/d: cannot write here: Not a directory (os error 20)",
+    );
     bench.fails(
         "capture --task ioi --sites logits --output file/x.safetensors","--output file/x.safetensors: cannot write here: failed to create directory `file`: File exists (os error 17)");
+}
+
+/// Every stage reads files of its own; each says which it could not read, and says it once.
+#[test]
+fn files_that_cannot_be_read_are_named_once() {
+    let bench = Bench::new();
+    bench.reference_model("m");
+    let model = "capture --model m --task ioi --sites logits --output x.safetensors";
+    for file in ["config.json", "tokenizer.json", "model.safetensors"] {
+        bench.reference_model("m");
+        fs_err::remove_file(bench.path(&format!("m/{file}"))).unwrap();
+        fs_err::create_dir(bench.path(&format!("m/{file}"))).unwrap();
+        let ran = bench.run(model);
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        let path = format!("m/{file}");
+        assert_eq!(ran.stderr.matches(&path).count(), 1, "{ran:?}");
+        fs_err::remove_dir(bench.path(&path)).unwrap();
+    }
+    fs_err::create_dir(bench.path("folder")).unwrap();
+    bench.activations("a.safetensors", &LABELS);
+    for line in [
+        "score --codes none",
+        "score --codes folder",
+        "discover --pairs none",
+        "discover --pairs folder",
+        "discover --positive none --negative folder",
+        "discover --activations folder",
+        "capture --prompts folder --sites logits --output x",
+        "capture --tokens folder --sites logits --output x",
+        "encode --sae m --activations folder --output x",
+        "encode --sae none --activations a.safetensors --output x",
+    ] {
+        let ran = bench.run(line);
+        assert_eq!(ran.code, Some(1), "{line}: {ran:?}");
+        assert_eq!(ran.stderr.lines().count(), 1, "{ran:?}");
+        let named: usize = ["none", "folder", "a.safetensors"]
+            .map(|name| ran.stderr.matches(name).count())
+            .iter()
+            .sum();
+        println!("{}", ran.stderr);
+        assert_eq!(named, 1, "{line}: {}", ran.stderr);
+    }
+    fs_err::create_dir_all(bench.path("e/settings.json")).unwrap();
+    let ran = bench.run("eval --task ioi --output e");
+    assert_eq!(ran.stderr.matches("e/settings.json").count(), 1, "{ran:?}");
 }
 
 #[test]
