@@ -206,6 +206,8 @@ pub(crate) struct Device {
     pub(crate) hardware: String,
     /// How much it is to be preferred where none was asked for.
     rank: u8,
+    /// Its memory in bytes, where the driver tells.
+    memory: Option<u64>,
     inner: DispatchDevice,
 }
 
@@ -217,6 +219,7 @@ impl Device {
             name: backend.name().to_owned(),
             hardware: format!("CPU, {threads} threads"),
             rank: 0,
+            memory: available_memory(),
             inner,
         }
     }
@@ -226,10 +229,26 @@ impl Device {
         &self.inner
     }
 
+    /// Bytes that work may count on. Where the driver does not tell, as much as any GPU has.
+    pub(crate) fn free_memory(&self) -> u64 {
+        self.memory.unwrap_or(2 << 30)
+    }
+
     /// The same device with gradients, for training.
     pub(crate) fn training(&self) -> DispatchDevice {
         DispatchDevice::autodiff(self.inner.clone())
     }
+}
+
+/// Memory that the system can give without swapping; `None` where it has no `/proc/meminfo`.
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+fn available_memory() -> Option<u64> {
+    let info = fs_err::read_to_string("/proc/meminfo").ok()?;
+    let line = info
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
 }
 
 impl fmt::Display for Device {

@@ -2,6 +2,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use circuitscope_hooks::Positions;
 
+use crate::rows::PaddedRows;
 use crate::{Error, Result};
 
 /// Where short prompts of a batch are filled up.
@@ -73,17 +74,14 @@ impl<B: Backend> TokenBatch<B> {
     /// # Errors
     /// [`Error::Mask`] unless every row is padded on one side only and has a real token.
     pub fn from_masked(tokens: &[Vec<u32>], mask: &[Vec<u8>], device: &B::Device) -> Result<Self> {
-        let Rows {
-            pos,
-            first,
-            lengths,
-        } = Rows::new(tokens, mask)?;
+        let rows = PaddedRows::from_masked(tokens, mask)?;
+        let lengths = rows.prompts.iter().map(Vec::len).collect();
         let tokens = tokens
             .iter()
             .flatten()
             .map(|&token| i64::from(token))
             .collect();
-        Ok(Self::build(tokens, first, lengths, pos, device))
+        Ok(Self::build(tokens, rows.first, lengths, rows.pos, device))
     }
 
     fn build(
@@ -187,78 +185,5 @@ impl<B: Backend> TokenBatch<B> {
             }
         }
         Some((flags, [self.batch(), 1, pos, pos]))
-    }
-}
-
-/// Whether an attention mask (1 real, 0 padding) fits rows of tokens: what
-/// [`TokenBatch::from_masked`] asks of them, without a device.
-///
-/// # Errors
-/// [`Error::Mask`] for the first row that is not of the common length, is not padded on one side
-/// only, or has no real token.
-///
-/// ```
-/// use circuitscope_model::check_mask;
-///
-/// let tokens = [vec![5, 6, 0], vec![7, 8, 9]];
-/// assert!(check_mask(&tokens, &[vec![1, 1, 0], vec![1, 1, 1]]).is_ok());
-/// assert!(check_mask(&tokens, &[vec![1, 1, 0], vec![1, 0, 1]]).is_err());
-/// ```
-pub fn check_mask(tokens: &[Vec<u32>], mask: &[Vec<u8>]) -> Result<()> {
-    Rows::new(tokens, mask).map(drop)
-}
-
-/// Where the real tokens of rows of one length are.
-struct Rows {
-    pos: usize,
-    first: Vec<usize>,
-    lengths: Vec<usize>,
-}
-
-impl Rows {
-    fn new(tokens: &[Vec<u32>], mask: &[Vec<u8>]) -> Result<Self> {
-        let pos = tokens.first().map_or(0, Vec::len);
-        if tokens.len() != mask.len() {
-            let found = format!("{} rows for {} of tokens", mask.len(), tokens.len());
-            return Err(Error::Mask {
-                row: mask.len().min(tokens.len()),
-                found,
-                expected: "one row for each",
-            });
-        }
-        let (mut first, mut lengths) = (Vec::new(), Vec::new());
-        for (row, (tokens, mask)) in tokens.iter().zip(mask).enumerate() {
-            let bad = |found: String, expected| {
-                Err(Error::Mask {
-                    row,
-                    found,
-                    expected,
-                })
-            };
-            if tokens.len() != pos || mask.len() != pos {
-                let found = format!("{} tokens and {} mask entries", tokens.len(), mask.len());
-                return bad(found, "rows of one length");
-            }
-            if let Some(value) = mask.iter().find(|&&value| value > 1) {
-                return bad(value.to_string(), "1 (real) or 0 (padding)");
-            }
-            let Some(start) = mask.iter().position(|&value| value == 1) else {
-                return bad("no real token".to_owned(), "at least one");
-            };
-            let length = mask.iter().map(|&value| usize::from(value)).sum();
-            if mask[start..start + length].contains(&0) {
-                return bad(
-                    "padding between real tokens".to_owned(),
-                    "padding on the left or right only",
-                );
-            }
-            first.push(start);
-            lengths.push(length);
-        }
-        Ok(Self {
-            pos,
-            first,
-            lengths,
-        })
     }
 }

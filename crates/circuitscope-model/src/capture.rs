@@ -1,10 +1,14 @@
+use std::collections::BTreeMap;
+
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use circuitscope_core::Progress;
-use circuitscope_hooks::HeadMeans;
+use circuitscope_hooks::{Capture, HeadMeans, Reduce, Site};
 
 use crate::batch::{PaddingSide, TokenBatch};
+use crate::config::DecoderConfig;
 use crate::decoder::Decoder;
+use crate::rows::PaddedRows;
 use crate::{Error, Result};
 
 /// Prompts grouped so that padding is small: sorted by length, packed under a budget of tokens.
@@ -59,41 +63,33 @@ pub fn capture_head_means<B: Backend, S: AsRef<[u32]>>(
     device: &B::Device,
     progress: &dyn Progress,
 ) -> Result<Tensor<B, 3>> {
-    model.config().check_tokens(sequences)?;
     if sequences.is_empty() {
         return Ok(Tensor::zeros(
             [0, model.config().grid().len(), model.config().d_model],
             device,
         ));
     }
-    let lengths: Vec<usize> = sequences
-        .iter()
-        .map(|tokens| tokens.as_ref().len())
-        .collect();
-    let batches = pack_by_length(&lengths, max_batch_tokens);
-    let mut parts = Vec::with_capacity(batches.len());
-    progress.begin("capturing", sequences.len() as u64);
-    for batch in &batches {
-        if progress.cancelled() {
-            return Err(Error::Cancelled);
-        }
-        let rows: Vec<&[u32]> = batch
-            .iter()
-            .map(|&prompt| sequences[prompt].as_ref())
-            .collect();
-        let tokens = TokenBatch::new(&rows, PaddingSide::Right, device)?;
-        let mut means = HeadMeans::new(model.config().n_layers);
-        model.forward(&tokens, &mut means);
-        parts.push(model.head_results(means.finish()?));
-        progress.advance(batch.len() as u64);
-    }
-    progress.end();
+    let mut parts = Vec::new();
+    let mut order = Vec::with_capacity(sequences.len());
+    in_batches(
+        model,
+        sequences,
+        max_batch_tokens,
+        device,
+        progress,
+        |batch, prompts| {
+            let mut means = HeadMeans::new(model.config().n_layers);
+            model.forward(batch, &mut means);
+            parts.push(model.head_results(means.finish()?));
+            order.extend_from_slice(prompts);
+            Ok(())
+        },
+    )?;
     let sorted = if parts.len() == 1 {
         parts.remove(0)
     } else {
         Tensor::cat(parts, 0)
     };
-    let order: Vec<usize> = batches.into_iter().flatten().collect();
     if order.is_sorted() {
         return Ok(sorted);
     }
@@ -106,6 +102,239 @@ pub fn capture_head_means<B: Backend, S: AsRef<[u32]>>(
         0,
         Tensor::<B, 1, Int>::from_data(TensorData::new(place, shape), device),
     ))
+}
+
+/// Runs prompts in batches of similar length; `run` gets each batch, padded on the right, and the
+/// indices of its prompts.
+fn in_batches<B: Backend, S: AsRef<[u32]>>(
+    model: &Decoder<B>,
+    sequences: &[S],
+    max_batch_tokens: usize,
+    device: &B::Device,
+    progress: &dyn Progress,
+    mut run: impl FnMut(&TokenBatch<B>, &[usize]) -> Result<()>,
+) -> Result<()> {
+    model.config().check_tokens(sequences)?;
+    let lengths: Vec<usize> = sequences
+        .iter()
+        .map(|tokens| tokens.as_ref().len())
+        .collect();
+    progress.begin("capturing", sequences.len() as u64);
+    for prompts in pack_by_length(&lengths, max_batch_tokens) {
+        if progress.cancelled() {
+            return Err(Error::Cancelled);
+        }
+        let rows: Vec<&[u32]> = prompts
+            .iter()
+            .map(|&prompt| sequences[prompt].as_ref())
+            .collect();
+        let batch = TokenBatch::new(&rows, PaddingSide::Right, device)?;
+        run(&batch, &prompts)?;
+        progress.advance(prompts.len() as u64);
+    }
+    progress.end();
+    Ok(())
+}
+
+/// One site of all prompts, on the host.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct SiteValues {
+    /// Sizes of the axes: [`Site`]'s, without the position axis if it was reduced.
+    pub shape: Vec<usize>,
+    /// The values, row-major. Zero at padding.
+    pub data: Vec<f32>,
+}
+
+/// The activations of `sites` on all rows, in their order, each value at its own position of its row.
+///
+/// Prompts are sorted by length and packed into batches of at most `max_batch_tokens` padded tokens;
+/// how they are packed changes nothing but rounding.
+///
+/// # Errors
+/// A prompt that does not fit the model, a site that it lacks, or [`Error::Cancelled`].
+///
+/// ```
+/// use circuitscope_core::{NoProgress, Seed};
+/// use circuitscope_hooks::{Reduce, Site};
+/// use circuitscope_model::{DecoderConfig, PaddedRows, PaddingSide, capture_sites};
+///
+/// # fn main() -> Result<(), circuitscope_model::Error> {
+/// let device = Default::default();
+/// let model = DecoderConfig::gpt2(2, 2, 8, 16, 10).init::<burn_flex::Flex>(Seed::new(0), &device);
+/// let rows = PaddedRows::new(vec![vec![1, 2, 3], vec![4, 5]], PaddingSide::Left)?;
+/// let sites = [Site::Z(1), Site::Logits];
+/// let values = capture_sites(&model, &rows, &sites, Reduce::None, 1024, &device, &NoProgress)?;
+/// assert_eq!(values[&Site::Z(1)].shape, [2, 3, 2, 4]);
+/// assert_eq!(values[&Site::Logits].data[3 * 10..4 * 10], [0.0; 10], "padding of the second row");
+/// # Ok(())
+/// # }
+/// ```
+pub fn capture_sites<B: Backend>(
+    model: &Decoder<B>,
+    rows: &PaddedRows,
+    sites: &[Site],
+    reduce: Reduce,
+    max_batch_tokens: usize,
+    device: &B::Device,
+    progress: &dyn Progress,
+) -> Result<BTreeMap<Site, SiteValues>> {
+    let mut captured: BTreeMap<Site, SiteValues> = BTreeMap::new();
+    in_batches(
+        model,
+        &rows.prompts,
+        max_batch_tokens,
+        device,
+        progress,
+        |batch, prompts| {
+            let mut tap = Capture::<B>::new(sites.iter().copied()).with_reduce(reduce);
+            model.forward(batch, &mut tap);
+            for (site, tensor) in tap.finish()? {
+                let data = tensor.into_data().convert::<f32>();
+                let shape = data.shape.to_vec();
+                let values: Vec<f32> = data.iter().collect();
+                let axes = position_axes(site, reduce);
+                let whole = captured.entry(site).or_insert_with(|| {
+                    let mut shape = shape.clone();
+                    shape[0] = rows.len();
+                    for &axis in axes {
+                        shape[axis] = rows.pos;
+                    }
+                    let data = vec![0.0; shape.iter().product()];
+                    SiteValues { shape, data }
+                });
+                whole.place(&values, &shape, axes, rows, prompts);
+            }
+            Ok(())
+        },
+    )?;
+    Ok(captured)
+}
+
+/// The axes of a captured tensor that run over positions.
+fn position_axes(site: Site, reduce: Reduce) -> &'static [usize] {
+    let square = site.head_axis() == Some(1);
+    match (reduce, square) {
+        (Reduce::None, true) => &[2, 3],
+        (Reduce::None, false) => &[1],
+        // Queries are reduced, keys stay.
+        (_, true) => &[2],
+        (_, false) => &[],
+    }
+}
+
+impl SiteValues {
+    /// Copies the real positions of one right-padded batch to their rows and places.
+    fn place(
+        &mut self,
+        values: &[f32],
+        shape: &[usize],
+        axes: &[usize],
+        rows: &PaddedRows,
+        prompts: &[usize],
+    ) {
+        let size: usize = shape[1..].iter().product();
+        let whole: usize = self.shape[1..].iter().product();
+        for (values, &prompt) in values.chunks_exact(size.max(1)).zip(prompts) {
+            let to = &mut self.data[prompt * whole..(prompt + 1) * whole];
+            let (first, length) = (rows.first[prompt], rows.prompts[prompt].len());
+            place(
+                values,
+                &shape[1..],
+                to,
+                &self.shape[1..],
+                axes,
+                1,
+                first,
+                length,
+            );
+        }
+    }
+}
+
+/// Copies along the axes from `axis` on; of those in `axes`, `length` entries go to `first` and after.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "two tensors and a rule, in a recursion"
+)]
+fn place(
+    from: &[f32],
+    shape: &[usize],
+    to: &mut [f32],
+    to_shape: &[usize],
+    axes: &[usize],
+    axis: usize,
+    first: usize,
+    length: usize,
+) {
+    if axes.iter().all(|&other| other < axis) {
+        to.copy_from_slice(from);
+        return;
+    }
+    let (size, to_size) = (
+        shape[1..].iter().product::<usize>(),
+        to_shape[1..].iter().product::<usize>(),
+    );
+    let (count, start) = if axes.contains(&axis) {
+        (length, first)
+    } else {
+        (shape[0], 0)
+    };
+    for at in 0..count {
+        place(
+            &from[at * size..(at + 1) * size],
+            &shape[1..],
+            &mut to[(start + at) * to_size..(start + at + 1) * to_size],
+            &to_shape[1..],
+            axes,
+            axis + 1,
+            first,
+            length,
+        );
+    }
+}
+
+/// Largest batch where memory does not ask for less: beyond it CPUs gain nothing.
+const MAX_BATCH_TOKENS: usize = 4096;
+
+impl DecoderConfig {
+    /// Bytes that one token of a batch of prompts of `pos` tokens keeps alive in a forward pass that
+    /// captures `sites`: the residual stream, one layer's attention or MLP with its scores, and the
+    /// largest of the sites.
+    #[must_use]
+    pub fn bytes_per_token(&self, pos: usize, sites: &[Site]) -> u64 {
+        let mlp = self
+            .mlp
+            .map_or(0, |mlp| mlp.d_mlp * if mlp.gated { 4 } else { 3 });
+        let attention = 2 * self.qkv_width() + 3 * self.n_heads * pos;
+        let site = |site: &Site| match site {
+            Site::Logits => self.d_vocab_out,
+            Site::Result(_) | Site::QInput(_) | Site::KInput(_) | Site::VInput(_) => {
+                self.n_heads * self.d_model
+            }
+            _ => 0,
+        };
+        // On the device, on its way to the host, and there.
+        let sites = 3 * sites.iter().map(site).max().unwrap_or(0);
+        4 * (6 * self.d_model + attention.max(mlp) + sites) as u64
+    }
+
+    /// Padded tokens of a batch for a device with `memory` free bytes, of which a quarter is used: at
+    /// most 4096, at least one prompt of `pos` tokens.
+    ///
+    /// ```
+    /// use circuitscope_model::DecoderConfig;
+    ///
+    /// let model = DecoderConfig::gpt2(12, 12, 768, 1024, 50257);
+    /// assert_eq!(model.max_batch_tokens(20, &[], 8 << 30), 4096);
+    /// let little = model.max_batch_tokens(20, &[], 64 << 20);
+    /// assert!((20..1024).contains(&little), "{little}");
+    /// ```
+    #[must_use]
+    pub fn max_batch_tokens(&self, pos: usize, sites: &[Site], memory: u64) -> usize {
+        let fit = memory / 4 / self.bytes_per_token(pos, sites).max(1);
+        let fit = usize::try_from(fit).unwrap_or(usize::MAX);
+        fit.min(MAX_BATCH_TOKENS).max(pos)
+    }
 }
 
 #[cfg(test)]

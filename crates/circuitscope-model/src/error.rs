@@ -29,6 +29,19 @@ pub enum Error {
         expected: &'static str,
     },
 
+    /// Weights as PyTorch pickles them. Reading a pickle can run any code, so none is read.
+    #[error(
+        "{}: PyTorch pickles are not read, because they can run code; convert once with: \
+         python -c \"from transformers import AutoModelForCausalLM as M; \
+         M.from_pretrained('{folder}').save_pretrained('{folder}')\"",
+        path.display(),
+        folder = path.parent().unwrap_or(path).display()
+    )]
+    Pickle {
+        /// The file.
+        path: PathBuf,
+    },
+
     /// A configuration that is not valid JSON or lacks a field.
     #[error("{}: {reason}", path.display())]
     Config {

@@ -54,12 +54,13 @@ mod norm;
 mod pass;
 mod precision;
 mod rotary;
+mod rows;
 mod source;
 mod tokenizer;
 mod upload;
 
-pub use batch::{PaddingSide, TokenBatch, check_mask};
-pub use capture::{capture_head_means, pack_by_length};
+pub use batch::{PaddingSide, TokenBatch};
+pub use capture::{SiteValues, capture_head_means, capture_sites, pack_by_length};
 pub use config::{
     Activation, DecoderConfig, Direction, Mlp, Norm, Positions, RopeScaling, Rotary, RotaryPairs,
 };
@@ -71,4 +72,5 @@ pub use loaded::{
     FileHash, LoadSettings, Loaded, ModelBytes, ModelProvenance, load_bytes, load_dir, save_gpt2,
 };
 pub use precision::Precision;
+pub use rows::PaddedRows;
 pub use tokenizer::Tokenizer;

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 
@@ -145,11 +146,13 @@ impl Source<'static> {
         if index.exists() {
             return Self::sharded(folder, &index);
         }
+        if let Some(path) = pickle(folder) {
+            return Err(Error::Pickle { path });
+        }
         Err(Error::NotAModel {
             path: folder.to_owned(),
             missing: SINGLE.to_owned(),
-            expected: "a folder with config.json and model.safetensors, or shards with their index \
-                       (PyTorch .bin or .pt files must be converted to safetensors first)",
+            expected: "a folder with config.json and model.safetensors, or shards with their index",
         })
     }
 
@@ -339,6 +342,17 @@ impl<'a> Source<'a> {
             problems: self.problems.take(),
         }
     }
+}
+
+/// The first file of a folder that looks like a PyTorch pickle.
+fn pickle(folder: &Path) -> Option<PathBuf> {
+    let entries = fs_err::read_dir(folder).ok()?;
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let pickles = paths.filter(|path| {
+        let extension = path.extension().and_then(OsStr::to_str);
+        extension.is_some_and(|extension| ["bin", "pt", "pth", "ckpt"].contains(&extension))
+    });
+    pickles.min()
 }
 
 fn widened(data: &[u8], widen: impl Fn([u8; 2]) -> f32) -> Vec<f32> {

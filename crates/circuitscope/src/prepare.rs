@@ -1,7 +1,7 @@
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Progress, Seed};
 use circuitscope_eval::{Evidence, JudgedTask};
-use circuitscope_model::{Loaded, ModelBytes, Processing, capture_head_means, load_bytes};
+use circuitscope_model::{LoadSettings, Loaded, ModelBytes, capture_head_means, load_bytes};
 use circuitscope_tasks::{
     GroundTruth, LabelledPrompts, PromptSet, SplitAnswer, Task, Vocabulary, check_answers,
     check_pair_lengths, generate, ground_truths, reference_files,
@@ -15,15 +15,19 @@ pub struct CaptureSettings {
     /// Whether the model's beginning-of-sequence token is put before each prompt; its position counts
     /// in the mean. Default: yes, as in the paper.
     pub prepend_bos: bool,
-    /// Largest batch, in padded tokens. Default 4096.
-    pub max_batch_tokens: usize,
+    /// Largest batch, in padded tokens; changes no result. Default: by `memory`.
+    pub max_batch_tokens: Option<usize>,
+    /// Bytes that the device has for a batch and everything else
+    /// ([`circuitscope_model::DecoderConfig::max_batch_tokens`]). Default 2 GiB.
+    pub memory: u64,
 }
 
 impl Default for CaptureSettings {
     fn default() -> Self {
         Self {
             prepend_bos: true,
-            max_batch_tokens: 4096,
+            max_batch_tokens: None,
+            memory: 2 << 30,
         }
     }
 }
@@ -33,7 +37,10 @@ impl Default for CaptureSettings {
 ///
 /// # Errors
 /// None for the shipped files; those of [`load_bytes`] if they were exchanged.
-pub fn load_reference<B: Backend>(processing: Processing, device: &B::Device) -> Result<Loaded<B>> {
+pub fn load_reference<B: Backend>(
+    settings: impl Into<LoadSettings>,
+    device: &B::Device,
+) -> Result<Loaded<B>> {
     let files = reference_files();
     let bytes = ModelBytes {
         name: "reference",
@@ -41,7 +48,7 @@ pub fn load_reference<B: Backend>(processing: Processing, device: &B::Device) ->
         weights: files.weights,
         tokenizer: Some(files.tokenizer),
     };
-    Ok(load_bytes(&bytes, processing, device)?)
+    Ok(load_bytes(&bytes, settings, device)?)
 }
 
 /// Which vocabulary the prompts for a model are written in: the reference model's words if the
@@ -111,8 +118,14 @@ pub fn capture<B: Backend>(
         .collect();
     check_pair_lengths(&lengths)?;
     let model = &loaded.model;
-    let activations =
-        capture_head_means(model, &tokens, settings.max_batch_tokens, device, progress)?;
+    let longest = tokens.iter().map(Vec::len).max().unwrap_or(0);
+    let by_memory = || {
+        model
+            .config()
+            .max_batch_tokens(longest, &[], settings.memory)
+    };
+    let batch = settings.max_batch_tokens.unwrap_or_else(by_memory);
+    let activations = capture_head_means(model, &tokens, batch, device, progress)?;
     let (labels, pairs) = (prompts.labels.clone(), prompts.pairs.clone());
     Ok(Evidence::new(
         model.config().grid(),

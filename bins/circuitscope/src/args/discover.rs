@@ -72,7 +72,7 @@ pub(crate) struct Behaviour {
     #[arg(long, value_name = "FILE", requires = "negative")]
     pub(crate) positive: Option<PathBuf>,
     /// Activations file; no model is run
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "processing", "prepend_bos"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "processing", "prepend_bos", "dtype", "max_batch_tokens"])]
     pub(crate) activations: Option<PathBuf>,
 }
 

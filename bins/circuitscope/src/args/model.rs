@@ -1,14 +1,14 @@
 use core::fmt;
 
 use circuitscope::eval::methods::SaeSettings;
-use circuitscope::model::Processing;
+use circuitscope::model::{LoadSettings, Precision, Processing};
 use clap::{ArgAction, Args, ValueEnum};
 
 /// The model and how it is run.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct ModelArgs {
-    /// `reference` (the small model inside this program), or a folder with a GPT-2 in Hugging Face
+    /// `reference` (the small model inside this program), or a folder with a model in Hugging Face
     /// layout (config.json, model.safetensors, tokenizer.json) or a TransformerLens model
     #[arg(long, value_name = "reference|DIR", default_value = "reference")]
     pub(crate) model: String,
@@ -19,6 +19,22 @@ pub(crate) struct ModelArgs {
     /// Put the beginning-of-sequence token before every prompt
     #[arg(long, value_name = "true|false", default_value_t = true, action = ArgAction::Set)]
     pub(crate) prepend_bos: bool,
+    /// What the model is held and computed in; norms, softmax and logits are always f32
+    #[arg(long, default_value_t = Precision::F32, value_name = "f32|f16|bf16")]
+    pub(crate) dtype: Precision,
+    /// Largest batch, in padded tokens; changes no result [default: by the device's memory, at most
+    /// 4096]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_batch_tokens: Option<u32>,
+}
+
+impl ModelArgs {
+    pub(crate) fn load_settings(&self) -> LoadSettings {
+        LoadSettings {
+            processing: self.processing.into(),
+            precision: self.dtype,
+        }
+    }
 }
 
 /// `--processing`.

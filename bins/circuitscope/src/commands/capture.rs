@@ -5,23 +5,19 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use burn::tensor::TensorData;
-use circuitscope::core::{Progress as _, Seed};
-use circuitscope::hooks::{Capture, Reduce, Site};
-use circuitscope::model::{Error, Loaded, TokenBatch, check_mask};
+use circuitscope::core::Seed;
+use circuitscope::hooks::Site;
+use circuitscope::model::{Error, Loaded, PaddedRows, PaddingSide, SiteValues, capture_sites};
 use circuitscope::task_prompts;
 use safetensors::{Dtype, View};
 use serde::{Deserialize, Serialize};
 
 use super::inputs;
 use crate::args::{CaptureArgs, CapturePrompts};
-use crate::device::{B, Device};
+use crate::device::B;
 use crate::output::{Printer, count, table};
 use crate::progress::Terminal;
 use crate::provenance::{Provenance, human_bytes};
-
-/// Padded tokens in one forward pass: bounds the memory of a pass, changes no result.
-const BATCH_TOKENS: usize = 2048;
 
 /// Rows of token ids of one length, and which of them are real.
 #[derive(Debug, Deserialize)]
@@ -30,13 +26,6 @@ struct Tokens {
     tokens: Vec<Vec<u32>>,
     #[serde(default)]
     attention_mask: Option<Vec<Vec<u8>>>,
-}
-
-/// One captured site of all prompts.
-#[derive(Debug, Default)]
-struct Captured {
-    shape: Vec<usize>,
-    data: Vec<f32>,
 }
 
 /// What is printed.
@@ -56,15 +45,16 @@ pub(crate) fn run(args: &CaptureArgs, printer: Printer, progress: &Terminal) -> 
     inputs::writable_file(&args.output)?;
     let model = inputs::load_model(&args.model, &device, progress)?;
     let sites = model.model.config().catalog().resolve(&args.sites)?;
-    let prompts = prompts(args, &model, &mut provenance)?;
-    let (tokens, mask) = prompts.padded();
-    check(args, &model, &tokens, &mask)?;
-
-    let captured = capture(&model, &tokens, &mask, &sites, args, &device, progress)?;
-    let lengths: Vec<usize> = mask
-        .iter()
-        .map(|row| row.iter().map(|&real| usize::from(real)).sum())
-        .collect();
+    let rows = rows(args, &model, prompts(args, &model, &mut provenance)?)?;
+    let config = model.model.config();
+    let batch = args.model.max_batch_tokens.map_or_else(
+        || config.max_batch_tokens(rows.pos(), &sites, device.free_memory()),
+        |tokens| tokens as usize,
+    );
+    let reduce = args.reduce.into();
+    let plain = device.plain();
+    let captured = capture_sites(&model.model, &rows, &sites, reduce, batch, plain, progress)?;
+    let lengths: Vec<usize> = rows.prompts().iter().map(Vec::len).collect();
     let mut metadata = provenance.metadata();
     metadata.insert(
         "model".to_owned(),
@@ -82,7 +72,7 @@ pub(crate) fn run(args: &CaptureArgs, printer: Printer, progress: &Terminal) -> 
         .collect();
     let report = Report {
         output: args.output.display().to_string(),
-        prompts: tokens.len(),
+        prompts: rows.len(),
         lengths,
         sites,
         provenance: provenance.now(),
@@ -112,14 +102,17 @@ fn prompts(args: &CaptureArgs, model: &Loaded<B>, provenance: &mut Provenance) -
     })
 }
 
-/// Whether the model takes these rows: errors name the file that they come from.
-fn check(
-    args: &CaptureArgs,
-    model: &Loaded<B>,
-    tokens: &[Vec<u32>],
-    mask: &[Vec<u8>],
-) -> Result<()> {
-    let fits = model.model.config().check_tokens(tokens);
+/// The prompts in rows of one length, if the model takes them: errors name the file that they come
+/// from.
+fn rows(args: &CaptureArgs, model: &Loaded<B>, mut prompts: Tokens) -> Result<PaddedRows> {
+    let rows = match prompts.attention_mask.take() {
+        Some(mask) => prompts.padded(mask),
+        None => PaddedRows::new(prompts.tokens, PaddingSide::Right),
+    };
+    let fits = rows.and_then(|rows| {
+        model.model.config().check_tokens(rows.prompts())?;
+        Ok(rows)
+    });
     let CapturePrompts {
         tokens: rows_file,
         prompts: lines_file,
@@ -128,7 +121,7 @@ fn check(
     let Some(path) = rows_file.as_ref().or(lines_file.as_ref()) else {
         return Ok(fits?);
     };
-    match fits.and_then(|()| check_mask(tokens, mask)) {
+    match fits {
         Err(Error::TokenOutOfRange {
             prompt,
             token,
@@ -183,12 +176,9 @@ impl Tokens {
         Ok(tokens)
     }
 
-    /// Rows of one length, filled up on the right, and the mask of real tokens.
-    fn padded(self) -> (Vec<Vec<u32>>, Vec<Vec<u8>>) {
+    /// The rows in the same length, filled up on the right. `mask` goes with them.
+    fn padded(self, mut mask: Vec<Vec<u8>>) -> Result<PaddedRows, Error> {
         let pos = self.tokens.iter().map(Vec::len).max().unwrap_or(0);
-        let mut mask = self
-            .attention_mask
-            .unwrap_or_else(|| self.tokens.iter().map(|row| vec![1; row.len()]).collect());
         let mut tokens = self.tokens;
         for row in &mut tokens {
             row.resize(pos, 0);
@@ -196,84 +186,39 @@ impl Tokens {
         for row in &mut mask {
             row.resize(pos, 0);
         }
-        (tokens, mask)
+        PaddedRows::from_masked(&tokens, &mask)
     }
 }
 
-fn capture(
-    model: &Loaded<B>,
-    tokens: &[Vec<u32>],
-    mask: &[Vec<u8>],
-    sites: &[Site],
-    args: &CaptureArgs,
-    device: &Device,
-    progress: &Terminal,
-) -> Result<BTreeMap<Site, Captured>> {
-    let pos = tokens.first().map_or(1, Vec::len);
-    let rows = (BATCH_TOKENS / pos).max(1);
-    let reduce: Reduce = args.reduce.into();
-    let mut captured: BTreeMap<Site, Captured> = BTreeMap::new();
-    progress.begin("capturing", tokens.len() as u64);
-    for (tokens, mask) in tokens.chunks(rows).zip(mask.chunks(rows)) {
-        if progress.cancelled() {
-            bail!("interrupted while capturing");
-        }
-        let batch = TokenBatch::from_masked(tokens, mask, device.plain())?;
-        let mut tap = Capture::<B>::new(sites.iter().copied()).with_reduce(reduce);
-        model.model.forward(&batch, &mut tap);
-        for (site, tensor) in tap.finish()? {
-            captured
-                .entry(site)
-                .or_default()
-                .append(tensor.into_data())?;
-        }
-        progress.advance(tokens.len() as u64);
-    }
-    progress.end();
-    Ok(captured)
-}
+/// A tensor on its way into a file.
+struct Written<'a>(&'a SiteValues);
 
-impl Captured {
-    /// Adds the rows of a further batch.
-    fn append(&mut self, data: TensorData) -> Result<()> {
-        if self.shape.is_empty() {
-            self.shape = data.shape.to_vec();
-        } else {
-            self.shape[0] += data.shape[0];
-        }
-        let values = data.convert::<f32>().into_vec::<f32>();
-        let mut values = values.map_err(|error| anyhow::anyhow!("the device failed: {error:?}"))?;
-        self.data.append(&mut values);
-        Ok(())
-    }
-}
-
-impl View for &Captured {
+impl View for Written<'_> {
     fn dtype(&self) -> Dtype {
         Dtype::F32
     }
 
     fn shape(&self) -> &[usize] {
-        &self.shape
+        &self.0.shape
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(bytemuck::cast_slice(&self.data))
+        Cow::Borrowed(bytemuck::cast_slice(&self.0.data))
     }
 
     fn data_len(&self) -> usize {
-        size_of_val(self.data.as_slice())
+        size_of_val(self.0.data.as_slice())
     }
 }
 
 fn write(
     path: &Path,
-    captured: &BTreeMap<Site, Captured>,
+    captured: &BTreeMap<Site, SiteValues>,
     metadata: BTreeMap<String, String>,
 ) -> Result<()> {
     let views = captured
         .iter()
-        .map(|(site, captured)| (site.to_string(), captured));
+        .map(|(site, values)| (site.to_string(), Written(values)));
     let bytes = safetensors::serialize(views, Some(metadata.into_iter().collect()))?;
     circuitscope::core::files::write_atomic(path, |out| out.write_all(&bytes))?;
     Ok(())

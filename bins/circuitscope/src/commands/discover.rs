@@ -10,9 +10,7 @@ use circuitscope::eval::{DictionaryReport, Evidence, Selection};
 use circuitscope::hooks::HeadActivations;
 use circuitscope::model::ModelProvenance;
 use circuitscope::tasks::{GroundTruth, LabelledPrompts, read_lines, read_pairs};
-use circuitscope::{
-    CaptureSettings, DiscoverSettings, Discovery, capture, discover, known_circuits, task_prompts,
-};
+use circuitscope::{DiscoverSettings, Discovery, capture, discover, known_circuits, task_prompts};
 use serde::Serialize;
 
 use super::{inputs, pages};
@@ -157,10 +155,7 @@ fn gather(
         }
         (None, None) => bail!("no examples: use --task, --pairs, --positive or --activations"),
     };
-    let settings = CaptureSettings {
-        prepend_bos: args.model.prepend_bos,
-        ..CaptureSettings::default()
-    };
+    let settings = inputs::capture_settings(&args.model, device);
     let evidence = capture(&loaded, &prompts, settings, device.plain(), progress);
     let evidence = evidence.with_context(|| behaviour(args))?;
     stages.add("capture", start);

@@ -10,7 +10,7 @@ use circuitscope::eval::{
 };
 use circuitscope::model::{Loaded, ModelProvenance};
 use circuitscope::tasks::Task;
-use circuitscope::{CaptureSettings, judged_task, known_circuits};
+use circuitscope::{judged_task, known_circuits};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -136,7 +136,7 @@ fn run_task(
         task,
         args.examples,
         Seed::new(args.seed.seed),
-        capture_settings(args),
+        inputs::capture_settings(&args.model, device),
         device.plain(),
         progress,
     )?;
@@ -147,13 +147,6 @@ fn run_task(
         .collect::<Result<Vec<BoxedMethod<B>>, _>>()?;
     let seeds: Vec<Seed> = seeds(args).collect();
     Ok(evaluate::<B>(&[judged], &methods, &seeds, store, progress)?)
-}
-
-fn capture_settings(args: &EvalArgs) -> CaptureSettings {
-    CaptureSettings {
-        prepend_bos: args.model.prepend_bos,
-        ..CaptureSettings::default()
-    }
 }
 
 /// λ is the paper's, which differs for docstring.

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use circuitscope::core::{Progress, did_you_mean, files, nearest};
-use circuitscope::load_reference;
 use circuitscope::model::{Loaded, load_dir};
 use circuitscope::tasks::Task;
+use circuitscope::{CaptureSettings, load_reference};
 
 use serde::de::DeserializeOwned;
 
@@ -22,9 +22,9 @@ pub(crate) fn load_model(
     device: &Device,
     progress: &dyn Progress,
 ) -> Result<Loaded<B>> {
-    let processing = args.processing.into();
+    let settings = args.load_settings();
     if args.model == REFERENCE {
-        return Ok(load_reference(processing, device.plain())?);
+        return Ok(load_reference(settings, device.plain())?);
     }
     let folder = Path::new(&args.model);
     if !folder.is_dir() {
@@ -34,7 +34,16 @@ pub(crate) fn load_model(
             args.model
         );
     }
-    Ok(load_dir(folder, processing, device.plain(), progress)?)
+    Ok(load_dir(folder, settings, device.plain(), progress)?)
+}
+
+/// How prompts are captured on a device.
+pub(crate) fn capture_settings(args: &ModelArgs, device: &Device) -> CaptureSettings {
+    CaptureSettings {
+        prepend_bos: args.prepend_bos,
+        max_batch_tokens: args.max_batch_tokens.map(|tokens| tokens as usize),
+        memory: device.free_memory(),
+    }
 }
 
 /// The prompts of a text file, one a line.

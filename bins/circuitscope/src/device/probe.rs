@@ -100,6 +100,8 @@ pub(super) fn wgpu() -> Result<Vec<Device>> {
                 name: format!("wgpu:{at}"),
                 hardware: format!("{}, {kind}, {api}", info.name),
                 rank,
+                // The graphics API does not tell.
+                memory: None,
                 inner: device.into(),
             }
         })
@@ -136,7 +138,14 @@ pub(super) fn cuda() -> Result<Vec<Device>> {
     let names = quietly(|| {
         result::init()?;
         (0..result::device::get_count()?)
-            .map(|at| result::device::get_name(result::device::get(at)?))
+            .map(|at| {
+                let device = result::device::get(at)?;
+                let name = result::device::get_name(device)?;
+                // SAFETY: the driver was initialised and the device comes from it.
+                #[expect(unsafe_code, reason = "a call of the driver: see the safety comment")]
+                let memory = unsafe { result::device::total_mem(device) }?;
+                Ok((name, memory as u64))
+            })
             .collect::<Result<Vec<_>, result::DriverError>>()
     })
     .map_err(|error| anyhow!("the CUDA driver cannot be loaded: {error}"))?
@@ -147,10 +156,11 @@ pub(super) fn cuda() -> Result<Vec<Device>> {
     Ok(names
         .into_iter()
         .enumerate()
-        .map(|(index, name)| Device {
+        .map(|(index, (name, memory))| Device {
             name: format!("cuda:{index}"),
             hardware: name,
             rank: 0,
+            memory: Some(memory),
             inner: CudaDevice { index }.into(),
         })
         .collect())

@@ -7,6 +7,7 @@
 
 mod commands;
 mod errors;
+mod families;
 mod gpu;
 mod help;
 mod resume;

@@ -2,9 +2,12 @@
 
 use std::sync::LazyLock;
 
-use circuitscope_core::NoProgress;
+use circuitscope_core::{NoProgress, Seed};
 use circuitscope_hooks::{Capture, Reduce, Site};
-use circuitscope_model::{Decoder, Error, PaddingSide, Processing, TokenBatch, capture_head_means};
+use circuitscope_model::{
+    Activation, Decoder, DecoderConfig, Error, Mlp, Norm, PaddedRows, PaddingSide, Positions,
+    Processing, RopeScaling, Rotary, RotaryPairs, TokenBatch, capture_head_means, capture_sites,
+};
 use circuitscope_testkit::{Values, assert_close_named, device};
 use proptest::prelude::*;
 
@@ -17,8 +20,48 @@ static MODELS: LazyLock<Vec<(&str, Decoder<B>)>> = LazyLock::new(|| {
             let load = move |processing| (name, load(&golden_folder(name), processing));
             [Processing::Raw, Processing::Folded].map(load)
         })
+        .chain(drawn())
         .collect()
 });
+
+/// Models of random weights with what the golden ones lack: rotated queries and keys in both pairings,
+/// shared key/value heads, RMS norms before and after, gates, windows, soft caps, parallel blocks.
+fn drawn() -> [(&'static str, Decoder<B>); 2] {
+    let gpt2 = DecoderConfig::gpt2(2, 4, 16, 12, 11);
+    let rotary = |dim, pairs| {
+        Positions::Rotary(Rotary {
+            dim,
+            base: 100.0,
+            pairs,
+            scaling: RopeScaling::Linear { factor: 2.0 },
+        })
+    };
+    let parallel = DecoderConfig {
+        positions: rotary(2, RotaryPairs::Adjacent),
+        parallel_attn_mlp: true,
+        ..gpt2.clone()
+    };
+    let grouped = DecoderConfig {
+        n_key_value_heads: 2,
+        d_head: 6,
+        embed_scale: 4.0,
+        mlp: Some(Mlp {
+            d_mlp: 20,
+            activation: Activation::Silu,
+            gated: true,
+        }),
+        norm: Norm::Rms,
+        norm_after: true,
+        qk_norm: true,
+        positions: rotary(6, RotaryPairs::Halves),
+        windows: vec![Some(3), None],
+        attn_scores_soft_cap: Some(2.0),
+        output_logits_soft_cap: Some(3.0),
+        ..gpt2
+    };
+    let init = |config: DecoderConfig| config.init::<B>(Seed::new(3), &device());
+    [("parallel", init(parallel)), ("grouped", init(grouped))]
+}
 
 /// Entries of one row that belong to real positions.
 fn real(site: Site, values: &Values, row: usize, from: usize, to: usize) -> Values {
@@ -36,6 +79,46 @@ fn prompts() -> impl Strategy<Value = (usize, Vec<Vec<u32>>)> {
         let prompt = proptest::collection::vec(0..config.d_vocab as u32, 1..=config.n_ctx);
         (Just(at), proptest::collection::vec(prompt, 1..5))
     })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// However prompts are packed and on whichever side they were padded, every value comes back at
+    /// its own row and position.
+    #[test]
+    fn captures_do_not_depend_on_packing(
+        (at, prompts) in prompts(), budget in 1usize..60, left in any::<bool>(),
+    ) {
+        let (name, model) = &MODELS[at];
+        let side = if left { PaddingSide::Left } else { PaddingSide::Right };
+        let rows = PaddedRows::new(prompts.clone(), side).unwrap();
+        let sites = model.config().catalog().sites();
+        for reduce in [Reduce::None, Reduce::Mean, Reduce::Last] {
+            let run = |rows: &PaddedRows, budget| {
+                capture_sites(model, rows, &sites, reduce, budget, &device(), &NoProgress).unwrap()
+            };
+            let together = run(&rows, budget);
+            for (row, prompt) in prompts.iter().enumerate() {
+                let from = if left { rows.pos() - prompt.len() } else { 0 };
+                let to = from + prompt.len();
+                let alone = run(&PaddedRows::new(vec![prompt.clone()], side).unwrap(), 1);
+                for (site, alone) in alone {
+                    let alone = Values::new(alone.shape, alone.data);
+                    let all = &together[&site];
+                    let all = Values::new(all.shape.clone(), all.data.clone());
+                    let found = match (reduce, site) {
+                        (Reduce::None, _) => real(site, &all, row, from, to),
+                        // [head, k_pos]: queries are reduced, keys stay.
+                        (_, Site::AttnScores(_) | Site::Pattern(_)) => all.row(row).slice(1, from, to),
+                        _ => all.row(row),
+                    };
+                    let label = format!("{name} {reduce:?} {site} row {row}");
+                    assert_close_named(&label, &found, &alone.row(0), PADDING);
+                }
+            }
+        }
+    }
 }
 
 proptest! {
