@@ -38,7 +38,8 @@ pub struct RunRecord {
     /// Measures against the other accounts of the circuit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub other_truths: Vec<Judgement>,
-    /// Wall time of the method, capture excluded, in seconds.
+    /// Wall time of the method, capture excluded, in seconds. Where two methods use one dictionary,
+    /// the one that ran first trained it and carries the time.
     pub seconds: f64,
     /// What was judged.
     pub scores: Scores,
@@ -148,7 +149,7 @@ pub struct SummaryRow {
     pub best_f1: Spread,
     /// See [`Judgement::paper_f1`].
     pub paper_f1: Spread,
-    /// Wall time, in seconds.
+    /// See [`RunRecord::seconds`].
     pub seconds: Spread,
     /// For a method: the controls of the same task whose mean node AUC it does not exceed.
     pub not_above: Vec<String>,

@@ -1,19 +1,29 @@
+use std::sync::{Arc, Mutex, PoisonError};
+
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use circuitscope_core::{HeadGrid, Polarity};
 use circuitscope_hooks::HeadActivations;
 
+use crate::methods::{Encoded, Recipe};
 use crate::{Error, Result};
 
 /// What every method starts from: one vector for each head and example, and which examples show
 /// the behaviour.
+///
+/// Codes that a method made of it are kept, so that another method with the same dictionary need not
+/// train it again; clones share them.
 #[derive(Debug, Clone)]
 pub struct Evidence<B: Backend> {
     grid: HeadGrid,
     activations: Tensor<B, 3>,
     labels: Vec<Polarity>,
     pairs: Vec<(usize, usize)>,
+    encodings: Arc<Mutex<Vec<Encoding<B>>>>,
 }
+
+/// Codes, and what made them.
+type Encoding<B> = (Recipe, Arc<Encoded<B>>);
 
 impl<B: Backend> Evidence<B> {
     /// Checks and joins the parts.
@@ -61,7 +71,32 @@ impl<B: Backend> Evidence<B> {
             activations,
             labels,
             pairs,
+            encodings: Arc::default(),
         })
+    }
+
+    /// The codes of `recipe`: those kept, or else those that `make` returns, which are kept then.
+    pub(crate) fn encoded(
+        &self,
+        recipe: Recipe,
+        make: impl FnOnce(&Recipe) -> Result<Encoded<B>>,
+    ) -> Result<Arc<Encoded<B>>> {
+        // Nothing is changed halfway, so that a panic elsewhere leaves them as good as they were.
+        let lock = || {
+            self.encodings
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        let kept = lock()
+            .iter()
+            .find(|(made_by, _)| *made_by == recipe)
+            .cloned();
+        if let Some((_, encoded)) = kept {
+            return Ok(encoded);
+        }
+        let encoded = Arc::new(make(&recipe)?);
+        lock().push((recipe, Arc::clone(&encoded)));
+        Ok(encoded)
     }
 
     /// Moves an activations file to a device. Its examples are not matched in pairs.

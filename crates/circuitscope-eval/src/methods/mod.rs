@@ -11,7 +11,8 @@ use circuitscope_core::nearest;
 pub use mean_difference::MeanDifference;
 pub use paired_flip_rate::PairedFlipRate;
 pub use random::Random;
-pub use sae::{Sae, SaeSettings, Training};
+pub(crate) use sae::Recipe;
+pub use sae::{Encoded, Sae, SaeSettings, Training};
 
 use crate::{Discover, Error, Result};
 

@@ -9,8 +9,10 @@ use crate::{Discover, Error, Evidence, Result, Scores};
 /// negative prompt. It needs no count of distinct codes, so it tells how much of the method's score
 /// is the pairing alone.
 ///
-/// Codes come from the same trained dictionary as method `sae-corrected` with the same seed. A pair
-/// of heads scores the share of prompt pairs in which both codes change.
+/// Codes come from the same trained dictionary as method `sae-corrected` with the same seed. It is
+/// trained once for both: where `sae-corrected` ran before on the same evidence, the time of this
+/// control is that of counting alone. A pair of heads scores the share of prompt pairs in which both
+/// codes change.
 #[derive(Debug, Clone)]
 pub struct PairedFlipRate<B: AutodiffBackend> {
     sae: Sae<B>,

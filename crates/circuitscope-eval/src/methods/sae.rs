@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use circuitscope_core::{Progress, Seed};
@@ -108,7 +109,8 @@ impl<B: AutodiffBackend> Sae<B> {
         }
     }
 
-    /// Makes the dictionary and encodes all evidence with it.
+    /// Makes the dictionary and encodes all evidence with it, once: the evidence keeps the result for
+    /// whoever asks for the same dictionary and seed.
     ///
     /// The training examples are drawn from stream `sae/examples` of `seed`, the initial weights from
     /// `sae/weights`.
@@ -120,13 +122,41 @@ impl<B: AutodiffBackend> Sae<B> {
         evidence: &Evidence<B::InnerBackend>,
         seed: Seed,
         progress: &dyn Progress,
+    ) -> Result<Arc<Encoded<B::InnerBackend>>> {
+        let recipe = Recipe {
+            settings: self.settings.clone(),
+            dictionary: self.dictionary,
+            training: self.training,
+            seed,
+        };
+        evidence.encoded(recipe, |recipe| {
+            recipe.make::<B>(evidence, &self.device, progress)
+        })
+    }
+}
+
+/// All that codes of given evidence depend on.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Recipe {
+    settings: SaeSettings,
+    dictionary: Dictionary,
+    training: Training,
+    seed: Seed,
+}
+
+impl Recipe {
+    fn make<B: AutodiffBackend>(
+        &self,
+        evidence: &Evidence<B::InnerBackend>,
+        device: &B::Device,
+        progress: &dyn Progress,
     ) -> Result<Encoded<B::InnerBackend>> {
         let settings = &self.settings;
         let config = SaeConfig::new(evidence.d())
             .with_d_sae(settings.n_codes)
             .with_l1_coefficient(settings.l1_coefficient)
             .with_dictionary(self.dictionary);
-        let weights = seed.stream("sae/weights");
+        let weights = self.seed.stream("sae/weights");
         let (sae, history) = match self.training {
             Training::Untrained => (
                 config.init(weights, &evidence.activations().device())?,
@@ -141,11 +171,11 @@ impl<B: AutodiffBackend> Sae<B> {
                         expected: settings.train_examples,
                     });
                 }
-                let mut rng = seed.stream("sae/examples").rng();
+                let mut rng = self.seed.stream("sae/examples").rng();
                 let chosen = index::sample(&mut rng, examples, settings.train_examples).into_vec();
                 let x = evidence.rows(&chosen);
                 let steps = TrainConfig::new().with_steps(settings.steps);
-                let trained = train::<B>(&config, &steps, x, weights, &self.device, progress)?;
+                let trained = train::<B>(&config, &steps, x, weights, device, progress)?;
                 (trained.sae, Some(trained.history))
             }
         };

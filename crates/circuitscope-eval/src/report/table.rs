@@ -145,7 +145,7 @@ pub(super) fn measures(task: &TaskReport) -> String {
         ),
         (
             "time",
-            "Wall time of the method for one seed, capture excluded",
+            "Wall time of the method for one seed, capture excluded; a dictionary that two methods share is trained by the first",
         ),
     ] {
         let meaning = escape(meaning);

@@ -1,5 +1,7 @@
 //! Every method on planted activations, where the answer is known.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 use burn::backend::Autodiff;
 use burn::tensor::{Tensor, TensorData};
 use burn_flex::{Flex, FlexDevice};
@@ -229,4 +231,41 @@ proptest! {
             prop_assert!((mean - expected).abs() < 1e-5);
         }
     }
+}
+
+/// Counts what is reported as done.
+#[derive(Default)]
+struct Work(AtomicU64);
+
+impl Progress for Work {
+    fn advance(&self, by: u64) {
+        self.0.fetch_add(by, Relaxed);
+    }
+}
+
+/// Methods with the same dictionary and seed train it once, and score as if each had.
+#[test]
+fn a_shared_dictionary_is_trained_once() {
+    let evidence = planted(0);
+    let work = |name: &str, evidence: &Evidence<Flex>, seed: u64| {
+        let work = Work::default();
+        let method = method::<B>(name, &settings(), &FlexDevice).unwrap();
+        let scores = method.scores(evidence, Seed::new(seed), &work).unwrap();
+        (work.0.into_inner(), scores)
+    };
+    let (trained, _) = work("sae-corrected", &evidence, 3);
+    assert!(trained > 0);
+    let (again, shared) = work("paired-flip-rate", &evidence, 3);
+    assert_eq!(again, 0);
+    assert_eq!(work("paired-flip-rate", &planted(0), 3), (trained, shared));
+    assert_eq!(
+        work("paired-flip-rate", &evidence, 4).0,
+        trained,
+        "another seed"
+    );
+    assert_eq!(work("sae", &evidence, 3).0, trained, "another dictionary");
+    assert!(
+        work("sae-corrected", &planted(1), 3).0 > 0,
+        "other evidence"
+    );
 }
