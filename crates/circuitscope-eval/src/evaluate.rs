@@ -141,6 +141,10 @@ pub struct SummaryRow {
     pub node_auc: Spread,
     /// See [`Judgement::node_auc_pessimistic`].
     pub node_auc_pessimistic: Spread,
+    /// See [`Judgement::node_average_precision`].
+    pub node_average_precision: Spread,
+    /// See [`Judgement::precision_at_size`].
+    pub precision_at_size: Spread,
     /// See [`Judgement::edge_auc`].
     pub edge_auc: Option<Spread>,
     /// See [`Judgement::paper_edge_auc`].
@@ -186,6 +190,8 @@ pub fn summarise(records: &[RunRecord]) -> Vec<SummaryRow> {
                 seeds: runs.len(),
                 node_auc: of(|j| j.node_auc)?,
                 node_auc_pessimistic: of(|j| j.node_auc_pessimistic)?,
+                node_average_precision: of(|j| j.node_average_precision)?,
+                precision_at_size: of(|j| j.precision_at_size)?,
                 edge_auc: of_some(|j| j.edge_auc),
                 paper_edge_auc: of_some(|j| j.paper_edge_auc),
                 best_f1: of(|j| j.best_f1)?,

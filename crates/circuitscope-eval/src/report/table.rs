@@ -128,6 +128,14 @@ pub(super) fn measures(task: &TaskReport) -> String {
             "The same by the lower staircase, ACDC's rule: ties count nothing",
         ),
         (
+            "average precision",
+            "Mean over true heads of the precision of the ranking down to that head",
+        ),
+        (
+            "precision at size",
+            "Share of true heads among the first k, k the number of true heads",
+        ),
+        (
             "best F1",
             "Highest F1 of heads over all thresholds, the threshold chosen on the answer",
         ),
@@ -166,6 +174,8 @@ pub(super) fn measures(task: &TaskReport) -> String {
         html.push_str(&auc_cell(Some(row), best(task)));
         for value in [
             Some(row.node_auc_pessimistic),
+            Some(row.node_average_precision),
+            Some(row.precision_at_size),
             Some(row.best_f1),
             Some(row.paper_f1),
             row.edge_auc,

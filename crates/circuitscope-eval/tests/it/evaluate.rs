@@ -141,7 +141,12 @@ fn summary_marks_what_no_control_is_below() {
     let row = |name: &str| rows.iter().find(|row| row.method == name).unwrap();
     assert_eq!(row("good").node_auc.mean, 1.0);
     assert!(row("good").not_above.is_empty());
+    assert_eq!(row("good").node_average_precision.mean, 1.0);
+    assert_eq!(row("good").precision_at_size.mean, 1.0);
     assert_eq!(row("control").node_auc.mean, 0.5);
+    // All scores equal, two of four heads true.
+    assert_eq!(row("control").node_average_precision.mean, 0.5);
+    assert_eq!(row("control").precision_at_size.mean, 0.5);
     assert_eq!(row("bad").not_above, ["control"]);
     assert!(
         row("bad").node_auc.std > 0.0,

@@ -56,6 +56,8 @@ fn task(name: &str, grid: HeadGrid, truth: &[HeadId], seed: u64) -> TaskReport {
                 seeds: 5,
                 node_auc: of(Ranking::auc),
                 node_auc_pessimistic: of(Ranking::auc_pessimistic),
+                node_average_precision: of(Ranking::average_precision),
+                precision_at_size: of(Ranking::precision_at_size),
                 edge_auc: edges,
                 paper_edge_auc: edges,
                 best_f1: of(|ranking| ranking.best_f1().f1),
