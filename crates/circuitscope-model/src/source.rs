@@ -263,16 +263,38 @@ impl<'a> Source<'a> {
     /// problem if it does not fit. Nothing, because the size that a broken configuration asks
     /// for may not fit into memory.
     pub(crate) fn take(&self, name: &str, shape: &[usize]) -> Vec<f32> {
-        match self.try_take(name, shape) {
-            Ok(values) => values,
-            Err(problem) => {
-                self.problem(format!("{name}: {problem}"));
-                Vec::new()
-            }
-        }
+        let values = self.read(name, shape, |stored, data| match stored.dtype {
+            Dtype::F16 => widened(data, f16),
+            Dtype::BF16 => widened(data, bf16),
+            _ => bytemuck::pod_collect_to_vec(data),
+        });
+        self.sound_or(name, values)
     }
 
-    fn try_take(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, String> {
+    /// The matrix `name`, stored `[rows, cols]`, with rows and columns exchanged: `[cols, rows]`.
+    /// Otherwise as [`Source::take`].
+    pub(crate) fn take_transposed(&self, name: &str, rows: usize, cols: usize) -> Vec<f32> {
+        let values = self.read(name, &[rows, cols], |stored, data| match stored.dtype {
+            Dtype::F16 => transposed(data, rows, cols, f16),
+            Dtype::BF16 => transposed(data, rows, cols, bf16),
+            _ => transposed(data, rows, cols, f32::from_le_bytes),
+        });
+        self.sound_or(name, values)
+    }
+
+    fn sound_or(&self, name: &str, values: Result<Vec<f32>, String>) -> Vec<f32> {
+        values.unwrap_or_else(|problem| {
+            self.problem(format!("{name}: {problem}"));
+            Vec::new()
+        })
+    }
+
+    fn read(
+        &self,
+        name: &str,
+        shape: &[usize],
+        decode: impl FnOnce(&Stored, &[u8]) -> Vec<f32>,
+    ) -> Result<Vec<f32>, String> {
         self.taken.borrow_mut().insert(name.to_owned());
         let Some(stored) = self.index.get(name) else {
             return Err(format!("missing, expected shape {shape:?}"));
@@ -290,18 +312,10 @@ impl<'a> Source<'a> {
             return Ok(Vec::new());
         }
         let file = &self.files[stored.file].1;
-        let data = &file[stored.bytes.clone()];
-        let values: Vec<f32> = match stored.dtype {
-            Dtype::F16 => widened(data, |b| half::f16::from_le_bytes(b).to_f32()),
-            Dtype::BF16 => widened(data, |b| half::bf16::from_le_bytes(b).to_f32()),
-            _ => bytemuck::pod_collect_to_vec(data),
-        };
+        let values = decode(stored, &file[stored.bytes.clone()]);
         file.release(stored.bytes.start, stored.bytes.len());
-        match values.iter().position(|x| !x.is_finite()) {
-            Some(at) => Err(format!(
-                "{} at entry {at}, expected finite numbers",
-                values[at]
-            )),
+        match values.iter().find(|x| !x.is_finite()) {
+            Some(value) => Err(format!("{value} among the entries, expected finite numbers")),
             None => Ok(values),
         }
     }
@@ -355,9 +369,41 @@ fn pickle(folder: &Path) -> Option<PathBuf> {
     pickles.min()
 }
 
+fn f16(bytes: [u8; 2]) -> f32 {
+    half::f16::from_le_bytes(bytes).to_f32()
+}
+
+fn bf16(bytes: [u8; 2]) -> f32 {
+    half::bf16::from_le_bytes(bytes).to_f32()
+}
+
 fn widened(data: &[u8], widen: impl Fn([u8; 2]) -> f32) -> Vec<f32> {
     let (numbers, _) = data.as_chunks();
     numbers.iter().copied().map(widen).collect()
+}
+
+/// `[rows, cols]` numbers of `N` bytes as `[cols, rows]`.
+fn transposed<const N: usize>(
+    data: &[u8],
+    rows: usize,
+    cols: usize,
+    decode: impl Fn([u8; N]) -> f32,
+) -> Vec<f32> {
+    /// Side of the squares in which the walk goes: two of them fit the first-level cache.
+    const TILE: usize = 32;
+
+    let (numbers, _) = data.as_chunks::<N>();
+    let mut to = vec![0.0; numbers.len()];
+    for top in (0..rows).step_by(TILE) {
+        for left in (0..cols).step_by(TILE) {
+            for c in left..(left + TILE).min(cols) {
+                for r in top..(top + TILE).min(rows) {
+                    to[c * rows + r] = decode(numbers[r * cols + c]);
+                }
+            }
+        }
+    }
+    to
 }
 
 fn file_name(path: &Path) -> String {

@@ -50,7 +50,8 @@ impl Reader<'_> {
 
     /// The weight of a linear layer, stored output-first, as `[inputs, outputs]`.
     pub(crate) fn linear(&self, name: &str, inputs: usize, outputs: usize) -> Matrix {
-        self.matrix(name, outputs, inputs).transposed()
+        let data = self.source.take_transposed(name, outputs, inputs);
+        Matrix::new(inputs, outputs, data)
     }
 
     /// Gain and bias, as `{name}.weight` and `{name}.bias`.
