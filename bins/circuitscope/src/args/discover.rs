@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use circuitscope::eval::methods;
 use circuitscope::tasks::Task;
 use clap::Args;
-use clap::builder::PossibleValuesParser;
 
 use super::{DeviceArgs, ModelArgs, SaeArgs, SeedArgs};
 
@@ -33,8 +32,8 @@ pub(crate) struct DiscoverArgs {
     #[arg(long, value_name = "N", default_value_t = 250, requires = "task")]
     pub(crate) examples: usize,
     /// How heads are scored
-    #[arg(long, value_name = "METHOD", default_value = "sae", value_parser = PossibleValuesParser::new(methods::NAMES))]
-    pub(crate) method: String,
+    #[arg(long, value_name = "METHOD", default_value = "sae", value_parser = methods::parse_name)]
+    pub(crate) method: &'static str,
     /// Which heads form the circuit: `otsu` (split where the scores part most), `top:N`, or
     /// `softmax:THETA` (the paper's rule)
     #[arg(long, value_name = "RULE", default_value = "otsu")]

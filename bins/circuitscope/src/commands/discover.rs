@@ -98,7 +98,7 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
         save_activations(&gathered.evidence, path, &provenance)?;
     }
     let settings = DiscoverSettings {
-        method: args.method.clone(),
+        method: args.method.to_owned(),
         sae: args.sae.settings(inputs::l1_of(args.behaviour.task)),
         selection: args.select.0,
         seed: Seed::new(args.seed.seed),

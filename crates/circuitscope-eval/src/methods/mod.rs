@@ -48,14 +48,24 @@ pub fn method<B: AutodiffBackend>(
         "mean-difference" => Box::new(MeanDifference),
         "paired-flip-rate" => Box::new(PairedFlipRate::<B>::new(settings.clone(), device.clone())),
         "random" => Box::new(Random),
-        _ => {
-            return Err(Error::UnknownMethod {
-                name: name.to_owned(),
-                nearest: nearest(name, NAMES).map(str::to_owned),
-                known: NAMES.join(", "),
-            });
-        }
+        _ => return Err(unknown(name, NAMES.join(", "))),
     })
+}
+
+/// The one name that this is.
+///
+/// # Errors
+/// [`Error::UnknownMethod`].
+///
+/// ```
+/// use circuitscope_eval::methods::parse_name;
+/// assert_eq!(parse_name("sae")?, "sae");
+/// assert!(parse_name("sea").unwrap_err().to_string().contains("did you mean `sae`?"));
+/// # Ok::<(), circuitscope_eval::Error>(())
+/// ```
+pub fn parse_name(name: &str) -> Result<&'static str> {
+    let known = NAMES.into_iter().find(|known| *known == name);
+    known.ok_or_else(|| unknown(name, NAMES.join(", ")))
 }
 
 /// The names in a comma-separated list; `all` is every method.
@@ -68,18 +78,19 @@ pub fn parse_list(list: &str) -> Result<Vec<&'static str>> {
     }
     let mut names = Vec::new();
     for entry in list.split(',').map(str::trim) {
-        let known =
-            NAMES
-                .iter()
-                .find(|name| **name == entry)
-                .ok_or_else(|| Error::UnknownMethod {
-                    name: entry.to_owned(),
-                    nearest: nearest(entry, NAMES).map(str::to_owned),
-                    known: format!("{}, all", NAMES.join(", ")),
-                })?;
-        if !names.contains(known) {
-            names.push(*known);
+        let known = parse_name(entry).ok();
+        let known = known.ok_or_else(|| unknown(entry, format!("{}, all", NAMES.join(", "))))?;
+        if !names.contains(&known) {
+            names.push(known);
         }
     }
     Ok(names)
+}
+
+fn unknown(name: &str, known: String) -> Error {
+    Error::UnknownMethod {
+        name: name.to_owned(),
+        nearest: nearest(name, NAMES).map(str::to_owned),
+        known,
+    }
 }
