@@ -92,18 +92,15 @@ fn writable(folder: &Path, output: &Path) -> Result<()> {
         .collect();
     let probe = folder.join(".circuitscope-probe");
     let outcome = fs_err::create_dir_all(folder)
-        // A folder above the one that was asked for stays in the message.
-        .map_err(|error| {
-            if folder == output {
-                files::cause(&error)
-            } else {
-                error.to_string()
-            }
+        // A folder above the one that was asked for is named, too.
+        .map_err(|error| match error.kind() {
+            kind if folder == output => kind.to_string(),
+            _ => error.to_string(),
         })
         .and_then(|()| {
             files::write_atomic(&probe, |_| Ok(()))
                 .and_then(|()| fs_err::remove_file(&probe))
-                .map_err(|error| files::cause(&error))
+                .map_err(|error| error.kind().to_string())
         });
     for folder in missing {
         // It may hold something by now, or never have come to be.
