@@ -24,6 +24,7 @@
 //! ```
 
 mod circuit;
+pub mod draw;
 pub mod files;
 mod head;
 mod nearest;

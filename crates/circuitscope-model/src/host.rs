@@ -4,7 +4,7 @@ use burn::module::Param;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use circuitscope_core::Seed;
-use rand::Rng;
+use circuitscope_core::draw::normal_pair;
 
 use crate::block::Block;
 use crate::config::{DecoderConfig, Norm};
@@ -230,7 +230,7 @@ impl DecoderConfig {
         let mut rng = seed.stream("model/init").rng();
         let mut matrix = |rows: usize, cols: usize, std: f64| {
             let data = (0..rows * cols)
-                .map(|_| (std * normal(&mut rng)) as f32)
+                .map(|_| (std * normal_pair(&mut rng)[0]) as f32)
                 .collect();
             Matrix::new(rows, cols, data)
         };
@@ -286,12 +286,4 @@ impl DecoderConfig {
         }
         .into_decoder(self.clone(), device)
     }
-}
-
-/// A standard normal number by the Box-Muller transform.
-fn normal(rng: &mut impl Rng) -> f64 {
-    // 53 random bits: uniform in [0, 1).
-    let mut unit = || (rng.next_u64() >> 11) as f64 * 0.5f64.powi(53);
-    let radius = (-2.0 * (1.0 - unit()).ln()).sqrt();
-    radius * (core::f64::consts::TAU * unit()).cos()
 }
