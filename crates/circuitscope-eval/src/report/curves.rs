@@ -3,7 +3,8 @@
 use plotters::prelude::*;
 
 use super::svg::{
-    Drawing, GRID, HPos, Hint, INK, LINES, MUTED, UNIT, VPos, drawing, line_class, slug, text,
+    Drawing, GRID, HPos, Hint, INK, MUTED, UNIT, VPos, curve_class, drawing, line_colour,
+    line_round, slug, text,
 };
 use super::{MethodReport, Result, TaskReport};
 
@@ -13,8 +14,9 @@ const LEFT: i32 = 52;
 const TOP: i32 = 34;
 const SIZE: (u32, u32) = (690, 450);
 
-/// Dashes of controls, in units.
-const DASHES: &str = "56 36";
+/// Dashes in units, as often as the colours start again: methods are drawn through, or nearly so.
+const METHOD_DASHES: [Option<&str>; 3] = [None, Some("160 28"), Some("160 28 28 28")];
+const CONTROL_DASHES: [&str; 3] = ["56 36", "16 24", "56 24 16 24"];
 
 pub(super) fn draw(task: &TaskReport) -> Result<Drawing> {
     let judged: Vec<(usize, &MethodReport)> = task
@@ -94,7 +96,7 @@ pub(super) fn draw(task: &TaskReport) -> Result<Drawing> {
         for ((index, method), name) in controls.into_iter().chain(methods) {
             let points: Vec<_> = method.curve.iter().map(|&(x, y)| place(x, y)).collect();
             let pen = if method.control { 16 } else { 22 };
-            let colour = LINES[index % LINES.len()].stroke_width(pen);
+            let colour = line_colour(*index).stroke_width(pen);
             let written: Vec<_> = points.iter().map(|(x, y)| format!("{x},{y}")).collect();
             area.draw(&PathElement::new(points, colour))?;
             hints.push(Hint {
@@ -124,7 +126,7 @@ pub(super) fn draw(task: &TaskReport) -> Result<Drawing> {
             let (index, method) = judged[which];
             let y = TOP + 30 + 24 * line;
             let pen = if method.control { 16 } else { 26 };
-            let colour = LINES[index % LINES.len()].stroke_width(pen);
+            let colour = line_colour(index).stroke_width(pen);
             area.draw(&PathElement::new(vec![at(x, y), at(x + 26, y)], colour))?;
             write(
                 &method.method,
@@ -144,7 +146,7 @@ pub(super) fn draw(task: &TaskReport) -> Result<Drawing> {
         }
         let note = (x, TOP + 30 + 24 * judged.len() as i32 + 4);
         write(
-            "dashed: control",
+            "short dashes: control",
             12,
             MUTED,
             (HPos::Left, VPos::Center),
@@ -153,8 +155,14 @@ pub(super) fn draw(task: &TaskReport) -> Result<Drawing> {
         Ok(hints)
     })?;
     for (index, method) in &judged {
-        if method.control {
-            drawn.dash(&format!("s-{}", line_class(*index)), DASHES);
+        let round = line_round(*index);
+        let dashes = if method.control {
+            Some(CONTROL_DASHES[round])
+        } else {
+            METHOD_DASHES[round]
+        };
+        if let Some(dashes) = dashes {
+            drawn.dash(&curve_class(*index), dashes);
         }
     }
     drawn.round_lines();

@@ -15,8 +15,9 @@ pub(super) const GRID: RGBColor = RGBColor(0xd8, 0xde, 0xe4);
 pub(super) const HEAT: RGBColor = RGBColor(0x1d, 0x4e, 0xd8);
 pub(super) const MARK: RGBColor = RGBColor(0xe8, 0x59, 0x0c);
 pub(super) const ON_HEAT: RGBColor = RGBColor(0xff, 0xff, 0xfe);
-/// Of methods, told apart by people who see colours differently too; after the last it starts again.
-pub(super) const LINES: [RGBColor; 8] = [
+/// Of methods, told apart by people who see colours differently too. After the last it starts again,
+/// with other dashes ([`line_round`]).
+const LINES: [RGBColor; 8] = [
     RGBColor(0x1d, 0x4e, 0xd9),
     RGBColor(0x08, 0x91, 0xb2),
     RGBColor(0xd9, 0x46, 0x0b),
@@ -26,6 +27,21 @@ pub(super) const LINES: [RGBColor; 8] = [
     RGBColor(0xb4, 0x53, 0x09),
     RGBColor(0x4c, 0x1d, 0x95),
 ];
+
+/// How often the colours can start again before dashes repeat, too.
+const ROUNDS: usize = 3;
+
+/// The colour of the `at`-th method, as drawn: hardly another one in each round, so that every method
+/// has a class of its own.
+pub(super) const fn line_colour(at: usize) -> RGBColor {
+    let RGBColor(red, green, blue) = LINES[at % LINES.len()];
+    RGBColor(red, green + line_round(at) as u8, blue)
+}
+
+/// How often the colours started again before the `at`-th method.
+pub(super) const fn line_round(at: usize) -> usize {
+    at / LINES.len() % ROUNDS
+}
 
 /// A colour of drawings: as drawn, its class, and its value on light and on dark ground.
 struct Themed {
@@ -69,6 +85,15 @@ const THEME: [Themed; 14] = [
 /// The class of the colour of the `at`-th method.
 pub(super) fn line_class(at: usize) -> &'static str {
     THEME[THEME.len() - LINES.len() + at % LINES.len()].class
+}
+
+/// The class of its curve alone: [`line_class`] in the first round.
+pub(super) fn curve_class(at: usize) -> String {
+    let round = match line_round(at) {
+        0 => String::new(),
+        round => format!(" s-round{round}"),
+    };
+    format!("s-{}{round}", line_class(at))
 }
 
 /// Rules for the classes, light and dark.
@@ -167,6 +192,14 @@ fn finish(raw: &str, description: &str, size: (u32, u32), hints: &[Hint]) -> Str
             );
         }
     }
+    for at in LINES.len()..LINES.len() * ROUNDS {
+        let RGBColor(red, green, blue) = line_colour(at);
+        let light = THEME[THEME.len() - LINES.len() + at % LINES.len()].light;
+        svg = svg.replace(
+            &format!("stroke=\"#{red:02X}{green:02X}{blue:02X}\""),
+            &format!("stroke=\"{light}\" class=\"{}\"", curve_class(at)),
+        );
+    }
     svg = svg.replace(" opacity=\"1\"", "");
     if let Some(end) = svg.rfind("</svg>") {
         let mut tail = String::new();
@@ -192,7 +225,7 @@ fn tag(shape: &str) -> &str {
 }
 
 impl Drawing {
-    /// Dashes all lines of a class.
+    /// Dashes all lines whose class attribute is this.
     pub(super) fn dash(&mut self, class: &str, dashes: &str) {
         let class = format!("class=\"{class}\"");
         self.svg = self

@@ -101,6 +101,51 @@ fn task(name: &str, grid: HeadGrid, truth: &[HeadId], seed: u64) -> TaskReport {
     }
 }
 
+/// Every curve has a stroke of its own, colour and dashes together, however many there are.
+#[test]
+fn many_curves_are_told_apart() {
+    let grid = HeadGrid::new(4, 8);
+    let mut task = task("crowded", grid, &heads(&[(0, 1), (2, 5)]), 1);
+    let six = task.methods.clone();
+    for copy in 1..4 {
+        task.methods.extend(six.iter().cloned().map(|mut method| {
+            method.method = format!("{}-{copy}", method.method);
+            method
+        }));
+    }
+    assert_eq!(task.methods.len(), 24);
+    let mut input = sample();
+    input.tasks = vec![task];
+    let report = render(&input).unwrap();
+    let roc = report
+        .pictures
+        .iter()
+        .find(|picture| picture.file_name.starts_with("roc"))
+        .unwrap();
+    let attribute = |line: &str, name: &str| {
+        let start = line.split_once(&format!(" {name}=\""))?.1;
+        Some(start.split_once('"')?.0.to_owned())
+    };
+    let strokes: Vec<_> = roc
+        .svg
+        .lines()
+        .filter(|line| line.starts_with("<polyline") && line.contains("class=\"s-l"))
+        .map(|line| {
+            (
+                attribute(line, "stroke").unwrap(),
+                attribute(line, "stroke-dasharray"),
+            )
+        })
+        .collect();
+    assert_eq!(
+        strokes.len(),
+        2 * 24,
+        "a curve and a line of the legend each"
+    );
+    let different: std::collections::BTreeSet<_> = strokes.iter().collect();
+    assert_eq!(different.len(), 24);
+}
+
 fn heads(list: &[(usize, usize)]) -> Vec<HeadId> {
     list.iter()
         .map(|&(layer, head)| HeadId::new(layer, head))
