@@ -1,15 +1,23 @@
 //! Progress bars on a terminal, and stopping at Ctrl-C.
 
+use core::fmt;
 use std::io::IsTerminal as _;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use circuitscope::core::Progress;
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{
+    HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
+};
 
 /// Work shorter than this is over before a bar could be read.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How often bars that wait are looked at.
+const TICK: Duration = Duration::from_millis(250);
+/// Steps before their pace says when the stage will end.
+const ENOUGH_STEPS: u64 = 5;
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
@@ -32,7 +40,10 @@ pub(crate) fn interrupted() -> bool {
 /// One bar for each stage that is open, shown on stderr after a second; silent when stderr is no
 /// terminal.
 #[derive(Debug)]
-pub(crate) struct Terminal {
+pub(crate) struct Terminal(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
     bars: MultiProgress,
     stages: Mutex<Stages>,
     visible: bool,
@@ -61,38 +72,81 @@ impl Terminal {
         } else {
             ProgressDrawTarget::hidden()
         };
-        Self {
+        let shared = Arc::new(Shared {
             bars: MultiProgress::with_draw_target(target),
             stages: Mutex::default(),
             visible,
+        });
+        if visible {
+            // A stage may take long before its first step is done.
+            let watched = Arc::downgrade(&shared);
+            thread::spawn(move || {
+                while let Some(shared) = watched.upgrade() {
+                    shared.with_stages(|stages| shared.show(stages));
+                    drop(shared);
+                    thread::sleep(TICK);
+                }
+            });
         }
+        Self(shared)
     }
 
-    /// Takes every bar off the screen.
+    /// Takes every bar off the screen, for good.
     pub(crate) fn clear(&self) {
-        self.bars.clear().ok();
+        self.0.with_stages(|stages| {
+            for stage in stages.open.drain(..) {
+                stage.bar.finish_and_clear();
+            }
+            self.0.bars.clear().ok();
+        });
     }
 
     /// How long each stage that the libraries announced took, in seconds.
     pub(crate) fn seconds(&self, stage: &str) -> Option<f64> {
-        let stages = self.stages.lock().ok()?;
+        let stages = self.0.stages.lock().ok()?;
         let (_, seconds) = stages.done.iter().find(|(name, _)| name == stage)?;
         Some(*seconds)
     }
+}
 
+impl Shared {
     fn with_stages(&self, act: impl FnOnce(&mut Stages)) {
         if let Ok(mut stages) = self.stages.lock() {
             act(&mut stages);
         }
     }
+
+    /// Puts bars on the screen whose time has come, and moves the clocks of the others.
+    fn show(&self, stages: &mut Stages) {
+        for stage in &mut stages.open {
+            if self.visible && !stage.shown && stage.started.elapsed() > PATIENCE {
+                stage.bar = self.bars.add(stage.bar.clone());
+                stage.shown = true;
+            }
+            if stage.shown {
+                stage.bar.tick();
+            }
+        }
+    }
+}
+
+/// What is left of a stage, once there is something to go by.
+fn left(state: &ProgressState, out: &mut dyn fmt::Write) {
+    if state.pos() >= ENOUGH_STEPS {
+        let left = HumanDuration(state.eta());
+        write!(out, ", {left:#} left").ok();
+    }
 }
 
 impl Progress for Terminal {
     fn begin(&self, stage: &str, total: u64) {
-        self.with_stages(|stages| {
-            let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta:>4}");
+        self.0.with_stages(|stages| {
+            let style =
+                ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}, {elapsed}{left}")
+                    .unwrap_or_else(|_| ProgressStyle::default_bar())
+                    .with_key("left", left);
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden())
-                .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+                .with_style(style)
                 .with_message(stage.to_owned());
             stages.open.push(Stage {
                 name: stage.to_owned(),
@@ -104,22 +158,15 @@ impl Progress for Terminal {
     }
 
     fn advance(&self, steps: u64) {
-        self.with_stages(|stages| {
+        self.0.with_stages(|stages| {
             if let Some(stage) = stages.open.last() {
                 stage.bar.inc(steps);
-            }
-            for stage in &mut stages.open {
-                if self.visible && !stage.shown && stage.started.elapsed() > PATIENCE {
-                    stage.bar = self.bars.add(stage.bar.clone());
-                    stage.shown = true;
-                    stage.bar.tick();
-                }
             }
         });
     }
 
     fn end(&self) {
-        self.with_stages(|stages| {
+        self.0.with_stages(|stages| {
             let Some(stage) = stages.open.pop() else {
                 return;
             };
