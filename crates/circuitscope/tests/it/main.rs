@@ -5,4 +5,5 @@
 )]
 #![expect(clippy::unwrap_used, reason = "test helpers fail by panicking")]
 
+mod planted_program;
 mod reference_model;
