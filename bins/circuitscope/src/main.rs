@@ -7,6 +7,8 @@ mod args;
 mod commands;
 mod device;
 mod failure;
+#[cfg(feature = "hub")]
+mod hub;
 mod output;
 mod progress;
 mod provenance;

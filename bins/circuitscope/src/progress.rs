@@ -138,13 +138,12 @@ fn left(state: &ProgressState, out: &mut dyn fmt::Write) {
     }
 }
 
-impl Progress for Terminal {
-    fn begin(&self, stage: &str, total: u64) {
+impl Terminal {
+    fn open(&self, stage: &str, total: u64, template: &str) {
         self.0.with_stages(|stages| {
-            let style =
-                ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}, {elapsed}{left}")
-                    .unwrap_or_else(|_| ProgressStyle::default_bar())
-                    .with_key("left", left);
+            let style = ProgressStyle::with_template(template)
+                .unwrap_or_else(|_| ProgressStyle::default_bar())
+                .with_key("left", left);
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden())
                 .with_style(style)
                 .with_message(stage.to_owned());
@@ -155,6 +154,21 @@ impl Progress for Terminal {
                 shown: false,
             });
         });
+    }
+}
+
+impl Progress for Terminal {
+    fn begin(&self, stage: &str, total: u64) {
+        self.open(
+            stage,
+            total,
+            "{msg} {wide_bar} {pos}/{len}, {elapsed}{left}",
+        );
+    }
+
+    fn begin_bytes(&self, stage: &str, total: u64) {
+        let template = "{msg} {wide_bar} {bytes}/{total_bytes}, {bytes_per_sec}{left}";
+        self.open(stage, total, template);
     }
 
     fn advance(&self, steps: u64) {

@@ -8,6 +8,11 @@ pub trait Progress: Sync {
         let _ = (stage, total);
     }
 
+    /// As [`begin`](Progress::begin), of a stage whose steps are bytes.
+    fn begin_bytes(&self, stage: &str, total: u64) {
+        self.begin(stage, total);
+    }
+
     /// `steps` further steps of the innermost stage are done.
     fn advance(&self, steps: u64) {
         let _ = steps;

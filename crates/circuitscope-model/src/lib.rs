@@ -48,6 +48,8 @@ mod error;
 mod family;
 mod fold;
 mod host;
+#[cfg(feature = "hub")]
+pub mod hub;
 mod loaded;
 mod mlp;
 mod norm;
@@ -69,7 +71,8 @@ pub use error::{Error, Result};
 pub use family::names as family_names;
 pub use fold::Processing;
 pub use loaded::{
-    FileHash, LoadSettings, Loaded, ModelBytes, ModelProvenance, load_bytes, load_dir, save_gpt2,
+    FileHash, HubOrigin, LoadSettings, Loaded, ModelBytes, ModelProvenance, load_bytes, load_dir,
+    save_gpt2,
 };
 pub use precision::Precision;
 pub use rows::PaddedRows;

@@ -40,6 +40,20 @@ pub struct ModelProvenance {
     pub dtype: Precision,
     /// The files.
     pub files: Vec<FileHash>,
+    /// Where on the hub it came from, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hub: Option<HubOrigin>,
+}
+
+/// A commit of a repository of the Hugging Face hub.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HubOrigin {
+    /// `owner/name`.
+    pub repo: String,
+    /// The revision asked for: a branch, a tag or a commit.
+    pub revision: String,
+    /// The commit that it was, 40 hexadecimal digits.
+    pub commit: String,
 }
 
 /// A model ready to run.
@@ -253,6 +267,7 @@ fn load<B: Backend>(
             processing,
             dtype: precision,
             files,
+            hub: None,
         },
     })
 }

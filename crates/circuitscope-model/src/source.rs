@@ -315,7 +315,9 @@ impl<'a> Source<'a> {
         let values = decode(stored, &file[stored.bytes.clone()]);
         file.release(stored.bytes.start, stored.bytes.len());
         match values.iter().find(|x| !x.is_finite()) {
-            Some(value) => Err(format!("{value} among the entries, expected finite numbers")),
+            Some(value) => Err(format!(
+                "{value} among the entries, expected finite numbers"
+            )),
             None => Ok(values),
         }
     }

@@ -9,8 +9,14 @@ use clap::{ArgAction, Args, ValueEnum};
 #[command(next_help_heading = "Model")]
 pub(crate) struct ModelArgs {
     /// `reference` (the small model inside this program), or a folder with a model in Hugging Face
-    /// layout (config.json, model.safetensors, tokenizer.json) or a TransformerLens model
-    #[arg(long, value_name = "reference|DIR", default_value = "reference")]
+    /// layout (config.json, model.safetensors, tokenizer.json) or a TransformerLens model, or
+    /// owner/name[@revision] of the Hugging Face hub (cached; HF_HOME, HF_TOKEN and HF_HUB_OFFLINE
+    /// count)
+    #[arg(
+        long,
+        value_name = "reference|DIR|OWNER/NAME",
+        default_value = "reference"
+    )]
     pub(crate) model: String,
     /// Weights as stored, or with norms folded in and writing weights centred, as TransformerLens
     /// does by default

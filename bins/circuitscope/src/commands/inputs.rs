@@ -27,14 +27,33 @@ pub(crate) fn load_model(
         return Ok(load_reference(settings, device.plain())?);
     }
     let folder = Path::new(&args.model);
-    if !folder.is_dir() {
-        let hint = did_you_mean(nearest(&args.model, [REFERENCE]));
-        bail!(
-            "--model {}: no such folder{hint}, expected `{REFERENCE}` or a folder with config.json and model.safetensors",
-            args.model
-        );
+    if folder.is_dir() {
+        return Ok(load_dir(folder, settings, device.plain(), progress)?);
     }
-    Ok(load_dir(folder, settings, device.plain(), progress)?)
+    #[cfg(feature = "hub")]
+    let detail = match args.model.parse() {
+        Ok(id) => {
+            let snapshot = crate::hub::fetch(&id, progress)
+                .with_context(|| format!("--model {id}: no such folder, so taken from the hub"))?;
+            let mut loaded = load_dir(&snapshot.folder, settings, device.plain(), progress)?;
+            loaded.provenance.name = snapshot.origin.repo.clone();
+            loaded.provenance.hub = Some(snapshot.origin);
+            return Ok(loaded);
+        }
+        Err(error) if args.model.contains(['/', '@']) => format!("; as a name of the hub, {error}"),
+        Err::<circuitscope::model::hub::HubId, _>(_) => String::new(),
+    };
+    #[cfg(not(feature = "hub"))]
+    let detail = if args.model.contains('/') {
+        "; this program was built without the feature `hub`"
+    } else {
+        ""
+    };
+    let hint = did_you_mean(nearest(&args.model, [REFERENCE]));
+    bail!(
+        "--model {}: no such folder{hint}, expected `{REFERENCE}`, a folder with config.json and model.safetensors, or owner/name[@revision] of the hub{detail}",
+        args.model
+    );
 }
 
 /// How prompts are captured on a device.

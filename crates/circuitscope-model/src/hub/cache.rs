@@ -1,0 +1,173 @@
+//! The standard folders of the cache.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use hf_hub::{Cache, CacheRepo, Repo, RepoType};
+use serde::Deserialize;
+
+use super::{CONFIG, HubId, INDEX, SINGLE, Snapshot, is_commit};
+use crate::{Error, HubOrigin, Result};
+
+/// What the cache holds of one repository.
+pub(super) struct RepoCache {
+    layout: CacheRepo,
+    root: PathBuf,
+    folder: String,
+    revision: String,
+}
+
+impl RepoCache {
+    pub(super) fn new(root: &Path, id: &HubId) -> Self {
+        let repo = Repo::with_revision(id.repo(), RepoType::Model, id.revision().to_owned());
+        Self {
+            folder: repo.folder_name(),
+            layout: Cache::new(root.to_owned()).repo(repo),
+            root: root.to_owned(),
+            revision: id.revision().to_owned(),
+        }
+    }
+
+    /// A file of a commit, whether it is there or not.
+    pub(super) fn path(&self, commit: &str, file: &str) -> PathBuf {
+        self.snapshot_folder(commit).join(file)
+    }
+
+    pub(super) fn snapshot_folder(&self, commit: &str) -> PathBuf {
+        self.repo_folder().join("snapshots").join(commit)
+    }
+
+    /// Contents by their hash.
+    pub(super) fn blob(&self, hash: &str) -> PathBuf {
+        self.repo_folder().join("blobs").join(hash)
+    }
+
+    /// The file whose lock other tools take while they download a blob.
+    pub(super) fn lock(&self, hash: &str) -> PathBuf {
+        let name = format!("{hash}.lock");
+        self.root.join(".locks").join(&self.folder).join(name)
+    }
+
+    fn repo_folder(&self) -> PathBuf {
+        self.root.join(&self.folder)
+    }
+
+    /// The commit that the cache knows the revision by.
+    fn commit(&self) -> Option<String> {
+        if is_commit(&self.revision) {
+            return Some(self.revision.clone());
+        }
+        let path = self.repo_folder().join("refs").join(&self.revision);
+        let text = fs_err::read_to_string(path).ok()?;
+        let commit = text.trim();
+        is_commit(commit).then(|| commit.to_owned())
+    }
+
+    /// The snapshot of the revision asked for, if nothing of it is missing.
+    pub(super) fn complete(&self, id: &HubId) -> Result<Option<Snapshot>> {
+        let Some(commit) = self.commit() else {
+            return Ok(None);
+        };
+        let has = |file: &str| self.path(&commit, file).is_file();
+        let weights = if has(SINGLE) {
+            true
+        } else {
+            has(INDEX) && self.shards(&commit)?.iter().all(|shard| has(shard))
+        };
+        if !has(CONFIG) || !weights {
+            return Ok(None);
+        }
+        self.snapshot(id, &commit).map(Some)
+    }
+
+    pub(super) fn snapshot(&self, id: &HubId, commit: &str) -> Result<Snapshot> {
+        let folder = self.snapshot_folder(commit);
+        let mut files = Vec::new();
+        for entry in fs_err::read_dir(&folder).map_err(|source| io(&folder, source))? {
+            let entry = entry.map_err(|source| io(&folder, source))?;
+            files.push(entry.file_name().to_string_lossy().into_owned());
+        }
+        files.sort();
+        Ok(Snapshot {
+            folder,
+            origin: HubOrigin {
+                repo: id.repo(),
+                revision: id.revision().to_owned(),
+                commit: commit.to_owned(),
+            },
+            files,
+        })
+    }
+
+    /// The shards that the index of a commit names, each a plain file name.
+    pub(super) fn shards(&self, commit: &str) -> Result<BTreeSet<String>> {
+        #[derive(Deserialize)]
+        struct Index {
+            weight_map: BTreeMap<String, String>,
+        }
+        let path = self.path(commit, INDEX);
+        let bytes = fs_err::read(&path).map_err(|source| io(&path, source))?;
+        let bad = |reason: String| Error::Config {
+            path: path.clone(),
+            reason,
+        };
+        let index: Index =
+            serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
+        let shards: BTreeSet<String> = index.weight_map.into_values().collect();
+        let odd =
+            |name: &&String| !name.ends_with(".safetensors") || name.contains(['/', '\\', ':']);
+        match shards.iter().find(odd) {
+            Some(name) => Err(bad(format!(
+                "weight_map: found the file {name:?}, expected NAME.safetensors"
+            ))),
+            None => Ok(shards),
+        }
+    }
+
+    /// Makes a blob visible as a file of a commit.
+    pub(super) fn link(&self, hash: &str, commit: &str, file: &str) -> Result<()> {
+        let path = self.path(commit, file);
+        parent(&path)?;
+        // A link to a blob that is gone counts as missing, and is in the way.
+        if path.is_symlink() && !path.exists() {
+            fs_err::remove_file(&path).map_err(|source| io(&path, source))?;
+        }
+        if path.exists() {
+            return Ok(());
+        }
+        #[cfg(unix)]
+        let linked = fs_err::os::unix::fs::symlink(Path::new("../../blobs").join(hash), &path);
+        // Links need a privilege there; other tools move the file, too.
+        #[cfg(not(unix))]
+        let linked = fs_err::rename(self.blob(hash), &path);
+        linked.map_err(|source| io(&path, source))
+    }
+
+    /// Notes which commit the revision asked for is.
+    pub(super) fn point_at(&self, commit: &str) -> Result<()> {
+        if self.revision == commit {
+            return Ok(());
+        }
+        self.layout.create_ref(commit).map_err(|source| {
+            io(
+                &self.repo_folder().join("refs").join(&self.revision),
+                source,
+            )
+        })
+    }
+}
+
+/// Makes the folder of a file.
+pub(super) fn parent(path: &Path) -> Result<()> {
+    match path.parent() {
+        Some(folder) => fs_err::create_dir_all(folder).map_err(|source| io(folder, source)),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn io(path: &Path, source: std::io::Error) -> Error {
+    Error::Io {
+        path: path.to_owned(),
+        source,
+    }
+}

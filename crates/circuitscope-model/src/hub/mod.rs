@@ -1,0 +1,163 @@
+//! Models by name from the Hugging Face hub, through its standard cache.
+//!
+//! The cache is laid out as every tool of the hub does (`models--owner--name/{blobs,refs,snapshots}`,
+//! by the crate `hf-hub`), so files that another tool downloaded are found and the other way round. The
+//! requests are made here: that crate's client does not check hashes or the start of a resumed range,
+//! cannot be cancelled, and sends the token to the host that it is redirected to.
+//!
+//! Only `config.json`, `tokenizer.json` and safetensors are downloaded, never pickles. Every file is
+//! checked against the hash that the hub announces in its entity tag: SHA-256 for large files, git's
+//! SHA-1 of the blob for small ones.
+
+mod cache;
+mod client;
+mod error;
+mod id;
+
+use core::fmt;
+use std::path::PathBuf;
+
+use circuitscope_core::Progress;
+
+pub use error::HubError;
+pub use id::HubId;
+
+use crate::source::{INDEX, SINGLE};
+use crate::{Error, HubOrigin, Result};
+use cache::RepoCache;
+use client::{Client, Failure};
+
+const CONFIG: &str = "config.json";
+const TOKENIZER: &str = "tokenizer.json";
+
+/// Where the hub and its cache are. This crate reads no environment variables: the caller does.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HubSettings {
+    /// The hub, without a slash at the end.
+    pub endpoint: String,
+    /// The cache's folder, usually `~/.cache/huggingface/hub`.
+    pub cache: PathBuf,
+    /// Sent to the endpoint's host and to no other.
+    pub token: Option<String>,
+    /// Whether requests are forbidden.
+    pub offline: bool,
+}
+
+impl HubSettings {
+    /// The public hub.
+    pub const ENDPOINT: &str = "https://huggingface.co";
+
+    /// The public hub without a token.
+    pub fn new(cache: impl Into<PathBuf>) -> Self {
+        Self {
+            endpoint: Self::ENDPOINT.to_owned(),
+            cache: cache.into(),
+            token: None,
+            offline: false,
+        }
+    }
+}
+
+impl fmt::Debug for HubSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HubSettings")
+            .field("endpoint", &self.endpoint)
+            .field("cache", &self.cache)
+            .field("token", &self.token.as_ref().map(|_| "…"))
+            .field("offline", &self.offline)
+            .finish()
+    }
+}
+
+/// A model in the cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// A folder for [`load_dir`](crate::load_dir).
+    pub folder: PathBuf,
+    /// Repository, revision asked for, commit.
+    pub origin: HubOrigin,
+    /// Names of its files, sorted.
+    pub files: Vec<String>,
+}
+
+/// Makes sure that a model is in the cache and complete.
+///
+/// What is there already is not downloaded again; if the revision is a commit that is complete, no
+/// request is made. Without network the copy that the cache has of the revision is used. A partial
+/// download is kept and resumed. The network is reached through the proxy that the usual environment
+/// variables name, except for a hub on this very machine.
+///
+/// # Errors
+/// [`Error::Hub`], [`Error::Io`], and [`Error::Cancelled`] if `progress` asks to stop.
+pub fn fetch(id: &HubId, settings: &HubSettings, progress: &dyn Progress) -> Result<Snapshot> {
+    let cache = RepoCache::new(&settings.cache, id);
+    if is_commit(id.revision())
+        && let Some(snapshot) = cache.complete(id)?
+    {
+        return Ok(snapshot);
+    }
+    if settings.offline {
+        return cache.complete(id)?.ok_or_else(|| {
+            Error::Hub(HubError::Offline {
+                id: id.to_string(),
+                cache: settings.cache.display().to_string(),
+            })
+        });
+    }
+    let client = Client::new(id, settings);
+    let listing = match client.listing() {
+        Ok(listing) => listing,
+        Err(Failure::Known(error)) => return Err(Error::Hub(error)),
+        Err(Failure::Network(reason)) => {
+            let unreachable = HubError::Unreachable {
+                id: id.to_string(),
+                endpoint: settings.endpoint.clone(),
+                reason: reason.clone(),
+                cache: settings.cache.display().to_string(),
+            };
+            let snapshot = cache.complete(id)?.ok_or(Error::Hub(unreachable))?;
+            tracing::warn!(%id, reason, "cannot reach the hub, using the cached copy");
+            return Ok(snapshot);
+        }
+    };
+    let get = |file: &str| client.download(&cache, &listing.commit, file, progress);
+    let has = |file: &str| listing.files.iter().any(|name| name == file);
+    if !has(SINGLE) && !has(INDEX) {
+        let pickle = |name: &&String| {
+            [".bin", ".pt", ".pth", ".ckpt"]
+                .iter()
+                .any(|end| name.ends_with(end))
+        };
+        return Err(Error::Hub(HubError::NoSafetensors {
+            repo: id.repo(),
+            revision: id.revision().to_owned(),
+            pickle: listing.files.iter().find(pickle).cloned(),
+        }));
+    }
+    // Weights come last: a snapshot that has them has everything.
+    get(CONFIG)?;
+    if has(TOKENIZER) {
+        get(TOKENIZER)?;
+    }
+    if has(SINGLE) {
+        get(SINGLE)?;
+    } else {
+        get(INDEX)?;
+        for shard in cache.shards(&listing.commit)? {
+            get(&shard)?;
+        }
+    }
+    cache.point_at(&listing.commit)?;
+    cache.snapshot(id, &listing.commit)
+}
+
+fn is_commit(text: &str) -> bool {
+    is_hex(text, 40)
+}
+
+fn is_hex(text: &str, digits: usize) -> bool {
+    text.len() == digits
+        && text
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
