@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::{DecoderConfig, Norm, Positions};
-use crate::host::{HostBlock, HostEmbedding, HostNorm, HostUnembedding, Matrix};
+use crate::host::{HostAttention, HostEmbedding, HostMlp, HostNorm, HostUnembedding, Matrix};
 
 /// How weights are rewritten when they are loaded. It changes `hook_z`, `hook_result` and more, so
 /// every result names it.
@@ -75,25 +75,27 @@ impl Fold {
         }
     }
 
-    pub(crate) fn block(self, config: &DecoderConfig, block: &mut HostBlock) {
+    pub(crate) fn attention(self, config: &DecoderConfig, layer: &mut HostAttention) {
         if self.norms {
-            let readers = [(&mut block.w_qkv, &mut block.b_qkv)];
-            fold_norm(block.ln1.take(), readers);
-            if let Some(mlp) = &mut block.mlp {
-                let gate = mlp.gate.as_mut().map(|(w, b)| (w, b));
-                let readers = gate.into_iter().chain([(&mut mlp.w_in, &mut mlp.b_in)]);
-                fold_norm(block.ln2.take(), readers);
-            }
+            fold_norm(layer.ln1.take(), [(&mut layer.w_qkv, &mut layer.b_qkv)]);
         }
         if self.centre_stream {
-            centre_rows(&mut block.w_o);
-            centre(&mut block.b_o);
-            if let Some(mlp) = &mut block.mlp {
-                centre_rows(&mut mlp.w_out);
-                centre(&mut mlp.b_out);
-            }
+            centre_rows(&mut layer.w_o);
+            centre(&mut layer.b_o);
         }
-        fold_value_biases(config, block);
+        fold_value_biases(config, layer);
+    }
+
+    pub(crate) fn mlp(self, mlp: &mut HostMlp) {
+        if self.norms {
+            let gate = mlp.gate.as_mut().map(|(w, b)| (w, b));
+            let readers = gate.into_iter().chain([(&mut mlp.w_in, &mut mlp.b_in)]);
+            fold_norm(mlp.ln2.take(), readers);
+        }
+        if self.centre_stream {
+            centre_rows(&mut mlp.w_out);
+            centre(&mut mlp.b_out);
+        }
     }
 
     /// `w_u` is there, also for tied embeddings.
@@ -177,11 +179,11 @@ fn centre(values: &mut [f32]) {
 }
 
 /// Attention probabilities sum to 1, so `b_V` adds the constant `b_V · W_O` to the layer's output.
-fn fold_value_biases(config: &DecoderConfig, block: &mut HostBlock) {
+fn fold_value_biases(config: &DecoderConfig, layer: &mut HostAttention) {
     let (d_head, group) = (config.d_head, config.n_heads / config.n_key_value_heads);
-    let mut sum: Vec<f64> = block.b_o.iter().map(|&b| b.into()).collect();
-    let b_v = &mut block.b_qkv[config.q_width() + config.kv_width()..];
-    for (at, row) in block.w_o.data.chunks_exact(block.w_o.cols).enumerate() {
+    let mut sum: Vec<f64> = layer.b_o.iter().map(|&b| b.into()).collect();
+    let b_v = &mut layer.b_qkv[config.q_width() + config.kv_width()..];
+    for (at, row) in layer.w_o.data.chunks_exact(layer.w_o.cols).enumerate() {
         let (head, entry) = (at / d_head, at % d_head);
         let b = f64::from(b_v[head / group * d_head + entry]);
         for (sum, &w) in sum.iter_mut().zip(row) {
@@ -189,5 +191,5 @@ fn fold_value_biases(config: &DecoderConfig, block: &mut HostBlock) {
         }
     }
     b_v.fill(0.0);
-    block.b_o = sum.into_iter().map(|x| x as f32).collect();
+    layer.b_o = sum.into_iter().map(|x| x as f32).collect();
 }

@@ -78,13 +78,12 @@ impl Matrix {
         Self::new(height, width, data)
     }
 
-    /// The rows `rows`, in this order.
-    pub(crate) fn rows(&self, rows: impl Iterator<Item = usize>) -> Self {
+    /// `count` rows, taken in this order.
+    pub(crate) fn rows(&self, count: usize, rows: impl Iterator<Item = usize>) -> Self {
         let mut data = Vec::new();
-        let mut count = 0;
-        for row in rows {
-            count += 1;
-            if !self.data.is_empty() {
+        if !self.data.is_empty() {
+            data.reserve_exact(count * self.cols);
+            for row in rows {
                 data.extend_from_slice(&self.data[row * self.cols..(row + 1) * self.cols]);
             }
         }
@@ -98,18 +97,22 @@ pub(crate) struct HostNorm {
     pub(crate) b: Option<Vec<f32>>,
 }
 
+/// An MLP with the norms before and after it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct HostMlp {
+    pub(crate) ln2: Option<HostNorm>,
     /// `[d_model, d_mlp]` and `[d_mlp]`.
     pub(crate) gate: Option<(Matrix, Vec<f32>)>,
     pub(crate) w_in: Matrix,
     pub(crate) b_in: Vec<f32>,
     pub(crate) w_out: Matrix,
     pub(crate) b_out: Vec<f32>,
+    pub(crate) ln2_post: Option<HostNorm>,
 }
 
+/// An attention layer with the norms before and after it.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct HostBlock {
+pub(crate) struct HostAttention {
     pub(crate) ln1: Option<HostNorm>,
     /// `[d_model, (n_heads + 2 * n_key_value_heads) * d_head]`.
     pub(crate) w_qkv: Matrix,
@@ -120,9 +123,12 @@ pub(crate) struct HostBlock {
     pub(crate) w_o: Matrix,
     pub(crate) b_o: Vec<f32>,
     pub(crate) ln1_post: Option<HostNorm>,
-    pub(crate) ln2: Option<HostNorm>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct HostBlock {
+    pub(crate) attention: HostAttention,
     pub(crate) mlp: Option<HostMlp>,
-    pub(crate) ln2_post: Option<HostNorm>,
 }
 
 /// What comes before the blocks.
@@ -161,7 +167,8 @@ impl HostWeights {
         upload.embedding(self.embedding);
         upload.unembedding(self.unembedding);
         for block in self.blocks {
-            upload.block(block);
+            upload.attention(block.attention);
+            upload.mlp(block.mlp);
         }
         upload.finish(config)
     }
@@ -178,7 +185,8 @@ impl HostWeights {
             w: vector(&n.w),
             b: n.b.as_ref().map(vector),
         };
-        let mlp = |mlp: &MlpWeights<B>| HostMlp {
+        let mlp = |block: &Block<B>, mlp: &MlpWeights<B>| HostMlp {
+            ln2: block.ln2.as_ref().map(norm),
             gate: mlp
                 .gate
                 .as_ref()
@@ -187,8 +195,9 @@ impl HostWeights {
             b_in: vector(&mlp.b_in),
             w_out: matrix(&mlp.w_out),
             b_out: vector(&mlp.b_out),
+            ln2_post: block.ln2_post.as_ref().map(norm),
         };
-        let block = |block: &Block<B>| HostBlock {
+        let attention = |block: &Block<B>| HostAttention {
             ln1: block.ln1.as_ref().map(norm),
             w_qkv: matrix(&block.w_qkv),
             b_qkv: vector(&block.b_qkv),
@@ -199,9 +208,10 @@ impl HostWeights {
             w_o: matrix(&block.w_o),
             b_o: vector(&block.b_o),
             ln1_post: block.ln1_post.as_ref().map(norm),
-            ln2: block.ln2.as_ref().map(norm),
-            mlp: block.mlp.as_ref().map(mlp),
-            ln2_post: block.ln2_post.as_ref().map(norm),
+        };
+        let block = |block: &Block<B>| HostBlock {
+            attention: attention(block),
+            mlp: block.mlp.as_ref().map(|weights| mlp(block, weights)),
         };
         Self {
             blocks: decoder.blocks.iter().map(block).collect(),
@@ -251,17 +261,19 @@ impl DecoderConfig {
             .then(|| matrix(self.n_ctx, self.d_model, 0.2));
         let width = self.q_width();
         let blocks = (0..self.n_layers).map(|_| HostBlock {
-            ln1: norm(),
-            w_qkv: matrix(self.d_model, self.qkv_width(), reading),
-            b_qkv: vec![0.0; self.qkv_width()],
-            qk_norm: self
-                .qk_norm
-                .then(|| (vec![1.0; self.d_head], vec![1.0; self.d_head])),
-            w_o: matrix(width, self.d_model, writing(width)),
-            b_o: vec![0.0; self.d_model],
-            ln1_post: self.norm_after.then(|| ones(false)),
-            ln2: norm().filter(|_| self.mlp.is_some()),
+            attention: HostAttention {
+                ln1: norm(),
+                w_qkv: matrix(self.d_model, self.qkv_width(), reading),
+                b_qkv: vec![0.0; self.qkv_width()],
+                qk_norm: self
+                    .qk_norm
+                    .then(|| (vec![1.0; self.d_head], vec![1.0; self.d_head])),
+                w_o: matrix(width, self.d_model, writing(width)),
+                b_o: vec![0.0; self.d_model],
+                ln1_post: self.norm_after.then(|| ones(false)),
+            },
             mlp: self.mlp.map(|mlp| HostMlp {
+                ln2: norm(),
                 gate: mlp.gated.then(|| {
                     let w = matrix(self.d_model, mlp.d_mlp, reading);
                     (w, vec![0.0; mlp.d_mlp])
@@ -270,8 +282,8 @@ impl DecoderConfig {
                 b_in: vec![0.0; mlp.d_mlp],
                 w_out: matrix(mlp.d_mlp, self.d_model, writing(mlp.d_mlp)),
                 b_out: vec![0.0; self.d_model],
+                ln2_post: self.norm_after.then(|| ones(false)),
             }),
-            ln2_post: (self.norm_after && self.mlp.is_some()).then(|| ones(false)),
         });
         let blocks = blocks.collect();
         let w_u = Some(matrix(self.d_model, self.d_vocab_out, 0.08));

@@ -285,7 +285,8 @@ fn check(family: &dyn Family, reader: Reader<'_>) -> Result<()> {
     }
     family.embedding(reader);
     for layer in 0..config.n_layers {
-        family.block(reader, layer);
+        family.attention(reader, layer);
+        family.mlp(reader, layer);
     }
     family.unembedding(reader);
     source.checked(|name| family.is_leftover(name))
@@ -328,12 +329,18 @@ fn stream<B: Backend>(
     upload.unembedding(unembedding);
     step()?;
     for layer in 0..config.n_layers {
-        let mut block = family.block(reader, layer);
+        let mut attention = family.attention(reader, layer);
         source.finish()?;
         if let Some(fold) = fold {
-            fold.block(config, &mut block);
+            fold.attention(config, &mut attention);
         }
-        upload.block(block);
+        upload.attention(attention);
+        let mut mlp = family.mlp(reader, layer);
+        source.finish()?;
+        if let (Some(fold), Some(mlp)) = (fold, &mut mlp) {
+            fold.mlp(mlp);
+        }
+        upload.mlp(mlp);
         step()?;
     }
     Ok(upload.finish(fold.map_or_else(|| config.clone(), |fold| fold.config(config))))

@@ -251,7 +251,16 @@ impl<'a> Source<'a> {
     }
 
     pub(crate) fn problem(&self, problem: String) {
-        self.problems.borrow_mut().push(problem);
+        let mut problems = self.problems.borrow_mut();
+        // A tensor that several parts read is reported once.
+        if !problems.contains(&problem) {
+            problems.push(problem);
+        }
+    }
+
+    /// Whether this is the first round, in which no values are read.
+    pub(crate) fn only_checks(&self) -> bool {
+        self.dry.get()
     }
 
     /// Number of tensors.

@@ -8,7 +8,7 @@ use burn::tensor::{Tensor, TensorData};
 use crate::block::Block;
 use crate::config::DecoderConfig;
 use crate::decoder::Decoder;
-use crate::host::{HostBlock, HostEmbedding, HostMlp, HostNorm, HostUnembedding, Matrix};
+use crate::host::{HostAttention, HostEmbedding, HostMlp, HostNorm, HostUnembedding, Matrix};
 use crate::mlp::{Gate, MlpWeights};
 use crate::norm::NormWeights;
 use crate::precision::Precision;
@@ -53,26 +53,45 @@ impl<'d, B: Backend> Upload<'d, B> {
         self.unembedding = Some((ln_final, w_u, b_u));
     }
 
-    /// The next block.
-    pub(crate) fn block(&mut self, host: HostBlock) {
-        let norm = |host: Option<HostNorm>| host.map(|norm| self.norm(norm));
+    /// The attention layer of the next block.
+    pub(crate) fn attention(&mut self, host: HostAttention) {
         let (q_norm, k_norm) = host
             .qk_norm
             .map(|(q, k)| (self.vector(q), self.vector(k)))
             .unzip();
-        let block = Block {
-            ln1: norm(host.ln1),
+        self.blocks.push(Block {
+            ln1: host.ln1.map(|norm| self.norm(norm)),
             w_qkv: self.matrix(host.w_qkv),
             b_qkv: self.vector(host.b_qkv),
             q_norm,
             k_norm,
             w_o: self.matrix(host.w_o),
             b_o: self.vector(host.b_o),
-            ln1_post: norm(host.ln1_post),
-            ln2: norm(host.ln2),
-            mlp: host.mlp.map(|mlp| self.mlp(mlp)),
-            ln2_post: norm(host.ln2_post),
+            ln1_post: host.ln1_post.map(|norm| self.norm(norm)),
+            ln2: None,
+            mlp: None,
+            ln2_post: None,
+        });
+    }
+
+    /// The MLP of the block whose attention layer came last.
+    pub(crate) fn mlp(&mut self, host: Option<HostMlp>) {
+        let Some(host) = host else { return };
+        let Some(mut block) = self.blocks.pop() else {
+            unreachable!("every loader gives the attention layer first")
         };
+        block.ln2 = host.ln2.map(|norm| self.norm(norm));
+        block.ln2_post = host.ln2_post.map(|norm| self.norm(norm));
+        block.mlp = Some(MlpWeights {
+            gate: host.gate.map(|(w, b)| Gate {
+                w: self.matrix(w),
+                b: self.vector(b),
+            }),
+            w_in: self.matrix(host.w_in),
+            b_in: self.vector(host.b_in),
+            w_out: self.matrix(host.w_out),
+            b_out: self.vector(host.b_out),
+        });
         self.blocks.push(block);
     }
 
@@ -98,19 +117,6 @@ impl<'d, B: Backend> Upload<'d, B> {
             w_u,
             b_u,
             config,
-        }
-    }
-
-    fn mlp(&self, host: HostMlp) -> MlpWeights<B> {
-        MlpWeights {
-            gate: host.gate.map(|(w, b)| Gate {
-                w: self.matrix(w),
-                b: self.vector(b),
-            }),
-            w_in: self.matrix(host.w_in),
-            b_in: self.vector(host.b_in),
-            w_out: self.matrix(host.w_out),
-            b_out: self.vector(host.b_out),
         }
     }
 

@@ -11,7 +11,7 @@ use super::keys::{ACTIVATIONS, Keys};
 use super::reader::{Reader, in_layer};
 use crate::config::{Activation, DecoderConfig, Mlp};
 use crate::config::{Direction, Norm, Positions};
-use crate::host::{HostBlock, HostEmbedding, HostMlp, HostNorm, HostUnembedding};
+use crate::host::{HostAttention, HostEmbedding, HostMlp, HostNorm, HostUnembedding};
 use crate::host::{HostWeights, Matrix};
 use crate::source::SINGLE;
 use crate::{Error, Result};
@@ -71,7 +71,7 @@ impl Family for Gpt2 {
             scale_attn_by_inverse_layer_idx: keys
                 .flag_or("scale_attn_by_inverse_layer_idx", false)?,
             bos_token: keys.bos_token(d_vocab)?,
-            ..DecoderConfig::gpt2(keys.size("n_layer")?, n_heads, d_model, 1, d_vocab)
+            ..DecoderConfig::gpt2(keys.layers("n_layer")?, n_heads, d_model, 1, d_vocab)
         };
         keys.finish(IRRELEVANT)?;
         Ok(config)
@@ -91,31 +91,32 @@ impl Family for Gpt2 {
         }
     }
 
-    fn block(&self, reader: Reader<'_>, layer: usize) -> HostBlock {
+    fn attention(&self, reader: Reader<'_>, layer: usize) -> HostAttention {
         let d = reader.config.d_model;
-        let d_mlp = reader.config.mlp.map_or(0, |mlp| mlp.d_mlp);
-        let prefix = prefix(reader);
-        let at = |name: &str| format!("{prefix}h.{layer}.{name}");
-        let matrix = |name: &str, rows, cols| reader.matrix(&at(name), rows, cols);
-        let vector = |name: &str, len| reader.vector(&at(name), len);
-        HostBlock {
+        let at = |name: &str| format!("{}h.{layer}.{name}", prefix(reader));
+        HostAttention {
             ln1: Some(reader.layer_norm(&at("ln_1"))),
-            w_qkv: matrix("attn.c_attn.weight", d, 3 * d),
-            b_qkv: vector("attn.c_attn.bias", 3 * d),
+            w_qkv: reader.matrix(&at("attn.c_attn.weight"), d, 3 * d),
+            b_qkv: reader.vector(&at("attn.c_attn.bias"), 3 * d),
             qk_norm: None,
-            w_o: matrix("attn.c_proj.weight", d, d),
-            b_o: vector("attn.c_proj.bias", d),
+            w_o: reader.matrix(&at("attn.c_proj.weight"), d, d),
+            b_o: reader.vector(&at("attn.c_proj.bias"), d),
             ln1_post: None,
-            ln2: Some(reader.layer_norm(&at("ln_2"))),
-            mlp: Some(HostMlp {
-                gate: None,
-                w_in: matrix("mlp.c_fc.weight", d, d_mlp),
-                b_in: vector("mlp.c_fc.bias", d_mlp),
-                w_out: matrix("mlp.c_proj.weight", d_mlp, d),
-                b_out: vector("mlp.c_proj.bias", d),
-            }),
-            ln2_post: None,
         }
+    }
+
+    fn mlp(&self, reader: Reader<'_>, layer: usize) -> Option<HostMlp> {
+        let (d, d_mlp) = (reader.config.d_model, reader.config.mlp?.d_mlp);
+        let at = |name: &str| format!("{}h.{layer}.{name}", prefix(reader));
+        Some(HostMlp {
+            ln2: Some(reader.layer_norm(&at("ln_2"))),
+            gate: None,
+            w_in: reader.matrix(&at("mlp.c_fc.weight"), d, d_mlp),
+            b_in: reader.vector(&at("mlp.c_fc.bias"), d_mlp),
+            w_out: reader.matrix(&at("mlp.c_proj.weight"), d_mlp, d),
+            b_out: reader.vector(&at("mlp.c_proj.bias"), d),
+            ln2_post: None,
+        })
     }
 
     fn unembedding(&self, reader: Reader<'_>) -> HostUnembedding {
@@ -242,8 +243,8 @@ fn fill<'w>(
         matrix("wpe".to_owned(), w_pos);
     }
     for (l, block) in weights.blocks.iter().enumerate() {
-        matrix(format!("h.{l}.attn.c_attn"), &block.w_qkv);
-        matrix(format!("h.{l}.attn.c_proj"), &block.w_o);
+        matrix(format!("h.{l}.attn.c_attn"), &block.attention.w_qkv);
+        matrix(format!("h.{l}.attn.c_proj"), &block.attention.w_o);
         if let Some(mlp) = &block.mlp {
             matrix(format!("h.{l}.mlp.c_fc"), &mlp.w_in);
             matrix(format!("h.{l}.mlp.c_proj"), &mlp.w_out);
@@ -254,14 +255,16 @@ fn fill<'w>(
     };
     let mut norms: Vec<(String, &HostNorm)> = Vec::new();
     for (l, block) in weights.blocks.iter().enumerate() {
-        vector(format!("h.{l}.attn.c_attn.bias"), &block.b_qkv);
-        vector(format!("h.{l}.attn.c_proj.bias"), &block.b_o);
+        vector(format!("h.{l}.attn.c_attn.bias"), &block.attention.b_qkv);
+        vector(format!("h.{l}.attn.c_proj.bias"), &block.attention.b_o);
         if let Some(mlp) = &block.mlp {
             vector(format!("h.{l}.mlp.c_fc.bias"), &mlp.b_in);
             vector(format!("h.{l}.mlp.c_proj.bias"), &mlp.b_out);
         }
-        norms.extend(block.ln1.as_ref().map(|norm| (format!("h.{l}.ln_1"), norm)));
-        norms.extend(block.ln2.as_ref().map(|norm| (format!("h.{l}.ln_2"), norm)));
+        let ln1 = block.attention.ln1.as_ref();
+        norms.extend(ln1.map(|norm| (format!("h.{l}.ln_1"), norm)));
+        let ln2 = block.mlp.as_ref().and_then(|mlp| mlp.ln2.as_ref());
+        norms.extend(ln2.map(|norm| (format!("h.{l}.ln_2"), norm)));
     }
     norms.extend(ln_final.map(|norm| ("ln_f".to_owned(), norm)));
     for (name, norm) in norms {

@@ -8,7 +8,7 @@ use super::reader::{Reader, in_layer};
 use super::rope::{self, Style};
 use crate::Result;
 use crate::config::{Activation, DecoderConfig, Mlp};
-use crate::host::{HostBlock, HostEmbedding, HostMlp, HostUnembedding};
+use crate::host::{HostAttention, HostEmbedding, HostMlp, HostUnembedding, Matrix};
 
 /// GPT-NeoX, and so Pythia. Queries, keys and values of a head stand together in one weight; attention
 /// and MLP run in parallel unless the configuration says not; part of every head rotates.
@@ -41,7 +41,7 @@ impl Family for GptNeoX {
         let activation = keys
             .choice("hidden_act", &ACTIVATIONS)?
             .unwrap_or(Activation::GeluExact);
-        let n_layers = keys.size("num_hidden_layers")?;
+        let n_layers = keys.layers("num_hidden_layers")?;
         let config = DecoderConfig {
             n_ctx: keys.size_or("max_position_embeddings", Some(2048))?,
             tied_embeddings: keys.flag_or("tie_word_embeddings", false)?,
@@ -69,13 +69,11 @@ impl Family for GptNeoX {
         }
     }
 
-    fn block(&self, reader: Reader<'_>, layer: usize) -> HostBlock {
+    fn attention(&self, reader: Reader<'_>, layer: usize) -> HostAttention {
         let config = reader.config;
         let (d, heads, d_head) = (config.d_model, config.n_heads, config.d_head);
-        let d_mlp = config.mlp.map_or(0, |mlp| mlp.d_mlp);
         let bias = reader.flag_or("attention_bias", true);
-        let prefix = prefix(reader);
-        let at = |name: &str| format!("{prefix}layers.{layer}.{name}");
+        let at = |name: &str| format!("{}layers.{layer}.{name}", prefix(reader));
         // Row head * 3 * d_head + port * d_head + entry is entry of that port of that head.
         let place = |port: usize| {
             (0..heads).flat_map(move |head| {
@@ -86,25 +84,29 @@ impl Family for GptNeoX {
         let order = || (0..3).flat_map(place);
         let w_qkv = reader.matrix(&at("attention.query_key_value.weight"), 3 * d, d);
         let b_qkv = reader.vector_if(bias, &at("attention.query_key_value.bias"), 3 * d);
-        let b_qkv = order().filter_map(|row| b_qkv.get(row).copied()).collect();
-        HostBlock {
+        HostAttention {
             ln1: Some(reader.layer_norm(&at("input_layernorm"))),
-            w_qkv: w_qkv.rows(order()).transposed(),
-            b_qkv,
+            w_qkv: w_qkv.rows(3 * d, order()).transposed(),
+            b_qkv: Matrix::new(3 * d, 1, b_qkv).rows(3 * d, order()).data,
             qk_norm: None,
             w_o: reader.linear(&at("attention.dense.weight"), d, d),
             b_o: reader.vector_if(bias, &at("attention.dense.bias"), d),
             ln1_post: None,
-            ln2: Some(reader.layer_norm(&at("post_attention_layernorm"))),
-            mlp: Some(HostMlp {
-                gate: None,
-                w_in: reader.linear(&at("mlp.dense_h_to_4h.weight"), d, d_mlp),
-                b_in: reader.vector(&at("mlp.dense_h_to_4h.bias"), d_mlp),
-                w_out: reader.linear(&at("mlp.dense_4h_to_h.weight"), d_mlp, d),
-                b_out: reader.vector(&at("mlp.dense_4h_to_h.bias"), d),
-            }),
-            ln2_post: None,
         }
+    }
+
+    fn mlp(&self, reader: Reader<'_>, layer: usize) -> Option<HostMlp> {
+        let (d, d_mlp) = (reader.config.d_model, reader.config.mlp?.d_mlp);
+        let at = |name: &str| format!("{}layers.{layer}.{name}", prefix(reader));
+        Some(HostMlp {
+            ln2: Some(reader.layer_norm(&at("post_attention_layernorm"))),
+            gate: None,
+            w_in: reader.linear(&at("mlp.dense_h_to_4h.weight"), d, d_mlp),
+            b_in: reader.vector(&at("mlp.dense_h_to_4h.bias"), d_mlp),
+            w_out: reader.linear(&at("mlp.dense_4h_to_h.weight"), d_mlp, d),
+            b_out: reader.vector(&at("mlp.dense_4h_to_h.bias"), d),
+            ln2_post: None,
+        })
     }
 
     fn unembedding(&self, reader: Reader<'_>) -> HostUnembedding {

@@ -7,7 +7,7 @@ use super::keys::{ACTIVATIONS, Keys};
 use super::reader::{Reader, in_layer};
 use crate::Result;
 use crate::config::{Activation, DecoderConfig, Mlp, Positions, RopeScaling, Rotary, RotaryPairs};
-use crate::host::{HostBlock, HostEmbedding, HostMlp, HostUnembedding, Matrix};
+use crate::host::{HostAttention, HostEmbedding, HostMlp, HostUnembedding, Matrix};
 
 /// GPT-J: one norm a block, read by attention and MLP in parallel; adjacent entries rotate; the
 /// unembedding has a bias.
@@ -41,7 +41,7 @@ impl Family for GptJ {
         let activation = keys
             .choice("activation_function", &ACTIVATIONS)?
             .unwrap_or(Activation::GeluTanh);
-        let n_layers = keys.size("n_layer")?;
+        let n_layers = keys.layers("n_layer")?;
         let config = DecoderConfig {
             n_ctx: keys.size_or("n_positions", Some(2048))?,
             mlp: Some(Mlp {
@@ -84,34 +84,35 @@ impl Family for GptJ {
         }
     }
 
-    fn block(&self, reader: Reader<'_>, layer: usize) -> HostBlock {
-        let config = reader.config;
-        let d = config.d_model;
-        let d_mlp = config.mlp.map_or(0, |mlp| mlp.d_mlp);
-        let prefix = prefix(reader);
-        let at = |name: &str| format!("{prefix}h.{layer}.{name}");
+    fn attention(&self, reader: Reader<'_>, layer: usize) -> HostAttention {
+        let d = reader.config.d_model;
+        let at = |name: &str| format!("{}h.{layer}.{name}", prefix(reader));
         let qkv = ["q", "k", "v"];
         let qkv = qkv.map(|port| reader.matrix(&at(&format!("attn.{port}_proj.weight")), d, d));
-        let norm = reader.layer_norm(&at("ln_1"));
-        HostBlock {
-            // Two copies, so that each can be folded into what reads it.
-            ln1: Some(norm.clone()),
+        HostAttention {
+            ln1: Some(reader.layer_norm(&at("ln_1"))),
             w_qkv: Matrix::side_by_side(&qkv),
-            b_qkv: vec![0.0; 3 * d],
+            b_qkv: reader.zeros(3 * d),
             qk_norm: None,
             w_o: reader.linear(&at("attn.out_proj.weight"), d, d),
-            b_o: vec![0.0; d],
+            b_o: reader.zeros(d),
             ln1_post: None,
-            ln2: Some(norm),
-            mlp: Some(HostMlp {
-                gate: None,
-                w_in: reader.linear(&at("mlp.fc_in.weight"), d, d_mlp),
-                b_in: reader.vector(&at("mlp.fc_in.bias"), d_mlp),
-                w_out: reader.linear(&at("mlp.fc_out.weight"), d_mlp, d),
-                b_out: reader.vector(&at("mlp.fc_out.bias"), d),
-            }),
-            ln2_post: None,
         }
+    }
+
+    /// With a copy of the one norm, so that it can be folded into the MLP too.
+    fn mlp(&self, reader: Reader<'_>, layer: usize) -> Option<HostMlp> {
+        let (d, d_mlp) = (reader.config.d_model, reader.config.mlp?.d_mlp);
+        let at = |name: &str| format!("{}h.{layer}.{name}", prefix(reader));
+        Some(HostMlp {
+            ln2: Some(reader.layer_norm(&at("ln_1"))),
+            gate: None,
+            w_in: reader.linear(&at("mlp.fc_in.weight"), d, d_mlp),
+            b_in: reader.vector(&at("mlp.fc_in.bias"), d_mlp),
+            w_out: reader.linear(&at("mlp.fc_out.weight"), d_mlp, d),
+            b_out: reader.vector(&at("mlp.fc_out.bias"), d),
+            ln2_post: None,
+        })
     }
 
     fn unembedding(&self, reader: Reader<'_>) -> HostUnembedding {

@@ -153,6 +153,17 @@ impl<'a> Keys<'a> {
         self.size_or(key, None)
     }
 
+    /// A number of layers: some facts are kept for each, so it has a bound of its own.
+    pub(crate) fn layers(&self, key: &'static str) -> Result<usize> {
+        const MAX: usize = 1 << 16;
+        let size = self.size(key)?;
+        if size > MAX {
+            let expected = format!("at most {MAX}");
+            return Err(self.unsupported(key, &Value::from(size), &expected));
+        }
+        Ok(size)
+    }
+
     /// A finite positive number, if the key is there.
     pub(crate) fn number(&self, key: &'static str) -> Result<Option<f64>> {
         let Some(value) = self.get(key) else {

@@ -9,7 +9,7 @@ use super::rope::{self, Style};
 use super::window::{Windowed, windows};
 use crate::Result;
 use crate::config::{Activation, DecoderConfig, Direction, Mlp, Norm};
-use crate::host::{HostBlock, HostEmbedding, HostMlp, HostNorm, HostUnembedding, Matrix};
+use crate::host::{HostAttention, HostEmbedding, HostMlp, HostNorm, HostUnembedding, Matrix};
 
 /// Llama and the families that differ from it in few places: RMS norms, rotary positions, grouped
 /// queries, a gated MLP.
@@ -94,8 +94,13 @@ impl LlamaLike {
         Ok(Activation::GeluTanh)
     }
 
-    fn norm(&self, reader: Reader<'_>, name: &str) -> HostNorm {
-        let mut w = reader.vector(&format!("{name}.weight"), reader.config.d_model);
+    fn norm(&self, reader: Reader<'_>, layer: usize, name: &str) -> HostNorm {
+        let name = format!("{}layers.{layer}.{name}.weight", prefix(reader));
+        self.gain(reader, &name)
+    }
+
+    fn gain(&self, reader: Reader<'_>, name: &str) -> HostNorm {
+        let mut w = reader.vector(name, reader.config.d_model);
         if self.is_gemma() {
             for gain in &mut w {
                 *gain += 1.0;
@@ -114,7 +119,7 @@ impl Family for LlamaLike {
         let keys = Keys::new(path, json);
         let d_model = keys.size("hidden_size")?;
         let n_heads = keys.size("num_attention_heads")?;
-        let n_layers = keys.size("num_hidden_layers")?;
+        let n_layers = keys.layers("num_hidden_layers")?;
         let d_vocab = keys.size("vocab_size")?;
         // Where no width is given, heads divide that of the stream; Qwen3 and Gemma have their own.
         let d_head = match (keys.get("head_dim"), self.variant) {
@@ -246,73 +251,74 @@ impl Family for LlamaLike {
         }
     }
 
-    fn block(&self, reader: Reader<'_>, layer: usize) -> HostBlock {
+    fn attention(&self, reader: Reader<'_>, layer: usize) -> HostAttention {
         let config = reader.config;
         let d = config.d_model;
         let (q, kv) = (config.q_width(), config.kv_width());
         let biases = self.biases(|key| reader.flag_or(key, false));
-        let prefix = prefix(reader);
-        let at = |name: &str| format!("{prefix}layers.{layer}.{name}");
-        let d_mlp = config.mlp.map_or(0, |mlp| mlp.d_mlp);
-        let linear = |name: &str, inputs, outputs| {
-            reader.linear(&at(&format!("{name}.weight")), inputs, outputs)
-        };
-        let bias = |expected, name: &str, len| {
-            reader.vector_if(expected, &at(&format!("{name}.bias")), len)
-        };
+        let at = |name: &str| format!("{}layers.{layer}.self_attn.{name}", prefix(reader));
         let ports = [("q", q), ("k", kv), ("v", kv)];
-        let (w_qkv, w_gate, w_in) = if self.variant == Variant::Phi3 {
-            let both = reader.matrix(&at("mlp.gate_up_proj.weight"), 2 * d_mlp, d);
-            let [gate, up] = [0..d_mlp, d_mlp..2 * d_mlp].map(|rows| both.rows(rows).transposed());
-            (linear("self_attn.qkv_proj", d, q + 2 * kv), gate, up)
+        let w_qkv = if self.variant == Variant::Phi3 {
+            reader.linear(&at("qkv_proj.weight"), d, q + 2 * kv)
         } else {
-            let parts = ports.map(|(port, width)| {
-                reader.matrix(&at(&format!("self_attn.{port}_proj.weight")), width, d)
-            });
-            (
-                Matrix::side_by_side(&parts),
-                linear("mlp.gate_proj", d, d_mlp),
-                linear("mlp.up_proj", d, d_mlp),
-            )
+            let weight =
+                |(port, width)| reader.matrix(&at(&format!("{port}_proj.weight")), width, d);
+            Matrix::side_by_side(&ports.map(weight))
         };
-        let b_qkv = ports
-            .map(|(port, width)| bias(biases.qkv, &format!("self_attn.{port}_proj"), width))
-            .concat();
-        let head_norm = |port: &str| {
-            reader.vector(&at(&format!("self_attn.{port}_norm.weight")), config.d_head)
+        let bias =
+            |(port, width)| reader.vector_if(biases.qkv, &at(&format!("{port}_proj.bias")), width);
+        let head_norm = |port| reader.vector(&at(&format!("{port}_norm.weight")), config.d_head);
+        HostAttention {
+            ln1: Some(self.norm(reader, layer, "input_layernorm")),
+            w_qkv,
+            b_qkv: ports.map(bias).concat(),
+            qk_norm: config.qk_norm.then(|| (head_norm("q"), head_norm("k"))),
+            w_o: reader.linear(&at("o_proj.weight"), q, d),
+            b_o: reader.vector_if(biases.output, &at("o_proj.bias"), d),
+            ln1_post: config
+                .norm_after
+                .then(|| self.norm(reader, layer, "post_attention_layernorm")),
+        }
+    }
+
+    fn mlp(&self, reader: Reader<'_>, layer: usize) -> Option<HostMlp> {
+        let config = reader.config;
+        let (d, d_mlp) = (config.d_model, config.mlp?.d_mlp);
+        let expected = self.biases(|key| reader.flag_or(key, false)).mlp;
+        let at = |name: &str| format!("{}layers.{layer}.mlp.{name}", prefix(reader));
+        let (w_gate, w_in) = if self.variant == Variant::Phi3 {
+            let both = reader.matrix(&at("gate_up_proj.weight"), 2 * d_mlp, d);
+            let half = |rows| both.rows(d_mlp, rows).transposed();
+            (half(0..d_mlp), half(d_mlp..2 * d_mlp))
+        } else {
+            let weight = |name| reader.linear(&at(name), d, d_mlp);
+            (weight("gate_proj.weight"), weight("up_proj.weight"))
         };
-        let after = |name: &str| config.norm_after.then(|| self.norm(reader, &at(name)));
-        // In Gemma 2 the norm of this name follows attention; elsewhere it precedes the MLP.
-        let before_mlp = if config.norm_after {
+        let bias = |name: &str, len| reader.vector_if(expected, &at(name), len);
+        // In Gemma 2 the norm after attention has the name that the one before the MLP has elsewhere.
+        let before = if config.norm_after {
             "pre_feedforward_layernorm"
         } else {
             "post_attention_layernorm"
         };
-        HostBlock {
-            ln1: Some(self.norm(reader, &at("input_layernorm"))),
-            w_qkv,
-            b_qkv,
-            qk_norm: config.qk_norm.then(|| (head_norm("q"), head_norm("k"))),
-            w_o: linear("self_attn.o_proj", q, d),
-            b_o: bias(biases.output, "self_attn.o_proj", d),
-            ln1_post: after("post_attention_layernorm"),
-            ln2: Some(self.norm(reader, &at(before_mlp))),
-            mlp: Some(HostMlp {
-                gate: Some((w_gate, bias(biases.mlp, "mlp.gate_proj", d_mlp))),
-                w_in,
-                b_in: bias(biases.mlp, "mlp.up_proj", d_mlp),
-                w_out: linear("mlp.down_proj", d_mlp, d),
-                b_out: bias(biases.mlp, "mlp.down_proj", d),
-            }),
-            ln2_post: after("post_feedforward_layernorm"),
-        }
+        Some(HostMlp {
+            ln2: Some(self.norm(reader, layer, before)),
+            gate: Some((w_gate, bias("gate_proj.bias", d_mlp))),
+            w_in,
+            b_in: bias("up_proj.bias", d_mlp),
+            w_out: reader.linear(&at("down_proj.weight"), d_mlp, d),
+            b_out: bias("down_proj.bias", d),
+            ln2_post: config
+                .norm_after
+                .then(|| self.norm(reader, layer, "post_feedforward_layernorm")),
+        })
     }
 
     fn unembedding(&self, reader: Reader<'_>) -> HostUnembedding {
         let config = reader.config;
         let untied = !config.tied_embeddings;
         HostUnembedding {
-            ln_final: Some(self.norm(reader, &format!("{}norm", prefix(reader)))),
+            ln_final: Some(self.gain(reader, &format!("{}norm.weight", prefix(reader)))),
             w_u: untied.then(|| reader.linear("lm_head.weight", config.d_model, config.d_vocab)),
             b_u: None,
         }

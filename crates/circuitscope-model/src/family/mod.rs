@@ -19,7 +19,7 @@ pub(crate) use gpt2::save as save_gpt2_folder;
 pub(crate) use reader::Reader;
 
 use crate::config::DecoderConfig;
-use crate::host::{HostBlock, HostEmbedding, HostUnembedding};
+use crate::host::{HostAttention, HostEmbedding, HostMlp, HostUnembedding};
 use crate::{Error, Result};
 
 /// A model family. A new one is an implementation and a line in [`BY_MODEL_TYPE`].
@@ -33,8 +33,11 @@ pub(crate) trait Family: Sync {
     /// Token embedding and position vectors.
     fn embedding(&self, reader: Reader<'_>) -> HostEmbedding;
 
-    /// One block.
-    fn block(&self, reader: Reader<'_>, layer: usize) -> HostBlock;
+    /// The attention layer of a block.
+    fn attention(&self, reader: Reader<'_>, layer: usize) -> HostAttention;
+
+    /// The MLP of a block, if it has one.
+    fn mlp(&self, reader: Reader<'_>, layer: usize) -> Option<HostMlp>;
 
     /// Final norm and unembedding; no `w_u` where the configuration ties it to the embedding.
     fn unembedding(&self, reader: Reader<'_>) -> HostUnembedding;

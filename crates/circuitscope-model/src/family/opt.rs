@@ -7,7 +7,7 @@ use super::keys::{ACTIVATIONS, Keys};
 use super::reader::Reader;
 use crate::Result;
 use crate::config::{Activation, DecoderConfig, Mlp};
-use crate::host::{HostBlock, HostEmbedding, HostMlp, HostUnembedding, Matrix};
+use crate::host::{HostAttention, HostEmbedding, HostMlp, HostUnembedding, Matrix};
 
 /// OPT. Its table of positions begins with two rows that no token uses. Only the variant with norms
 /// before attention and MLP is there: the one with norms after them (OPT-350m) is refused.
@@ -40,7 +40,7 @@ impl Family for Opt {
         let activation = keys
             .choice("activation_function", &ACTIVATIONS)?
             .unwrap_or(Activation::Relu);
-        let n_layers = keys.size("num_hidden_layers")?;
+        let n_layers = keys.layers("num_hidden_layers")?;
         let config = DecoderConfig {
             n_ctx: keys.size_or("max_position_embeddings", Some(2048))?,
             tied_embeddings: keys.flag_or("tie_word_embeddings", true)?,
@@ -67,24 +67,21 @@ impl Family for Opt {
             w_pos: Some(
                 reader
                     .matrix(&table, rows, config.d_model)
-                    .rows(OFFSET..rows),
+                    .rows(config.n_ctx, OFFSET..rows),
             ),
         }
     }
 
-    fn block(&self, reader: Reader<'_>, layer: usize) -> HostBlock {
-        let config = reader.config;
-        let d = config.d_model;
-        let d_mlp = config.mlp.map_or(0, |mlp| mlp.d_mlp);
+    fn attention(&self, reader: Reader<'_>, layer: usize) -> HostAttention {
+        let d = reader.config.d_model;
         let bias = reader.flag_or("enable_bias", true);
-        let prefix = prefix(reader);
-        let at = |name: &str| format!("{prefix}layers.{layer}.{name}");
+        let at = |name: &str| format!("{}layers.{layer}.{name}", prefix(reader));
         let qkv = ["q", "k", "v"].map(|port| at(&format!("self_attn.{port}_proj")));
         let w_qkv = qkv
             .each_ref()
             .map(|name| reader.matrix(&format!("{name}.weight"), d, d));
         let b_qkv = qkv.map(|name| reader.vector_if(bias, &format!("{name}.bias"), d));
-        HostBlock {
+        HostAttention {
             ln1: Some(reader.layer_norm(&at("self_attn_layer_norm"))),
             w_qkv: Matrix::side_by_side(&w_qkv),
             b_qkv: b_qkv.concat(),
@@ -92,16 +89,22 @@ impl Family for Opt {
             w_o: reader.linear(&at("self_attn.out_proj.weight"), d, d),
             b_o: reader.vector_if(bias, &at("self_attn.out_proj.bias"), d),
             ln1_post: None,
-            ln2: Some(reader.layer_norm(&at("final_layer_norm"))),
-            mlp: Some(HostMlp {
-                gate: None,
-                w_in: reader.linear(&at("fc1.weight"), d, d_mlp),
-                b_in: reader.vector_if(bias, &at("fc1.bias"), d_mlp),
-                w_out: reader.linear(&at("fc2.weight"), d_mlp, d),
-                b_out: reader.vector_if(bias, &at("fc2.bias"), d),
-            }),
-            ln2_post: None,
         }
+    }
+
+    fn mlp(&self, reader: Reader<'_>, layer: usize) -> Option<HostMlp> {
+        let (d, d_mlp) = (reader.config.d_model, reader.config.mlp?.d_mlp);
+        let bias = reader.flag_or("enable_bias", true);
+        let at = |name: &str| format!("{}layers.{layer}.{name}", prefix(reader));
+        Some(HostMlp {
+            ln2: Some(reader.layer_norm(&at("final_layer_norm"))),
+            gate: None,
+            w_in: reader.linear(&at("fc1.weight"), d, d_mlp),
+            b_in: reader.vector_if(bias, &at("fc1.bias"), d_mlp),
+            w_out: reader.linear(&at("fc2.weight"), d_mlp, d),
+            b_out: reader.vector_if(bias, &at("fc2.bias"), d),
+            ln2_post: None,
+        })
     }
 
     fn unembedding(&self, reader: Reader<'_>) -> HostUnembedding {

@@ -39,8 +39,14 @@ impl Reader<'_> {
         if expected {
             self.vector(name, len)
         } else {
-            vec![0.0; len]
+            self.zeros(len)
         }
+    }
+
+    /// Zeros, where nothing is stored; nothing while the source only checks, because a broken
+    /// configuration may ask for any number of them.
+    pub(crate) fn zeros(&self, len: usize) -> Vec<f32> {
+        vec![0.0; if self.source.only_checks() { 0 } else { len }]
     }
 
     /// A matrix as it is stored.

@@ -7,7 +7,7 @@ use super::keys::{ACTIVATIONS, Keys};
 use super::reader::{Reader, in_layer};
 use crate::Result;
 use crate::config::{Activation, DecoderConfig, Direction, Mlp, Norm, Positions};
-use crate::host::{HostBlock, HostEmbedding, HostMlp, HostNorm, HostUnembedding, Matrix};
+use crate::host::{HostAttention, HostEmbedding, HostMlp, HostNorm, HostUnembedding, Matrix};
 
 /// A TransformerLens `HookedTransformerConfig` as JSON with the state dict of a `HookedTransformer`
 /// (names `blocks.{l}.attn.W_Q`, shapes `[head, d_model, d_head]`). Compiled (Tracr) models arrive
@@ -126,7 +126,7 @@ impl Family for TransformerLens {
             _ => keys.positive_or("attn_scale", (d_head as f64).sqrt())?,
         };
         let config = DecoderConfig {
-            n_layers: keys.size("n_layers")?,
+            n_layers: keys.layers("n_layers")?,
             n_heads,
             n_key_value_heads: n_heads,
             d_model,
@@ -169,13 +169,13 @@ impl Family for TransformerLens {
         }
     }
 
-    fn block(&self, reader: Reader<'_>, layer: usize) -> HostBlock {
+    fn attention(&self, reader: Reader<'_>, layer: usize) -> HostAttention {
         let config = reader.config;
         let (d, heads, d_head) = (config.d_model, config.n_heads, config.d_head);
         let width = heads * d_head;
         let at = |name: &str| format!("blocks.{layer}.{name}");
         let mut w_qkv = Vec::new();
-        let mut b_qkv = Vec::with_capacity(3 * width);
+        let mut b_qkv = Vec::new();
         for (port, name) in ["Q", "K", "V"].into_iter().enumerate() {
             // [head, d_model, d_head] into columns port * width + head * d_head …
             let shape = [heads, d, d_head];
@@ -192,8 +192,7 @@ impl Family for TransformerLens {
             b_qkv.extend(reader.source.take(&at(&format!("attn.b_{name}")), &shape));
         }
         let w_o = reader.source.take(&at("attn.W_O"), &[heads, d_head, d]);
-        let matrix = |name: &str, rows, cols| reader.matrix(&at(name), rows, cols);
-        HostBlock {
+        HostAttention {
             ln1: norm(reader, &at("ln1")),
             w_qkv: Matrix::new(d, 3 * width, w_qkv),
             b_qkv,
@@ -201,16 +200,21 @@ impl Family for TransformerLens {
             w_o: Matrix::new(width, d, w_o),
             b_o: reader.vector(&at("attn.b_O"), d),
             ln1_post: None,
-            ln2: config.mlp.and_then(|_| norm(reader, &at("ln2"))),
-            mlp: config.mlp.map(|mlp| HostMlp {
-                gate: None,
-                w_in: matrix("mlp.W_in", d, mlp.d_mlp),
-                b_in: reader.vector(&at("mlp.b_in"), mlp.d_mlp),
-                w_out: matrix("mlp.W_out", mlp.d_mlp, d),
-                b_out: reader.vector(&at("mlp.b_out"), d),
-            }),
-            ln2_post: None,
         }
+    }
+
+    fn mlp(&self, reader: Reader<'_>, layer: usize) -> Option<HostMlp> {
+        let (d, d_mlp) = (reader.config.d_model, reader.config.mlp?.d_mlp);
+        let at = |name: &str| format!("blocks.{layer}.{name}");
+        Some(HostMlp {
+            ln2: norm(reader, &at("ln2")),
+            gate: None,
+            w_in: reader.matrix(&at("mlp.W_in"), d, d_mlp),
+            b_in: reader.vector(&at("mlp.b_in"), d_mlp),
+            w_out: reader.matrix(&at("mlp.W_out"), d_mlp, d),
+            b_out: reader.vector(&at("mlp.b_out"), d),
+            ln2_post: None,
+        })
     }
 
     fn unembedding(&self, reader: Reader<'_>) -> HostUnembedding {

@@ -116,7 +116,7 @@ fn weights_that_are_not_finite() {
             values[77] = value;
             *tensor = Stored::f32s(&[12, 36], &values);
         }));
-        let expected = format!("{QKV}: {name} at entry 77, expected finite numbers");
+        let expected = format!("{QKV}: {name} among the entries, expected finite numbers");
         assert_eq!(found, [expected]);
     }
 }

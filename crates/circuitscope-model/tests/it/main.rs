@@ -6,6 +6,7 @@
 )]
 
 mod early_stop;
+mod families;
 mod faults;
 mod fixtures;
 mod folder;
