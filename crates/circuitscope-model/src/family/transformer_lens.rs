@@ -154,7 +154,9 @@ impl Family for TransformerLens {
                 .flag_or("scale_attn_by_inverse_layer_idx", false)?,
             attn_scores_soft_cap: None,
             output_logits_soft_cap: None,
-            bos_token: None,
+            // Not a field of HookedTransformerConfig: `convert_transformer_lens.py` takes it over from the
+            // tokenizer.
+            bos_token: keys.bos_token(d_vocab)?,
         };
         keys.finish(IRRELEVANT)?;
         Ok(config)
