@@ -358,7 +358,10 @@ def convert(source, output, weights_file=None, config_file=None, edges_file=None
     if tokenizer_path:
         tokens, bos = tokenizer(tokenizer_path, size(config, "d_vocab"))
         if bos is None:
-            said.append("the tokenizer does not say which token begins a sequence")
+            said.append(
+                "the tokenizer does not say which token begins a sequence; circuitscope will take the first it has of "
+                "<|endoftext|>, <bos>, <s>, <|begin_of_text|>"
+            )
         else:
             config["bos_token_id"] = bos
             said.append(f"sequences begin with token {bos}")
