@@ -272,21 +272,25 @@ impl<'a> Source<'a> {
     /// problem if it does not fit. Nothing, because the size that a broken configuration asks
     /// for may not fit into memory.
     pub(crate) fn take(&self, name: &str, shape: &[usize]) -> Vec<f32> {
-        let values = self.read(name, shape, |stored, data| match stored.dtype {
+        let decode = |stored: &Stored, data: &[u8]| match stored.dtype {
             Dtype::F16 => widened(data, f16),
             Dtype::BF16 => widened(data, bf16),
             _ => bytemuck::pod_collect_to_vec(data),
-        });
+        };
+        let values = self.read(name, shape, decode, |at| at);
         self.sound_or(name, values)
     }
 
     /// The matrix `name`, stored `[rows, cols]`, with rows and columns exchanged: `[cols, rows]`.
     /// Otherwise as [`Source::take`].
     pub(crate) fn take_transposed(&self, name: &str, rows: usize, cols: usize) -> Vec<f32> {
-        let values = self.read(name, &[rows, cols], |stored, data| match stored.dtype {
+        let decode = |stored: &Stored, data: &[u8]| match stored.dtype {
             Dtype::F16 => transposed(data, rows, cols, f16),
             Dtype::BF16 => transposed(data, rows, cols, bf16),
             _ => transposed(data, rows, cols, f32::from_le_bytes),
+        };
+        let values = self.read(name, &[rows, cols], decode, |at| {
+            at % rows * cols + at / rows
         });
         self.sound_or(name, values)
     }
@@ -298,11 +302,13 @@ impl<'a> Source<'a> {
         })
     }
 
+    /// `place` tells where an entry of the result was stored.
     fn read(
         &self,
         name: &str,
         shape: &[usize],
         decode: impl FnOnce(&Stored, &[u8]) -> Vec<f32>,
+        place: impl Fn(usize) -> usize,
     ) -> Result<Vec<f32>, String> {
         self.taken.borrow_mut().insert(name.to_owned());
         let Some(stored) = self.index.get(name) else {
@@ -323,10 +329,11 @@ impl<'a> Source<'a> {
         let file = &self.files[stored.file].1;
         let values = decode(stored, &file[stored.bytes.clone()]);
         file.release(stored.bytes.start, stored.bytes.len());
-        match values.iter().find(|x| !x.is_finite()) {
-            Some(value) => Err(format!(
-                "{value} among the entries, expected finite numbers"
-            )),
+        match values.iter().position(|x| !x.is_finite()) {
+            Some(at) => {
+                let (value, at) = (values[at], place(at));
+                Err(format!("{value} at entry {at}, expected finite numbers"))
+            }
             None => Ok(values),
         }
     }
