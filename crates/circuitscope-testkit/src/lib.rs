@@ -18,9 +18,11 @@
 mod backend;
 mod close;
 mod golden;
+mod hub;
 mod shared;
 
 pub use backend::{AutodiffFlex, Flex, device};
 pub use close::{Values, assert_close, assert_close_named, worst_difference};
 pub use golden::Golden;
+pub use hub::{Asked, COMMIT, HubServer};
 pub use shared::shared_fixtures;

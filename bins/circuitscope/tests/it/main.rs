@@ -10,5 +10,7 @@ mod errors;
 mod families;
 mod gpu;
 mod help;
+#[cfg(feature = "hub")]
+mod hub;
 mod resume;
 mod support;

@@ -12,6 +12,8 @@ mod fixtures;
 mod folder;
 mod golden;
 mod head_means;
+#[cfg(feature = "hub")]
+mod hub;
 mod padding;
 mod precision;
 mod saving;

@@ -1,0 +1,85 @@
+//! `--model owner/name`, from a hub on the loopback interface.
+
+use circuitscope_testkit::{COMMIT, HubServer};
+use serde_json::{Value, json};
+
+use crate::support::{Bench, Ran};
+
+fn run(bench: &Bench, endpoint: &str, offline: bool, line: &str) -> Ran {
+    let mut command = bench.command(line);
+    for name in [
+        "HF_TOKEN",
+        "HF_HUB_CACHE",
+        "HF_TOKEN_PATH",
+        "HF_HUB_OFFLINE",
+    ] {
+        command.env_remove(name);
+    }
+    // A hub on this machine is not reached through a proxy: nobody listens on port 9.
+    for name in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
+        command.env(name, "http://127.0.0.1:9");
+    }
+    command
+        .env("HF_HOME", bench.path("hf"))
+        .env("HF_ENDPOINT", endpoint);
+    if offline {
+        command.env("HF_HUB_OFFLINE", "1");
+    }
+    Ran::of(command.output().unwrap())
+}
+
+#[test]
+fn a_model_of_the_hub_is_fetched_once_and_its_commit_recorded() {
+    let bench = Bench::new();
+    bench.reference_model("m");
+    let files = ["config.json", "model.safetensors", "tokenizer.json"].map(|file| {
+        (
+            file.to_owned(),
+            fs_err::read(bench.path("m").join(file)).unwrap(),
+        )
+    });
+    let server = HubServer::start(files);
+    server.require_token("hf_secret");
+    bench.write("hf/token", "hf_secret\n");
+    let line = "discover --model owner/tiny --task ioi --examples 4 --method mean-difference --format json";
+    let line = if run(&bench, &server.endpoint(), false, line).code == Some(2) {
+        "discover --model owner/tiny --task ioi --format json"
+    } else {
+        line
+    };
+    let ran = run(&bench, &server.endpoint(), false, line);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let found: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(found["model"]["name"], "owner/tiny");
+    assert_eq!(
+        found["model"]["hub"],
+        json!({ "repo": "owner/tiny", "revision": "main", "commit": COMMIT })
+    );
+    assert!(!server.take_asked().is_empty());
+    assert!(bench.path("hf/hub/models--owner--tiny/refs/main").is_file());
+
+    let ran = run(&bench, &server.endpoint(), true, line);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(server.take_asked(), []);
+}
+
+#[test]
+fn what_goes_wrong_with_the_hub_is_one_line() {
+    let bench = Bench::new();
+    let server = HubServer::start([]);
+    let line = "capture --model owner/none --task ioi --sites logits --output x.safetensors";
+    let ran = run(&bench, &server.endpoint(), false, line);
+    assert_eq!(
+        ran.stderr,
+        "error: --model owner/none: no such folder, so taken from the hub: owner/none@main: the hub has no such repository (HTTP 404)\n"
+    );
+    assert_eq!(ran.code, Some(1));
+    let ran = run(&bench, &server.endpoint(), true, line);
+    assert!(ran.stderr.contains("not complete in the cache"), "{ran:?}");
+    assert!(ran.stderr.contains("HF_HUB_OFFLINE"), "{ran:?}");
+    assert_eq!(ran.stderr.lines().count(), 1);
+    let line = line.replace("owner/none", "a/b/c");
+    let ran = run(&bench, &server.endpoint(), false, &line);
+    let end = "as a name of the hub, \"a/b/c\": found '/' in the name, expected owner/name or owner/name@revision\n";
+    assert!(ran.stderr.ends_with(end), "{ran:?}");
+}

@@ -1,0 +1,244 @@
+//! A hub of one repository on the loopback interface.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+use serde_json::json;
+use sha1::Sha1;
+use sha2::{Digest, Sha256};
+
+/// The only commit of the repository.
+pub const COMMIT: &str = "c0ffee0123456789c0ffee0123456789c0ffee01";
+
+/// A request that the server got.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// `GET` or `HEAD`.
+    pub method: String,
+    /// The path.
+    pub path: String,
+    /// The host that was asked: redirects to the contents name another than the hub.
+    pub host: String,
+    /// The `Range` header.
+    pub range: Option<String>,
+    /// The `Authorization` header.
+    pub authorization: Option<String>,
+    /// Bytes of the body that were sent.
+    pub sent: usize,
+}
+
+/// Serves the repository `owner/tiny`, branch `main`, as the hub does: small files directly with
+/// git's SHA-1 as entity tag, safetensors by a redirect to another host with their SHA-256.
+#[derive(Debug)]
+pub struct HubServer {
+    address: SocketAddr,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    files: BTreeMap<String, Vec<u8>>,
+    asked: Vec<Asked>,
+    cuts: Vec<(String, usize)>,
+    tags: BTreeMap<String, String>,
+    token: Option<String>,
+    ranges: bool,
+}
+
+impl HubServer {
+    /// Starts serving. The thread ends with the process.
+    ///
+    /// # Panics
+    /// If no port is free.
+    pub fn start(files: impl IntoIterator<Item = (String, Vec<u8>)>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(Mutex::new(State {
+            files: files.into_iter().collect(),
+            ranges: true,
+            ..State::default()
+        }));
+        let shared = Arc::clone(&state);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                // A client that hangs up is no concern of the server's.
+                answer(stream, address, &shared).ok();
+            }
+        });
+        Self { address, state }
+    }
+
+    /// For `HF_ENDPOINT`.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The next time the contents of `file` are asked for, breaks the connection after `bytes` of the
+    /// body; one call breaks one connection.
+    pub fn cut(&self, file: &str, bytes: usize) {
+        self.with(|state| state.cuts.push((file.to_owned(), bytes)));
+    }
+
+    /// Announces another hash for a file.
+    pub fn announce(&self, file: &str, hash: &str) {
+        self.with(|state| state.tags.insert(file.to_owned(), hash.to_owned()));
+    }
+
+    /// Answers 401 to whoever does not send this token.
+    pub fn require_token(&self, token: &str) {
+        self.with(|state| state.token = Some(token.to_owned()));
+    }
+
+    /// Ignores the header `Range` from now on.
+    pub fn ignore_ranges(&self) {
+        self.with(|state| state.ranges = false);
+    }
+
+    /// Everything that was asked so far, which is then forgotten.
+    pub fn take_asked(&self) -> Vec<Asked> {
+        self.with(|state| std::mem::take(&mut state.asked))
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
+        act(&mut self.state.lock().unwrap())
+    }
+}
+
+fn answer(stream: TcpStream, address: SocketAddr, state: &Mutex<State>) -> std::io::Result<()> {
+    let mut lines = BufReader::new(stream.try_clone()?).lines();
+    let first = lines.next().transpose()?.unwrap_or_default();
+    let mut words = first.split(' ').map(str::to_owned);
+    let method = words.next().unwrap_or_default();
+    let path = words.next().unwrap_or_default();
+    let mut headers = BTreeMap::new();
+    for line in lines {
+        let line = line?;
+        let Some((name, value)) = line.split_once(':') else {
+            break;
+        };
+        headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
+    }
+    let mut asked = Asked {
+        host: headers.remove("host").unwrap_or_default(),
+        range: headers.remove("range"),
+        authorization: headers.remove("authorization"),
+        method,
+        path,
+        sent: 0,
+    };
+    let mut state = state.lock().unwrap();
+    let (head, body) = state.respond(&asked, address);
+    asked.sent = body.len();
+    state.asked.push(asked);
+    drop(state);
+    let mut stream = stream;
+    stream.write_all(head.as_bytes())?;
+    stream.write_all(&body)?;
+    stream.shutdown(std::net::Shutdown::Write)?;
+    // Waits until the client has read everything, so that closing loses nothing.
+    stream.read_to_end(&mut Vec::new())?;
+    Ok(())
+}
+
+impl State {
+    /// Head and body of the answer.
+    fn respond(&mut self, asked: &Asked, address: SocketAddr) -> (String, Vec<u8>) {
+        let plain = |status: &str, more: &str, body: Vec<u8>| {
+            let length = body.len();
+            let head = format!(
+                "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n{more}\r\n"
+            );
+            (head, body)
+        };
+        let contents = asked.path.strip_prefix("/contents/");
+        let bearer = self.token.as_ref().map(|token| format!("Bearer {token}"));
+        if contents.is_none() && bearer.is_some() && asked.authorization != bearer {
+            return plain("401 Unauthorized", "", Vec::new());
+        }
+        if let Some(file) = contents {
+            return self.contents(file, asked);
+        }
+        if let Some(revision) = asked.path.strip_prefix("/api/models/owner/tiny/revision/") {
+            if revision != "main" && revision != COMMIT && revision != "refs%2Fpr%2F1" {
+                let code = "X-Error-Code: RevisionNotFound\r\n";
+                return plain("404 Not Found", code, Vec::new());
+            }
+            let siblings: Vec<_> = self
+                .files
+                .keys()
+                .map(|name| json!({ "rfilename": name }))
+                .collect();
+            let body = json!({ "id": "owner/tiny", "sha": COMMIT, "siblings": siblings });
+            return plain("200 OK", "", body.to_string().into_bytes());
+        }
+        let prefix = format!("/owner/tiny/resolve/{COMMIT}/");
+        let file = asked.path.strip_prefix(&prefix).unwrap_or_default();
+        let Some(data) = self.files.get(file) else {
+            return plain("404 Not Found", "", Vec::new());
+        };
+        let large = file.ends_with(".safetensors");
+        let tag = self.tag(file, data, large);
+        if large {
+            let more = format!(
+                "Location: http://localhost:{}/contents/{file}\r\nX-Linked-Etag: \"{tag}\"\r\nX-Linked-Size: {}\r\n",
+                address.port(),
+                data.len()
+            );
+            return plain("302 Found", &more, Vec::new());
+        }
+        if asked.method == "HEAD" {
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\nETag: W/\"{tag}\"\r\n\r\n",
+                data.len()
+            );
+            return (head, Vec::new());
+        }
+        self.contents(file, asked)
+    }
+
+    fn contents(&mut self, file: &str, asked: &Asked) -> (String, Vec<u8>) {
+        let data = &self.files[file];
+        let start = asked.range.as_deref().filter(|_| self.ranges);
+        let start = start.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-'));
+        let start: Option<usize> = start.and_then(|start| start.parse().ok());
+        let mut body = data[start.unwrap_or(0)..].to_vec();
+        let mut head = match start {
+            Some(start) => format!(
+                "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {start}-{}/{}\r\n",
+                data.len() - 1,
+                data.len()
+            ),
+            None => "HTTP/1.1 200 OK\r\n".to_owned(),
+        };
+        write!(
+            head,
+            "Content-Length: {}\r\nConnection: close\r\n\r\n",
+            body.len()
+        )
+        .unwrap();
+        if let Some(at) = self.cuts.iter().position(|(name, _)| name == file) {
+            body.truncate(self.cuts.remove(at).1);
+        }
+        (head, body)
+    }
+
+    fn tag(&self, file: &str, data: &[u8], large: bool) -> String {
+        if let Some(tag) = self.tags.get(file) {
+            return tag.clone();
+        }
+        if large {
+            return hex(&Sha256::digest(data));
+        }
+        let mut hash = Sha1::new();
+        hash.update(format!("blob {}\0", data.len()));
+        hash.update(data);
+        hex(&hash.finalize())
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
