@@ -9,6 +9,7 @@ mod device;
 mod failure;
 #[cfg(feature = "hub")]
 mod hub;
+mod memory;
 mod output;
 mod progress;
 mod provenance;

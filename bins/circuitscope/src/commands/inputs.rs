@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 
 use crate::args::ModelArgs;
 use crate::device::{B, Device};
+use crate::memory;
 
 /// Name of the model inside this program.
 pub(crate) const REFERENCE: &str = "reference";
@@ -22,6 +23,13 @@ pub(crate) fn load_model(
     device: &Device,
     progress: &dyn Progress,
 ) -> Result<Loaded<B>> {
+    memory::return_freed();
+    let loaded = named_model(args, device, progress);
+    memory::keep_freed();
+    loaded
+}
+
+fn named_model(args: &ModelArgs, device: &Device, progress: &dyn Progress) -> Result<Loaded<B>> {
     let settings = args.load_settings();
     if args.model == REFERENCE {
         return Ok(load_reference(settings, device.plain())?);
