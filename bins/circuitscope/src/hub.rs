@@ -45,6 +45,10 @@ fn token(home: &Path) -> Option<String> {
 }
 
 fn text(variable: &str) -> Option<String> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the variables of the hub's tools, read here and nowhere else"
+    )]
     let value = env::var(variable).ok()?;
     let value = value.trim();
     (!value.is_empty()).then(|| value.to_owned())

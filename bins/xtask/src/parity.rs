@@ -107,9 +107,9 @@ pub(crate) fn compare(folder: &Path) -> Result<Vec<Row>> {
     if folder.join("config.v5.json").exists() {
         for entry in folder.read_dir()? {
             let entry = entry?;
-            std::fs::copy(entry.path(), copy.path().join(entry.file_name()))?;
+            fs_err::copy(entry.path(), copy.path().join(entry.file_name()))?;
         }
-        std::fs::copy(
+        fs_err::copy(
             folder.join("config.v5.json"),
             copy.path().join("config.json"),
         )?;
@@ -321,12 +321,14 @@ mod tests {
         let copy = tempfile::tempdir().unwrap();
         for entry in golden().join("gpt2_tiny").read_dir().unwrap() {
             let entry = entry.unwrap();
-            std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+            fs_err::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
         }
         let config = copy.path().join("config.json");
-        let text = std::fs::read_to_string(&config).unwrap();
+        let text = fs_err::read_to_string(&config).unwrap();
         assert!(text.contains("gelu_new"));
-        std::fs::write(&config, text.replace("gelu_new", "gelu")).unwrap();
+        let text = text.replace("gelu_new", "gelu");
+        circuitscope_core::files::write_atomic(&config, |out| out.write_all(text.as_bytes()))
+            .unwrap();
         let rows = compare(copy.path()).unwrap();
         assert!(rows.iter().any(|row| !row.holds()), "{rows:?}");
         assert!(run(&[copy.path().to_owned()]).is_err());

@@ -30,6 +30,9 @@ pub(crate) struct Block<B: Backend> {
     pub(crate) ln2_post: Option<NormWeights<B>>,
 }
 
+/// Which positions may not be attended to; none if all may.
+type Mask<B> = Option<Tensor<B, 4, Bool>>;
+
 /// What all blocks share in one pass.
 pub(crate) struct Context<'a, B: Backend> {
     config: &'a DecoderConfig,
@@ -37,7 +40,7 @@ pub(crate) struct Context<'a, B: Backend> {
     qk_positions: Option<Tensor<B, 3>>,
     rotation: Option<Rotation<B>>,
     /// One mask for each window that occurs.
-    masks: Vec<(Option<usize>, Option<Tensor<B, 4, Bool>>)>,
+    masks: Vec<(Option<usize>, Mask<B>)>,
 }
 
 impl<'a, B: Backend> Context<'a, B> {
@@ -75,7 +78,7 @@ impl<'a, B: Backend> Context<'a, B> {
         }
     }
 
-    fn mask(&self, layer: usize, pos: usize) -> Option<Tensor<B, 4, Bool>> {
+    fn mask(&self, layer: usize, pos: usize) -> Mask<B> {
         let window = self.config.window(layer, pos);
         let entry = self.masks.iter().find(|(of, _)| *of == window);
         entry.and_then(|(_, mask)| mask.clone())

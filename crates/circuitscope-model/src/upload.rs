@@ -16,12 +16,15 @@ use crate::precision::Precision;
 type Vector<B> = Param<Tensor<B, 1>>;
 type Weights<B> = Param<Tensor<B, 2>>;
 
+/// Final norm, unembedding and its bias.
+type Head<B> = (Option<NormWeights<B>>, Weights<B>, Option<Vector<B>>);
+
 /// A decoder in the making.
 pub(crate) struct Upload<'d, B: Backend> {
     device: &'d B::Device,
     precision: Precision,
     embedding: Option<(Weights<B>, Option<Weights<B>>)>,
-    unembedding: Option<(Option<NormWeights<B>>, Weights<B>, Option<Vector<B>>)>,
+    unembedding: Option<Head<B>>,
     blocks: Vec<Block<B>>,
 }
 

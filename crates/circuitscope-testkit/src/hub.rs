@@ -1,5 +1,10 @@
 //! A hub of one repository on the loopback interface.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a server of tests fails by panicking, as tests do"
+)]
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -240,5 +245,6 @@ impl State {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    hex.concat()
 }

@@ -44,7 +44,7 @@ fn named_model(args: &ModelArgs, device: &Device, progress: &dyn Progress) -> Re
             let snapshot = crate::hub::fetch(&id, progress)
                 .with_context(|| format!("--model {id}: no such folder, so taken from the hub"))?;
             let mut loaded = load_dir(&snapshot.folder, settings, device.plain(), progress)?;
-            loaded.provenance.name = snapshot.origin.repo.clone();
+            loaded.provenance.name.clone_from(&snapshot.origin.repo);
             loaded.provenance.hub = Some(snapshot.origin);
             return Ok(loaded);
         }

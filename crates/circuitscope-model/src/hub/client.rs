@@ -19,7 +19,7 @@ use super::{HubError, HubId, HubSettings, is_commit, is_hex};
 use crate::{Error, Result};
 
 const CONNECT: Duration = Duration::from_secs(15);
-const ANSWER: Duration = Duration::from_secs(60);
+const ANSWER: Duration = Duration::from_mins(1);
 
 /// How often in a row a download may break without bringing a byte.
 const PATIENCE: u32 = 3;
@@ -459,5 +459,6 @@ fn digest<D: Digest>(mut hash: D, path: &Path, progress: &dyn Progress) -> Resul
         }
     }
     let hex = hash.finalize();
-    Ok(hex.iter().map(|byte| format!("{byte:02x}")).collect())
+    let hex: Vec<String> = hex.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(hex.concat())
 }

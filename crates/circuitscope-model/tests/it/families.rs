@@ -246,10 +246,7 @@ fn options_that_are_not_implemented() {
             config.insert(key.into(), value.clone());
         });
         match try_load(copy.path(), Processing::Raw) {
-            Err(Error::Unsupported { key: found, .. }) => {
-                assert_eq!(found, named, "{name}: {key} = {value}");
-            }
-            Err(Error::UnknownKey { key: found, .. }) => {
+            Err(Error::Unsupported { key: found, .. } | Error::UnknownKey { key: found, .. }) => {
                 assert_eq!(found, named, "{name}: {key} = {value}");
             }
             other => panic!("{name}: {key} = {value}: {:?}", other.map(drop)),
