@@ -213,6 +213,7 @@ fn options_that_are_not_implemented() {
         (lens(), "attn_scores_soft_cap", json!(30.0)),
         (lens(), "n_ctx", json!(0)),
         (lens(), "d_head", json!(u32::MAX)),
+        (lens(), "bos_token_id", json!(23)),
     ] {
         folder.edit_config(|config| {
             config.insert(key.into(), value.clone());

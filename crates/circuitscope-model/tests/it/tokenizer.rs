@@ -1,8 +1,11 @@
 //! The tokenizer.
 
-use circuitscope_model::{Error, Tokenizer};
+use circuitscope_model::{Error, Processing, Tokenizer};
 use circuitscope_testkit::shared_fixtures;
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use crate::folder::ModelFolder;
+use crate::{golden_folder, try_load};
 
 #[test]
 fn gpt2_gives_the_recorded_ids() {
@@ -49,6 +52,21 @@ fn padding_and_truncation_of_the_file_are_off() {
     assert_eq!(words(None).encode("a b b a", false).unwrap(), [0, 1, 1, 0]);
     assert_eq!(words(Some(1)).encode("a", true).unwrap(), [1, 0]);
     assert!(matches!(words(None).encode("a", true), Err(Error::NoBos)));
+}
+
+#[test]
+fn a_transformer_lens_folder_names_the_token_that_begins_a_sequence() {
+    let folder = ModelFolder::copy_of(&golden_folder("attn_only_shortformer"));
+    folder.write("tokenizer.json", WORDS.as_bytes());
+    let bos = || {
+        let loaded = try_load(folder.path(), Processing::Raw).unwrap();
+        loaded.tokenizer().unwrap().bos()
+    };
+    assert_eq!(bos(), None);
+    folder.edit_config(|config| {
+        config.insert("bos_token_id".into(), json!(1));
+    });
+    assert_eq!(bos(), Some(1));
 }
 
 #[test]
