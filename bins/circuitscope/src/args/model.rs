@@ -10,7 +10,7 @@ use clap::{ArgAction, Args, ValueEnum};
 pub(crate) struct ModelArgs {
     /// `reference` (the small model inside this program), or a folder with a model in Hugging Face
     /// layout (config.json, model.safetensors, tokenizer.json) or a TransformerLens model, or
-    /// owner/name[@revision] of the Hugging Face hub (cached; `HF_HOME`, `HF_TOKEN` and
+    /// `owner/name[@revision]` of the Hugging Face hub (cached; `HF_HOME`, `HF_TOKEN` and
     /// `HF_HUB_OFFLINE` count)
     #[arg(
         long,
