@@ -32,6 +32,8 @@ impl Family for GptNeoX {
         let d_vocab = keys.size("vocab_size")?;
         let d_head = d_model / n_heads;
         keys.off(&[
+            ("add_cross_attention", json!(false)),
+            ("cross_attention_hidden_size", Value::Null),
             ("is_decoder", json!(false)),
             ("is_encoder_decoder", json!(false)),
             ("pruned_heads", json!({})),

@@ -30,6 +30,8 @@ impl Family for GptJ {
             return Err(keys.unsupported("rotary_dim", &Value::from(dim), &expected));
         }
         keys.off(&[
+            ("add_cross_attention", json!(false)),
+            ("cross_attention_hidden_size", Value::Null),
             ("is_decoder", json!(false)),
             ("is_encoder_decoder", json!(false)),
             ("pruned_heads", json!({})),

@@ -152,6 +152,8 @@ impl Family for LlamaLike {
         let n_key_value_heads =
             keys.divisor_or("num_key_value_heads", Some(default), n_heads, heads)?;
         keys.off(&[
+            ("add_cross_attention", json!(false)),
+            ("cross_attention_hidden_size", Value::Null),
             ("is_decoder", json!(false)),
             ("is_encoder_decoder", json!(false)),
             ("pruned_heads", json!({})),

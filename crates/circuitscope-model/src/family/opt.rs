@@ -31,6 +31,8 @@ impl Family for Opt {
             ("_remove_final_layer_norm", json!(false)),
             ("layer_norm_elementwise_affine", json!(true)),
             ("word_embed_proj_dim", json!(d_model)),
+            ("add_cross_attention", json!(false)),
+            ("cross_attention_hidden_size", Value::Null),
             ("is_decoder", json!(false)),
             ("is_encoder_decoder", json!(false)),
             ("pruned_heads", json!({})),
