@@ -169,11 +169,7 @@ fn tokens(golden: &Golden, prefix: &str) -> Result<Batch> {
         let tokens = TokenBatch::new(&ids, PaddingSide::Right, &device())?;
         return Ok(Batch { tokens, real });
     }
-    let mask = golden.int_rows(&format!("{prefix}attention_mask"));
-    let mask: Vec<Vec<u8>> = mask
-        .iter()
-        .map(|row| row.iter().map(|&real| real as u8).collect())
-        .collect();
+    let mask = golden.mask(&format!("{prefix}attention_mask"));
     let bounds = |row: &Vec<u8>| {
         let first = row.iter().position(|&real| real == 1)?;
         Some((first, row.iter().rposition(|&real| real == 1)? + 1))

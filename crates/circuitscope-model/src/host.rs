@@ -14,6 +14,29 @@ use crate::norm::NormWeights;
 use crate::precision::Precision;
 use crate::upload::Upload;
 
+/// Writes a matrix of these rows and columns, whose entries `read` gives in row-major order, transposed
+/// into columns `from..` of a matrix of `width` columns.
+pub(crate) fn transpose(
+    [rows, cols]: [usize; 2],
+    read: impl Fn(usize) -> f32,
+    to: &mut [f32],
+    width: usize,
+    from: usize,
+) {
+    /// Side of the squares in which the walk goes: two of them fit the first-level cache.
+    const TILE: usize = 32;
+
+    for top in (0..rows).step_by(TILE) {
+        for left in (0..cols).step_by(TILE) {
+            for c in left..(left + TILE).min(cols) {
+                for r in top..(top + TILE).min(rows) {
+                    to[c * width + from + r] = read(r * cols + c);
+                }
+            }
+        }
+    }
+}
+
 /// A matrix, row-major, input-first: `[in, out]`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Matrix {
@@ -34,9 +57,6 @@ impl Matrix {
         Self { rows, cols, data }
     }
 
-    /// Side of the squares in which a transposition walks: both of them fit the first-level cache.
-    const TILE: usize = 32;
-
     pub(crate) fn transposed(&self) -> Self {
         let mut data = vec![0.0; self.data.len()];
         self.transpose_into(&mut data, self.rows, 0);
@@ -45,18 +65,8 @@ impl Matrix {
 
     /// Writes the transposed matrix into columns `from..` of a matrix of `width` columns.
     fn transpose_into(&self, to: &mut [f32], width: usize, from: usize) {
-        if self.data.is_empty() {
-            return;
-        }
-        for top in (0..self.rows).step_by(Self::TILE) {
-            let rows = top..(top + Self::TILE).min(self.rows);
-            for left in (0..self.cols).step_by(Self::TILE) {
-                for c in left..(left + Self::TILE).min(self.cols) {
-                    for r in rows.clone() {
-                        to[c * width + from + r] = self.data[r * self.cols + c];
-                    }
-                }
-            }
+        if !self.data.is_empty() {
+            transpose([self.rows, self.cols], |at| self.data[at], to, width, from);
         }
     }
 

@@ -81,8 +81,8 @@ impl<B: Backend> Loaded<B> {
     }
 }
 
-const CONFIG: &str = "config.json";
-const TOKENIZER: &str = "tokenizer.json";
+pub(crate) const CONFIG: &str = "config.json";
+pub(crate) const TOKENIZER: &str = "tokenizer.json";
 
 /// The files of a model in memory.
 #[derive(Debug, Clone, Copy)]

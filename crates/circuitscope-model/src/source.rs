@@ -11,6 +11,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
+use crate::host::transpose;
 use crate::loaded::FileHash;
 use crate::{Error, Result};
 
@@ -102,12 +103,17 @@ pub(crate) fn hash(name: &str, bytes: &[u8]) -> FileHash {
 }
 
 fn file_hash(name: &str, bytes: usize, digest: &[u8]) -> FileHash {
-    let hex: Vec<String> = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     FileHash {
         name: name.to_owned(),
         bytes: bytes as u64,
-        sha256: hex.concat(),
+        sha256: hex(digest),
     }
+}
+
+/// In hexadecimal.
+pub(crate) fn hex(digest: &[u8]) -> String {
+    let digits: Vec<String> = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    digits.concat()
 }
 
 /// Where a tensor lies.
@@ -157,20 +163,11 @@ impl Source<'static> {
     }
 
     fn sharded(folder: &Path, index: &Path) -> Result<Self> {
-        #[derive(Deserialize)]
-        struct Index {
-            weight_map: BTreeMap<String, String>,
-        }
-        let text = fs_err::read(index).map_err(|source| Error::Io {
-            path: index.to_owned(),
-            source,
-        })?;
+        let weight_map = weight_map(index)?;
         let bad = |reason: String| Error::Config {
             path: index.to_owned(),
             reason,
         };
-        let Index { weight_map } =
-            serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))?;
         let shards: BTreeSet<&String> = weight_map.values().collect();
         let mut files = Vec::new();
         for shard in shards {
@@ -355,36 +352,46 @@ impl<'a> Source<'a> {
 
     /// Reports the problems so far.
     pub(crate) fn finish(&self) -> Result<()> {
-        if self.sound() {
-            Ok(())
-        } else {
-            Err(self.refuse())
+        let problems = self.problems.take();
+        if problems.is_empty() {
+            return Ok(());
         }
-    }
-
-    /// Whether there are no problems so far.
-    pub(crate) fn sound(&self) -> bool {
-        self.problems.borrow().is_empty()
-    }
-
-    /// The error with the problems recorded so far.
-    pub(crate) fn refuse(&self) -> Error {
-        Error::Weights {
+        Err(Error::Weights {
             path: self.path.clone(),
-            problems: self.problems.take(),
-        }
+            problems,
+        })
     }
+}
+
+/// Which shard holds each tensor, as `model.safetensors.index.json` says.
+pub(crate) fn weight_map(index: &Path) -> Result<BTreeMap<String, String>> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let text = fs_err::read(index).map_err(|source| Error::Io {
+        path: index.to_owned(),
+        source,
+    })?;
+    let parsed: Result<Index, _> = serde_json::from_slice(&text);
+    let index = parsed.map_err(|error| Error::Config {
+        path: index.to_owned(),
+        reason: error.to_string(),
+    })?;
+    Ok(index.weight_map)
+}
+
+/// Whether a file's name is that of a PyTorch pickle.
+pub(crate) fn is_pickle(name: &Path) -> bool {
+    let extension = name.extension().and_then(OsStr::to_str);
+    extension.is_some_and(|extension| ["bin", "pt", "pth", "ckpt"].contains(&extension))
 }
 
 /// The first file of a folder that looks like a PyTorch pickle.
 fn pickle(folder: &Path) -> Option<PathBuf> {
     let entries = fs_err::read_dir(folder).ok()?;
     let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    let pickles = paths.filter(|path| {
-        let extension = path.extension().and_then(OsStr::to_str);
-        extension.is_some_and(|extension| ["bin", "pt", "pth", "ckpt"].contains(&extension))
-    });
-    pickles.min()
+    paths.filter(|path| is_pickle(path)).min()
 }
 
 fn f16(bytes: [u8; 2]) -> f32 {
@@ -407,20 +414,9 @@ fn transposed<const N: usize>(
     cols: usize,
     decode: impl Fn([u8; N]) -> f32,
 ) -> Vec<f32> {
-    /// Side of the squares in which the walk goes: two of them fit the first-level cache.
-    const TILE: usize = 32;
-
     let (numbers, _) = data.as_chunks::<N>();
     let mut to = vec![0.0; numbers.len()];
-    for top in (0..rows).step_by(TILE) {
-        for left in (0..cols).step_by(TILE) {
-            for c in left..(left + TILE).min(cols) {
-                for r in top..(top + TILE).min(rows) {
-                    to[c * rows + r] = decode(numbers[r * cols + c]);
-                }
-            }
-        }
-    }
+    transpose([rows, cols], |at| decode(numbers[at]), &mut to, rows, 0);
     to
 }
 

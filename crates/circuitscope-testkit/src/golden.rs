@@ -87,6 +87,23 @@ impl Golden {
         data.chunks_exact(width).map(<[i64]>::to_vec).collect()
     }
 
+    /// The I64 tensor `name` as an attention mask: 1 real, 0 padding.
+    ///
+    /// # Panics
+    /// As [`Golden::int_rows`], or if an entry is neither.
+    #[must_use]
+    pub fn mask(&self, name: &str) -> Vec<Vec<u8>> {
+        let entry = |real: &i64| match real {
+            0 => 0,
+            1 => 1,
+            other => panic!("{}: {name}: found {other}, expected 0 or 1", self.name),
+        };
+        let rows = self.int_rows(name);
+        rows.iter()
+            .map(|row| row.iter().map(entry).collect())
+            .collect()
+    }
+
     /// The I64 tensor `name` as rows of token ids.
     ///
     /// # Panics

@@ -1,7 +1,10 @@
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Progress, Seed};
 use circuitscope_eval::{Evidence, JudgedTask};
-use circuitscope_model::{LoadSettings, Loaded, ModelBytes, capture_head_means, load_bytes};
+use circuitscope_hooks::Site;
+use circuitscope_model::{
+    DecoderConfig, LoadSettings, Loaded, ModelBytes, capture_head_means, load_bytes,
+};
 use circuitscope_tasks::{
     GroundTruth, LabelledPrompts, PromptSet, SplitAnswer, Task, Vocabulary, check_answers,
     check_pair_lengths, generate, ground_truths, reference_files,
@@ -20,6 +23,16 @@ pub struct CaptureSettings {
     /// Bytes that the device has for a batch and everything else
     /// ([`circuitscope_model::DecoderConfig::max_batch_tokens`]). Default 2 GiB.
     pub memory: u64,
+}
+
+impl CaptureSettings {
+    /// Padded tokens of a batch of prompts of up to `pos` tokens whose `sites` are captured: as asked
+    /// for, else by memory.
+    #[must_use]
+    pub fn batch_tokens(&self, config: &DecoderConfig, pos: usize, sites: &[Site]) -> usize {
+        let by_memory = || config.max_batch_tokens(pos, sites, self.memory);
+        self.max_batch_tokens.unwrap_or_else(by_memory)
+    }
 }
 
 impl Default for CaptureSettings {
@@ -119,12 +132,7 @@ pub fn capture<B: Backend>(
     check_pair_lengths(&lengths)?;
     let model = &loaded.model;
     let longest = tokens.iter().map(Vec::len).max().unwrap_or(0);
-    let by_memory = || {
-        model
-            .config()
-            .max_batch_tokens(longest, &[], settings.memory)
-    };
-    let batch = settings.max_batch_tokens.unwrap_or_else(by_memory);
+    let batch = settings.batch_tokens(model.config(), longest, &[]);
     let activations = capture_head_means(model, &tokens, batch, device, progress)?;
     let (labels, pairs) = (prompts.labels.clone(), prompts.pairs.clone());
     Ok(Evidence::new(

@@ -47,10 +47,8 @@ pub(crate) fn run(args: &CaptureArgs, printer: Printer, progress: &Terminal) -> 
     let sites = model.model.config().catalog().resolve(&args.sites)?;
     let rows = rows(args, &model, prompts(args, &model, &mut provenance)?)?;
     let config = model.model.config();
-    let batch = args.model.max_batch_tokens.map_or_else(
-        || config.max_batch_tokens(rows.pos(), &sites, device.free_memory()),
-        |tokens| tokens as usize,
-    );
+    let settings = inputs::capture_settings(&args.model, &device);
+    let batch = settings.batch_tokens(config, rows.pos(), &sites);
     let reduce = args.reduce.into();
     let plain = device.plain();
     let captured = capture_sites(&model.model, &rows, &sites, reduce, batch, plain, progress)?;

@@ -50,14 +50,7 @@ impl Family for Gpt2 {
             .choice("activation_function", &ACTIVATIONS)?
             .unwrap_or(Activation::GeluTanh);
         let scaled = keys.flag_or("scale_attn_weights", true)?;
-        keys.off(&[
-            ("add_cross_attention", json!(false)),
-            ("is_encoder_decoder", json!(false)),
-            ("is_decoder", json!(false)),
-            ("cross_attention_hidden_size", Value::Null),
-            ("pruned_heads", json!({})),
-            ("quantization_config", Value::Null),
-        ])?;
+        keys.plain_decoder()?;
         let config = DecoderConfig {
             n_ctx: keys.size_or("n_positions", Some(1024))?,
             tied_embeddings: keys.flag_or("tie_word_embeddings", true)?,
@@ -120,11 +113,9 @@ impl Family for Gpt2 {
     }
 
     fn unembedding(&self, reader: Reader<'_>) -> HostUnembedding {
-        let config = reader.config;
-        let untied = !config.tied_embeddings;
         HostUnembedding {
             ln_final: Some(reader.layer_norm(&format!("{}ln_f", prefix(reader)))),
-            w_u: untied.then(|| reader.linear("lm_head.weight", config.d_model, config.d_vocab)),
+            w_u: reader.untied("lm_head.weight"),
             b_u: None,
         }
     }

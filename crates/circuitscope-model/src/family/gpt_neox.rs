@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::Family;
 use super::keys::{ACTIVATIONS, Keys};
@@ -31,14 +31,7 @@ impl Family for GptNeoX {
         let n_heads = keys.divisor_or("num_attention_heads", None, d_model, "hidden_size")?;
         let d_vocab = keys.size("vocab_size")?;
         let d_head = d_model / n_heads;
-        keys.off(&[
-            ("add_cross_attention", json!(false)),
-            ("cross_attention_hidden_size", Value::Null),
-            ("is_decoder", json!(false)),
-            ("is_encoder_decoder", json!(false)),
-            ("pruned_heads", json!({})),
-            ("quantization_config", Value::Null),
-        ])?;
+        keys.plain_decoder()?;
         keys.flag_or("attention_bias", true)?;
         let activation = keys
             .choice("hidden_act", &ACTIVATIONS)?
@@ -63,12 +56,7 @@ impl Family for GptNeoX {
     }
 
     fn embedding(&self, reader: Reader<'_>) -> HostEmbedding {
-        let config = reader.config;
-        let name = format!("{}embed_in.weight", prefix(reader));
-        HostEmbedding {
-            w_e: reader.matrix(&name, config.d_vocab, config.d_model),
-            w_pos: None,
-        }
+        reader.tokens_only(&format!("{}embed_in.weight", prefix(reader)))
     }
 
     fn attention(&self, reader: Reader<'_>, layer: usize) -> HostAttention {
@@ -98,26 +86,20 @@ impl Family for GptNeoX {
     }
 
     fn mlp(&self, reader: Reader<'_>, layer: usize) -> Option<HostMlp> {
-        let (d, d_mlp) = (reader.config.d_model, reader.config.mlp?.d_mlp);
         let at = |name: &str| format!("{}layers.{layer}.{name}", prefix(reader));
-        Some(HostMlp {
-            ln2: Some(reader.layer_norm(&at("post_attention_layernorm"))),
-            gate: None,
-            w_in: reader.linear(&at("mlp.dense_h_to_4h.weight"), d, d_mlp),
-            b_in: reader.vector(&at("mlp.dense_h_to_4h.bias"), d_mlp),
-            w_out: reader.linear(&at("mlp.dense_4h_to_h.weight"), d_mlp, d),
-            b_out: reader.vector(&at("mlp.dense_4h_to_h.bias"), d),
-            ln2_post: None,
-        })
+        let layers = [&at("mlp.dense_h_to_4h"), &at("mlp.dense_4h_to_h")];
+        reader.plain_mlp(
+            &at("post_attention_layernorm"),
+            layers.map(String::as_str),
+            true,
+        )
     }
 
     fn unembedding(&self, reader: Reader<'_>) -> HostUnembedding {
-        let config = reader.config;
-        let untied = !config.tied_embeddings;
         let norm = format!("{}final_layer_norm", prefix(reader));
         HostUnembedding {
             ln_final: Some(reader.layer_norm(&norm)),
-            w_u: untied.then(|| reader.linear("embed_out.weight", config.d_model, config.d_vocab)),
+            w_u: reader.untied("embed_out.weight"),
             b_u: None,
         }
     }

@@ -29,13 +29,8 @@ impl Family for GptJ {
             let expected = format!("an even number up to n_embd / n_head = {d_head}");
             return Err(keys.unsupported("rotary_dim", &Value::from(dim), &expected));
         }
+        keys.plain_decoder()?;
         keys.off(&[
-            ("add_cross_attention", json!(false)),
-            ("cross_attention_hidden_size", Value::Null),
-            ("is_decoder", json!(false)),
-            ("is_encoder_decoder", json!(false)),
-            ("pruned_heads", json!({})),
-            ("quantization_config", Value::Null),
             ("rope_scaling", Value::Null),
             ("scale_attn_weights", json!(true)),
             ("tie_word_embeddings", json!(false)),
@@ -78,12 +73,7 @@ impl Family for GptJ {
     }
 
     fn embedding(&self, reader: Reader<'_>) -> HostEmbedding {
-        let config = reader.config;
-        let name = format!("{}wte.weight", prefix(reader));
-        HostEmbedding {
-            w_e: reader.matrix(&name, config.d_vocab, config.d_model),
-            w_pos: None,
-        }
+        reader.tokens_only(&format!("{}wte.weight", prefix(reader)))
     }
 
     fn attention(&self, reader: Reader<'_>, layer: usize) -> HostAttention {
@@ -104,17 +94,9 @@ impl Family for GptJ {
 
     /// With a copy of the one norm, so that it can be folded into the MLP too.
     fn mlp(&self, reader: Reader<'_>, layer: usize) -> Option<HostMlp> {
-        let (d, d_mlp) = (reader.config.d_model, reader.config.mlp?.d_mlp);
         let at = |name: &str| format!("{}h.{layer}.{name}", prefix(reader));
-        Some(HostMlp {
-            ln2: Some(reader.layer_norm(&at("ln_1"))),
-            gate: None,
-            w_in: reader.linear(&at("mlp.fc_in.weight"), d, d_mlp),
-            b_in: reader.vector(&at("mlp.fc_in.bias"), d_mlp),
-            w_out: reader.linear(&at("mlp.fc_out.weight"), d_mlp, d),
-            b_out: reader.vector(&at("mlp.fc_out.bias"), d),
-            ln2_post: None,
-        })
+        let layers = [&at("mlp.fc_in"), &at("mlp.fc_out")];
+        reader.plain_mlp(&at("ln_1"), layers.map(String::as_str), true)
     }
 
     fn unembedding(&self, reader: Reader<'_>) -> HostUnembedding {

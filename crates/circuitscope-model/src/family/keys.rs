@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use circuitscope_core::nearest;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::config::Activation;
 use crate::{Error, Result};
@@ -269,6 +269,18 @@ impl<'a> Keys<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Options of every Hugging Face configuration that no model read here has.
+    pub(crate) fn plain_decoder(&self) -> Result<()> {
+        self.off(&[
+            ("add_cross_attention", json!(false)),
+            ("cross_attention_hidden_size", Value::Null),
+            ("is_decoder", json!(false)),
+            ("is_encoder_decoder", json!(false)),
+            ("pruned_heads", json!({})),
+            ("quantization_config", Value::Null),
+        ])
     }
 
     /// Refuses keys that were neither read nor are in `irrelevant`.

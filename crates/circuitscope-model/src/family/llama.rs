@@ -151,13 +151,8 @@ impl Family for LlamaLike {
         let heads = "num_attention_heads";
         let n_key_value_heads =
             keys.divisor_or("num_key_value_heads", Some(default), n_heads, heads)?;
+        keys.plain_decoder()?;
         keys.off(&[
-            ("add_cross_attention", json!(false)),
-            ("cross_attention_hidden_size", Value::Null),
-            ("is_decoder", json!(false)),
-            ("is_encoder_decoder", json!(false)),
-            ("pruned_heads", json!({})),
-            ("quantization_config", Value::Null),
             ("use_bidirectional_attention", json!(false)),
             ("use_mrope", json!(false)),
         ])?;
@@ -245,12 +240,7 @@ impl Family for LlamaLike {
     }
 
     fn embedding(&self, reader: Reader<'_>) -> HostEmbedding {
-        let config = reader.config;
-        let name = format!("{}embed_tokens.weight", prefix(reader));
-        HostEmbedding {
-            w_e: reader.matrix(&name, config.d_vocab, config.d_model),
-            w_pos: None,
-        }
+        reader.tokens_only(&format!("{}embed_tokens.weight", prefix(reader)))
     }
 
     fn attention(&self, reader: Reader<'_>, layer: usize) -> HostAttention {
@@ -317,11 +307,9 @@ impl Family for LlamaLike {
     }
 
     fn unembedding(&self, reader: Reader<'_>) -> HostUnembedding {
-        let config = reader.config;
-        let untied = !config.tied_embeddings;
         HostUnembedding {
             ln_final: Some(self.gain(reader, &format!("{}norm.weight", prefix(reader)))),
-            w_u: untied.then(|| reader.linear("lm_head.weight", config.d_model, config.d_vocab)),
+            w_u: reader.untied("lm_head.weight"),
             b_u: None,
         }
     }

@@ -26,17 +26,12 @@ impl Family for Opt {
         let d_model = keys.size("hidden_size")?;
         let n_heads = keys.divisor_or("num_attention_heads", None, d_model, "hidden_size")?;
         let d_vocab = keys.size("vocab_size")?;
+        keys.plain_decoder()?;
         keys.off(&[
             ("do_layer_norm_before", json!(true)),
             ("_remove_final_layer_norm", json!(false)),
             ("layer_norm_elementwise_affine", json!(true)),
             ("word_embed_proj_dim", json!(d_model)),
-            ("add_cross_attention", json!(false)),
-            ("cross_attention_hidden_size", Value::Null),
-            ("is_decoder", json!(false)),
-            ("is_encoder_decoder", json!(false)),
-            ("pruned_heads", json!({})),
-            ("quantization_config", Value::Null),
         ])?;
         keys.flag_or("enable_bias", true)?;
         let activation = keys
@@ -95,27 +90,17 @@ impl Family for Opt {
     }
 
     fn mlp(&self, reader: Reader<'_>, layer: usize) -> Option<HostMlp> {
-        let (d, d_mlp) = (reader.config.d_model, reader.config.mlp?.d_mlp);
         let bias = reader.flag_or("enable_bias", true);
         let at = |name: &str| format!("{}layers.{layer}.{name}", prefix(reader));
-        Some(HostMlp {
-            ln2: Some(reader.layer_norm(&at("final_layer_norm"))),
-            gate: None,
-            w_in: reader.linear(&at("fc1.weight"), d, d_mlp),
-            b_in: reader.vector_if(bias, &at("fc1.bias"), d_mlp),
-            w_out: reader.linear(&at("fc2.weight"), d_mlp, d),
-            b_out: reader.vector_if(bias, &at("fc2.bias"), d),
-            ln2_post: None,
-        })
+        let layers = [&at("fc1"), &at("fc2")];
+        reader.plain_mlp(&at("final_layer_norm"), layers.map(String::as_str), bias)
     }
 
     fn unembedding(&self, reader: Reader<'_>) -> HostUnembedding {
-        let config = reader.config;
-        let untied = !config.tied_embeddings;
         let norm = format!("{}final_layer_norm", prefix(reader));
         HostUnembedding {
             ln_final: Some(reader.layer_norm(&norm)),
-            w_u: untied.then(|| reader.linear("lm_head.weight", config.d_model, config.d_vocab)),
+            w_u: reader.untied("lm_head.weight"),
             b_u: None,
         }
     }

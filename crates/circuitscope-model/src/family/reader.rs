@@ -1,7 +1,7 @@
 use serde_json::{Map, Value};
 
 use crate::config::{DecoderConfig, Norm};
-use crate::host::{HostNorm, Matrix};
+use crate::host::{HostEmbedding, HostMlp, HostNorm, Matrix};
 use crate::source::Source;
 
 /// A model's weights, read by name. What does not fit is recorded in the source; an empty vector or
@@ -58,6 +58,36 @@ impl Reader<'_> {
     pub(crate) fn linear(&self, name: &str, inputs: usize, outputs: usize) -> Matrix {
         let data = self.source.take_transposed(name, outputs, inputs);
         Matrix::new(inputs, outputs, data)
+    }
+
+    /// A token embedding, where positions have no vectors.
+    pub(crate) fn tokens_only(&self, name: &str) -> HostEmbedding {
+        HostEmbedding {
+            w_e: self.matrix(name, self.config.d_vocab, self.config.d_model),
+            w_pos: None,
+        }
+    }
+
+    /// An MLP of two linear layers after a `LayerNorm`, by the names of the three; `bias` says whether the
+    /// layers have biases.
+    pub(crate) fn plain_mlp(&self, norm: &str, layers: [&str; 2], bias: bool) -> Option<HostMlp> {
+        let (d, d_mlp) = (self.config.d_model, self.config.mlp?.d_mlp);
+        let [reads, writes] = layers;
+        Some(HostMlp {
+            ln2: Some(self.layer_norm(norm)),
+            gate: None,
+            w_in: self.linear(&format!("{reads}.weight"), d, d_mlp),
+            b_in: self.vector_if(bias, &format!("{reads}.bias"), d_mlp),
+            w_out: self.linear(&format!("{writes}.weight"), d_mlp, d),
+            b_out: self.vector_if(bias, &format!("{writes}.bias"), d),
+            ln2_post: None,
+        })
+    }
+
+    /// An unembedding without bias; nothing where the configuration ties it to the embedding.
+    pub(crate) fn untied(&self, name: &str) -> Option<Matrix> {
+        let (d, d_vocab) = (self.config.d_model, self.config.d_vocab);
+        (!self.config.tied_embeddings).then(|| self.linear(name, d, d_vocab))
     }
 
     /// Gain and bias, as `{name}.weight` and `{name}.bias`.

@@ -1,12 +1,13 @@
 //! The standard folders of the cache.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use hf_hub::{Cache, CacheRepo, Repo, RepoType};
-use serde::Deserialize;
 
-use super::{CONFIG, HubId, INDEX, SINGLE, Snapshot, is_commit};
+use super::{HubId, Snapshot, is_commit};
+use crate::loaded::CONFIG;
+use crate::source::{INDEX, SINGLE, weight_map};
 use crate::{Error, HubOrigin, Result};
 
 /// What the cache holds of one repository.
@@ -101,25 +102,15 @@ impl RepoCache {
 
     /// The shards that the index of a commit names, each a plain file name.
     pub(super) fn shards(&self, commit: &str) -> Result<BTreeSet<String>> {
-        #[derive(Deserialize)]
-        struct Index {
-            weight_map: BTreeMap<String, String>,
-        }
         let path = self.path(commit, INDEX);
-        let bytes = fs_err::read(&path).map_err(|source| io(&path, source))?;
-        let bad = |reason: String| Error::Config {
-            path: path.clone(),
-            reason,
-        };
-        let index: Index =
-            serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
-        let shards: BTreeSet<String> = index.weight_map.into_values().collect();
+        let shards: BTreeSet<String> = weight_map(&path)?.into_values().collect();
         let odd =
             |name: &&String| !name.ends_with(".safetensors") || name.contains(['/', '\\', ':']);
         match shards.iter().find(odd) {
-            Some(name) => Err(bad(format!(
-                "weight_map: found the file {name:?}, expected NAME.safetensors"
-            ))),
+            Some(name) => Err(Error::Config {
+                path,
+                reason: format!("weight_map: found the file {name:?}, expected NAME.safetensors"),
+            }),
             None => Ok(shards),
         }
     }

@@ -12,10 +12,12 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use ureq::config::RedirectAuthHeaders;
 use ureq::http::{Response, Uri};
-use ureq::{Agent, Body};
+use ureq::typestate::WithoutBody;
+use ureq::{Agent, Body, RequestBuilder};
 
 use super::cache::{RepoCache, io, parent};
 use super::{HubError, HubId, HubSettings, is_commit, is_hex};
+use crate::source::hex;
 use crate::{Error, Result};
 
 const CONNECT: Duration = Duration::from_secs(15);
@@ -104,6 +106,14 @@ impl<'a> Client<'a> {
         }
     }
 
+    /// With the token, if there is one.
+    fn authorised(&self, request: RequestBuilder<WithoutBody>) -> RequestBuilder<WithoutBody> {
+        match &self.settings.token {
+            Some(token) => request.header("Authorization", format!("Bearer {token}")),
+            None => request,
+        }
+    }
+
     /// Asks what the revision holds.
     pub(super) fn listing(&self) -> Result<Listing, Failure> {
         #[derive(Deserialize)]
@@ -120,10 +130,7 @@ impl<'a> Client<'a> {
             "{}/api/models/{}/revision/{revision}",
             self.settings.endpoint, self.repo
         );
-        let mut request = self.follow.get(&url);
-        if let Some(token) = &self.settings.token {
-            request = request.header("Authorization", format!("Bearer {token}"));
-        }
+        let request = self.authorised(self.follow.get(&url));
         let response = request.call().map_err(|error| network(&error))?;
         let unknown = response
             .headers()
@@ -194,10 +201,7 @@ impl<'a> Client<'a> {
         let mut at = url.to_owned();
         let mut hops = 0;
         let response = loop {
-            let mut request = self.stay.head(&at);
-            if let Some(token) = &self.settings.token {
-                request = request.header("Authorization", format!("Bearer {token}"));
-            }
+            let request = self.authorised(self.stay.head(&at));
             let response = request.call().map_err(|error| network(&error))?;
             // A path alone is a renamed repository; another host stores the contents, but the hub has
             // said all that matters.
@@ -300,10 +304,7 @@ impl<'a> Client<'a> {
         part: &Path,
         progress: &dyn Progress,
     ) -> Result<(), Stop> {
-        let mut request = self.follow.get(url);
-        if let Some(token) = &self.settings.token {
-            request = request.header("Authorization", format!("Bearer {token}"));
-        }
+        let mut request = self.authorised(self.follow.get(url));
         if start > 0 {
             request = request.header("Range", format!("bytes={start}-"));
         }
@@ -458,7 +459,5 @@ fn digest<D: Digest>(mut hash: D, path: &Path, progress: &dyn Progress) -> Resul
             read => hash.update(&block[..read]),
         }
     }
-    let hex = hash.finalize();
-    let hex: Vec<String> = hex.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(hex.concat())
+    Ok(hex(&hash.finalize()))
 }

@@ -22,13 +22,11 @@ use circuitscope_core::Progress;
 pub use error::HubError;
 pub use id::HubId;
 
-use crate::source::{INDEX, SINGLE};
+use crate::loaded::{CONFIG, TOKENIZER};
+use crate::source::{INDEX, SINGLE, is_pickle};
 use crate::{Error, HubOrigin, Result};
 use cache::RepoCache;
 use client::{Client, Failure};
-
-const CONFIG: &str = "config.json";
-const TOKENIZER: &str = "tokenizer.json";
 
 /// Where the hub and its cache are. This crate reads no environment variables: the caller does.
 #[derive(Clone, PartialEq, Eq)]
@@ -123,11 +121,7 @@ pub fn fetch(id: &HubId, settings: &HubSettings, progress: &dyn Progress) -> Res
     let get = |file: &str| client.download(&cache, &listing.commit, file, progress);
     let has = |file: &str| listing.files.iter().any(|name| name == file);
     if !has(SINGLE) && !has(INDEX) {
-        let pickle = |name: &&String| {
-            [".bin", ".pt", ".pth", ".ckpt"]
-                .iter()
-                .any(|end| name.ends_with(end))
-        };
+        let pickle = |name: &&String| is_pickle(name.as_ref());
         return Err(Error::Hub(HubError::NoSafetensors {
             repo: id.repo(),
             revision: id.revision().to_owned(),

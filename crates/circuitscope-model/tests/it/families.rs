@@ -92,11 +92,7 @@ fn padded_rows_match_hugging_face() {
                 continue;
             };
             let tokens = golden.tokens(&format!("{side}.input_ids"));
-            let mask = golden.int_rows(&format!("{side}.attention_mask"));
-            let mask: Vec<Vec<u8>> = mask
-                .iter()
-                .map(|row| row.iter().map(|&real| real as u8).collect())
-                .collect();
+            let mask = golden.mask(&format!("{side}.attention_mask"));
             let batch = TokenBatch::from_masked(&tokens, &mask, &device()).unwrap();
             let logits = Values::from(load(&folder(name), Processing::Raw).logits(&batch));
             for (row, mask) in mask.iter().enumerate() {

@@ -153,11 +153,7 @@ fn gpt2_left_padded() {
     };
     let folder = fixtures.join("models/gpt2");
     let golden = Golden::read(&folder.join("reference.safetensors"));
-    let mask: Vec<Vec<u8>> = golden
-        .tokens("leftpad.attention_mask")
-        .iter()
-        .map(|row| row.iter().map(|&entry| entry as u8).collect())
-        .collect();
+    let mask = golden.mask("leftpad.attention_mask");
     let firsts: Vec<usize> = mask
         .iter()
         .map(|row| row.iter().position(|&real| real == 1).unwrap())

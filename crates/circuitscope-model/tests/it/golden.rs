@@ -88,11 +88,7 @@ fn left_padded_gpt2_matches_hugging_face() {
     let folder = golden_folder("gpt2_tiny");
     let golden = Golden::read(&folder.join("reference.safetensors"));
     let model = load(&folder, Processing::Raw);
-    let mask: Vec<Vec<u8>> = golden
-        .tokens("leftpad.attention_mask")
-        .iter()
-        .map(|row| row.iter().map(|&entry| entry as u8).collect())
-        .collect();
+    let mask = golden.mask("leftpad.attention_mask");
     let tokens = golden.tokens("leftpad.input_ids");
     let batch = TokenBatch::from_masked(&tokens, &mask, &device()).unwrap();
     let logits = Values::from(model.logits(&batch));
