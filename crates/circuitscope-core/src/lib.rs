@@ -26,6 +26,7 @@
 mod circuit;
 pub mod draw;
 pub mod files;
+mod graph;
 mod head;
 mod nearest;
 mod node;
@@ -34,6 +35,7 @@ mod progress;
 mod seed;
 
 pub use circuit::Circuit;
+pub use graph::Graph;
 pub use head::{HeadGrid, HeadId};
 pub use nearest::{did_you_mean, nearest};
 pub use node::{Edge, Node, Port};

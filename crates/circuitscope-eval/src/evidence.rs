@@ -99,6 +99,43 @@ impl<B: Backend> Evidence<B> {
         Ok(encoded)
     }
 
+    /// The evidence of the examples `rows`, some of which may occur several times; all of it for
+    /// `None`. Two copies of a pair are two pairs.
+    ///
+    /// # Errors
+    /// [`Error::EmptyClass`] if all of them are of one class.
+    ///
+    /// # Panics
+    /// If there is no such example.
+    pub fn sampled(&self, rows: Option<&[usize]>) -> Result<Self> {
+        let Some(rows) = rows else {
+            return Ok(self.clone());
+        };
+        let [_, heads, d] = self.activations.dims();
+        let activations = self.rows(rows).reshape([rows.len(), heads, d]);
+        let labels = rows.iter().map(|&row| self.labels[row]).collect();
+        Self::new(self.grid, activations, labels, self.joined(rows, false))
+    }
+
+    /// The pairs of which both prompts are among `rows`, as often as they occur there, by their
+    /// original rows.
+    pub fn sampled_pairs(&self, rows: &[usize]) -> Vec<(usize, usize)> {
+        self.joined(rows, true)
+    }
+
+    /// The k-th copy of a positive joined with the k-th copy of its negative.
+    fn joined(&self, rows: &[usize], original: bool) -> Vec<(usize, usize)> {
+        let mut places = vec![Vec::new(); self.labels.len()];
+        for (at, &row) in rows.iter().enumerate() {
+            places[row].push(if original { row } else { at });
+        }
+        let copies = |&(positive, negative): &(usize, usize)| {
+            let pairs = places[positive].iter().zip(&places[negative]);
+            pairs.map(|(&p, &n)| (p, n)).collect::<Vec<_>>()
+        };
+        self.pairs.iter().flat_map(copies).collect()
+    }
+
     /// Moves an activations file to a device. Its examples are not matched in pairs.
     ///
     /// # Errors

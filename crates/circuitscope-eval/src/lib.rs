@@ -47,6 +47,6 @@ pub use error::{Error, Result};
 pub use evaluate::{JudgedTask, RunRecord, SummaryRow, evaluate, run, summarise};
 pub use evidence::Evidence;
 pub use judge::{Judgement, Spread, judge};
-pub use method::{DictionaryReport, Discover, Scores, directed_pairs};
+pub use method::{DictionaryReport, Discover, GraphScores, Measured, Scores, directed_pairs};
 pub use select::Selection;
 pub use store::{FolderStore, MemoryStore, RunKey, RunStore};

@@ -1,5 +1,5 @@
 use burn::tensor::backend::Backend;
-use circuitscope_core::{HeadGrid, HeadId, Progress, Seed};
+use circuitscope_core::{Graph, HeadGrid, HeadId, Port, Progress, Seed};
 use serde::{Deserialize, Serialize};
 
 use crate::{Evidence, Result};
@@ -8,6 +8,10 @@ use crate::{Evidence, Result};
 ///
 /// Higher is more likely in the circuit. Implementations are deterministic: the same evidence and
 /// seed give the same scores on the same backend and machine.
+///
+/// A method works in two stages, so that its spread over prompts can be told without doing all its
+/// work again: [`measure`](Self::measure) does what is costly once, on all examples (training,
+/// forward and backward passes); the [`Measured`] it returns scores any resample of the examples.
 pub trait Discover<B: Backend> {
     /// The name used on the command line and in every file.
     fn name(&self) -> &'static str;
@@ -18,12 +22,53 @@ pub trait Discover<B: Backend> {
     /// Whether it is there to be beaten: something trivial that any method should surpass.
     fn is_control(&self) -> bool;
 
-    /// Scores the heads.
+    /// Does the costly part on all examples.
     ///
     /// # Errors
     /// If the evidence does not suit the method, or `progress` asks to stop.
-    fn scores(&self, evidence: &Evidence<B>, seed: Seed, progress: &dyn Progress)
-    -> Result<Scores>;
+    fn measure<'a>(
+        &'a self,
+        evidence: &'a Evidence<B>,
+        seed: Seed,
+        progress: &'a dyn Progress,
+    ) -> Result<Box<dyn Measured + 'a>>;
+
+    /// Scores the heads on all examples.
+    ///
+    /// # Errors
+    /// As [`measure`](Self::measure).
+    fn scores(
+        &self,
+        evidence: &Evidence<B>,
+        seed: Seed,
+        progress: &dyn Progress,
+    ) -> Result<Scores> {
+        self.measure(evidence, seed, progress)?.scores(None)
+    }
+
+    /// How many bootstrap resamples of the prompts an evaluation takes by default. Methods whose
+    /// [`Measured::scores`] has to run the model again say 0.
+    fn resamples(&self) -> usize {
+        100
+    }
+}
+
+/// What a method has measured, ready to be scored on all examples or on a resample of them.
+///
+/// Any `Fn(Option<&[usize]>) -> Result<Scores>` is one.
+pub trait Measured {
+    /// Scores the heads on the examples `rows`, some of which may occur several times; on all
+    /// examples for `None`.
+    ///
+    /// # Errors
+    /// If the examples do not suit the method.
+    fn scores(&self, rows: Option<&[usize]>) -> Result<Scores>;
+}
+
+impl<F: Fn(Option<&[usize]>) -> Result<Scores>> Measured for F {
+    fn scores(&self, rows: Option<&[usize]>) -> Result<Scores> {
+        self(rows)
+    }
 }
 
 /// What a method says of a model's heads.
@@ -43,6 +88,34 @@ pub struct Scores {
     /// What the dictionary did, for methods that have one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub dictionary: Option<DictionaryReport>,
+    /// Signed scores on the whole computation graph, for methods that have them.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub graph: Option<GraphScores>,
+}
+
+/// Signed scores of the nodes and edges of a computation graph, MLPs and ports included.
+///
+/// Positive means that the node or edge raises the metric. Causal methods have them; what a
+/// [`Scores`] ranks heads and pairs by is made of them by [`Scores::of_graph`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GraphScores {
+    /// The graph.
+    pub graph: Graph,
+    /// One score for each writer.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub nodes: Option<Vec<f64>>,
+    /// `[writers, readers]`; 0 where the reader does not see the writer.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub edges: Option<Vec<f64>>,
+}
+
+impl GraphScores {
+    /// The score of an edge; `None` without edge scores.
+    #[must_use]
+    pub fn edge(&self, writer: usize, reader: usize) -> Option<f64> {
+        let edges = self.edges.as_ref()?;
+        edges.get(writer * self.graph.readers() + reader).copied()
+    }
 }
 
 impl Scores {
@@ -59,7 +132,50 @@ impl Scores {
             edges: None,
             paper_edge_head_counts: None,
             dictionary: None,
+            graph: None,
         }
+    }
+
+    /// Ranks heads and pairs of heads by signed scores of a graph.
+    ///
+    /// A head scores the size of its node score or, where only edges are scored, of the largest of
+    /// its outgoing edges. A pair scores the size of the largest of its edges, through whatever port.
+    ///
+    /// # Panics
+    /// If there are neither node nor edge scores, or not as many as the graph has.
+    #[must_use]
+    pub fn of_graph(graph: GraphScores) -> Self {
+        let shape = graph.graph;
+        let largest = |writer: usize, readers: &mut dyn Iterator<Item = usize>| {
+            let sizes = readers.filter_map(|reader| graph.edge(writer, reader));
+            sizes.map(f64::abs).fold(0.0, f64::max)
+        };
+        let writer = |head: HeadId| shape.head_writers(head.layer).start + head.head;
+        let heads = shape.grid().heads();
+        let nodes = match (&graph.nodes, &graph.edges) {
+            (Some(nodes), _) => {
+                assert_eq!(nodes.len(), shape.writers(), "one score for each writer");
+                heads.map(|head| nodes[writer(head)].abs()).collect()
+            }
+            (None, Some(edges)) => {
+                assert_eq!(edges.len(), shape.writers() * shape.readers());
+                let outgoing = |head| largest(writer(head), &mut (0..shape.readers()));
+                heads.map(outgoing).collect()
+            }
+            (None, None) => panic!("a graph without any scores"),
+        };
+        let mut scores = Self::of_nodes(shape.grid(), nodes);
+        if graph.edges.is_some() {
+            let grid = shape.grid();
+            scores = scores.with_edges(|source, destination| {
+                let ports = Port::ALL
+                    .into_iter()
+                    .map(|port| shape.port_reader(grid.head(destination), port));
+                largest(writer(grid.head(source)), &mut ports.into_iter())
+            });
+        }
+        scores.graph = Some(graph);
+        scores
     }
 
     /// Adds the scores of directed pairs, given as a function of (writer, reader).

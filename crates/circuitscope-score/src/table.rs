@@ -129,6 +129,24 @@ impl CodeTable {
         }
     }
 
+    /// The table of some examples, in this order; examples may occur several times, as in a
+    /// bootstrap resample.
+    ///
+    /// # Panics
+    /// If there is no such example.
+    #[must_use]
+    pub fn select(&self, rows: &[usize]) -> Self {
+        let heads = self.grid.len();
+        let codes = rows
+            .iter()
+            .flat_map(|&row| &self.codes[row * heads..(row + 1) * heads]);
+        Self {
+            grid: self.grid,
+            labels: rows.iter().map(|&row| self.labels[row]).collect(),
+            codes: codes.copied().collect(),
+        }
+    }
+
     /// Fails unless both classes have examples.
     pub(crate) fn require_both_classes(&self) -> Result<()> {
         for polarity in [Polarity::Positive, Polarity::Negative] {

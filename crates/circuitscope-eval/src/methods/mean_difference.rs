@@ -1,7 +1,7 @@
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Polarity, Progress, Seed};
 
-use crate::{Discover, Error, Evidence, Result, Scores};
+use crate::{Discover, Error, Evidence, Measured, Result, Scores};
 
 /// Control: the length of the difference between a head's mean output on positives and on negatives,
 /// `‖mean₊ − mean₋‖₂`, in units of the residual stream.
@@ -23,16 +23,24 @@ impl<B: Backend> Discover<B> for MeanDifference {
         true
     }
 
-    fn scores(&self, evidence: &Evidence<B>, _: Seed, progress: &dyn Progress) -> Result<Scores> {
+    fn measure<'a>(
+        &'a self,
+        evidence: &'a Evidence<B>,
+        _: Seed,
+        progress: &'a dyn Progress,
+    ) -> Result<Box<dyn Measured + 'a>> {
         if progress.cancelled() {
             return Err(Error::Cancelled);
         }
-        let difference =
-            evidence.class_mean(Polarity::Positive) - evidence.class_mean(Polarity::Negative);
-        let norms = difference.powi_scalar(2).sum_dim(1).sqrt();
-        let nodes: Vec<f64> = norms.into_data().iter::<f64>().collect();
-        let ends = nodes.clone();
-        Ok(Scores::of_nodes(evidence.grid(), nodes)
-            .with_edges(|source, destination| ends[source] * ends[destination]))
+        Ok(Box::new(|rows: Option<&[usize]>| {
+            let evidence = evidence.sampled(rows)?;
+            let difference =
+                evidence.class_mean(Polarity::Positive) - evidence.class_mean(Polarity::Negative);
+            let norms = difference.powi_scalar(2).sum_dim(1).sqrt();
+            let nodes: Vec<f64> = norms.into_data().iter::<f64>().collect();
+            let ends = nodes.clone();
+            Ok(Scores::of_nodes(evidence.grid(), nodes)
+                .with_edges(|source, destination| ends[source] * ends[destination]))
+        }))
     }
 }

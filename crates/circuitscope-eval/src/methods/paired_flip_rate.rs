@@ -1,9 +1,9 @@
-use burn::tensor::backend::AutodiffBackend;
-use circuitscope_core::{Progress, Seed};
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use circuitscope_core::{HeadGrid, Progress, Seed};
 use circuitscope_score::paired_flip_rate;
 
-use super::sae::{Sae, SaeSettings};
-use crate::{Discover, Error, Evidence, Result, Scores};
+use super::sae::{Encoded, Sae, SaeSettings};
+use crate::{Discover, Error, Evidence, Measured, Result, Scores};
 
 /// Control: the share of matched pairs in which a head's code changes between the positive and the
 /// negative prompt. It needs no count of distinct codes, so it tells how much of the method's score
@@ -42,32 +42,44 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for PairedFlipRate<B> {
         true
     }
 
-    fn scores(
-        &self,
-        evidence: &Evidence<B::InnerBackend>,
+    fn measure<'a>(
+        &'a self,
+        evidence: &'a Evidence<B::InnerBackend>,
         seed: Seed,
-        progress: &dyn Progress,
-    ) -> Result<Scores> {
-        let pairs = evidence.pairs();
-        if pairs.is_empty() {
+        progress: &'a dyn Progress,
+    ) -> Result<Box<dyn Measured + 'a>> {
+        if evidence.pairs().is_empty() {
             return Err(Error::Unpaired { method: NAME });
         }
         let encoded = self.sae.encode(evidence, seed, progress)?;
-        let nodes = paired_flip_rate(&encoded.table, pairs)?;
-        let heads = evidence.grid().len();
-        let codes = encoded.table.codes();
-        let flips = |head: usize, &(positive, negative): &(usize, usize)| {
-            codes[positive * heads + head] != codes[negative * heads + head]
-        };
-        let mut scores =
-            Scores::of_nodes(evidence.grid(), nodes).with_edges(|source, destination| {
-                let both = pairs
-                    .iter()
-                    .filter(|pair| flips(source, pair) && flips(destination, pair))
-                    .count();
-                both as f64 / pairs.len() as f64
-            });
-        scores.dictionary = Some(encoded.report());
-        Ok(scores)
+        Ok(Box::new(move |rows: Option<&[usize]>| {
+            let pairs = match rows {
+                None => evidence.pairs().to_vec(),
+                Some(rows) => evidence.sampled_pairs(rows),
+            };
+            flip_scores(evidence.grid(), &encoded, &pairs)
+        }))
     }
+}
+
+fn flip_scores<B: Backend>(
+    grid: HeadGrid,
+    encoded: &Encoded<B>,
+    pairs: &[(usize, usize)],
+) -> Result<Scores> {
+    let nodes = paired_flip_rate(&encoded.table, pairs)?;
+    let heads = grid.len();
+    let codes = encoded.table.codes();
+    let flips = |head: usize, &(positive, negative): &(usize, usize)| {
+        codes[positive * heads + head] != codes[negative * heads + head]
+    };
+    let mut scores = Scores::of_nodes(grid, nodes).with_edges(|source, destination| {
+        let both = pairs
+            .iter()
+            .filter(|pair| flips(source, pair) && flips(destination, pair))
+            .count();
+        both as f64 / pairs.len() as f64
+    });
+    scores.dictionary = Some(encoded.report());
+    Ok(scores)
 }

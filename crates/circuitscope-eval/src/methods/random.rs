@@ -1,8 +1,10 @@
 use burn::tensor::backend::Backend;
+use core::cell::Cell;
+
 use circuitscope_core::{Progress, Seed};
 use rand::RngExt as _;
 
-use crate::{Discover, Evidence, Result, Scores};
+use crate::{Discover, Evidence, Measured, Result, Scores};
 
 /// Control: uniform random scores from stream `random` of the seed. Its AUC is 0.5 on average; its
 /// spread shows what chance alone can do on a model with so few heads.
@@ -22,12 +24,29 @@ impl<B: Backend> Discover<B> for Random {
         true
     }
 
-    fn scores(&self, evidence: &Evidence<B>, seed: Seed, _: &dyn Progress) -> Result<Scores> {
+    fn measure<'a>(
+        &'a self,
+        evidence: &'a Evidence<B>,
+        seed: Seed,
+        _: &'a dyn Progress,
+    ) -> Result<Box<dyn Measured + 'a>> {
         let grid = evidence.grid();
-        let mut rng = seed.stream("random").rng();
-        let nodes = (0..grid.len()).map(|_| rng.random()).collect();
-        let edges: Vec<f64> = (0..grid.len() * grid.len()).map(|_| rng.random()).collect();
-        Ok(Scores::of_nodes(grid, nodes)
-            .with_edges(|source, destination| edges[source * grid.len() + destination]))
+        let draw = move |seed: Seed| {
+            let mut rng = seed.stream("random").rng();
+            let nodes = (0..grid.len()).map(|_| rng.random()).collect();
+            let edges: Vec<f64> = (0..grid.len() * grid.len()).map(|_| rng.random()).collect();
+            Scores::of_nodes(grid, nodes)
+                .with_edges(|source, destination| edges[source * grid.len() + destination])
+        };
+        let resamples = Cell::new(0);
+        Ok(Box::new(move |rows: Option<&[usize]>| {
+            // Every resample is another draw: the interval is that of chance.
+            Ok(match rows {
+                None => draw(seed),
+                Some(_) => {
+                    draw(seed.nth("random/resample", resamples.replace(resamples.get() + 1)))
+                }
+            })
+        }))
     }
 }

@@ -11,7 +11,7 @@ use rand::seq::index;
 use serde::{Deserialize, Serialize};
 
 use crate::method::DictionaryReport;
-use crate::{Discover, Error, Evidence, Result, Scores};
+use crate::{Discover, Error, Evidence, Measured, Result, Scores};
 
 /// Settings of the dictionary, shared by every method that has one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -247,25 +247,34 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for Sae<B> {
         self.training == Training::Untrained
     }
 
-    fn scores(
-        &self,
-        evidence: &Evidence<B::InnerBackend>,
+    fn measure<'a>(
+        &'a self,
+        evidence: &'a Evidence<B::InnerBackend>,
         seed: Seed,
-        progress: &dyn Progress,
-    ) -> Result<Scores> {
+        progress: &'a dyn Progress,
+    ) -> Result<Box<dyn Measured + 'a>> {
         let encoded = self.encode(evidence, seed, progress)?;
-        let nodes = node_scores(&encoded.table)?
-            .iter()
-            .map(|score| f64::from(score.unique))
-            .collect();
-        let pairs = pair_scores(&encoded.table)?;
-        let heads = evidence.grid().len();
-        let mut scores =
-            Scores::of_nodes(evidence.grid(), nodes).with_edges(|source, destination| {
-                f64::from(pairs.unique()[source * heads + destination])
-            });
-        scores.paper_edge_head_counts = Some(pairs.paper_head_counts(None));
-        scores.dictionary = Some(encoded.report());
-        Ok(scores)
+        Ok(Box::new(move |rows: Option<&[usize]>| {
+            let mut scores = match rows {
+                None => unique_codes(&encoded.table)?,
+                Some(rows) => unique_codes(&encoded.table.select(rows))?,
+            };
+            scores.dictionary = Some(encoded.report());
+            Ok(scores)
+        }))
     }
+}
+
+/// The paper's scores of heads and pairs.
+fn unique_codes(table: &CodeTable) -> Result<Scores> {
+    let nodes = node_scores(table)?
+        .iter()
+        .map(|score| f64::from(score.unique))
+        .collect();
+    let pairs = pair_scores(table)?;
+    let heads = table.grid().len();
+    let mut scores = Scores::of_nodes(table.grid(), nodes)
+        .with_edges(|source, destination| f64::from(pairs.unique()[source * heads + destination]));
+    scores.paper_edge_head_counts = Some(pairs.paper_head_counts(None));
+    Ok(scores)
 }

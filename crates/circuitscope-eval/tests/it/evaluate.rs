@@ -10,8 +10,8 @@ use burn_flex::{Flex, FlexDevice};
 use circuitscope_core::{Circuit, Edge, HeadGrid, HeadId, NoProgress, Polarity, Progress, Seed};
 use circuitscope_eval::methods::BoxedMethod;
 use circuitscope_eval::{
-    Discover, Error, Evidence, FolderStore, JudgedTask, MemoryStore, Result, RunStore, Scores,
-    evaluate, judge, summarise,
+    Discover, Error, Evidence, FolderStore, JudgedTask, Measured, MemoryStore, Result, RunStore,
+    Scores, evaluate, judge, summarise,
 };
 use circuitscope_tasks::{GroundTruth, Task};
 use serde_json::json;
@@ -69,11 +69,18 @@ impl Discover<Flex> for Fixed {
         self.control
     }
 
-    fn scores(&self, evidence: &Evidence<Flex>, seed: Seed, _: &dyn Progress) -> Result<Scores> {
+    fn measure<'a>(
+        &'a self,
+        evidence: &'a Evidence<Flex>,
+        seed: Seed,
+        _: &'a dyn Progress,
+    ) -> Result<Box<dyn Measured + 'a>> {
         self.runs.set(self.runs.get() + 1);
-        let nodes = (self.nodes)(seed.value());
-        let ends = nodes.clone();
-        Ok(Scores::of_nodes(evidence.grid(), nodes).with_edges(|a, b| ends[a] * ends[b]))
+        Ok(Box::new(move |_: Option<&[usize]>| {
+            let nodes = (self.nodes)(seed.value());
+            let ends = nodes.clone();
+            Ok(Scores::of_nodes(evidence.grid(), nodes).with_edges(|a, b| ends[a] * ends[b]))
+        }))
     }
 }
 

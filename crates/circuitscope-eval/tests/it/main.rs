@@ -5,3 +5,4 @@ mod evaluate;
 mod measures;
 mod methods;
 mod report;
+mod resampling;

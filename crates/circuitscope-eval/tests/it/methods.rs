@@ -20,7 +20,7 @@ const PLANTED: [HeadId; 2] = [HeadId::new(0, 2), HeadId::new(2, 1)];
 
 /// Positives in the first half, negatives in the second. Every head writes a direction of its own;
 /// planted heads add, on positives, one of eight directions that both of them share.
-fn planted(seed: u64) -> Evidence<Flex> {
+pub(crate) fn planted(seed: u64) -> Evidence<Flex> {
     let mut rng = Seed::new(seed).stream("test/planted").rng();
     let mut unit = || (rng.next_u64() >> 11) as f64 * 0.5f64.powi(53);
     let mut direction = || -> Vec<f32> { (0..D).map(|_| (2.0 * unit() - 1.0) as f32).collect() };
@@ -53,7 +53,7 @@ fn planted(seed: u64) -> Evidence<Flex> {
     .unwrap()
 }
 
-fn settings() -> SaeSettings {
+pub(crate) fn settings() -> SaeSettings {
     SaeSettings {
         n_codes: 64,
         steps: 100,

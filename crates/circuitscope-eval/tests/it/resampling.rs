@@ -1,0 +1,88 @@
+//! Scores of resamples, and scores made of a graph's.
+
+use burn::backend::Autodiff;
+use burn_flex::{Flex, FlexDevice};
+use circuitscope_core::{Graph, HeadId, NoProgress, Node, Port, Seed};
+use circuitscope_eval::methods::{self, method};
+use circuitscope_eval::{GraphScores, Scores};
+
+use crate::methods::{planted, settings};
+
+type B = Autodiff<Flex>;
+
+#[test]
+fn the_examples_themselves_are_a_resample_that_changes_nothing() {
+    let evidence = planted(0);
+    let rows: Vec<usize> = (0..evidence.labels().len()).collect();
+    for name in methods::NAMES.into_iter().filter(|name| *name != "random") {
+        let method = method::<B>(name, &settings(), &FlexDevice).unwrap();
+        let measured = method
+            .measure(&evidence, Seed::new(1), &NoProgress)
+            .unwrap();
+        let all = measured.scores(None).unwrap();
+        assert_eq!(measured.scores(Some(&rows)).unwrap(), all, "{name}");
+        // Five of the eight things that planted heads tell apart.
+        let few: Vec<usize> = (0..10).flat_map(|at| [at / 2, 40 + at / 2]).collect();
+        let fewer = measured.scores(Some(&few)).unwrap();
+        if name == "sae" {
+            assert_eq!(fewer.ranking()[0].1, 5.0);
+        }
+    }
+}
+
+#[test]
+fn copies_of_a_pair_are_pairs() {
+    let evidence = planted(0);
+    let rows = [3, 43, 5, 3, 43, 7];
+    assert_eq!(evidence.sampled_pairs(&rows), [(3, 43), (3, 43)]);
+    let sampled = evidence.sampled(Some(&rows)).unwrap();
+    assert_eq!(sampled.pairs(), [(0, 1), (3, 4)]);
+    assert_eq!(sampled.labels()[5], evidence.labels()[7]);
+    let copied: Vec<f32> = sampled.rows(&[4]).into_data().to_vec().unwrap();
+    let original: Vec<f32> = evidence.rows(&[43]).into_data().to_vec().unwrap();
+    assert_eq!(copied, original);
+    assert!(evidence.sampled(Some(&[0, 1])).is_err(), "one class only");
+}
+
+#[test]
+fn graph_scores_rank_by_size_and_pairs_by_their_largest_port() {
+    let graph = Graph {
+        n_layers: 2,
+        n_heads: 2,
+        n_key_value_heads: 1,
+        mlps: true,
+        parallel: false,
+    };
+    let reader = |head: HeadId, port| graph.port_reader(head, port);
+    let (writer, late) = (HeadId::new(0, 1), HeadId::new(1, 0));
+    let mut edges = vec![0.0; graph.writers() * graph.readers()];
+    let mut set = |w: usize, r: usize, value: f64| edges[w * graph.readers() + r] = value;
+    let from = graph.writer_index(writer.into()).unwrap();
+    set(from, reader(late, Port::Q), 0.5);
+    // Both heads of the second layer share one key reader.
+    set(from, reader(late, Port::K), -2.0);
+    set(from, graph.logits(), 1.0);
+    set(
+        graph.writer_index(Node::Mlp(0)).unwrap(),
+        graph.logits(),
+        9.0,
+    );
+    let edges_only = GraphScores {
+        graph,
+        nodes: None,
+        edges: Some(edges.clone()),
+    };
+    let scores = Scores::of_graph(edges_only);
+    assert_eq!(scores.nodes, [0.0, 2.0, 0.0, 0.0]);
+    let pairs = scores.edges.unwrap();
+    assert_eq!((pairs[4 + 2], pairs[4 + 3]), (2.0, 2.0));
+    assert_eq!(pairs.iter().filter(|score| **score != 0.0).count(), 2);
+
+    let nodes = vec![7.0, -1.0, 2.0, 8.0, -3.0, 0.0, 5.0];
+    let both = GraphScores {
+        graph,
+        nodes: Some(nodes),
+        edges: Some(edges),
+    };
+    assert_eq!(Scores::of_graph(both).nodes, [1.0, 2.0, 3.0, 0.0]);
+}
