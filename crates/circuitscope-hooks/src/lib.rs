@@ -33,19 +33,25 @@
 mod any_tensor;
 mod capture;
 mod catalog;
+mod edge_patch;
 mod error;
+mod gradients;
 mod head_means;
 mod intervene;
 mod site;
 mod store;
+mod stream;
 mod tap;
 
 pub use any_tensor::AnyTensor;
 pub use capture::{Capture, Reduce};
 pub use catalog::SiteCatalog;
+pub use edge_patch::EdgePatch;
 pub use error::{Error, Result};
+pub use gradients::Gradients;
 pub use head_means::HeadMeans;
 pub use intervene::{Intervene, Intervention, Op};
 pub use site::Site;
 pub use store::{HeadActivations, tensor_names};
+pub use stream::StreamOutputs;
 pub use tap::{NoTap, Positions, Tap};

@@ -1,4 +1,4 @@
-use circuitscope_core::HeadGrid;
+use circuitscope_core::{Graph, HeadGrid};
 use circuitscope_hooks::SiteCatalog;
 use serde::{Deserialize, Serialize};
 
@@ -263,6 +263,24 @@ impl DecoderConfig {
     /// Layers and heads.
     pub const fn grid(&self) -> HeadGrid {
         HeadGrid::new(self.n_layers, self.n_heads)
+    }
+
+    /// The computation graph: who writes to the residual stream and who reads it.
+    ///
+    /// # Errors
+    /// [`Error::NotAdditive`] for models that normalise what attention and MLPs write: there the
+    /// stream is no sum of the heads' outputs.
+    pub fn graph(&self) -> Result<Graph> {
+        if self.norm_after {
+            return Err(Error::NotAdditive);
+        }
+        Ok(Graph {
+            n_layers: self.n_layers,
+            n_heads: self.n_heads,
+            n_key_value_heads: self.n_key_value_heads,
+            mlps: self.mlp.is_some(),
+            parallel: self.parallel_attn_mlp,
+        })
     }
 
     /// The sites of the model.

@@ -93,6 +93,60 @@ impl<B: Backend> Decoder<B> {
         logits.unwrap_or_else(|| unreachable!("a forward pass that wants logits reaches them"))
     }
 
+    /// Runs the blocks from block `layer` on, which reads `resid_pre`, as far as `tap` wants.
+    ///
+    /// # Shapes
+    /// - `resid_pre`: `[batch, pos, d_model]`, what [`Site::ResidPre`] of `layer` shows
+    ///
+    /// # Panics
+    /// If there is no such block.
+    pub fn forward_from<T: Tap<B>>(
+        &self,
+        batch: &TokenBatch<B>,
+        layer: usize,
+        resid_pre: Tensor<B, 3>,
+        tap: &mut T,
+    ) {
+        let sites = self.config.catalog().sites().into_iter().rev();
+        let Some(last) = sites.into_iter().find(|site| tap.wants(*site)) else {
+            return;
+        };
+        tap.begin(&batch.positions);
+        let mut pass = Pass { tap, last };
+        let qk_positions = match (self.config.positions, &self.w_pos) {
+            (Positions::Shortformer, Some(w_pos)) => Some(self.pos_embed(&w_pos.val(), batch)),
+            _ => None,
+        };
+        let device = batch.tokens.device();
+        let context = Context::new(&self.config, batch, qk_positions, &device);
+        let mut x = resid_pre;
+        for (layer, block) in self.blocks.iter().enumerate().skip(layer) {
+            match block.run(layer, &context, x, &mut pass) {
+                Some(next) => x = next,
+                None => return,
+            }
+        }
+        let (Some(()) | None) = self.read_out(x, &mut pass);
+    }
+
+    /// Logits from the residual stream after the last block: final norm, unembedding, soft cap.
+    ///
+    /// # Shapes
+    /// - `resid`: `[batch, pos, d_model]`; any choice of positions
+    /// - result: `[batch, pos, d_vocab_out]`
+    pub fn unembed(&self, resid: Tensor<B, 3>) -> Tensor<B, 3> {
+        let mut capture = Capture::new([Site::Logits]);
+        let mut pass = Pass {
+            tap: &mut capture,
+            last: Site::Logits,
+        };
+        let (Some(()) | None) = self.read_out(resid, &mut pass);
+        let logits = capture
+            .take(Site::Logits)
+            .and_then(|logits| logits.get::<3>());
+        logits.unwrap_or_else(|| unreachable!("the pass ends at the logits"))
+    }
+
     /// Outputs of all heads in the residual stream from their (averaged) `z`:
     /// `result[l, h] = z[l, h] · W_O[l, h]`, without `b_O`.
     ///
@@ -147,6 +201,12 @@ impl<B: Backend> Decoder<B> {
         for (layer, block) in self.blocks.iter().enumerate() {
             x = block.run(layer, &context, x, pass)?;
         }
+        self.read_out(x, pass)
+    }
+
+    /// From the residual stream after the last block to the logits.
+    fn read_out<T: Tap<B>>(&self, x: Tensor<B, 3>, pass: &mut Pass<'_, T>) -> Option<()> {
+        let config = &self.config;
         pass.need(Site::LnFinalScale)?;
         let sites = [Site::LnFinalScale, Site::LnFinalNormalized];
         let ln_final = self.ln_final.as_ref();

@@ -6,6 +6,7 @@
 )]
 
 mod early_stop;
+mod edges;
 mod families;
 mod faults;
 mod fixtures;
