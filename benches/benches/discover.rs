@@ -2,7 +2,7 @@
 
 use burn::{Dispatch, DispatchDevice};
 use circuitscope::core::NoProgress;
-use circuitscope::eval::methods::SaeSettings;
+use circuitscope::eval::methods::{MethodSettings, SaeSettings};
 use circuitscope::{DiscoverSettings, discover};
 use circuitscope_benches::{SHAPES, devices};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
@@ -11,9 +11,12 @@ fn whole(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("discover");
     group.sample_size(10);
     let settings = DiscoverSettings {
-        sae: SaeSettings {
-            steps: 50,
-            ..SaeSettings::default()
+        methods: MethodSettings {
+            sae: SaeSettings {
+                steps: 50,
+                ..SaeSettings::default()
+            },
+            ..MethodSettings::default()
         },
         ..DiscoverSettings::default()
     };

@@ -51,6 +51,91 @@ pub enum Error {
         method: &'static str,
     },
 
+    /// A method changes or differentiates the model, and there is none.
+    #[error(
+        "method `{method}` runs the model on prompts in pairs with answers: use --task or --pairs, not --activations or unmatched prompts"
+    )]
+    NeedsModel {
+        /// Its name.
+        method: &'static str,
+    },
+
+    /// The gradient that a method reads is zero by construction.
+    #[error(
+        "method `{method}` differentiates the metric at the unchanged prompts, where the gradient of `kl` is zero: use --metric logit-difference, or method `eap-ig` or `nap-ig`"
+    )]
+    FlatMetric {
+        /// Its name.
+        method: &'static str,
+    },
+
+    /// No pair of prompts to change the model on.
+    #[error("no pairs of prompts: found 0, expected at least 1")]
+    NoPairs,
+
+    /// The prompts of a pair do not align.
+    #[error(
+        "pair {pair}: the positive prompt has {positive} tokens, the negative one {negative}: expected as many"
+    )]
+    PairLength {
+        /// Index of the pair.
+        pair: usize,
+        /// Tokens of the positive prompt.
+        positive: usize,
+        /// Tokens of the negative prompt.
+        negative: usize,
+    },
+
+    /// A metric reads answers that a pair does not have.
+    #[error(
+        "pair {pair}: found no {what}, which the metric `{metric}` reads: give them in the file, or use --metric kl"
+    )]
+    NoAnswers {
+        /// Index of the pair.
+        pair: usize,
+        /// `answers` or `wrong answers`.
+        what: &'static str,
+        /// The metric.
+        metric: crate::causal::Metric,
+    },
+
+    /// No metric has this name.
+    #[error("unknown metric `{name}`{}: expected {known}", did_you_mean(nearest.as_deref()))]
+    UnknownMetric {
+        /// As given.
+        name: String,
+        /// The most similar metric.
+        nearest: Option<&'static str>,
+        /// All metrics.
+        known: String,
+    },
+
+    /// No ablation has this name.
+    #[error("unknown ablation `{name}`{}: expected {known}", did_you_mean(nearest.as_deref()))]
+    UnknownAblation {
+        /// As given.
+        name: String,
+        /// The most similar ablation.
+        nearest: Option<&'static str>,
+        /// All ablations.
+        known: String,
+    },
+
+    /// The model could not be run.
+    #[error(transparent)]
+    Model(#[from] circuitscope_model::Error),
+
+    /// A site did not fire.
+    #[error(transparent)]
+    Hooks(#[from] circuitscope_hooks::Error),
+
+    /// A result could not be read back from the device.
+    #[error("the device failed: {reason}")]
+    Device {
+        /// What it said.
+        reason: String,
+    },
+
     /// No method has this name.
     #[error(
         "unknown method `{name}`{}: expected {known}",

@@ -5,6 +5,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use circuitscope_core::{HeadGrid, Polarity};
 use circuitscope_hooks::HeadActivations;
 
+use crate::causal::CausalEvidence;
 use crate::methods::{Encoded, Recipe};
 use crate::{Error, Result};
 
@@ -20,6 +21,7 @@ pub struct Evidence<B: Backend> {
     labels: Vec<Polarity>,
     pairs: Vec<(usize, usize)>,
     encodings: Arc<Mutex<Vec<Encoding<B>>>>,
+    causal: Option<Arc<CausalEvidence<B>>>,
 }
 
 /// Codes, and what made them.
@@ -72,6 +74,7 @@ impl<B: Backend> Evidence<B> {
             labels,
             pairs,
             encodings: Arc::default(),
+            causal: None,
         })
     }
 
@@ -144,6 +147,21 @@ impl<B: Backend> Evidence<B> {
         let shape = [file.examples(), file.grid.len(), file.d];
         let activations = Tensor::from_data(TensorData::new(file.data, shape), device);
         Self::new(file.grid, activations, file.labels, Vec::new())
+    }
+
+    /// Adds what methods need that change or differentiate the model.
+    #[must_use]
+    pub fn with_causal(mut self, causal: CausalEvidence<B>) -> Self {
+        self.causal = Some(Arc::new(causal));
+        self
+    }
+
+    /// The model with matched prompts, for method `method`.
+    ///
+    /// # Errors
+    /// [`Error::NeedsModel`] if the evidence came without.
+    pub fn causal(&self, method: &'static str) -> Result<&CausalEvidence<B>> {
+        self.causal.as_deref().ok_or(Error::NeedsModel { method })
     }
 
     /// Shape of the model.

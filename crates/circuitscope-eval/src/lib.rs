@@ -32,6 +32,7 @@
 
 #![recursion_limit = "256"]
 
+pub mod causal;
 mod error;
 mod evaluate;
 mod evidence;

@@ -54,6 +54,7 @@ mod loaded;
 mod mlp;
 mod norm;
 mod pass;
+mod ports;
 mod precision;
 mod rotary;
 mod rows;

@@ -38,6 +38,37 @@ pub(crate) fn normalise<B: Backend, T: Tap<B>>(
     x.cast(dtype)
 }
 
+/// Gradients with respect to the input of a norm, from gradients `[batch, pos, n, d_model]` with
+/// respect to its output.
+///
+/// With `x̂` the normalised input, `σ` its scale and `v` the gradient times the gain:
+/// `(v − mean(v) − x̂ · mean(v · x̂)) / σ`; an RMS norm has no `mean(v)`.
+pub(crate) fn norm_gradient<B: Backend>(
+    kind: Norm,
+    eps: f64,
+    weights: Option<&NormWeights<B>>,
+    x: Tensor<B, 3>,
+    gradient: Tensor<B, 4>,
+) -> Tensor<B, 4> {
+    let (x, centre) = match kind {
+        Norm::None => return gradient,
+        Norm::Layer | Norm::LayerPre => (centred(wide(x)), true),
+        Norm::Rms | Norm::RmsPre => (wide(x), false),
+    };
+    let scale = root_mean_square(x.clone(), eps);
+    let normalised = (x / scale.clone()).unsqueeze_dim::<4>(2);
+    let v = match weights {
+        Some(norm) => gradient * wide(norm.w.val()).unsqueeze(),
+        None => gradient,
+    };
+    let along = (v.clone() * normalised.clone()).mean_dim(3);
+    let mut back = v.clone() - normalised * along;
+    if centre {
+        back = back - v.mean_dim(3);
+    }
+    back / scale.unsqueeze_dim(2)
+}
+
 /// The RMS norm of every head's query or key, `[batch, pos, head, d_head]`, with one gain `[d_head]`.
 pub(crate) fn normalise_heads<B: Backend>(
     eps: f64,

@@ -50,7 +50,7 @@ pub use check::{SplitAnswer, check_answers, check_pair_lengths};
 pub use error::{BoxError, Error, LineProblem, Result};
 pub use generate::{MAX_DRAWS, TokenCounter, generate};
 pub use ground_truth::{AcdcEdge, GroundTruth, MODELS, ground_truths};
-pub use prompt::{LabelledPrompts, Prompt, PromptPair, PromptSet};
+pub use prompt::{AnswerToken, Answers, LabelledPrompts, Prompt, PromptPair, PromptSet};
 pub use reference::{ReferenceFiles, reference_files};
 pub use task::{Task, Vocabulary};
 pub use user::{read_lines, read_pairs};

@@ -77,11 +77,17 @@ impl PromptSet {
     /// All prompts with their labels: first every positive, then every negative, each in pair order.
     #[must_use]
     pub fn labelled(&self) -> LabelledPrompts {
-        LabelledPrompts::from_pairs(
-            self.pairs
-                .iter()
-                .map(|pair| (pair.positive.text.clone(), pair.negative.text.clone())),
-        )
+        let words = |words: &[String]| words.iter().cloned().map(AnswerToken::Word).collect();
+        let answers = self.pairs.iter().map(|pair| Answers {
+            right: words(&pair.positive.answers),
+            wrong: words(&pair.positive.wrong_answers),
+        });
+        let texts = self.pairs.iter();
+        let texts = texts.map(|pair| (pair.positive.text.clone(), pair.negative.text.clone()));
+        LabelledPrompts {
+            answers: answers.collect(),
+            ..LabelledPrompts::from_pairs(texts)
+        }
     }
 }
 
@@ -98,6 +104,29 @@ pub struct LabelledPrompts {
     /// Which prompts belong together, as (positive, negative) positions in `texts`; empty where
     /// the classes are not matched one to one.
     pub pairs: Vec<(usize, usize)>,
+    /// For each pair, what is right and wrong after its positive prompt; empty where unknown.
+    #[serde(default)]
+    pub answers: Vec<Answers>,
+}
+
+/// What is right, and what is wrong, after the positive prompt of a pair.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Answers {
+    /// Next tokens that show the behaviour.
+    pub right: Vec<AnswerToken>,
+    /// Next tokens that the behaviour rules out.
+    pub wrong: Vec<AnswerToken>,
+}
+
+/// A next token, by its text or by its number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum AnswerToken {
+    /// Token text, with its leading space where the vocabulary has one.
+    Word(String),
+    /// Token id.
+    Id(u32),
 }
 
 impl LabelledPrompts {
@@ -123,6 +152,7 @@ impl LabelledPrompts {
             texts,
             labels,
             pairs: Vec::new(),
+            answers: Vec::new(),
         }
     }
 }

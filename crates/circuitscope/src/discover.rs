@@ -1,6 +1,6 @@
 use burn::tensor::backend::AutodiffBackend;
 use circuitscope_core::{Circuit, Progress, Seed};
-use circuitscope_eval::methods::{SaeSettings, method};
+use circuitscope_eval::methods::{MethodSettings, method};
 use circuitscope_eval::{Evidence, Scores, Selection};
 use serde::{Deserialize, Serialize};
 
@@ -11,8 +11,8 @@ use crate::Result;
 pub struct DiscoverSettings {
     /// Name of the method, one of [`circuitscope_eval::methods::NAMES`]. Default `sae`.
     pub method: String,
-    /// The dictionary.
-    pub sae: SaeSettings,
+    /// Settings of the methods.
+    pub methods: MethodSettings,
     /// How heads are chosen from the scores.
     pub selection: Selection,
     /// The seed of every random choice.
@@ -23,7 +23,7 @@ impl Default for DiscoverSettings {
     fn default() -> Self {
         Self {
             method: "sae".to_owned(),
-            sae: SaeSettings::default(),
+            methods: MethodSettings::default(),
             selection: Selection::Otsu,
             seed: Seed::default(),
         }
@@ -54,7 +54,7 @@ pub fn discover<B: AutodiffBackend>(
     device: &B::Device,
     progress: &dyn Progress,
 ) -> Result<Discovery> {
-    let method = method::<B>(&settings.method, &settings.sae, device)?;
+    let method = method::<B>(&settings.method, &settings.methods, device)?;
     let scores = method.scores(evidence, settings.seed, progress)?;
     let circuit = settings.selection.circuit(&scores);
     Ok(Discovery {

@@ -21,6 +21,10 @@ pub enum Error {
     #[error(transparent)]
     Sae(#[from] circuitscope_sae::Error),
 
+    /// An answer without any text.
+    #[error("an answer is empty: expected the text of a next token")]
+    EmptyAnswer,
+
     /// No circuit of this task is known in this model, so that nothing can be judged.
     #[error(
         "no circuit is known for task `{task}` in a model of {} layers × {} heads: `eval` needs one \

@@ -17,6 +17,6 @@ pub use circuitscope_tasks as tasks;
 pub use discover::{DiscoverSettings, Discovery, discover};
 pub use error::{Error, Result};
 pub use prepare::{
-    CaptureSettings, TaskPrompts, capture, judged_task, known_circuits, load_reference,
-    task_prompts, vocabulary,
+    CaptureSettings, CausalSettings, TaskPrompts, capture, causal_evidence, default_metric,
+    judged_task, known_circuits, load_reference, task_prompts, vocabulary,
 };

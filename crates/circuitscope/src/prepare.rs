@@ -1,16 +1,37 @@
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Progress, Seed};
+use circuitscope_eval::causal::{Ablation, CausalEvidence, Metric, TokenPair};
 use circuitscope_eval::{Evidence, JudgedTask};
 use circuitscope_hooks::Site;
 use circuitscope_model::{
     DecoderConfig, LoadSettings, Loaded, ModelBytes, capture_head_means, load_bytes,
 };
 use circuitscope_tasks::{
-    GroundTruth, LabelledPrompts, PromptSet, SplitAnswer, Task, Vocabulary, check_answers,
-    check_pair_lengths, generate, ground_truths, reference_files,
+    AnswerToken, GroundTruth, LabelledPrompts, PromptSet, SplitAnswer, Task, Vocabulary,
+    check_answers, check_pair_lengths, generate, ground_truths, reference_files,
 };
 
 use crate::{Error, Result};
+
+/// What causal methods read from the model's output, and how they ablate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CausalSettings {
+    /// What is read. Default: by the task ([`default_metric`]); for prompts of one's own the logit
+    /// difference, or KL where answers are not known.
+    pub metric: Option<Metric>,
+    /// What takes the place of an ablated output.
+    pub ablation: Ablation,
+}
+
+/// The metric of a task: the probability difference for greater-than (Hanna et al. 2023, arXiv
+/// 2305.00586), the logit difference for all others.
+#[must_use]
+pub const fn default_metric(task: Task) -> Metric {
+    match task {
+        Task::GreaterThan => Metric::ProbabilityDifference,
+        Task::Ioi | Task::Docstring | Task::Induction => Metric::LogitDifference,
+    }
+}
 
 /// How prompts become activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,6 +164,60 @@ pub fn capture<B: Backend>(
     )?)
 }
 
+/// The model with matched prompts, for methods that change it or differentiate it.
+///
+/// Answers that are not known leave [`Metric::Kl`] as the only metric. Answer words that the tokenizer
+/// splits are judged by their first token.
+///
+/// # Errors
+/// [`circuitscope_eval::Error::NoPairs`] where prompts are not matched, an answer that is no token of
+/// the model, and those of [`CausalEvidence::new`].
+pub fn causal_evidence<B: Backend>(
+    loaded: &Loaded<B>,
+    prompts: &LabelledPrompts,
+    settings: CaptureSettings,
+    causal: CausalSettings,
+    device: &B::Device,
+) -> Result<CausalEvidence<B>> {
+    let tokenizer = loaded.tokenizer()?;
+    let encode = |row: usize| tokenizer.encode(&prompts.texts[row], settings.prepend_bos);
+    let token = |answer: &AnswerToken| match answer {
+        AnswerToken::Id(id) => Ok(*id),
+        AnswerToken::Word(word) => {
+            let tokens = tokenizer.encode(word, false)?;
+            tokens.first().copied().ok_or(Error::EmptyAnswer)
+        }
+    };
+    let tokens = |answers: &[AnswerToken]| {
+        let tokens = answers.iter().map(token);
+        tokens.collect::<Result<Vec<_>>>()
+    };
+    let known = !prompts.answers.is_empty();
+    let pairs = prompts.pairs.iter().enumerate().map(|(at, &rows)| {
+        let answers = prompts.answers.get(at).cloned().unwrap_or_default();
+        Ok(TokenPair {
+            rows,
+            clean: encode(rows.0)?,
+            corrupt: encode(rows.1)?,
+            right: tokens(&answers.right)?,
+            wrong: tokens(&answers.wrong)?,
+        })
+    });
+    let metric = causal.metric.unwrap_or(if known {
+        Metric::LogitDifference
+    } else {
+        Metric::Kl
+    });
+    Ok(CausalEvidence::new(
+        loaded.model.clone(),
+        pairs.collect::<Result<_>>()?,
+        metric,
+        causal.ablation,
+        settings.memory,
+        device,
+    )?)
+}
+
 /// The circuits known for a task in a model: of the reference model by its vocabulary, of published
 /// models by their shape. The variant that tables quote comes first.
 ///
@@ -179,12 +254,22 @@ pub fn judged_task<B: Backend>(
     n_pairs: usize,
     seed: Seed,
     settings: CaptureSettings,
+    causal: CausalSettings,
     device: &B::Device,
     progress: &dyn Progress,
 ) -> Result<JudgedTask<B>> {
     let truths = known_circuits(loaded, task)?;
     let prompts = task_prompts(loaded, task, n_pairs, seed)?.set.labelled();
-    let evidence = capture(loaded, &prompts, settings, device, progress)?;
+    let mut evidence = capture(loaded, &prompts, settings, device, progress)?;
+    // Where the model has no graph, methods that need one say so themselves.
+    if loaded.model.config().graph().is_ok() {
+        let causal = CausalSettings {
+            metric: Some(causal.metric.unwrap_or(default_metric(task))),
+            ..causal
+        };
+        evidence =
+            evidence.with_causal(causal_evidence(loaded, &prompts, settings, causal, device)?);
+    }
     Ok(JudgedTask {
         task: task.name().to_owned(),
         evidence,

@@ -5,7 +5,7 @@ use circuitscope::eval::methods;
 use circuitscope::tasks::Task;
 use clap::Args;
 
-use super::{DeviceArgs, ModelArgs, SaeArgs, SeedArgs};
+use super::{DeviceArgs, ModelArgs, PatchingArgs, SaeArgs, SeedArgs};
 
 /// Rank the heads of a model by how much they take part in a behaviour.
 ///
@@ -51,6 +51,8 @@ pub(crate) struct DiscoverArgs {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) sae: SaeArgs,
+    #[command(flatten)]
+    pub(crate) patching: PatchingArgs,
     #[command(flatten)]
     pub(crate) seed: SeedArgs,
     #[command(flatten)]

@@ -4,7 +4,7 @@ use circuitscope::eval::methods;
 use circuitscope::tasks::Task;
 use clap::Args;
 
-use super::{DeviceArgs, ModelArgs, SaeArgs, SeedArgs};
+use super::{DeviceArgs, ModelArgs, PatchingArgs, SaeArgs, SeedArgs};
 
 /// Find circuits that are known, and see how well each method and each control does.
 ///
@@ -40,6 +40,8 @@ pub(crate) struct EvalArgs {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) sae: SaeArgs,
+    #[command(flatten)]
+    pub(crate) patching: PatchingArgs,
     #[command(flatten)]
     pub(crate) seed: SeedArgs,
     #[command(flatten)]

@@ -1,6 +1,8 @@
 use core::fmt;
 
-use circuitscope::eval::methods::SaeSettings;
+use circuitscope::CausalSettings;
+use circuitscope::eval::causal::{Ablation, Metric};
+use circuitscope::eval::methods::{PatchingSettings, SaeSettings};
 use circuitscope::model::{LoadSettings, Precision, Processing};
 use clap::{ArgAction, Args, ValueEnum};
 
@@ -96,6 +98,51 @@ impl SaeArgs {
             l1_coefficient: self.l1.unwrap_or(l1),
             train_examples: self.train_examples,
             steps: self.steps,
+        }
+    }
+}
+
+/// Methods that change the model or differentiate it.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Patching")]
+pub(crate) struct PatchingArgs {
+    /// What is read from the model's output: logit-difference, probability-difference, kl,
+    /// log-probability or accuracy [default: probability-difference for greater-than,
+    /// logit-difference for other tasks and prompts with answers, else kl]
+    #[arg(long)]
+    pub(crate) metric: Option<Metric>,
+    /// What takes the place of an ablated output: `patching` (the same on the matched negative
+    /// prompt), `zero` or `mean` (over all negative prompts)
+    #[arg(long, default_value_t = Ablation::Patching, value_name = "HOW")]
+    pub(crate) ablation: Ablation,
+    /// Pairs that gradients are averaged over, at most
+    #[arg(long, value_name = "N", default_value_t = 250, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) gradient_pairs: u32,
+    /// Pairs that single nodes, edges and circuits are run on, at most
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) patch_pairs: u32,
+    /// Points that integrated gradients average over
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) ig_steps: u32,
+    /// Optimiser steps of the methods that learn masks
+    #[arg(long, value_name = "N", default_value_t = 150, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) mask_steps: u32,
+}
+
+impl PatchingArgs {
+    pub(crate) fn settings(&self) -> PatchingSettings {
+        PatchingSettings {
+            gradient_pairs: self.gradient_pairs as usize,
+            patch_pairs: self.patch_pairs as usize,
+            ig_steps: self.ig_steps as usize,
+            mask_steps: self.mask_steps as usize,
+        }
+    }
+
+    pub(crate) const fn causal(&self) -> CausalSettings {
+        CausalSettings {
+            metric: self.metric,
+            ablation: self.ablation,
         }
     }
 }

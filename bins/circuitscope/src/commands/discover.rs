@@ -5,12 +5,15 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use circuitscope::core::{Circuit, HeadId, Seed, files};
-use circuitscope::eval::methods::SaeSettings;
+use circuitscope::eval::methods::{self, MethodSettings};
 use circuitscope::eval::{DictionaryReport, Evidence, Selection};
 use circuitscope::hooks::HeadActivations;
 use circuitscope::model::ModelProvenance;
 use circuitscope::tasks::{GroundTruth, LabelledPrompts, read_lines, read_pairs};
-use circuitscope::{DiscoverSettings, Discovery, capture, discover, known_circuits, task_prompts};
+use circuitscope::{
+    DiscoverSettings, Discovery, capture, causal_evidence, default_metric, discover,
+    known_circuits, task_prompts,
+};
 use serde::Serialize;
 
 use super::{inputs, pages};
@@ -58,7 +61,7 @@ pub(crate) struct Found {
 pub(crate) struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     prepend_bos: Option<bool>,
-    sae: SaeSettings,
+    methods: MethodSettings,
     seed: Seed,
 }
 
@@ -99,7 +102,10 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
     }
     let settings = DiscoverSettings {
         method: args.method.to_owned(),
-        sae: args.sae.settings(inputs::l1_of(args.behaviour.task)),
+        methods: MethodSettings {
+            sae: args.sae.settings(inputs::l1_of(args.behaviour.task)),
+            patching: args.patching.settings(),
+        },
         selection: args.select.0,
         seed: Seed::new(args.seed.seed),
     };
@@ -157,7 +163,13 @@ fn gather(
     };
     let settings = inputs::capture_settings(&args.model, device);
     let evidence = capture(&loaded, &prompts, settings, device.plain(), progress);
-    let evidence = evidence.with_context(|| behaviour(args))?;
+    let mut evidence = evidence.with_context(|| behaviour(args))?;
+    if methods::runs_model(args.method) {
+        let mut causal = args.patching.causal();
+        causal.metric = causal.metric.or(args.behaviour.task.map(default_metric));
+        let causal = causal_evidence(&loaded, &prompts, settings, causal, device.plain());
+        evidence = evidence.with_causal(causal.with_context(|| behaviour(args))?);
+    }
     stages.add("capture", start);
     Ok(Gathered {
         evidence,
@@ -285,7 +297,7 @@ impl Found {
             model: gathered.model.clone(),
             settings: Settings {
                 prepend_bos: gathered.model.as_ref().map(|_| args.model.prepend_bos),
-                sae: settings.sae.clone(),
+                methods: settings.methods.clone(),
                 seed: settings.seed,
             },
             stages: stages.0,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use circuitscope::core::{Progress as _, Seed, files};
-use circuitscope::eval::methods::{BoxedMethod, SaeSettings, method};
+use circuitscope::eval::methods::{BoxedMethod, MethodSettings, method};
 use circuitscope::eval::{
     FolderStore, RunKey, RunRecord, RunStore as _, Spread, SummaryRow, evaluate, summarise,
 };
@@ -137,21 +137,25 @@ fn run_task(
         args.examples,
         Seed::new(args.seed.seed),
         inputs::capture_settings(&args.model, device),
+        args.patching.causal(),
         device.plain(),
         progress,
     )?;
-    let sae = sae_settings(args, task);
+    let settings = method_settings(args, task);
     let methods = methods
         .iter()
-        .map(|name| method::<B>(name, &sae, &device.training()))
+        .map(|name| method::<B>(name, &settings, &device.training()))
         .collect::<Result<Vec<BoxedMethod<B>>, _>>()?;
     let seeds: Vec<Seed> = seeds(args).collect();
     Ok(evaluate::<B>(&[judged], &methods, &seeds, store, progress)?)
 }
 
 /// λ is the paper's, which differs for docstring.
-fn sae_settings(args: &EvalArgs, task: Task) -> SaeSettings {
-    args.sae.settings(inputs::l1_of(Some(task)))
+fn method_settings(args: &EvalArgs, task: Task) -> MethodSettings {
+    MethodSettings {
+        sae: args.sae.settings(inputs::l1_of(Some(task))),
+        patching: args.patching.settings(),
+    }
 }
 
 /// What the runs in a folder have in common.
@@ -168,6 +172,12 @@ fn settings(args: &EvalArgs, loaded: &Loaded<B>, circuits: &str, device: &Device
         "l1": args.sae.l1,
         "train_examples": args.sae.train_examples,
         "steps": args.sae.steps,
+        "metric": args.patching.metric,
+        "ablation": args.patching.ablation,
+        "gradient_pairs": args.patching.gradient_pairs,
+        "patch_pairs": args.patching.patch_pairs,
+        "ig_steps": args.patching.ig_steps,
+        "mask_steps": args.patching.mask_steps,
         "device": device.name,
     })
 }

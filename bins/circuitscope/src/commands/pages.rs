@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use circuitscope::core::{HeadGrid, HeadId};
 use circuitscope::eval::RunRecord;
-use circuitscope::eval::methods::{SaeSettings, method};
+use circuitscope::eval::methods::{MethodSettings, method};
 use circuitscope::eval::report::{MethodReport, ReportInput, TaskReport, render};
 use circuitscope::tasks::{GroundTruth, Task, ground_truths};
 use serde_json::{Value, json};
@@ -91,7 +91,7 @@ pub(crate) fn discovery(
             scores[at] = head.score;
         }
     }
-    let settings = SaeSettings::default();
+    let settings = MethodSettings::default();
     let device = DeviceName::default().open()?;
     let summary = method::<B>(&found.method, &settings, &device.training())?.summary();
     let chosen: Vec<HeadId> = found.circuit.heads().collect();
@@ -157,7 +157,7 @@ fn summaries(records: &[RunRecord]) -> Result<BTreeMap<String, String>> {
     let mut summaries = BTreeMap::new();
     for record in records {
         if !summaries.contains_key(&record.method) {
-            let settings = SaeSettings::default();
+            let settings = MethodSettings::default();
             let method = method::<B>(&record.method, &settings, &device.training())?;
             summaries.insert(record.method.clone(), method.summary().to_owned());
         }

@@ -1,18 +1,24 @@
 //! The methods and the controls, one file each, and the table that names them.
 
+mod activation_patching;
+mod attribution;
 mod mean_difference;
 mod paired_flip_rate;
 mod random;
 mod sae;
+mod settings;
 
 use burn::tensor::backend::AutodiffBackend;
 use circuitscope_core::nearest;
 
+pub use activation_patching::ActivationPatching;
+pub use attribution::Attribution;
 pub use mean_difference::MeanDifference;
 pub use paired_flip_rate::PairedFlipRate;
 pub use random::Random;
 pub(crate) use sae::Recipe;
 pub use sae::{Encoded, Sae, SaeSettings, Training};
+pub use settings::{MethodSettings, PatchingSettings};
 
 use crate::{Discover, Error, Result};
 
@@ -20,9 +26,16 @@ use crate::{Discover, Error, Result};
 pub type BoxedMethod<B> = Box<dyn Discover<<B as AutodiffBackend>::InnerBackend>>;
 
 /// The names of all methods, in the order of tables: methods first, then controls.
-pub const NAMES: [&str; 6] = [
+pub const NAMES: [&str; 13] = [
     "sae",
     "sae-corrected",
+    "activation-patching",
+    "eap",
+    "eap-ig",
+    "eap-ig-activations",
+    "nap",
+    "nap-ig",
+    "hisp",
     "untrained",
     "mean-difference",
     "paired-flip-rate",
@@ -38,18 +51,45 @@ pub const NAMES: [&str; 6] = [
 /// [`Error::UnknownMethod`].
 pub fn method<B: AutodiffBackend>(
     name: &str,
-    settings: &SaeSettings,
+    settings: &MethodSettings,
     device: &B::Device,
 ) -> Result<BoxedMethod<B>> {
+    let MethodSettings {
+        sae: settings,
+        patching,
+    } = settings;
+    let (patching, on) = (*patching, device.clone());
     Ok(match name {
         "sae" => Box::new(Sae::<B>::paper(settings.clone(), device.clone())),
         "sae-corrected" => Box::new(Sae::<B>::corrected(settings.clone(), device.clone())),
+        "activation-patching" => Box::new(ActivationPatching::new(patching)),
+        "eap" => Box::new(Attribution::<B>::eap(patching, on)),
+        "eap-ig" => Box::new(Attribution::<B>::eap_ig(patching, on)),
+        "eap-ig-activations" => Box::new(Attribution::<B>::eap_ig_activations(patching, on)),
+        "nap" => Box::new(Attribution::<B>::nap(patching, on)),
+        "nap-ig" => Box::new(Attribution::<B>::nap_ig(patching, on)),
+        "hisp" => Box::new(Attribution::<B>::hisp(patching, on)),
         "untrained" => Box::new(Sae::<B>::untrained(settings.clone(), device.clone())),
         "mean-difference" => Box::new(MeanDifference),
         "paired-flip-rate" => Box::new(PairedFlipRate::<B>::new(settings.clone(), device.clone())),
         "random" => Box::new(Random),
         _ => return Err(unknown(name, NAMES.join(", "))),
     })
+}
+
+/// Whether the method called `name` changes the model or differentiates it, so that it needs
+/// [`Evidence::with_causal`](crate::Evidence::with_causal).
+///
+/// ```
+/// use circuitscope_eval::methods::runs_model;
+/// assert!(runs_model("eap") && !runs_model("sae"));
+/// ```
+#[must_use]
+pub fn runs_model(name: &str) -> bool {
+    matches!(
+        name,
+        "activation-patching" | "eap" | "eap-ig" | "eap-ig-activations" | "nap" | "nap-ig" | "hisp"
+    )
 }
 
 /// The one name that this is.

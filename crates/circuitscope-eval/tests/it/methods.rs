@@ -6,7 +6,7 @@ use burn::backend::Autodiff;
 use burn::tensor::{Tensor, TensorData};
 use burn_flex::{Flex, FlexDevice};
 use circuitscope_core::{HeadGrid, HeadId, NoProgress, Polarity, Progress, Seed};
-use circuitscope_eval::methods::{self, SaeSettings, method, parse_list};
+use circuitscope_eval::methods::{self, MethodSettings, SaeSettings, method, parse_list};
 use circuitscope_eval::{Error, Evidence, Scores};
 use proptest::prelude::*;
 
@@ -53,12 +53,22 @@ pub(crate) fn planted(seed: u64) -> Evidence<Flex> {
     .unwrap()
 }
 
-pub(crate) fn settings() -> SaeSettings {
-    SaeSettings {
-        n_codes: 64,
-        steps: 100,
-        ..SaeSettings::default()
+pub(crate) fn settings() -> MethodSettings {
+    MethodSettings {
+        sae: SaeSettings {
+            n_codes: 64,
+            steps: 100,
+            ..SaeSettings::default()
+        },
+        ..MethodSettings::default()
     }
+}
+
+/// Methods that read activations alone.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    methods::NAMES
+        .into_iter()
+        .filter(|name| !methods::runs_model(name))
 }
 
 fn scores(name: &str, evidence: &Evidence<Flex>, seed: u64) -> Scores {
@@ -72,7 +82,7 @@ fn scores(name: &str, evidence: &Evidence<Flex>, seed: u64) -> Scores {
 #[test]
 fn every_method_but_chance_finds_what_was_planted() {
     let evidence = planted(0);
-    for name in methods::NAMES.into_iter().filter(|name| *name != "random") {
+    for name in names().filter(|name| *name != "random") {
         let scores = scores(name, &evidence, 1);
         let top: Vec<HeadId> = scores
             .ranking()
@@ -155,10 +165,8 @@ fn faults_have_names() {
         "method `paired-flip-rate` needs prompts in pairs: use --task or --pairs"
     );
 
-    let greedy = SaeSettings {
-        train_examples: 1000,
-        ..settings()
-    };
+    let mut greedy = settings();
+    greedy.sae.train_examples = 1000;
     let sae = method::<B>("sae", &greedy, &FlexDevice).unwrap();
     let error = sae
         .scores(&evidence, Seed::new(0), &NoProgress)

@@ -3,10 +3,10 @@
 use burn::backend::Autodiff;
 use burn_flex::{Flex, FlexDevice};
 use circuitscope_core::{Graph, HeadId, NoProgress, Node, Port, Seed};
-use circuitscope_eval::methods::{self, method};
+use circuitscope_eval::methods::method;
 use circuitscope_eval::{GraphScores, Scores};
 
-use crate::methods::{planted, settings};
+use crate::methods::{names, planted, settings};
 
 type B = Autodiff<Flex>;
 
@@ -14,7 +14,7 @@ type B = Autodiff<Flex>;
 fn the_examples_themselves_are_a_resample_that_changes_nothing() {
     let evidence = planted(0);
     let rows: Vec<usize> = (0..evidence.labels().len()).collect();
-    for name in methods::NAMES.into_iter().filter(|name| *name != "random") {
+    for name in names().filter(|name| *name != "random") {
         let method = method::<B>(name, &settings(), &FlexDevice).unwrap();
         let measured = method
             .measure(&evidence, Seed::new(1), &NoProgress)

@@ -9,7 +9,8 @@ use circuitscope_hooks::{
     AnyTensor, Capture, EdgePatch, Gradients, Intervene, Intervention, Op, Site, StreamOutputs,
 };
 use circuitscope_model::{
-    Activation, Decoder, DecoderConfig, Direction, Error, Mlp, PaddingSide, Positions, TokenBatch,
+    Activation, Decoder, DecoderConfig, Direction, Error, Mlp, Norm, PaddingSide, Positions,
+    TokenBatch,
 };
 use circuitscope_testkit::{AutodiffFlex, device, worst_difference};
 use rand::RngExt as _;
@@ -444,6 +445,58 @@ fn gradients_at_sites_are_slopes() {
                 (quotient - slope).abs() <= 1e-2 * (0.05 + slope.abs()),
                 "config {at}, {site}: gradient {slope}, quotient {quotient}"
             );
+        }
+    }
+}
+
+/// What one pass with plain inputs gives equals what a pass with an input for each head gives.
+#[test]
+fn port_gradients_equal_those_of_split_inputs() {
+    let device = device();
+    let norms = [
+        Norm::Layer,
+        Norm::LayerPre,
+        Norm::Rms,
+        Norm::RmsPre,
+        Norm::None,
+    ];
+    let configs = configs().into_iter().flat_map(|config| {
+        norms.map(|norm| DecoderConfig {
+            norm,
+            ..config.clone()
+        })
+    });
+    for config in configs {
+        let plain: Decoder<B> = config.init(Seed::new(17), &device);
+        let model = Decoder::<A>::from_inner(plain.clone());
+        let clean = batch::<A>(1, CLEAN, &device);
+        let at = |sites: [Site; 3]| {
+            let mut run = (
+                Gradients::<A>::new(sites),
+                Capture::new([Site::ResidPre(1), Site::ResidPost(1)]),
+            );
+            model.forward(&clean, &mut run);
+            let stream = run.1.take(Site::ResidPost(1)).unwrap().get().unwrap();
+            let read: Tensor<A, 3> = run.1.take(Site::ResidPre(1)).unwrap().get().unwrap();
+            let mut grads = metric(&model, &clean, stream).backward();
+            let found = run.0.finish(&mut grads).unwrap();
+            (
+                read.inner(),
+                sites.map(|site| found[&site].get::<4>().unwrap()),
+            )
+        };
+        let (stream, outputs) = at([Site::Q(1), Site::K(1), Site::V(1)]);
+        let (_, inputs) = at([Site::QInput(1), Site::KInput(1), Site::VInput(1)]);
+        for ((port, output), input) in Port::ALL.into_iter().zip(outputs).zip(inputs) {
+            let carried = plain.port_gradient(1, port, stream.clone(), output);
+            let largest = input.clone().abs().max().into_scalar();
+            let (gap, _) = worst_difference(&carried.into(), &input.into());
+            assert!(
+                gap <= 1e-5 * (1.0 + largest),
+                "{:?} {port}: {gap}",
+                config.norm
+            );
+            assert!(largest > 1e-3, "{port}: {largest}");
         }
     }
 }

@@ -1,0 +1,353 @@
+use core::fmt;
+use core::str::FromStr;
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{Int, Tensor, TensorData};
+use circuitscope_core::{Graph, nearest};
+use circuitscope_hooks::{Capture, StreamOutputs};
+use circuitscope_model::{Decoder, PaddingSide, TokenBatch};
+use serde::{Deserialize, Serialize};
+
+use super::{Metric, Targets};
+use crate::{Error, Result};
+
+/// Two prompts of one length, and what is right and wrong after the first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenPair {
+    /// Rows of the two prompts among the examples of the evidence: positive, negative.
+    pub rows: (usize, usize),
+    /// The prompt that shows the behaviour.
+    pub clean: Vec<u32>,
+    /// The matched prompt that does not.
+    pub corrupt: Vec<u32>,
+    /// Next tokens that show the behaviour.
+    pub right: Vec<u32>,
+    /// Next tokens that the behaviour rules out; may be empty.
+    pub wrong: Vec<u32>,
+}
+
+/// What takes the place of an output that is ablated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ablation {
+    /// What the same writer puts out, at the same position, on the matched negative prompt
+    /// (counterfactual patching; "random" ablation in ACDC's tables). The default.
+    #[default]
+    Patching,
+    /// Nothing.
+    Zero,
+    /// The writer's mean output over all real positions of all negative prompts.
+    Mean,
+}
+
+impl Ablation {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Patching, Self::Zero, Self::Mean];
+
+    /// Its name on the command line and in files.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Patching => "patching",
+            Self::Zero => "zero",
+            Self::Mean => "mean",
+        }
+    }
+}
+
+impl fmt::Display for Ablation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Ablation {
+    type Err = Error;
+
+    fn from_str(s: &str) -> Result<Self> {
+        let found = Self::ALL.into_iter().find(|ablation| ablation.name() == s);
+        found.ok_or_else(|| Error::UnknownAblation {
+            name: s.to_owned(),
+            nearest: nearest(s, Self::ALL.map(Self::name)),
+            known: Self::ALL.map(Self::name).join(", "),
+        })
+    }
+}
+
+/// A model, matched prompts with answers, and a metric: what methods start from that change the model
+/// or differentiate it.
+#[derive(Debug, Clone)]
+pub struct CausalEvidence<B: Backend> {
+    model: Decoder<B>,
+    graph: Graph,
+    pairs: Vec<TokenPair>,
+    metric: Metric,
+    ablation: Ablation,
+    memory: u64,
+    device: B::Device,
+    /// `[writers, d_model]` for mean ablation.
+    means: Option<Tensor<B, 2>>,
+}
+
+impl<B: Backend> CausalEvidence<B> {
+    /// Checks and joins the parts.
+    ///
+    /// `memory` is what a batch may take, in bytes; it changes no result.
+    ///
+    /// # Errors
+    /// - [`circuitscope_model::Error::NotAdditive`] for a model without a graph, and what
+    ///   `check_tokens` says of prompts that do not fit the model;
+    /// - [`Error::NoPairs`] without pairs, [`Error::PairLength`] for prompts of unequal length,
+    ///   [`Error::NoAnswers`] where `metric` reads answers and a pair has none (wrong ones for
+    ///   the differences).
+    pub fn new(
+        model: Decoder<B>,
+        pairs: Vec<TokenPair>,
+        metric: Metric,
+        ablation: Ablation,
+        memory: u64,
+        device: &B::Device,
+    ) -> Result<Self> {
+        let graph = model.config().graph()?;
+        if pairs.is_empty() {
+            return Err(Error::NoPairs);
+        }
+        let wants_wrong = matches!(
+            metric,
+            Metric::LogitDifference | Metric::ProbabilityDifference
+        );
+        for (at, pair) in pairs.iter().enumerate() {
+            if pair.clean.len() != pair.corrupt.len() {
+                return Err(Error::PairLength {
+                    pair: at,
+                    positive: pair.clean.len(),
+                    negative: pair.corrupt.len(),
+                });
+            }
+            let lacks = pair.right.is_empty() || (wants_wrong && pair.wrong.is_empty());
+            if lacks && !metric.needs_clean() {
+                return Err(Error::NoAnswers {
+                    pair: at,
+                    what: if pair.right.is_empty() {
+                        "answers"
+                    } else {
+                        "wrong answers"
+                    },
+                    metric,
+                });
+            }
+        }
+        let prompts: Vec<&Vec<u32>> = pairs.iter().flat_map(|p| [&p.clean, &p.corrupt]).collect();
+        model.config().check_tokens(&prompts)?;
+        let mut evidence = Self {
+            model,
+            graph,
+            pairs,
+            metric,
+            ablation,
+            memory,
+            device: device.clone(),
+            means: None,
+        };
+        if ablation == Ablation::Mean {
+            evidence.means = Some(evidence.mean_outputs());
+        }
+        Ok(evidence)
+    }
+
+    /// The model.
+    pub const fn model(&self) -> &Decoder<B> {
+        &self.model
+    }
+
+    /// Its computation graph.
+    pub const fn graph(&self) -> Graph {
+        self.graph
+    }
+
+    /// The pairs.
+    pub fn pairs(&self) -> &[TokenPair] {
+        &self.pairs
+    }
+
+    /// What is read from the output.
+    pub const fn metric(&self) -> Metric {
+        self.metric
+    }
+
+    /// What takes the place of ablated outputs.
+    pub const fn ablation(&self) -> Ablation {
+        self.ablation
+    }
+
+    /// Where the model lives.
+    pub const fn device(&self) -> &B::Device {
+        &self.device
+    }
+
+    /// The same with another metric.
+    ///
+    /// # Errors
+    /// As [`CausalEvidence::new`].
+    pub fn with_metric(&self, metric: Metric) -> Result<Self> {
+        Self::new(
+            self.model.clone(),
+            self.pairs.clone(),
+            metric,
+            self.ablation,
+            self.memory,
+            &self.device,
+        )
+    }
+
+    /// How many copies of a pair's prompt fit one batch of passes that read every input separately.
+    pub(crate) fn rows_per_batch(&self, tokens: usize) -> usize {
+        let config = self.model.config();
+        let heads = config.n_heads + 2 * config.n_key_value_heads;
+        // Inputs of all ports, their norm and its intermediates, and the outputs of all writers.
+        let floats = 6 * heads * config.d_model + self.graph.writers() * config.d_model;
+        let bytes = (floats * 4 * tokens) as u64;
+        ((self.memory / 4 / bytes.max(1)) as usize).clamp(1, 4096 / tokens.max(1) + 1)
+    }
+
+    /// Pairs `0..count` in batches of prompts of like length, on the device of `C`.
+    ///
+    /// `share` is the part of a batch that one pass may fill: gradients keep every layer's
+    /// intermediates, so they ask for less.
+    pub fn batches<'a, C: Backend>(
+        &'a self,
+        count: usize,
+        share: f64,
+        device: &'a C::Device,
+    ) -> impl Iterator<Item = PairBatch<C>> + 'a {
+        let mut order: Vec<usize> = (0..count.min(self.pairs.len())).collect();
+        order.sort_by_key(|&pair| self.pairs[pair].clean.len());
+        let longest = order.last().map_or(1, |&pair| self.pairs[pair].clean.len());
+        let rows = (self.rows_per_batch(longest) as f64 * share).max(1.0) as usize;
+        let chunks: Vec<Vec<usize>> = order.chunks(rows).map(<[_]>::to_vec).collect();
+        chunks
+            .into_iter()
+            .map(move |members| self.batch::<C>(members, 1, device))
+    }
+
+    /// Some pairs as one batch, the prompts `copies` times over.
+    pub fn batch<C: Backend>(
+        &self,
+        members: Vec<usize>,
+        copies: usize,
+        device: &C::Device,
+    ) -> PairBatch<C> {
+        let side = |prompt: fn(&TokenPair) -> &Vec<u32>| {
+            let one = members.iter().map(|&pair| prompt(&self.pairs[pair]));
+            let all: Vec<&Vec<u32>> = one.collect::<Vec<_>>().repeat(copies);
+            TokenBatch::new(&all, PaddingSide::Right, device)
+        };
+        let (Ok(clean), Ok(corrupt)) = (side(|pair| &pair.clean), side(|pair| &pair.corrupt))
+        else {
+            unreachable!("prompts were checked to be no shorter than one token")
+        };
+        let answers = members.iter().map(|&pair| {
+            let TokenPair { right, wrong, .. } = &self.pairs[pair];
+            (right.as_slice(), wrong.as_slice())
+        });
+        let vocabulary = self.model.config().d_vocab_out;
+        PairBatch {
+            targets: Targets::new(answers, vocabulary, device),
+            members,
+            clean,
+            corrupt,
+        }
+    }
+
+    /// What all writers put out on a batch of prompts.
+    ///
+    /// # Errors
+    /// None but those of the device.
+    pub fn outputs<C: Backend>(
+        &self,
+        model: &Decoder<C>,
+        batch: &TokenBatch<C>,
+    ) -> Result<StreamOutputs<C>> {
+        let mut capture = Capture::new(StreamOutputs::<C>::sites(&self.graph));
+        model.forward(batch, &mut capture);
+        Ok(StreamOutputs::take(&self.graph, capture)?)
+    }
+
+    /// What takes the place of what is ablated: the run on the negative prompts, or one made of it.
+    ///
+    /// # Errors
+    /// None but those of the device.
+    pub fn ablated(&self, batch: &PairBatch<B>) -> Result<StreamOutputs<B>> {
+        let corrupt = self.outputs(&self.model, &batch.corrupt)?;
+        Ok(match (self.ablation, &self.means) {
+            (Ablation::Zero, _) => corrupt.zeroed(&self.graph),
+            (Ablation::Mean, Some(means)) => corrupt.map_writers(&self.graph, |writer, x| {
+                let dims = x.dims();
+                let mean = means.clone().narrow(0, writer, 1);
+                mean.unsqueeze_dim::<3>(1).expand(dims)
+            }),
+            _ => corrupt,
+        })
+    }
+
+    /// Mean output of every writer over real positions of all negative prompts: `[writers, d_model]`.
+    fn mean_outputs(&self) -> Tensor<B, 2> {
+        let d_model = self.model.config().d_model;
+        let mut sum: Option<Tensor<B, 2>> = None;
+        let mut count = 0.0;
+        for batch in self.batches::<B>(self.pairs.len(), 1.0, &self.device) {
+            let Ok(run) = self.outputs(&self.model, &batch.corrupt) else {
+                unreachable!("every site of the graph is in the model")
+            };
+            let mask = batch.corrupt.positions().mask.clone();
+            let [rows, pos] = mask.dims();
+            count += batch.corrupt.positions().lengths.iter().sum::<usize>() as f64;
+            let writers = self.graph.writers();
+            let part = run.writers().reshape([rows, writers, pos, d_model])
+                * mask.reshape([rows, 1, pos, 1]);
+            let part = part.sum_dim(2).sum_dim(0).reshape([writers, d_model]);
+            sum = Some(match sum {
+                Some(sum) => sum + part,
+                None => part,
+            });
+        }
+        let Some(sum) = sum else {
+            unreachable!("there is at least one pair")
+        };
+        sum.div_scalar(count)
+    }
+}
+
+/// Some pairs as two batches of tokens of one shape, and their answers.
+#[derive(Debug, Clone)]
+pub struct PairBatch<B: Backend> {
+    /// Which pairs.
+    pub members: Vec<usize>,
+    /// The positive prompts; several copies one after another where asked for.
+    pub clean: TokenBatch<B>,
+    /// The negative prompts.
+    pub corrupt: TokenBatch<B>,
+    /// Answers of one copy.
+    pub targets: Targets<B>,
+}
+
+impl<B: Backend> PairBatch<B> {
+    /// Logits at the last real position of each prompt, from the stream after the last block.
+    ///
+    /// # Shapes
+    /// - `stream`: `[prompts, pos, d_model]`
+    /// - result: `[prompts, vocabulary]`
+    pub fn last_logits(&self, model: &Decoder<B>, stream: Tensor<B, 3>) -> Tensor<B, 2> {
+        let [rows, pos, d_model] = stream.dims();
+        let last = &self.clean.positions().last;
+        let index: Vec<i64> = (0..rows)
+            .map(|row| (row * pos + last[row]) as i64)
+            .collect();
+        let index = TensorData::new(index, [rows]);
+        let index = Tensor::<B, 1, Int>::from_data(index, &stream.device());
+        let stream = stream.reshape([rows * pos, d_model]).select(0, index);
+        model
+            .unembed(stream.reshape([rows, 1, d_model]))
+            .squeeze_dim(1)
+    }
+}

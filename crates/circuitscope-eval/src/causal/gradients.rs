@@ -1,0 +1,242 @@
+use core::ops::Range;
+
+use burn::module::{AutodiffModule, Module};
+use burn::tensor::Tensor;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use circuitscope_core::{Graph, Port};
+use circuitscope_hooks::{AnyTensor, Capture, Gradients, Intervene, Intervention, Op, Site};
+use circuitscope_model::Decoder;
+
+use super::{CausalEvidence, PairBatch};
+use crate::{Error, Result};
+
+/// A model that can be differentiated, and how a batch of prompts is run through it.
+#[derive(Debug)]
+pub(crate) struct Differentiable<'a, B: AutodiffBackend> {
+    evidence: &'a CausalEvidence<B::InnerBackend>,
+    model: Decoder<B>,
+}
+
+impl<'a, B: AutodiffBackend> Differentiable<'a, B> {
+    /// The model of `evidence`, without gradients of its weights.
+    pub(crate) fn new(evidence: &'a CausalEvidence<B::InnerBackend>) -> Self {
+        Self {
+            evidence,
+            model: Decoder::<B>::from_inner(evidence.model().clone()).no_grad(),
+        }
+    }
+
+    /// The model.
+    pub(crate) const fn model(&self) -> &Decoder<B> {
+        &self.model
+    }
+
+    /// Runs the positive prompts with some activations replaced, and differentiates the metric, summed
+    /// over prompts, with respect to activations. `clean` holds the logits of the unchanged model,
+    /// which [`super::Metric::Kl`] compares with.
+    fn run(
+        &self,
+        batch: &PairBatch<B>,
+        replaced: &[(Site, AnyTensor<B::InnerBackend>)],
+        sites: Vec<Site>,
+        watched: Vec<Site>,
+        clean: Option<&Tensor<B::InnerBackend, 2>>,
+    ) -> Result<(Found<B::InnerBackend>, Found<B::InnerBackend>)> {
+        let last = Site::ResidPost(self.evidence.graph().n_layers - 1);
+        let changes = replaced.iter().map(|(site, value)| {
+            let value = match value {
+                AnyTensor::D2(x) => AnyTensor::D2(Tensor::from_inner(x.clone())),
+                AnyTensor::D3(x) => AnyTensor::D3(Tensor::from_inner(x.clone())),
+                AnyTensor::D4(x) => AnyTensor::D4(Tensor::from_inner(x.clone())),
+            };
+            Intervention::new(*site, Op::Replace(value))
+        });
+        let mut run = (
+            Intervene::new(changes),
+            Gradients::<B>::new(sites),
+            Capture::new(watched.iter().copied().chain([last])),
+        );
+        self.model.forward(&batch.clean, &mut run);
+        let (_, gradients, mut capture) = run;
+        let stream = capture.take(last).and_then(|stream| stream.get::<3>());
+        let stream = stream.ok_or(circuitscope_hooks::Error::NeverFired { site: last })?;
+        let watched = watched.into_iter().filter_map(|site| {
+            let value = capture.take(site)?.get::<3>()?;
+            Some((site, AnyTensor::from(value.inner())))
+        });
+        let watched = watched.collect();
+        let logits = batch.last_logits(&self.model, stream);
+        let clean = clean.map(|logits| Tensor::from_inner(logits.clone()));
+        let metric = self.evidence.metric();
+        let values = metric.values(logits, &batch.targets, clean.as_ref());
+        let mut backward = values.sum().backward();
+        Ok((gradients.finish(&mut backward)?, watched))
+    }
+
+    /// Gradients at what every reader reads.
+    pub(crate) fn readers(
+        &self,
+        batch: &PairBatch<B>,
+        replaced: &[(Site, AnyTensor<B::InnerBackend>)],
+        clean: Option<&Tensor<B::InnerBackend, 2>>,
+    ) -> Result<ReaderGradients<B::InnerBackend>> {
+        let graph = self.evidence.graph();
+        let last = Site::ResidPost(graph.n_layers - 1);
+        let layers = 0..graph.n_layers;
+        let ports = |layer: usize| {
+            [
+                (Port::Q, Site::Q(layer)),
+                (Port::K, Site::K(layer)),
+                (Port::V, Site::V(layer)),
+            ]
+        };
+        let mut sites: Vec<Site> = layers
+            .clone()
+            .flat_map(|layer| ports(layer).map(|(_, site)| site))
+            .collect();
+        if graph.mlps {
+            sites.extend(layers.clone().map(Site::MlpIn));
+        }
+        sites.push(last);
+        let streams = layers.clone().map(Site::ResidPre).collect();
+        let (gradients, streams) = self.run(batch, replaced, sites, streams, clean)?;
+        let missing = |site| circuitscope_hooks::Error::NeverFired { site };
+        let mut readers = Vec::new();
+        for layer in layers {
+            let pre = Site::ResidPre(layer);
+            let stream = streams.get(&pre).and_then(AnyTensor::get::<3>);
+            let stream = stream.ok_or_else(|| missing(pre))?;
+            for (port, site) in ports(layer) {
+                let gradient = gradients.get(&site).and_then(AnyTensor::get::<4>);
+                let gradient = gradient.ok_or_else(|| missing(site))?;
+                let model = self.evidence.model();
+                let gradient = model.port_gradient(layer, port, stream.clone(), gradient);
+                readers.push((graph.port_readers(layer, port), gradient));
+            }
+            if graph.mlps {
+                let site = Site::MlpIn(layer);
+                let gradient = gradients.get(&site).and_then(AnyTensor::get::<3>);
+                let gradient = gradient.ok_or_else(|| missing(site))?;
+                let reader = graph.mlp_reader(layer);
+                readers.push((reader..reader + 1, gradient.unsqueeze_dim(2)));
+            }
+        }
+        let gradient = gradients.get(&last).and_then(AnyTensor::get::<3>);
+        let gradient = gradient.ok_or_else(|| missing(last))?;
+        readers.push((graph.logits()..graph.readers(), gradient.unsqueeze_dim(2)));
+        Ok(ReaderGradients { graph, readers })
+    }
+
+    /// Gradients at what every writer puts out, with everything downstream following.
+    pub(crate) fn writers(
+        &self,
+        batch: &PairBatch<B>,
+        replaced: &[(Site, AnyTensor<B::InnerBackend>)],
+        clean: Option<&Tensor<B::InnerBackend, 2>>,
+    ) -> Result<WriterGradients<B::InnerBackend>> {
+        let graph = self.evidence.graph();
+        let mut sites = vec![Site::ResidPre(0)];
+        for layer in 0..graph.n_layers {
+            sites.push(Site::AttnOut(layer));
+            if graph.mlps {
+                sites.push(Site::MlpOut(layer));
+            }
+        }
+        let (gradients, _) = self.run(batch, replaced, sites.clone(), Vec::new(), clean)?;
+        let mut rows = Vec::new();
+        for site in sites {
+            let gradient = gradients.get(&site).and_then(AnyTensor::get::<3>);
+            let gradient = gradient.ok_or(circuitscope_hooks::Error::NeverFired { site })?;
+            let [batch, pos, d_model] = gradient.dims();
+            let row = gradient.reshape([batch, 1, pos * d_model]);
+            // All heads of a layer add to one sum, so that their outputs share its gradient.
+            let heads = match site {
+                Site::AttnOut(_) => graph.n_heads,
+                _ => 1,
+            };
+            rows.push(row.expand([batch, heads, pos * d_model]));
+        }
+        Ok(WriterGradients(Tensor::cat(rows, 1)))
+    }
+}
+
+type Found<B> = std::collections::BTreeMap<Site, AnyTensor<B>>;
+
+/// Gradients of the metric with respect to what every reader of the graph reads.
+#[derive(Debug, Clone)]
+pub(crate) struct ReaderGradients<B: Backend> {
+    graph: Graph,
+    /// Readers, and `[prompts, pos, readers, d_model]`.
+    readers: Vec<(Range<usize>, Tensor<B, 4>)>,
+}
+
+impl<B: Backend> ReaderGradients<B> {
+    /// Adds another run's gradients.
+    #[must_use]
+    pub(crate) fn plus(self, other: Self) -> Self {
+        let pairs = self.readers.into_iter().zip(other.readers);
+        Self {
+            graph: self.graph,
+            readers: pairs.map(|((at, a), (_, b))| (at, a + b)).collect(),
+        }
+    }
+
+    /// For each prompt and edge, the inner product of a writer's vectors and a reader's gradients.
+    ///
+    /// # Shapes
+    /// - `writers`: `[prompts, writers, pos * d_model]`, zero at padding
+    /// - result: for each prompt `[writers * readers]`; 0 where the reader does not see the writer
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the result cannot be read back.
+    pub(crate) fn dot(&self, writers: &Tensor<B, 3>) -> Result<Vec<Vec<f32>>> {
+        let [prompts, n_writers, _] = writers.dims();
+        let n_readers = self.graph.readers();
+        let mut edges = vec![vec![0.0; n_writers * n_readers]; prompts];
+        for (at, gradient) in &self.readers {
+            let visible = self.graph.visible(at.start);
+            let [_, pos, count, d_model] = gradient.dims();
+            let gradient =
+                gradient
+                    .clone()
+                    .permute([0, 1, 3, 2])
+                    .reshape([prompts, pos * d_model, count]);
+            let products = writers.clone().narrow(1, 0, visible).matmul(gradient);
+            let products = host(products)?;
+            for (prompt, edges) in edges.iter_mut().enumerate() {
+                for writer in 0..visible {
+                    let from = (prompt * visible + writer) * count;
+                    let to = writer * n_readers + at.start;
+                    edges[to..to + count].copy_from_slice(&products[from..from + count]);
+                }
+            }
+        }
+        Ok(edges)
+    }
+}
+
+/// Gradients of the metric with respect to what every writer puts out: `[prompts, writers, pos *
+/// d_model]`.
+#[derive(Debug, Clone)]
+pub(crate) struct WriterGradients<B: Backend>(pub(crate) Tensor<B, 3>);
+
+impl<B: Backend> WriterGradients<B> {
+    /// For each prompt and writer, the inner product with the writer's vectors, of the same shape.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the result cannot be read back.
+    pub(crate) fn dot(&self, writers: &Tensor<B, 3>) -> Result<Vec<Vec<f32>>> {
+        let [prompts, count, _] = writers.dims();
+        let products = (self.0.clone() * writers.clone()).sum_dim(2);
+        let products = host(products.reshape([prompts, count, 1]))?;
+        Ok(products.chunks(count).map(<[_]>::to_vec).collect())
+    }
+}
+
+/// The values of a tensor, row-major.
+pub(crate) fn host<B: Backend, const D: usize>(x: Tensor<B, D>) -> Result<Vec<f32>> {
+    let data = x.into_data().convert::<f32>();
+    data.to_vec().map_err(|error| Error::Device {
+        reason: format!("{error:?}"),
+    })
+}

@@ -1,0 +1,67 @@
+use circuitscope_core::Graph;
+
+use crate::{Evidence, GraphScores, Measured, Result, Scores};
+use burn::tensor::backend::Backend;
+
+/// Effects of nodes and edges on single pairs of prompts, whose means are the scores of a method.
+///
+/// Because a score is a mean over pairs, any resample of the prompts is scored without running the
+/// model again.
+#[derive(Debug, Clone)]
+pub struct PairEffects {
+    /// The graph.
+    pub graph: Graph,
+    /// For each pair, the rows of its prompts among the examples of the evidence.
+    pub rows: Vec<(usize, usize)>,
+    /// For each pair, one effect for each writer.
+    pub nodes: Option<Vec<Vec<f32>>>,
+    /// For each pair `[writers * readers]`.
+    pub edges: Option<Vec<Vec<f32>>>,
+}
+
+impl PairEffects {
+    /// Mean effects, pair `i` counting `weights[i]` times.
+    #[must_use]
+    pub fn mean(&self, weights: &[f64]) -> GraphScores {
+        let total: f64 = weights.iter().sum();
+        let mean = |pairs: &Vec<Vec<f32>>| {
+            let mut sum = vec![0.0; pairs.first().map_or(0, Vec::len)];
+            for (pair, &weight) in pairs
+                .iter()
+                .zip(weights)
+                .filter(|(_, weight)| **weight > 0.0)
+            {
+                for (sum, &effect) in sum.iter_mut().zip(pair) {
+                    *sum += weight * f64::from(effect) / total;
+                }
+            }
+            sum
+        };
+        GraphScores {
+            graph: self.graph,
+            nodes: self.nodes.as_ref().map(mean),
+            edges: self.edges.as_ref().map(mean),
+        }
+    }
+
+    /// Ready to be scored; `evidence` says which pairs a resample holds.
+    pub(crate) fn measured<B: Backend>(self, evidence: &Evidence<B>) -> Box<dyn Measured + '_> {
+        Box::new(move |rows: Option<&[usize]>| -> Result<Scores> {
+            let weights: Vec<f64> = match rows {
+                None => vec![1.0; self.rows.len()],
+                Some(rows) => {
+                    let drawn = evidence.sampled_pairs(rows);
+                    let copies = |pair| drawn.iter().filter(|drawn| *drawn == pair).count() as f64;
+                    self.rows.iter().map(copies).collect()
+                }
+            };
+            // A resample may miss all of the few pairs that a costly method has measured.
+            let weights = if weights.iter().all(|weight| *weight == 0.0) {
+                vec![1.0; self.rows.len()]
+            } else {
+                weights
+            };
+            Ok(Scores::of_graph(self.mean(&weights)))
+        })
+    }
+}

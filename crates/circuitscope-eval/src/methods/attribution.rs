@@ -1,0 +1,325 @@
+use burn::tensor::Tensor;
+use burn::tensor::backend::AutodiffBackend;
+use circuitscope_core::{Progress, Seed};
+use circuitscope_hooks::{AnyTensor, Site, StreamOutputs};
+
+use super::PatchingSettings;
+use crate::causal::{CausalEvidence, Differentiable, PairBatch, PairEffects, ReaderGradients};
+use crate::{Discover, Error, Evidence, Measured, Result};
+
+/// Where gradients are taken, and of what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Eap,
+    EapIgInputs,
+    EapIgActivations,
+    Nap,
+    NapIg,
+    Hisp,
+}
+
+/// Attribution patching: the effect of replacing a writer's output by its ablated one, to first order.
+///
+/// With `Δ_w` the output of writer `w` on the positive prompt less what takes its place when ablated,
+/// the effect of edge `w → r` is `Σ_pos Δ_w · ∂m/∂input_r`, of node `w` it is
+/// `Σ_pos Δ_w · ∂m/∂output_w`. Positive: the part raises the metric.
+///
+/// | method | scores | gradient taken at | paper |
+/// |---|---|---|---|
+/// | `eap` | edges | the positive prompt | Syed et al. 2023, arXiv 2310.10348, eq. 3 |
+/// | `eap-ig` | edges | mean over inputs between negative and positive prompt | Hanna et al. 2024, arXiv 2403.17806, eq. 3 |
+/// | `eap-ig-activations` | edges | mean over outputs of the writers of one stage between ablated and clean, all before them clean | Marks et al. 2024, arXiv 2403.19647, eq. 5; MIB, arXiv 2504.13151 |
+/// | `nap` | nodes | the positive prompt | Nanda 2023, attribution patching; AtP in arXiv 2403.00745 |
+/// | `nap-ig` | nodes | as `eap-ig` | |
+/// | `hisp` | nodes | the positive prompt; `\|z · ∂m/∂z\|` instead of a difference, size taken prompt by prompt | Michel et al. 2019, arXiv 1905.10650, eq. 2 |
+///
+/// Interpolation points are `ablated + (k / steps) · (clean − ablated)`, k from 1 to `steps`.
+///
+/// # Complexity
+/// Two forward passes for each prompt, and a forward and a backward pass for each prompt and
+/// interpolation point (`eap-ig-activations`: times 2 · layers + 1); for edges one product of
+/// `[writers, pos · d_model] × [pos · d_model, readers]` for each prompt.
+#[derive(Debug, Clone)]
+pub struct Attribution<B: AutodiffBackend> {
+    kind: Kind,
+    settings: PatchingSettings,
+    device: B::Device,
+}
+
+impl<B: AutodiffBackend> Attribution<B> {
+    const fn new(kind: Kind, settings: PatchingSettings, device: B::Device) -> Self {
+        Self {
+            kind,
+            settings,
+            device,
+        }
+    }
+
+    /// Edge attribution patching.
+    pub const fn eap(settings: PatchingSettings, device: B::Device) -> Self {
+        Self::new(Kind::Eap, settings, device)
+    }
+
+    /// Edge attribution patching with integrated gradients over the input.
+    pub const fn eap_ig(settings: PatchingSettings, device: B::Device) -> Self {
+        Self::new(Kind::EapIgInputs, settings, device)
+    }
+
+    /// Edge attribution patching with integrated gradients over each writer's output.
+    pub const fn eap_ig_activations(settings: PatchingSettings, device: B::Device) -> Self {
+        Self::new(Kind::EapIgActivations, settings, device)
+    }
+
+    /// Node attribution patching.
+    pub const fn nap(settings: PatchingSettings, device: B::Device) -> Self {
+        Self::new(Kind::Nap, settings, device)
+    }
+
+    /// Node attribution patching with integrated gradients over the input.
+    pub const fn nap_ig(settings: PatchingSettings, device: B::Device) -> Self {
+        Self::new(Kind::NapIg, settings, device)
+    }
+
+    /// Head importance score for pruning.
+    pub const fn hisp(settings: PatchingSettings, device: B::Device) -> Self {
+        Self::new(Kind::Hisp, settings, device)
+    }
+
+    /// What one batch gives: for each prompt, node effects or edge effects.
+    fn batch(
+        &self,
+        causal: &CausalEvidence<B::InnerBackend>,
+        model: &Differentiable<'_, B>,
+        batch: &PairBatch<B::InnerBackend>,
+    ) -> Result<Vec<Vec<f32>>> {
+        let here = causal.outputs(causal.model(), &batch.clean)?;
+        let other = causal.ablated(batch)?;
+        let clean = batch.last_logits(causal.model(), here.last.clone());
+        let difference = here.writers() - other.writers();
+        let tracked = causal.batch::<B>(batch.members.clone(), 1, &self.device);
+        let readers = |replaced: &[Replaced<B>]| model.readers(&tracked, replaced, Some(&clean));
+        let writers = |replaced: &[Replaced<B>]| model.writers(&tracked, replaced, Some(&clean));
+        let steps = self.settings.ig_steps;
+        let points = || (1..=steps).map(|k| k as f64 / steps as f64);
+        let inputs = || {
+            points().map(|share| {
+                let input = between(&other.input, &here.input, share);
+                [(Site::ResidPre(0), AnyTensor::from(input))]
+            })
+        };
+        let mean = |effects: Vec<Vec<f32>>| scaled(effects, 1.0 / steps as f32);
+        Ok(match self.kind {
+            Kind::Eap => readers(&[])?.dot(&difference)?,
+            Kind::EapIgInputs => {
+                let runs = inputs().map(|replaced| readers(&replaced));
+                mean(sum(runs)?.dot(&difference)?)
+            }
+            Kind::EapIgActivations => {
+                let mut effects = Vec::new();
+                for stage in stages(causal.graph().n_layers, causal.graph().mlps) {
+                    let runs =
+                        points().map(|share| readers(&[stage.replaced(&here, &other, share)]));
+                    // Only the writers of this stage are on the way from ablated to clean.
+                    let only = stage.only::<B::InnerBackend>(causal, &difference);
+                    add(&mut effects, sum(runs)?.dot(&only)?);
+                }
+                mean(effects)
+            }
+            Kind::Nap => writers(&[])?.dot(&difference)?,
+            Kind::NapIg => {
+                let mut effects = Vec::new();
+                for replaced in inputs() {
+                    add(&mut effects, writers(&replaced)?.dot(&difference)?);
+                }
+                mean(effects)
+            }
+            Kind::Hisp => {
+                let mut effects = writers(&[])?.dot(&here.writers())?;
+                for effect in effects.iter_mut().flatten() {
+                    *effect = effect.abs();
+                }
+                effects
+            }
+        })
+    }
+}
+
+type Replaced<B> = (Site, AnyTensor<<B as AutodiffBackend>::InnerBackend>);
+
+/// `from + share · (to − from)`.
+fn between<B: burn::tensor::backend::Backend, const D: usize>(
+    from: &Tensor<B, D>,
+    to: &Tensor<B, D>,
+    share: f64,
+) -> Tensor<B, D> {
+    from.clone() + (to.clone() - from.clone()).mul_scalar(share)
+}
+
+fn sum<B: burn::tensor::backend::Backend>(
+    mut runs: impl Iterator<Item = Result<ReaderGradients<B>>>,
+) -> Result<ReaderGradients<B>> {
+    let Some(first) = runs.next() else {
+        unreachable!("at least one interpolation point")
+    };
+    runs.try_fold(first?, |sum, run| Ok(sum.plus(run?)))
+}
+
+fn add(sum: &mut Vec<Vec<f32>>, effects: Vec<Vec<f32>>) {
+    if sum.is_empty() {
+        *sum = effects;
+        return;
+    }
+    for (sum, effect) in sum.iter_mut().flatten().zip(effects.into_iter().flatten()) {
+        *sum += effect;
+    }
+}
+
+fn scaled(mut effects: Vec<Vec<f32>>, factor: f32) -> Vec<Vec<f32>> {
+    for effect in effects.iter_mut().flatten() {
+        *effect *= factor;
+    }
+    effects
+}
+
+/// Writers that put out at the same time.
+#[derive(Debug, Clone, Copy)]
+enum Stage {
+    Input,
+    Heads(usize),
+    Mlp(usize),
+}
+
+fn stages(n_layers: usize, mlps: bool) -> Vec<Stage> {
+    let mut stages = vec![Stage::Input];
+    for layer in 0..n_layers {
+        stages.push(Stage::Heads(layer));
+        if mlps {
+            stages.push(Stage::Mlp(layer));
+        }
+    }
+    stages
+}
+
+impl Stage {
+    /// The stage's outputs on the way from ablated to clean.
+    fn replaced<B: burn::tensor::backend::Backend>(
+        self,
+        here: &StreamOutputs<B>,
+        other: &StreamOutputs<B>,
+        share: f64,
+    ) -> (Site, AnyTensor<B>) {
+        match self {
+            Self::Input => {
+                let value = between(&other.input, &here.input, share);
+                (Site::ResidPre(0), value.into())
+            }
+            Self::Heads(layer) => {
+                let value = between(&other.heads[layer], &here.heads[layer], share);
+                (Site::Result(layer), value.into())
+            }
+            Self::Mlp(layer) => {
+                let value = between(&other.mlps[layer], &here.mlps[layer], share);
+                (Site::MlpOut(layer), value.into())
+            }
+        }
+    }
+
+    /// `difference` with the rows of all other writers zero.
+    fn only<B: burn::tensor::backend::Backend>(
+        self,
+        causal: &CausalEvidence<B>,
+        difference: &Tensor<B, 3>,
+    ) -> Tensor<B, 3> {
+        let graph = causal.graph();
+        let members = match self {
+            Self::Input => 0..1,
+            Self::Heads(layer) => graph.head_writers(layer),
+            Self::Mlp(layer) => {
+                let at = graph.head_writers(layer).end;
+                at..at + 1
+            }
+        };
+        let part = difference.clone().slice_dim(1, members.clone());
+        difference.zeros_like().slice_assign(
+            [0..difference.dims()[0], members, 0..difference.dims()[2]],
+            part,
+        )
+    }
+}
+
+impl<B: AutodiffBackend> Discover<B::InnerBackend> for Attribution<B> {
+    fn name(&self) -> &'static str {
+        match self.kind {
+            Kind::Eap => "eap",
+            Kind::EapIgInputs => "eap-ig",
+            Kind::EapIgActivations => "eap-ig-activations",
+            Kind::Nap => "nap",
+            Kind::NapIg => "nap-ig",
+            Kind::Hisp => "hisp",
+        }
+    }
+
+    fn summary(&self) -> &'static str {
+        match self.kind {
+            Kind::Eap => "edge attribution patching",
+            Kind::EapIgInputs => "edge attribution patching, integrated gradients over inputs",
+            Kind::EapIgActivations => {
+                "edge attribution patching, integrated gradients over activations"
+            }
+            Kind::Nap => "node attribution patching",
+            Kind::NapIg => "node attribution patching, integrated gradients over inputs",
+            Kind::Hisp => "head importance score for pruning: size of activation times gradient",
+        }
+    }
+
+    fn is_control(&self) -> bool {
+        false
+    }
+
+    fn measure<'a>(
+        &'a self,
+        evidence: &'a Evidence<B::InnerBackend>,
+        _: Seed,
+        progress: &'a dyn Progress,
+    ) -> Result<Box<dyn Measured + 'a>> {
+        let method = Discover::<B::InnerBackend>::name(self);
+        let causal = evidence.causal(method)?;
+        let integrated = matches!(
+            self.kind,
+            Kind::EapIgInputs | Kind::EapIgActivations | Kind::NapIg
+        );
+        if causal.metric().needs_clean() && !integrated {
+            return Err(Error::FlatMetric { method });
+        }
+        let model = Differentiable::<B>::new(causal);
+        let count = self
+            .settings
+            .pairs(causal.pairs().len(), self.kind == Kind::EapIgActivations);
+        let mut rows = Vec::new();
+        let mut effects = Vec::new();
+        progress.begin(method, count as u64);
+        for batch in causal.batches(count, 0.25, causal.device()) {
+            if progress.cancelled() {
+                progress.end();
+                return Err(Error::Cancelled);
+            }
+            rows.extend(batch.members.iter().map(|&pair| causal.pairs()[pair].rows));
+            effects.extend(self.batch(causal, &model, &batch)?);
+            progress.advance(batch.members.len() as u64);
+        }
+        progress.end();
+        let of_nodes = matches!(self.kind, Kind::Nap | Kind::NapIg | Kind::Hisp);
+        let (nodes, edges) = if of_nodes {
+            (Some(effects), None)
+        } else {
+            (None, Some(effects))
+        };
+        let effects = PairEffects {
+            graph: causal.graph(),
+            rows,
+            nodes,
+            edges,
+        };
+        Ok(effects.measured(evidence))
+    }
+}

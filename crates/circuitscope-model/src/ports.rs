@@ -1,0 +1,53 @@
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use circuitscope_core::Port;
+
+use crate::decoder::Decoder;
+use crate::norm::norm_gradient;
+use crate::pass::wide;
+
+impl<B: Backend> Decoder<B> {
+    /// Carries a gradient back from a port's projection to the residual stream that the port reads:
+    /// through `W_Q`, `W_K` or `W_V` and the norm before it.
+    ///
+    /// The result is the gradient at [`Site::QInput`](circuitscope_hooks::Site::QInput) and so on,
+    /// of every head apart, from the gradient at [`Site::Q`](circuitscope_hooks::Site::Q): no pass
+    /// has to read the stream once for each head, which at GPT-2's size is most of the memory of edge
+    /// attribution.
+    ///
+    /// # Shapes
+    /// - `stream`: `[batch, pos, d_model]`, what the layer reads
+    /// - `gradient`: `[batch, pos, heads, d_head]`; key/value heads for k and v
+    /// - result: `[batch, pos, heads, d_model]`
+    ///
+    /// # Panics
+    /// If there is no such layer or shapes do not fit.
+    pub fn port_gradient(
+        &self,
+        layer: usize,
+        port: Port,
+        stream: Tensor<B, 3>,
+        gradient: Tensor<B, 4>,
+    ) -> Tensor<B, 4> {
+        let config = &self.config;
+        let block = &self.blocks[layer];
+        let [rows, pos, heads, d_head] = gradient.dims();
+        let (q, kv) = (config.q_width(), config.kv_width());
+        let columns = match port {
+            Port::Q => 0..q,
+            Port::K => q..q + kv,
+            Port::V => q + kv..q + 2 * kv,
+        };
+        // [d_model, head * d_head] -> [head, d_head, d_model]
+        let w = wide(block.w_qkv.val().slice_dim(1, columns))
+            .reshape([config.d_model, heads, d_head])
+            .permute([1, 2, 0]);
+        let at_norm = wide(gradient)
+            .reshape([rows * pos, heads, d_head])
+            .swap_dims(0, 1)
+            .matmul(w)
+            .swap_dims(0, 1)
+            .reshape([rows, pos, heads, config.d_model]);
+        norm_gradient(config.norm, config.eps, block.ln1.as_ref(), stream, at_norm)
+    }
+}
