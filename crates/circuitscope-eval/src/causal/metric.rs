@@ -160,6 +160,14 @@ impl<B: Backend> Targets<B> {
         }
     }
 
+    /// The answers of the same prompts several times over.
+    pub(crate) fn repeated(&self, copies: usize) -> Self {
+        Self {
+            right: self.right.clone().repeat_dim(0, copies),
+            wrong: self.wrong.clone().repeat_dim(0, copies),
+        }
+    }
+
     /// `[prompts, vocabulary]`: what logits are weighted with for their difference.
     pub(crate) fn contrast(&self) -> Tensor<B, 2> {
         let mean = |x: &Tensor<B, 2>| x.clone() / x.clone().sum_dim(1).clamp_min(1.0);

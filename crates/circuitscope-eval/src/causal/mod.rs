@@ -9,5 +9,5 @@ mod per_pair;
 pub use evidence::{Ablation, CausalEvidence, PairBatch, TokenPair};
 pub(crate) use gradients::{Differentiable, ReaderGradients};
 pub use metric::{Metric, Targets};
-pub use patched::PatchedRuns;
+pub use patched::{PatchedRuns, Prepared};
 pub use per_pair::PairEffects;

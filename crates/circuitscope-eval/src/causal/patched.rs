@@ -14,13 +14,44 @@ pub struct PatchedRuns<'a, B: Backend> {
     prepared: Vec<Prepared<B>>,
 }
 
-#[derive(Debug)]
-struct Prepared<B: Backend> {
-    batch: PairBatch<B>,
-    here: StreamOutputs<B>,
-    other: StreamOutputs<B>,
-    /// `[prompts, vocabulary]` of the full model.
-    clean: Tensor<B, 2>,
+/// A batch of pairs, run as they are and ablated.
+#[derive(Debug, Clone)]
+pub struct Prepared<B: Backend> {
+    /// The pairs.
+    pub batch: PairBatch<B>,
+    /// What all writers put out on the positive prompts.
+    pub here: StreamOutputs<B>,
+    /// What takes the place of it when ablated.
+    pub other: StreamOutputs<B>,
+    /// `[prompts, vocabulary]`: logits of the full model on the positive prompts.
+    pub clean: Tensor<B, 2>,
+}
+
+impl<B: Backend> Prepared<B> {
+    /// The same prompts `copies` times over.
+    pub fn copies(&self, evidence: &CausalEvidence<B>, copies: usize) -> PairBatch<B> {
+        if copies == 1 {
+            self.batch.clone()
+        } else {
+            evidence.batch(self.batch.members.clone(), copies, evidence.device())
+        }
+    }
+
+    /// A metric of some copies' logits, copy by copy.
+    ///
+    /// # Shapes
+    /// - `logits`: `[copies * prompts, vocabulary]`
+    ///
+    /// # Errors
+    /// None but those of the device.
+    pub fn values(&self, metric: Metric, logits: Tensor<B, 2>) -> Result<Vec<f64>> {
+        let prompts = self.batch.members.len();
+        let copies = logits.dims()[0] / prompts;
+        let targets = self.batch.targets.repeated(copies);
+        let clean = self.clean.clone().repeat_dim(0, copies);
+        let values = host(metric.values(logits, &targets, Some(&clean)))?;
+        Ok(values.into_iter().map(f64::from).collect())
+    }
 }
 
 impl<'a, B: Backend> PatchedRuns<'a, B> {
@@ -46,6 +77,11 @@ impl<'a, B: Backend> PatchedRuns<'a, B> {
         })
     }
 
+    /// The batches.
+    pub fn parts(&self) -> &[Prepared<B>] {
+        &self.prepared
+    }
+
     /// Rows of the pairs among the examples, in the order of all results.
     pub fn rows(&self) -> Vec<(usize, usize)> {
         let members = self.prepared.iter().flat_map(|part| &part.batch.members);
@@ -66,8 +102,7 @@ impl<'a, B: Backend> PatchedRuns<'a, B> {
     pub fn clean(&self, metric: Metric) -> Result<Vec<f64>> {
         let mut all = Vec::new();
         for part in &self.prepared {
-            let values = metric.values(part.clean.clone(), &part.batch.targets, Some(&part.clean));
-            all.extend(host(values)?.into_iter().map(f64::from));
+            all.extend(part.values(metric, part.clean.clone())?);
         }
         Ok(all)
     }
@@ -99,17 +134,12 @@ impl<'a, B: Backend> PatchedRuns<'a, B> {
             for sets in sets.chunks(groups) {
                 let stream = self.stream(part, sets, from_layer);
                 let copies = sets.len();
-                let batch = PairBatch {
-                    clean: repeated(self.evidence, part, copies).clean,
-                    ..part.batch.clone()
-                };
+                let batch = part.copies(self.evidence, copies);
                 let logits = batch.last_logits(self.evidence.model(), stream);
-                for group in 0..copies {
-                    let logits = logits.clone().narrow(0, group * prompts, prompts);
-                    for (metric, values) in metrics.iter().zip(&mut values) {
-                        let targets = &part.batch.targets;
-                        let found = metric.values(logits.clone(), targets, Some(&part.clean));
-                        values[at + group].extend(host(found)?.into_iter().map(f64::from));
+                for (metric, values) in metrics.iter().zip(&mut values) {
+                    let found = part.values(*metric, logits.clone())?;
+                    for (group, found) in found.chunks(prompts).enumerate() {
+                        values[at + group].extend(found);
                     }
                 }
                 at += copies;
@@ -134,7 +164,7 @@ impl<'a, B: Backend> PatchedRuns<'a, B> {
             patch.from_layer(from_layer, &part.here),
             Capture::new([last]),
         );
-        let batch = repeated(self.evidence, part, sets.len());
+        let batch = part.copies(self.evidence, sets.len());
         let model = self.evidence.model();
         if from_layer == 0 {
             model.forward(&batch.clean, &mut run);
@@ -145,18 +175,5 @@ impl<'a, B: Backend> PatchedRuns<'a, B> {
         }
         let stream = run.1.take(last).and_then(|stream| stream.get::<3>());
         stream.unwrap_or_else(|| unreachable!("the pass ends at the last stream"))
-    }
-}
-
-/// The prompts of a batch several times over.
-fn repeated<B: Backend>(
-    evidence: &CausalEvidence<B>,
-    part: &Prepared<B>,
-    copies: usize,
-) -> PairBatch<B> {
-    if copies == 1 {
-        part.batch.clone()
-    } else {
-        evidence.batch(part.batch.members.clone(), copies, evidence.device())
     }
 }

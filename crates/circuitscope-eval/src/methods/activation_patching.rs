@@ -1,8 +1,10 @@
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use circuitscope_core::{Progress, Seed};
+use circuitscope_core::{Graph, Node, Port, Progress, Seed};
+use circuitscope_hooks::{Capture, Intervene, Intervention, Op, Site};
 
 use super::PatchingSettings;
-use crate::causal::{PairEffects, PatchedRuns};
+use crate::causal::{CausalEvidence, PairEffects, PatchedRuns, Prepared};
 use crate::{Discover, Error, Evidence, Measured, Result};
 
 /// Exact activation patching: every node, and every edge, ablated on its own (Vig et al. 2020, arXiv
@@ -13,8 +15,9 @@ use crate::{Discover, Error, Evidence, Measured, Result};
 /// attribution methods approximate.
 ///
 /// # Complexity
-/// One forward pass for each node and each edge and prompt, from the reader's layer on:
-/// `O(writers · readers)` passes. Several edges of one layer run side by side in one batch.
+/// One forward pass for each node and each edge and prompt, from the layer that first sees the
+/// difference: `O(writers · readers)` passes; edges into the logits need none. Changes at one site run
+/// side by side in one batch.
 #[derive(Debug, Clone)]
 pub struct ActivationPatching {
     settings: PatchingSettings,
@@ -30,10 +33,142 @@ impl ActivationPatching {
 
 const NAME: &str = "activation-patching";
 
-/// A node's or an edge's entries in a set of edges, and the first layer that sees a difference.
-struct Ablated {
-    entries: Vec<usize>,
-    layer: usize,
+/// A writer ablated for some reader: what the site reads, less the writer's difference.
+#[derive(Debug, Clone, Copy)]
+struct Change {
+    writer: usize,
+    /// Which head of the site; 0 where it has none.
+    slot: usize,
+    /// Where the effect is kept: a node, or an edge into this reader.
+    reader: Option<usize>,
+}
+
+/// All changes of one site.
+#[derive(Debug)]
+struct Place {
+    site: Site,
+    /// The layer to start at; `None` for changes that the logits read at once.
+    layer: Option<usize>,
+    changes: Vec<Change>,
+}
+
+fn places(graph: &Graph) -> Vec<Place> {
+    let node = |writer| Change {
+        writer,
+        slot: 0,
+        reader: None,
+    };
+    let nodes = (0..graph.writers()).map(|writer| {
+        let (site, layer) = match graph.writer(writer) {
+            Node::Head(head) => (Site::AttnOut(head.layer), head.layer),
+            Node::Mlp(layer) => (Site::MlpOut(layer), layer),
+            Node::Input | Node::Logits => (Site::ResidPre(0), 0),
+        };
+        Place {
+            site,
+            layer: Some(layer),
+            changes: vec![node(writer)],
+        }
+    });
+    let edges = (0..graph.readers()).map(|reader| {
+        let (site, layer, slot) = match graph.reader(reader) {
+            (Node::Head(head), Some(port)) => {
+                let site = match port {
+                    Port::Q => Site::QInput(head.layer),
+                    Port::K => Site::KInput(head.layer),
+                    Port::V => Site::VInput(head.layer),
+                };
+                let slot = reader - graph.port_readers(head.layer, port).start;
+                (site, Some(head.layer), slot)
+            }
+            (Node::Mlp(layer), _) => (Site::MlpIn(layer), Some(layer), 0),
+            _ => (Site::ResidPost(graph.n_layers - 1), None, 0),
+        };
+        let changes = (0..graph.visible(reader)).map(|writer| Change {
+            writer,
+            slot,
+            reader: Some(reader),
+        });
+        Place {
+            site,
+            layer,
+            changes: changes.collect(),
+        }
+    });
+    let mut merged: Vec<Place> = Vec::new();
+    for place in nodes.chain(edges) {
+        match merged.last_mut().filter(|last| last.site == place.site) {
+            Some(last) => last.changes.extend(place.changes),
+            None => merged.push(place),
+        }
+    }
+    merged
+}
+
+/// `[changes * prompts, pos, d_model]`, or with the heads of the site before `d_model`: minus the
+/// writer's difference where the change is, zero elsewhere.
+fn shift<B: Backend>(
+    part: &Prepared<B>,
+    difference: &Tensor<B, 3>,
+    place: &Place,
+    changes: &[Change],
+    slots: Option<usize>,
+) -> Tensor<B, 4> {
+    let [prompts, pos, d_model] = part.here.input.dims();
+    let rows = changes.iter().map(|change| {
+        let one = difference.clone().narrow(1, change.writer, 1).neg();
+        let one = one.reshape([prompts, pos, 1, d_model]);
+        match slots {
+            None => one,
+            Some(slots) => {
+                debug_assert!(change.slot < slots, "{}", place.site);
+                let zeros = Tensor::zeros([prompts, pos, slots, d_model], &one.device());
+                let ranges = [0..prompts, 0..pos, change.slot..change.slot + 1, 0..d_model];
+                zeros.slice_assign(ranges, one)
+            }
+        }
+    });
+    Tensor::cat(rows.collect(), 0)
+}
+
+/// The stream that the logits are read from, under each of `changes`.
+fn changed_stream<B: Backend>(
+    causal: &CausalEvidence<B>,
+    part: &Prepared<B>,
+    difference: &Tensor<B, 3>,
+    place: &Place,
+    changes: &[Change],
+) -> Tensor<B, 3> {
+    let graph = causal.graph();
+    let slots = match place.site {
+        Site::QInput(_) => Some(graph.n_heads),
+        Site::KInput(_) | Site::VInput(_) => Some(graph.n_key_value_heads),
+        _ => None,
+    };
+    let shift = shift(part, difference, place, changes, slots);
+    let flat = |x: Tensor<B, 4>| {
+        let [rows, pos, _, d_model] = x.dims();
+        x.reshape([rows, pos, d_model])
+    };
+    let Some(layer) = place.layer else {
+        return flat(shift) + part.here.last.clone().repeat_dim(0, changes.len());
+    };
+    let add = match slots {
+        Some(_) => Op::Add(shift.into()),
+        None => Op::Add(flat(shift).into()),
+    };
+    let last = Site::ResidPost(graph.n_layers - 1);
+    let mut run = (
+        Intervene::new([Intervention::new(place.site, add)]),
+        Capture::new([last]),
+    );
+    let batch = part.copies(causal, changes.len());
+    let stream = part.here.attn_in[layer].clone();
+    let stream = stream.repeat_dim(0, changes.len());
+    let model = causal.model();
+    model.forward_from(&batch.clean, layer, stream, &mut run);
+    let stream = run.1.take(last).and_then(|stream| stream.get::<3>());
+    stream.unwrap_or_else(|| unreachable!("the pass ends at the last stream"))
 }
 
 impl<B: Backend> Discover<B> for ActivationPatching {
@@ -58,79 +193,52 @@ impl<B: Backend> Discover<B> for ActivationPatching {
         let causal = evidence.causal(NAME)?;
         let graph = causal.graph();
         let runs = PatchedRuns::new(causal, self.settings.pairs(causal.pairs().len(), true))?;
-        let clean = runs.clean(causal.metric())?;
-        let (writers, readers) = (graph.writers(), graph.readers());
-        let layer_of = |reader: usize| match graph.reader(reader).0 {
-            circuitscope_core::Node::Head(head) => head.layer,
-            circuitscope_core::Node::Mlp(layer) => layer,
-            _ => graph.n_layers - 1,
-        };
-        let nodes = (0..writers).map(|writer| Ablated {
-            entries: (0..readers)
-                .map(|reader| reader * writers + writer)
-                .collect(),
-            layer: match graph.writer(writer) {
-                circuitscope_core::Node::Head(head) => head.layer,
-                circuitscope_core::Node::Mlp(layer) => layer,
-                _ => 0,
-            },
-        });
-        let edges: Vec<(usize, usize)> = graph.edges().collect();
-        let parts: Vec<Ablated> = nodes
-            .chain(edges.iter().map(|&(writer, reader)| Ablated {
-                entries: vec![reader * writers + writer],
-                layer: layer_of(reader),
-            }))
-            .collect();
-
-        let mut node_effects = vec![vec![0.0; writers]; clean.len()];
-        let mut edge_effects = vec![vec![0.0; writers * readers]; clean.len()];
-        let mut done = 0_usize;
-        progress.begin(NAME, parts.len() as u64);
-        // Neighbours start at the same layer: they share a batch.
-        let same_layer = |a: &Ablated, b: &Ablated| a.layer == b.layer;
-        for group in parts
-            .chunk_by(same_layer)
-            .flat_map(|group| group.chunks(64))
-        {
-            if progress.cancelled() {
-                progress.end();
-                return Err(Error::Cancelled);
-            }
-            let sets: Vec<Vec<f32>> = group
-                .iter()
-                .map(|part| {
-                    let mut set = vec![1.0; writers * readers];
-                    for &entry in &part.entries {
-                        set[entry] = 0.0;
+        let places = places(&graph);
+        let total: usize = places.iter().map(|place| place.changes.len()).sum();
+        let (mut nodes, mut edges) = (Vec::new(), Vec::new());
+        progress.begin(NAME, (total * runs.parts().len()) as u64);
+        for part in runs.parts() {
+            let prompts = part.batch.members.len();
+            let clean = part.values(causal.metric(), part.clean.clone())?;
+            let difference = part.here.writers() - part.other.writers();
+            let mut of_nodes = vec![vec![0.0; graph.writers()]; prompts];
+            let mut of_edges = vec![vec![0.0; graph.writers() * graph.readers()]; prompts];
+            let pos = part.here.input.dims()[1];
+            let side_by_side = (causal.rows_per_batch(pos) / prompts).max(1);
+            for place in &places {
+                for changes in place.changes.chunks(side_by_side) {
+                    if progress.cancelled() {
+                        progress.end();
+                        return Err(Error::Cancelled);
                     }
-                    set
-                })
-                .collect();
-            let values = runs
-                .run(&sets, group[0].layer, &[causal.metric()])?
-                .remove(0);
-            for values in values {
-                for (pair, (&clean, value)) in clean.iter().zip(values).enumerate() {
-                    let effect = (clean - value) as f32;
-                    match done.checked_sub(writers) {
-                        None => node_effects[pair][done] = effect,
-                        Some(at) => {
-                            let (writer, reader) = edges[at];
-                            edge_effects[pair][writer * readers + reader] = effect;
+                    let stream = changed_stream(causal, part, &difference, place, changes);
+                    let batch = part.copies(causal, changes.len());
+                    let logits = batch.last_logits(causal.model(), stream);
+                    let values = part.values(causal.metric(), logits)?;
+                    for (change, values) in changes.iter().zip(values.chunks(prompts)) {
+                        for (pair, value) in values.iter().enumerate() {
+                            let effect = (clean[pair] - value) as f32;
+                            match change.reader {
+                                None => of_nodes[pair][change.writer] = effect,
+                                Some(reader) => {
+                                    let at = change.writer * graph.readers() + reader;
+                                    of_edges[pair][at] = effect;
+                                }
+                            }
                         }
                     }
+                    progress.advance(changes.len() as u64);
                 }
-                done += 1;
             }
-            progress.advance(group.len() as u64);
+            nodes.extend(of_nodes);
+            edges.extend(of_edges);
         }
         progress.end();
         let effects = PairEffects {
             graph,
             rows: runs.rows(),
-            nodes: Some(node_effects),
-            edges: Some(edge_effects),
+            nodes: Some(nodes),
+            edges: Some(edges),
         };
         Ok(effects.measured(evidence))
     }
