@@ -99,6 +99,15 @@ pub enum Error {
         metric: crate::causal::Metric,
     },
 
+    /// A method reads answers that a pair does not have.
+    #[error("method `{method}` reads the answers: pair {pair} has none; give them in the file")]
+    MethodNeedsAnswers {
+        /// Its name.
+        method: &'static str,
+        /// Index of the pair.
+        pair: usize,
+    },
+
     /// No metric has this name.
     #[error("unknown metric `{name}`{}: expected {known}", did_you_mean(nearest.as_deref()))]
     UnknownMetric {

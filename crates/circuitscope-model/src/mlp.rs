@@ -63,7 +63,8 @@ impl<B: Backend> MlpWeights<B> {
 }
 
 impl Activation {
-    fn apply<B: Backend>(self, x: Tensor<B, 3>) -> Tensor<B, 3> {
+    /// The function itself, entry by entry.
+    pub fn apply<B: Backend>(self, x: Tensor<B, 3>) -> Tensor<B, 3> {
         match self {
             Self::Relu => relu(x),
             Self::GeluTanh => gelu_approximate(x),

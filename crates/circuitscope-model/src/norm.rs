@@ -38,6 +38,27 @@ pub(crate) fn normalise<B: Backend, T: Tap<B>>(
     x.cast(dtype)
 }
 
+/// Parts of a stream, `[batch, parts, d_model]`, through a norm whose scale is that of the whole
+/// stream, `[batch, 1, d_model]`; without its bias.
+pub(crate) fn frozen_norm<B: Backend>(
+    kind: Norm,
+    eps: f64,
+    weights: Option<&NormWeights<B>>,
+    stream: Tensor<B, 3>,
+    parts: Tensor<B, 3>,
+) -> Tensor<B, 3> {
+    let (stream, parts) = match kind {
+        Norm::None => return parts,
+        Norm::Layer | Norm::LayerPre => (centred(wide(stream)), centred(parts)),
+        Norm::Rms | Norm::RmsPre => (wide(stream), parts),
+    };
+    let parts = parts / root_mean_square(stream, eps);
+    match weights {
+        Some(norm) => parts * wide(norm.w.val()).unsqueeze(),
+        None => parts,
+    }
+}
+
 /// Gradients with respect to the input of a norm, from gradients `[batch, pos, n, d_model]` with
 /// respect to its output.
 ///

@@ -3,10 +3,40 @@ use burn::tensor::backend::Backend;
 use circuitscope_core::Port;
 
 use crate::decoder::Decoder;
-use crate::norm::norm_gradient;
+use crate::norm::{frozen_norm, norm_gradient};
 use crate::pass::wide;
 
 impl<B: Backend> Decoder<B> {
+    /// Direct logit attribution: what parts of the residual stream add to a weighted sum of logits,
+    /// with the scale of the final norm as it is for the whole stream and biases left out (Elhage et
+    /// al. 2021; "direct logit attribution" in TransformerLens).
+    ///
+    /// # Shapes
+    /// - `stream`: `[batch, d_model]`, what the final norm reads at one position
+    /// - `parts`: `[batch, parts, d_model]`, of which the stream is the sum
+    /// - `weights`: `[batch, d_vocab_out]`, of the logits
+    /// - result: `[batch, parts]`
+    pub fn direct_logits(
+        &self,
+        stream: Tensor<B, 2>,
+        parts: Tensor<B, 3>,
+        weights: Tensor<B, 2>,
+    ) -> Tensor<B, 2> {
+        // Σ_v weight_v · W_U[:, v]: [batch, d_vocab_out] x [d_vocab_out, d_model]
+        let direction = weights.matmul(wide(self.w_u.val()).transpose());
+        let direction = direction.unsqueeze_dim::<3>(1);
+        let ln_final = self.ln_final.as_ref();
+        let stream = stream.unsqueeze_dim::<3>(1);
+        let scaled = frozen_norm(
+            self.config.norm,
+            self.config.eps,
+            ln_final,
+            stream,
+            wide(parts),
+        );
+        (scaled * direction).sum_dim(2).squeeze_dim(2)
+    }
+
     /// Carries a gradient back from a port's projection to the residual stream that the port reads:
     /// through `W_Q`, `W_K` or `W_V` and the norm before it.
     ///

@@ -185,6 +185,14 @@ impl<B: Backend> CausalEvidence<B> {
         &self.device
     }
 
+    /// Fails unless the first pairs have answers, which method `method` reads whatever the metric.
+    pub(crate) fn require_answers(&self, method: &'static str) -> Result<()> {
+        match self.pairs.iter().position(|pair| pair.right.is_empty()) {
+            None => Ok(()),
+            Some(pair) => Err(Error::MethodNeedsAnswers { method, pair }),
+        }
+    }
+
     /// The same with another metric.
     ///
     /// # Errors
@@ -332,22 +340,31 @@ pub struct PairBatch<B: Backend> {
 }
 
 impl<B: Backend> PairBatch<B> {
+    /// Vectors at the last real position of each prompt.
+    ///
+    /// # Shapes
+    /// - `x`: `[prompts, pos, width]`
+    /// - result: `[prompts, width]`
+    pub fn last<const D: usize>(&self, x: Tensor<B, D>) -> Tensor<B, 2> {
+        let pos = self.clean.positions().mask.dims()[1];
+        let rows = x.dims()[0];
+        let width = x.shape().num_elements() / (rows * pos);
+        let last = &self.clean.positions().last;
+        let index: Vec<i64> = (0..rows)
+            .map(|row| (row * pos + last[row]) as i64)
+            .collect();
+        let index = TensorData::new(index, [rows]);
+        let index = Tensor::<B, 1, Int>::from_data(index, &x.device());
+        x.reshape([rows * pos, width]).select(0, index)
+    }
+
     /// Logits at the last real position of each prompt, from the stream after the last block.
     ///
     /// # Shapes
     /// - `stream`: `[prompts, pos, d_model]`
     /// - result: `[prompts, vocabulary]`
     pub fn last_logits(&self, model: &Decoder<B>, stream: Tensor<B, 3>) -> Tensor<B, 2> {
-        let [rows, pos, d_model] = stream.dims();
-        let last = &self.clean.positions().last;
-        let index: Vec<i64> = (0..rows)
-            .map(|row| (row * pos + last[row]) as i64)
-            .collect();
-        let index = TensorData::new(index, [rows]);
-        let index = Tensor::<B, 1, Int>::from_data(index, &stream.device());
-        let stream = stream.reshape([rows * pos, d_model]).select(0, index);
-        model
-            .unembed(stream.reshape([rows, 1, d_model]))
-            .squeeze_dim(1)
+        let last = self.last(stream).unsqueeze_dim::<3>(1);
+        model.unembed(last).squeeze_dim(1)
     }
 }

@@ -1,7 +1,11 @@
 //! The methods and the controls, one file each, and the table that names them.
 
+mod acdc;
 mod activation_patching;
 mod attribution;
+mod decomposition;
+mod direct;
+mod flow;
 mod mean_difference;
 mod paired_flip_rate;
 mod random;
@@ -11,8 +15,12 @@ mod settings;
 use burn::tensor::backend::AutodiffBackend;
 use circuitscope_core::nearest;
 
+pub use acdc::Acdc;
 pub use activation_patching::ActivationPatching;
 pub use attribution::Attribution;
+pub use decomposition::ContextualDecomposition;
+pub use direct::DirectLogitAttribution;
+pub use flow::InformationFlow;
 pub use mean_difference::MeanDifference;
 pub use paired_flip_rate::PairedFlipRate;
 pub use random::Random;
@@ -26,7 +34,7 @@ use crate::{Discover, Error, Result};
 pub type BoxedMethod<B> = Box<dyn Discover<<B as AutodiffBackend>::InnerBackend>>;
 
 /// The names of all methods, in the order of tables: methods first, then controls.
-pub const NAMES: [&str; 13] = [
+pub const NAMES: [&str; 17] = [
     "sae",
     "sae-corrected",
     "activation-patching",
@@ -36,6 +44,10 @@ pub const NAMES: [&str; 13] = [
     "nap",
     "nap-ig",
     "hisp",
+    "acdc",
+    "cd-t",
+    "information-flow-routes",
+    "direct-logit-attribution",
     "untrained",
     "mean-difference",
     "paired-flip-rate",
@@ -69,6 +81,10 @@ pub fn method<B: AutodiffBackend>(
         "nap" => Box::new(Attribution::<B>::nap(patching, on)),
         "nap-ig" => Box::new(Attribution::<B>::nap_ig(patching, on)),
         "hisp" => Box::new(Attribution::<B>::hisp(patching, on)),
+        "acdc" => Box::new(Acdc::new(patching)),
+        "cd-t" => Box::new(ContextualDecomposition::new(patching)),
+        "information-flow-routes" => Box::new(InformationFlow::new(patching)),
+        "direct-logit-attribution" => Box::new(DirectLogitAttribution::new(patching)),
         "untrained" => Box::new(Sae::<B>::untrained(settings.clone(), device.clone())),
         "mean-difference" => Box::new(MeanDifference),
         "paired-flip-rate" => Box::new(PairedFlipRate::<B>::new(settings.clone(), device.clone())),
@@ -88,7 +104,17 @@ pub fn method<B: AutodiffBackend>(
 pub fn runs_model(name: &str) -> bool {
     matches!(
         name,
-        "activation-patching" | "eap" | "eap-ig" | "eap-ig-activations" | "nap" | "nap-ig" | "hisp"
+        "activation-patching"
+            | "eap"
+            | "eap-ig"
+            | "eap-ig-activations"
+            | "nap"
+            | "nap-ig"
+            | "hisp"
+            | "acdc"
+            | "cd-t"
+            | "information-flow-routes"
+            | "direct-logit-attribution"
     )
 }
 

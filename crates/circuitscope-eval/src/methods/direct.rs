@@ -1,0 +1,79 @@
+use burn::tensor::backend::Backend;
+use circuitscope_core::{Progress, Seed};
+
+use super::PatchingSettings;
+use crate::causal::{PairEffects, host};
+use crate::{Discover, Error, Evidence, Measured, Result};
+
+/// Direct logit attribution: what a writer's output at the last position adds to the mean logit of the
+/// right answers less that of the wrong ones, without passing through any later layer, the scale of
+/// the final norm as it is (Elhage et al. 2021, *A mathematical framework for transformer circuits*;
+/// used for name movers in arXiv 2211.00593, §3.1).
+///
+/// It sees the last step of a circuit only: heads that work through other heads score little.
+///
+/// # Complexity
+/// One forward pass for each prompt.
+#[derive(Debug, Clone)]
+pub struct DirectLogitAttribution {
+    settings: PatchingSettings,
+}
+
+impl DirectLogitAttribution {
+    /// On as many pairs as `settings` say.
+    #[must_use]
+    pub const fn new(settings: PatchingSettings) -> Self {
+        Self { settings }
+    }
+}
+
+const NAME: &str = "direct-logit-attribution";
+
+impl<B: Backend> Discover<B> for DirectLogitAttribution {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn summary(&self) -> &'static str {
+        "what a head adds to the answer's logit directly"
+    }
+
+    fn is_control(&self) -> bool {
+        false
+    }
+
+    fn measure<'a>(
+        &'a self,
+        evidence: &'a Evidence<B>,
+        _: Seed,
+        progress: &'a dyn Progress,
+    ) -> Result<Box<dyn Measured + 'a>> {
+        let causal = evidence.causal(NAME)?;
+        causal.require_answers(NAME)?;
+        let (graph, model) = (causal.graph(), causal.model());
+        let count = self.settings.pairs(causal.pairs().len(), false);
+        let (mut rows, mut effects) = (Vec::new(), Vec::new());
+        for batch in causal.batches::<B>(count, 1.0, causal.device()) {
+            if progress.cancelled() {
+                return Err(Error::Cancelled);
+            }
+            let here = causal.outputs(model, &batch.clean)?;
+            let [prompts, pos, d_model] = here.input.dims();
+            let writers = graph.writers();
+            let parts = here.writers().reshape([prompts, writers, pos, d_model]);
+            let parts = batch.last(parts.swap_dims(1, 2));
+            let parts = parts.reshape([prompts, writers, d_model]);
+            let stream = batch.last(here.last);
+            let added = model.direct_logits(stream, parts, batch.targets.contrast());
+            effects.extend(host(added)?.chunks(writers).map(<[_]>::to_vec));
+            rows.extend(batch.members.iter().map(|&pair| causal.pairs()[pair].rows));
+        }
+        let effects = PairEffects {
+            graph,
+            rows,
+            nodes: Some(effects),
+            edges: None,
+        };
+        Ok(effects.measured(evidence))
+    }
+}
