@@ -60,7 +60,29 @@ impl<'a, B: Backend> PatchedRuns<'a, B> {
     /// # Errors
     /// None but those of the device.
     pub fn new(evidence: &'a CausalEvidence<B>, count: usize) -> Result<Self> {
+        Self::in_batches(evidence, count, usize::MAX)
+    }
+
+    /// The same in batches of at most `largest` pairs.
+    ///
+    /// # Errors
+    /// None but those of the device.
+    pub fn in_batches(
+        evidence: &'a CausalEvidence<B>,
+        count: usize,
+        largest: usize,
+    ) -> Result<Self> {
         let prepared = evidence.batches::<B>(count, 1.0, evidence.device());
+        let prepared = prepared.flat_map(|batch| {
+            let members: Vec<Vec<usize>> = batch
+                .members
+                .chunks(largest.min(batch.members.len()))
+                .map(<[_]>::to_vec)
+                .collect();
+            members
+                .into_iter()
+                .map(|members| evidence.batch::<B>(members, 1, evidence.device()))
+        });
         let prepared = prepared.map(|batch| {
             let here = evidence.outputs(evidence.model(), &batch.clean)?;
             let clean = batch.last_logits(evidence.model(), here.last.clone());

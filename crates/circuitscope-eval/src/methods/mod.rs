@@ -6,6 +6,7 @@ mod attribution;
 mod decomposition;
 mod direct;
 mod flow;
+mod masks;
 mod mean_difference;
 mod paired_flip_rate;
 mod random;
@@ -21,6 +22,7 @@ pub use attribution::Attribution;
 pub use decomposition::ContextualDecomposition;
 pub use direct::DirectLogitAttribution;
 pub use flow::InformationFlow;
+pub use masks::{MaskLearning, PAIRS as MASK_PAIRS};
 pub use mean_difference::MeanDifference;
 pub use paired_flip_rate::PairedFlipRate;
 pub use random::Random;
@@ -34,7 +36,7 @@ use crate::{Discover, Error, Result};
 pub type BoxedMethod<B> = Box<dyn Discover<<B as AutodiffBackend>::InnerBackend>>;
 
 /// The names of all methods, in the order of tables: methods first, then controls.
-pub const NAMES: [&str; 17] = [
+pub const NAMES: [&str; 19] = [
     "sae",
     "sae-corrected",
     "activation-patching",
@@ -46,6 +48,8 @@ pub const NAMES: [&str; 17] = [
     "hisp",
     "acdc",
     "cd-t",
+    "subnetwork-probing",
+    "edge-pruning",
     "information-flow-routes",
     "direct-logit-attribution",
     "untrained",
@@ -82,6 +86,8 @@ pub fn method<B: AutodiffBackend>(
         "nap-ig" => Box::new(Attribution::<B>::nap_ig(patching, on)),
         "hisp" => Box::new(Attribution::<B>::hisp(patching, on)),
         "acdc" => Box::new(Acdc::new(patching)),
+        "subnetwork-probing" => Box::new(MaskLearning::<B>::nodes(patching, on)),
+        "edge-pruning" => Box::new(MaskLearning::<B>::edges(patching, on)),
         "cd-t" => Box::new(ContextualDecomposition::new(patching)),
         "information-flow-routes" => Box::new(InformationFlow::new(patching)),
         "direct-logit-attribution" => Box::new(DirectLogitAttribution::new(patching)),
@@ -112,6 +118,8 @@ pub fn runs_model(name: &str) -> bool {
             | "nap-ig"
             | "hisp"
             | "acdc"
+            | "subnetwork-probing"
+            | "edge-pruning"
             | "cd-t"
             | "information-flow-routes"
             | "direct-logit-attribution"

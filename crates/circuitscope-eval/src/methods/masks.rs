@@ -1,0 +1,352 @@
+use burn::tensor::activation::sigmoid;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::{Tensor, TensorData};
+use circuitscope_core::{Graph, Progress, Seed};
+use circuitscope_hooks::{Capture, EdgePatch, Site, StreamOutputs, Tap};
+use rand::RngExt as _;
+
+use super::PatchingSettings;
+use crate::causal::{CausalEvidence, Differentiable, PatchedRuns, Prepared, host};
+use crate::{Discover, Error, Evidence, GraphScores, Measured, Result, Scores};
+
+/// What carries a gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Nodes,
+    Edges,
+}
+
+/// Methods that learn which parts may be ablated: a gate for each part, trained by gradient descent to
+/// keep the metric with as few parts as possible.
+///
+/// - `subnetwork-probing`: a gate for each node (Cao et al. 2021, arXiv 2104.03514; as a circuit method
+///   in arXiv 2304.14997, appendix D);
+/// - `edge-pruning`: a gate for each edge (Bhaskar et al. 2024, arXiv 2406.16778).
+///
+/// Gates are hard concrete (Louizos et al. 2018, arXiv 1712.01312, eq. 10-12, with β = 2/3, γ = −0.1,
+/// ζ = 1.1). The loss is the metric's fall, in units of its fall when everything is ablated, plus the
+/// mean probability that a gate is open. A part scores its `log α` less the smallest there is. Every
+/// step sees up to [`PAIRS`] pairs, drawn from stream `masks/{method}`, which draws the gates' noise,
+/// too.
+///
+/// # Complexity
+/// `mask_steps` forward and backward passes over a few prompts; those of `edge-pruning` read every
+/// input separately.
+#[derive(Debug, Clone)]
+pub struct MaskLearning<B: AutodiffBackend> {
+    kind: Kind,
+    settings: PatchingSettings,
+    device: B::Device,
+}
+
+/// Pairs that one step of [`MaskLearning`] sees.
+pub const PAIRS: usize = 6;
+
+const BETA: f64 = 2.0 / 3.0;
+const GAMMA: f64 = -0.1;
+const ZETA: f64 = 1.1;
+/// `log α` at the start: gates are open.
+const START: f32 = 2.0;
+const LEARNING_RATE: f64 = 0.1;
+
+impl<B: AutodiffBackend> MaskLearning<B> {
+    /// Subnetwork probing.
+    pub const fn nodes(settings: PatchingSettings, device: B::Device) -> Self {
+        Self {
+            kind: Kind::Nodes,
+            settings,
+            device,
+        }
+    }
+
+    /// Edge pruning.
+    pub const fn edges(settings: PatchingSettings, device: B::Device) -> Self {
+        Self {
+            kind: Kind::Edges,
+            settings,
+            device,
+        }
+    }
+
+    const fn method(&self) -> &'static str {
+        match self.kind {
+            Kind::Nodes => "subnetwork-probing",
+            Kind::Edges => "edge-pruning",
+        }
+    }
+
+    /// Metric of one batch under some gates, prompt by prompt.
+    fn gated(
+        &self,
+        model: &Differentiable<'_, B>,
+        graph: Graph,
+        part: &Prepared<B::InnerBackend>,
+        causal: &CausalEvidence<B::InnerBackend>,
+        gates: Tensor<B, 1>,
+    ) -> Tensor<B, 1> {
+        let last = Site::ResidPost(graph.n_layers - 1);
+        let batch = causal.batch::<B>(part.batch.members.clone(), 1, &self.device);
+        let other = tracked(&part.other);
+        let capture = Capture::new([last]);
+        let mut capture = match self.kind {
+            Kind::Nodes => {
+                let mut run = (
+                    NodeGates {
+                        graph,
+                        other,
+                        gates,
+                    },
+                    capture,
+                );
+                model.model().forward(&batch.clean, &mut run);
+                run.1
+            }
+            Kind::Edges => {
+                let mask = gates.reshape([1, graph.readers(), graph.writers()]);
+                let mut run = (EdgePatch::new(graph, other, mask), capture);
+                model.model().forward(&batch.clean, &mut run);
+                run.1
+            }
+        };
+        let stream = capture.take(last).and_then(|stream| stream.get::<3>());
+        let stream = stream.unwrap_or_else(|| unreachable!("the pass ends at the last stream"));
+        let logits = batch.last_logits(model.model(), stream);
+        let clean = Tensor::from_inner(part.clean.clone());
+        causal.metric().values(logits, &batch.targets, Some(&clean))
+    }
+}
+
+/// The outputs of a run as constants of the differentiated pass.
+fn tracked<B: AutodiffBackend>(run: &StreamOutputs<B::InnerBackend>) -> StreamOutputs<B> {
+    let all = |x: &[Tensor<B::InnerBackend, 3>]| {
+        x.iter()
+            .cloned()
+            .map(Tensor::from_inner)
+            .collect::<Vec<_>>()
+    };
+    StreamOutputs {
+        input: Tensor::from_inner(run.input.clone()),
+        heads: run.heads.iter().cloned().map(Tensor::from_inner).collect(),
+        mlps: all(&run.mlps),
+        attn_in: all(&run.attn_in),
+        mlp_in: all(&run.mlp_in),
+        last: Tensor::from_inner(run.last.clone()),
+    }
+}
+
+/// Mixes every writer's output with its ablated one.
+#[derive(Debug)]
+struct NodeGates<B: Backend> {
+    graph: Graph,
+    other: StreamOutputs<B>,
+    /// `[writers]`.
+    gates: Tensor<B, 1>,
+}
+
+impl<B: Backend> Tap<B> for NodeGates<B> {
+    fn wants(&self, site: Site) -> bool {
+        match site {
+            Site::Result(_) => true,
+            Site::MlpOut(_) => self.graph.mlps,
+            _ => false,
+        }
+    }
+
+    fn tap<const D: usize>(&mut self, site: Site, x: Tensor<B, D>) -> Tensor<B, D> {
+        let dims = x.dims();
+        let (gates, other): (Tensor<B, 4>, Tensor<B, D>) = match site {
+            Site::Result(layer) => {
+                let writers = self.graph.head_writers(layer);
+                let shape = [1, 1, writers.len(), 1];
+                let gates = self.gates.clone().slice_dim(0, writers).reshape(shape);
+                (gates, self.other.heads[layer].clone().reshape(dims))
+            }
+            Site::MlpOut(layer) => {
+                let writer = self.graph.head_writers(layer).end;
+                let gate = self.gates.clone().slice_dim(0, writer..writer + 1);
+                let other = self.other.mlps[layer].clone().reshape(dims);
+                (gate.reshape([1, 1, 1, 1]), other)
+            }
+            _ => return x,
+        };
+        let mut shape = [1; D];
+        if D == 4 {
+            shape[2] = gates.dims()[2];
+        }
+        let gates = gates.reshape(shape);
+        other.clone() + (x - other) * gates
+    }
+}
+
+/// Adam on one vector (Kingma and Ba 2015, arXiv 1412.6980, algorithm 1).
+#[derive(Debug)]
+struct Adam {
+    first: Vec<f64>,
+    second: Vec<f64>,
+    step: i32,
+}
+
+impl Adam {
+    fn step(&mut self, weights: &mut [f32], gradient: &[f32]) {
+        self.step += 1;
+        let corrected = |moment: f64, beta: f64| moment / (1.0 - beta.powi(self.step));
+        for (at, weight) in weights.iter_mut().enumerate() {
+            let slope = f64::from(gradient[at]);
+            self.first[at] = 0.9 * self.first[at] + 0.1 * slope;
+            self.second[at] = 0.999 * self.second[at] + 0.001 * slope * slope;
+            let size = corrected(self.second[at], 0.999).sqrt() + 1e-8;
+            *weight -= (LEARNING_RATE * corrected(self.first[at], 0.9) / size) as f32;
+        }
+    }
+}
+
+/// Gates between 0 and 1 for `log_alpha`, with noise `u` from (0, 1).
+fn hard_concrete<B: Backend>(log_alpha: Tensor<B, 1>, u: Tensor<B, 1>) -> Tensor<B, 1> {
+    let noise = u.clone().log() - (u.neg() + 1.0).log();
+    let s = sigmoid((log_alpha + noise).div_scalar(BETA));
+    (s.mul_scalar(ZETA - GAMMA) + GAMMA).clamp(0.0, 1.0)
+}
+
+impl<B: AutodiffBackend> Discover<B::InnerBackend> for MaskLearning<B> {
+    fn name(&self) -> &'static str {
+        self.method()
+    }
+
+    fn summary(&self) -> &'static str {
+        match self.kind {
+            Kind::Nodes => "learned gates of nodes",
+            Kind::Edges => "learned gates of edges",
+        }
+    }
+
+    fn is_control(&self) -> bool {
+        false
+    }
+
+    fn resamples(&self) -> usize {
+        0
+    }
+
+    fn measure<'a>(
+        &'a self,
+        evidence: &'a Evidence<B::InnerBackend>,
+        seed: Seed,
+        progress: &'a dyn Progress,
+    ) -> Result<Box<dyn Measured + 'a>> {
+        let method = self.method();
+        let causal = evidence.causal(method)?;
+        let graph = causal.graph();
+        let runs = PatchedRuns::in_batches(
+            causal,
+            self.settings.pairs(causal.pairs().len(), true),
+            PAIRS,
+        )?;
+        let size = graph.readers() * graph.writers();
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+        let none = runs.run(&[vec![0.0; size]], 0, &[causal.metric()])?;
+        let fall = mean(&runs.clean(causal.metric())?) - mean(&none[0][0]);
+        let unit = fall.abs().max(f64::from(f32::EPSILON));
+
+        let model = Differentiable::<B>::new(causal);
+        let gates = match self.kind {
+            Kind::Nodes => graph.writers(),
+            Kind::Edges => size,
+        };
+        let mut rng = seed.stream(&format!("masks/{method}")).rng();
+        let mut log_alpha = vec![START; gates];
+        let mut adam = Adam {
+            first: vec![0.0; gates],
+            second: vec![0.0; gates],
+            step: 0,
+        };
+        // P(gate > 0) = σ(log α − β log(−γ/ζ)).
+        let shift = BETA * (-GAMMA / ZETA).ln();
+        progress.begin(method, self.settings.mask_steps as u64);
+        for _ in 0..self.settings.mask_steps {
+            if progress.cancelled() {
+                progress.end();
+                return Err(Error::Cancelled);
+            }
+            let part = &runs.parts()[rng.random_range(0..runs.parts().len())];
+            let noise: Vec<f32> = (0..gates)
+                .map(|_| rng.random_range(1e-6..1.0 - 1e-6))
+                .collect();
+            let vector = |values: Vec<f32>| {
+                Tensor::<B, 1>::from_data(TensorData::new(values, [gates]), &self.device)
+            };
+            let alpha = vector(log_alpha.clone()).require_grad();
+            let open = hard_concrete(alpha.clone(), vector(noise));
+            let values = self.gated(&model, graph, part, causal, open);
+            let penalty = sigmoid(alpha.clone() - shift).mean();
+            let loss = values.mean().div_scalar(-unit) + penalty;
+            let gradients = loss.backward();
+            let gradient = alpha.grad(&gradients).map(host);
+            let Some(gradient) = gradient else {
+                unreachable!("the penalty depends on every gate")
+            };
+            adam.step(&mut log_alpha, &gradient?);
+            progress.advance(1);
+        }
+        progress.end();
+
+        let lowest = log_alpha.iter().copied().fold(f32::INFINITY, f32::min);
+        let score = |gate: usize| f64::from(log_alpha[gate] - lowest);
+        let scores = match self.kind {
+            Kind::Nodes => GraphScores {
+                graph,
+                nodes: Some((0..gates).map(score).collect()),
+                edges: None,
+            },
+            Kind::Edges => {
+                let mut edges = vec![0.0; size];
+                for (writer, reader) in graph.edges() {
+                    edges[writer * graph.readers() + reader] =
+                        score(reader * graph.writers() + writer);
+                }
+                GraphScores {
+                    graph,
+                    nodes: None,
+                    edges: Some(edges),
+                }
+            }
+        };
+        Ok(Box::new(move |_: Option<&[usize]>| {
+            Ok(Scores::of_graph(scores.clone()))
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn_flex::{Flex, FlexDevice};
+
+    #[test]
+    fn gates_open_and_close() {
+        let gates = |log_alpha: f32| -> Vec<f32> {
+            let noise = Tensor::<Flex, 1>::from_data([0.1, 0.5, 0.9], &FlexDevice);
+            let log_alpha = Tensor::from_data([log_alpha; 3], &FlexDevice);
+            hard_concrete(log_alpha, noise)
+                .into_data()
+                .to_vec()
+                .unwrap()
+        };
+        assert_eq!(gates(10.0), [1.0; 3]);
+        assert_eq!(gates(-10.0), [0.0; 3]);
+        // Without noise and with log α = 0, s = ½ is stretched to ½.
+        assert!((gates(0.0)[1] - 0.5).abs() < 1e-6);
+        assert!(gates(0.0)[0] < gates(0.0)[1] && gates(0.0)[1] < gates(0.0)[2]);
+    }
+
+    #[test]
+    fn adam_takes_steps_of_the_learning_rate_first() {
+        let mut adam = Adam {
+            first: vec![0.0; 2],
+            second: vec![0.0; 2],
+            step: 0,
+        };
+        let mut weights = [1.0f32, 1.0];
+        adam.step(&mut weights, &[3.0, -0.5]);
+        assert!((weights[0] - 0.9).abs() < 1e-6 && (weights[1] - 1.1).abs() < 1e-6);
+    }
+}
