@@ -1,4 +1,5 @@
 use core::ops::Range;
+use std::collections::{BTreeMap, BTreeSet};
 
 use burn::module::{AutodiffModule, Module};
 use burn::tensor::Tensor;
@@ -73,57 +74,46 @@ impl<'a, B: AutodiffBackend> Differentiable<'a, B> {
         Ok((gradients.finish(&mut backward)?, watched))
     }
 
-    /// Gradients at what every reader reads.
+    /// Gradients at what the readers from index `first` on read; those before are 0.
     pub(crate) fn readers(
         &self,
         batch: &PairBatch<B>,
         replaced: &[(Site, AnyTensor<B::InnerBackend>)],
+        first: usize,
         clean: Option<&Tensor<B::InnerBackend, 2>>,
     ) -> Result<ReaderGradients<B::InnerBackend>> {
         let graph = self.evidence.graph();
-        let last = Site::ResidPost(graph.n_layers - 1);
-        let layers = 0..graph.n_layers;
-        let ports = |layer: usize| {
-            [
-                (Port::Q, Site::Q(layer)),
-                (Port::K, Site::K(layer)),
-                (Port::V, Site::V(layer)),
-            ]
-        };
-        let mut sites: Vec<Site> = layers
-            .clone()
-            .flat_map(|layer| ports(layer).map(|(_, site)| site))
-            .collect();
-        if graph.mlps {
-            sites.extend(layers.clone().map(Site::MlpIn));
-        }
-        sites.push(last);
-        let streams = layers.clone().map(Site::ResidPre).collect();
+        let all = places(&graph).into_iter();
+        let places: Vec<Place> = all.filter(|place| place.readers.start >= first).collect();
+        let layers = places.iter().filter_map(|place| place.port);
+        let streams: BTreeSet<Site> = layers.map(|(layer, _)| Site::ResidPre(layer)).collect();
+        let sites = places.iter().map(|place| place.site).collect();
+        let streams = streams.into_iter().collect();
         let (gradients, streams) = self.run(batch, replaced, sites, streams, clean)?;
         let missing = |site| circuitscope_hooks::Error::NeverFired { site };
+        let stream = |site: Site, values: &Found<B::InnerBackend>| {
+            let value = values.get(&site).and_then(AnyTensor::get::<3>);
+            value.ok_or_else(|| missing(site))
+        };
         let mut readers = Vec::new();
-        for layer in layers {
-            let pre = Site::ResidPre(layer);
-            let stream = streams.get(&pre).and_then(AnyTensor::get::<3>);
-            let stream = stream.ok_or_else(|| missing(pre))?;
-            for (port, site) in ports(layer) {
-                let gradient = gradients.get(&site).and_then(AnyTensor::get::<4>);
-                let gradient = gradient.ok_or_else(|| missing(site))?;
-                let model = self.evidence.model();
-                let gradient = model.port_gradient(layer, port, stream.clone(), gradient);
-                readers.push((graph.port_readers(layer, port), gradient));
-            }
-            if graph.mlps {
-                let site = Site::MlpIn(layer);
-                let gradient = gradients.get(&site).and_then(AnyTensor::get::<3>);
-                let gradient = gradient.ok_or_else(|| missing(site))?;
-                let reader = graph.mlp_reader(layer);
-                readers.push((reader..reader + 1, gradient.unsqueeze_dim(2)));
-            }
+        for Place {
+            readers: at,
+            site,
+            port,
+        } in places
+        {
+            let gradient = match port {
+                Some((layer, port)) => {
+                    let read = stream(Site::ResidPre(layer), &streams)?;
+                    let gradient = gradients.get(&site).and_then(AnyTensor::get::<4>);
+                    let gradient = gradient.ok_or_else(|| missing(site))?;
+                    let model = self.evidence.model();
+                    model.port_gradient(layer, port, read, gradient)
+                }
+                None => stream(site, &gradients)?.unsqueeze_dim(2),
+            };
+            readers.push((at, gradient));
         }
-        let gradient = gradients.get(&last).and_then(AnyTensor::get::<3>);
-        let gradient = gradient.ok_or_else(|| missing(last))?;
-        readers.push((graph.logits()..graph.readers(), gradient.unsqueeze_dim(2)));
         Ok(ReaderGradients { graph, readers })
     }
 
@@ -160,7 +150,44 @@ impl<'a, B: AutodiffBackend> Differentiable<'a, B> {
     }
 }
 
-type Found<B> = std::collections::BTreeMap<Site, AnyTensor<B>>;
+type Found<B> = BTreeMap<Site, AnyTensor<B>>;
+
+/// Readers whose gradients come from one site.
+struct Place {
+    readers: Range<usize>,
+    site: Site,
+    /// The port, where the gradient has to be carried back to the stream.
+    port: Option<(usize, Port)>,
+}
+
+/// All readers, in order.
+fn places(graph: &Graph) -> Vec<Place> {
+    let mut places = Vec::new();
+    for layer in 0..graph.n_layers {
+        let sites = [Site::Q(layer), Site::K(layer), Site::V(layer)];
+        for (port, site) in Port::ALL.into_iter().zip(sites) {
+            places.push(Place {
+                readers: graph.port_readers(layer, port),
+                site,
+                port: Some((layer, port)),
+            });
+        }
+        if graph.mlps {
+            let reader = graph.mlp_reader(layer);
+            places.push(Place {
+                readers: reader..reader + 1,
+                site: Site::MlpIn(layer),
+                port: None,
+            });
+        }
+    }
+    places.push(Place {
+        readers: graph.logits()..graph.readers(),
+        site: Site::ResidPost(graph.n_layers - 1),
+        port: None,
+    });
+    places
+}
 
 /// Gradients of the metric with respect to what every reader of the graph reads.
 #[derive(Debug, Clone)]

@@ -1,6 +1,6 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
-use circuitscope_core::{Progress, Seed};
+use circuitscope_core::{Port, Progress, Seed};
 use circuitscope_hooks::{AnyTensor, Site, StreamOutputs};
 
 use super::PatchingSettings;
@@ -97,7 +97,9 @@ impl<B: AutodiffBackend> Attribution<B> {
         let clean = batch.last_logits(causal.model(), here.last.clone());
         let difference = here.writers() - other.writers();
         let tracked = causal.batch::<B>(batch.members.clone(), 1, &self.device);
-        let readers = |replaced: &[Replaced<B>]| model.readers(&tracked, replaced, Some(&clean));
+        let readers = |replaced: &[Replaced<B>], first| {
+            model.readers(&tracked, replaced, first, Some(&clean))
+        };
         let writers = |replaced: &[Replaced<B>]| model.writers(&tracked, replaced, Some(&clean));
         let steps = self.settings.ig_steps;
         let points = || (1..=steps).map(|k| k as f64 / steps as f64);
@@ -109,16 +111,18 @@ impl<B: AutodiffBackend> Attribution<B> {
         };
         let mean = |effects: Vec<Vec<f32>>| scaled(effects, 1.0 / steps as f32);
         Ok(match self.kind {
-            Kind::Eap => readers(&[])?.dot(&difference)?,
+            Kind::Eap => readers(&[], 0)?.dot(&difference)?,
             Kind::EapIgInputs => {
-                let runs = inputs().map(|replaced| readers(&replaced));
+                let runs = inputs().map(|replaced| readers(&replaced, 0));
                 mean(sum(runs)?.dot(&difference)?)
             }
             Kind::EapIgActivations => {
                 let mut effects = Vec::new();
                 for stage in stages(causal.graph().n_layers, causal.graph().mlps) {
-                    let runs =
-                        points().map(|share| readers(&[stage.replaced(&here, &other, share)]));
+                    let runs = points().map(|share| {
+                        let replaced = [stage.replaced(&here, &other, share)];
+                        readers(&replaced, stage.first_reader(causal))
+                    });
                     // Only the writers of this stage are on the way from ablated to clean.
                     let only = stage.only::<B::InnerBackend>(causal, &difference);
                     add(&mut effects, sum(runs)?.dot(&only)?);
@@ -221,6 +225,20 @@ impl Stage {
                 let value = between(&other.mlps[layer], &here.mlps[layer], share);
                 (Site::MlpOut(layer), value.into())
             }
+        }
+    }
+
+    /// The first reader that sees the stage's outputs.
+    fn first_reader<B: burn::tensor::backend::Backend>(self, causal: &CausalEvidence<B>) -> usize {
+        let graph = causal.graph();
+        let next_layer = |layer: usize| match layer + 1 {
+            next if next < graph.n_layers => graph.port_readers(next, Port::Q).start,
+            _ => graph.logits(),
+        };
+        match self {
+            Self::Input => 0,
+            Self::Heads(layer) if graph.mlps => graph.mlp_reader(layer),
+            Self::Heads(layer) | Self::Mlp(layer) => next_layer(layer),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Measures against scikit-learn, methods on planted activations, judging and resuming.
 #![expect(clippy::unwrap_used, reason = "test helpers fail by panicking")]
 
+mod causal;
 mod evaluate;
 mod measures;
 mod methods;

@@ -1,0 +1,474 @@
+//! Causal methods against limit cases and slower ways to the same numbers, on a small random model.
+
+use burn::backend::Autodiff;
+use burn::module::AutodiffModule;
+use burn::tensor::{Tensor, TensorData};
+use burn_flex::{Flex, FlexDevice};
+use circuitscope_core::{Graph, HeadGrid, NoProgress, Polarity, Seed};
+use circuitscope_eval::causal::{Ablation, CausalEvidence, Metric, PatchedRuns, TokenPair};
+use circuitscope_eval::methods::{MethodSettings, PatchingSettings, method};
+use circuitscope_eval::{Error, Evidence, GraphScores, Scores};
+use circuitscope_hooks::{Capture, EdgePatch, Intervene, Intervention, Op, Site, StreamOutputs};
+use circuitscope_model::{Decoder, DecoderConfig};
+
+type B = Autodiff<Flex>;
+
+const D_VOCAB: usize = 13;
+
+fn decoder(seed: u64) -> Decoder<Flex> {
+    DecoderConfig::gpt2(2, 3, 12, 8, D_VOCAB).init(Seed::new(seed), &FlexDevice)
+}
+
+/// Pairs of three lengths.
+fn pairs() -> Vec<TokenPair> {
+    let prompts: [(&[u32], &[u32]); 4] = [
+        (&[1, 2, 3, 4, 5], &[1, 7, 3, 9, 5]),
+        (&[6, 7, 8], &[6, 2, 8]),
+        (&[2, 4, 6, 8, 10], &[2, 4, 5, 8, 1]),
+        (&[9, 3, 1, 12], &[9, 3, 2, 11]),
+    ];
+    let pair = |(at, (clean, corrupt)): (usize, (&[u32], &[u32]))| TokenPair {
+        rows: (at, 4 + at),
+        clean: clean.to_vec(),
+        corrupt: corrupt.to_vec(),
+        right: vec![at as u32, at as u32 + 1],
+        wrong: vec![at as u32 + 5],
+    };
+    prompts.into_iter().enumerate().map(pair).collect()
+}
+
+fn causal(model: &Decoder<Flex>, metric: Metric, ablation: Ablation) -> CausalEvidence<Flex> {
+    CausalEvidence::new(
+        model.clone(),
+        pairs(),
+        metric,
+        ablation,
+        1 << 30,
+        &FlexDevice,
+    )
+    .unwrap()
+}
+
+fn evidence(causal: CausalEvidence<Flex>) -> Evidence<Flex> {
+    let grid = HeadGrid::new(2, 3);
+    let labels = [[Polarity::Positive; 4], [Polarity::Negative; 4]].concat();
+    let activations = Tensor::zeros([8, grid.len(), 12], &FlexDevice);
+    let pairs = (0..4).map(|at| (at, at + 4)).collect();
+    let evidence = Evidence::new(grid, activations, labels, pairs).unwrap();
+    evidence.with_causal(causal)
+}
+
+fn settings(ig_steps: usize) -> MethodSettings {
+    MethodSettings {
+        patching: PatchingSettings {
+            ig_steps,
+            ..PatchingSettings::default()
+        },
+        ..MethodSettings::default()
+    }
+}
+
+fn scores_of(name: &str, evidence: &Evidence<Flex>, ig_steps: usize) -> Scores {
+    let method = method::<B>(name, &settings(ig_steps), &FlexDevice).unwrap();
+    let scores = method.scores(evidence, Seed::new(0), &NoProgress);
+    scores.unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn graph_of(name: &str, evidence: &Evidence<Flex>, ig_steps: usize) -> GraphScores {
+    scores_of(name, evidence, ig_steps).graph.unwrap()
+}
+
+fn close(what: &str, found: &[f64], expected: &[f64]) {
+    assert_eq!(found.len(), expected.len());
+    let largest = expected.iter().fold(0.0f64, |max, x| max.max(x.abs()));
+    assert!(largest > 1e-4, "{what}: nothing to compare, {largest}");
+    for (at, (a, b)) in found.iter().zip(expected).enumerate() {
+        assert!(
+            (a - b).abs() <= 2e-4 * largest,
+            "{what}, entry {at}: {a} against {b}, largest {largest}"
+        );
+    }
+}
+
+/// `d m / d mask` of the edge-patched forward with all edges on, as `[writers * readers]`.
+fn mask_gradient(causal: &CausalEvidence<Flex>, graph: Graph) -> Vec<f64> {
+    let model = Decoder::<B>::from_inner(causal.model().clone());
+    let (writers, readers) = (graph.writers(), graph.readers());
+    let mut sum = vec![0.0; writers * readers];
+    for pair in 0..4 {
+        let batch = causal.batch::<B>(vec![pair], 1, &FlexDevice);
+        let mut capture = Capture::new(StreamOutputs::<B>::sites(&graph));
+        model.forward(&batch.corrupt, &mut capture);
+        let other = StreamOutputs::take(&graph, capture).unwrap();
+        let mask = Tensor::<B, 3>::ones([1, readers, writers], &FlexDevice).require_grad();
+        let mut run = (
+            EdgePatch::new(graph, other, mask.clone()),
+            Capture::new([Site::ResidPost(1)]),
+        );
+        model.forward(&batch.clean, &mut run);
+        let stream = run.1.take(Site::ResidPost(1)).unwrap().get().unwrap();
+        let logits = batch.last_logits(&model, stream);
+        let value = causal.metric().values(logits, &batch.targets, None);
+        let gradient = mask.grad(&value.sum().backward()).unwrap();
+        let gradient: Vec<f32> = gradient.into_data().to_vec().unwrap();
+        for reader in 0..readers {
+            for writer in 0..graph.visible(reader) {
+                sum[writer * readers + reader] +=
+                    f64::from(gradient[reader * writers + writer]) / 4.0;
+            }
+        }
+    }
+    sum
+}
+
+#[test]
+fn eap_is_the_gradient_of_the_edge_masks() {
+    let model = decoder(1);
+    for metric in [Metric::LogitDifference, Metric::ProbabilityDifference] {
+        let causal = causal(&model, metric, Ablation::Patching);
+        let expected = mask_gradient(&causal, causal.graph());
+        let found = graph_of("eap", &evidence(causal), 5).edges.unwrap();
+        close(metric.name(), &found, &expected);
+    }
+}
+
+#[test]
+fn a_node_is_the_sum_of_its_edges_to_first_order() {
+    let evidence = evidence(causal(
+        &decoder(2),
+        Metric::LogitDifference,
+        Ablation::Patching,
+    ));
+    for (nodes, edges) in [("nap", "eap"), ("nap-ig", "eap-ig")] {
+        let of_edges = graph_of(edges, &evidence, 3);
+        let readers = of_edges.graph.readers();
+        let edges = of_edges.edges.unwrap();
+        let sums: Vec<f64> = edges.chunks(readers).map(|row| row.iter().sum()).collect();
+        close(nodes, &graph_of(nodes, &evidence, 3).nodes.unwrap(), &sums);
+    }
+}
+
+#[test]
+fn integration_over_one_point_is_the_clean_gradient() {
+    let evidence = evidence(causal(
+        &decoder(3),
+        Metric::LogitDifference,
+        Ablation::Patching,
+    ));
+    let eap = graph_of("eap", &evidence, 1).edges.unwrap();
+    for name in ["eap-ig", "eap-ig-activations"] {
+        close(name, &graph_of(name, &evidence, 1).edges.unwrap(), &eap);
+    }
+    let more = graph_of("eap-ig", &evidence, 4).edges.unwrap();
+    assert_ne!(more, eap, "more points are another gradient");
+}
+
+/// Many points integrate a node's effect exactly: `Σ Δ · ∫ ∂m` over the path is the whole fall.
+#[test]
+fn integrated_gradients_of_the_input_add_up_to_the_fall() {
+    let causal = causal(&decoder(4), Metric::LogitDifference, Ablation::Patching);
+    let runs = PatchedRuns::new(&causal, 4).unwrap();
+    let graph = causal.graph();
+    let clean: f64 = runs.clean(Metric::LogitDifference).unwrap().iter().sum();
+    let none = vec![0.0; graph.readers() * graph.writers()];
+    let none: f64 = runs.run(&[none], 0, &[Metric::LogitDifference]).unwrap()[0][0]
+        .iter()
+        .sum();
+    let input = graph_of("nap-ig", &evidence(causal), 200).nodes.unwrap()[0];
+    let fall = (clean - none) / 4.0;
+    assert!(
+        (input - fall).abs() < 0.01 * fall.abs().max(0.1),
+        "{input} against {fall}"
+    );
+}
+
+#[test]
+fn exact_patching_equals_one_set_of_edges_at_a_time() {
+    for ablation in Ablation::ALL {
+        let causal = causal(&decoder(5), Metric::LogProbability, ablation);
+        let graph = causal.graph();
+        let (writers, readers) = (graph.writers(), graph.readers());
+        let full = vec![1.0; writers * readers];
+        let mut sets = Vec::new();
+        for writer in 0..writers {
+            let mut set = full.clone();
+            (0..readers).for_each(|reader| set[reader * writers + writer] = 0.0);
+            sets.push(set);
+        }
+        let edges: Vec<(usize, usize)> = graph.edges().collect();
+        for &(writer, reader) in &edges {
+            let mut set = full.clone();
+            set[reader * writers + writer] = 0.0;
+            sets.push(set);
+        }
+        let runs = PatchedRuns::new(&causal, 4).unwrap();
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / 4.0;
+        let clean = mean(&runs.clean(Metric::LogProbability).unwrap());
+        let values = runs.run(&sets, 0, &[Metric::LogProbability]).unwrap();
+        let effects: Vec<f64> = values[0].iter().map(|value| clean - mean(value)).collect();
+        drop(runs);
+
+        let found = graph_of("activation-patching", &evidence(causal), 5);
+        close("nodes", &found.nodes.unwrap(), &effects[..writers]);
+        let mut expected = vec![0.0; writers * readers];
+        for (&(writer, reader), effect) in edges.iter().zip(&effects[writers..]) {
+            expected[writer * readers + reader] = *effect;
+        }
+        close("edges", &found.edges.unwrap(), &expected);
+    }
+}
+
+#[test]
+fn hisp_is_attribution_to_nothing_prompt_by_prompt() {
+    let model = decoder(6);
+    let zero = evidence(causal(&model, Metric::LogitDifference, Ablation::Zero));
+    let nap = method::<B>("nap", &settings(5), &FlexDevice).unwrap();
+    let nap = nap.measure(&zero, Seed::new(0), &NoProgress).unwrap();
+    let mut expected = vec![0.0; 6];
+    for pair in 0..4 {
+        let one = nap.scores(Some(&[pair, pair + 4])).unwrap();
+        for (sum, score) in expected.iter_mut().zip(one.nodes) {
+            *sum += score / 4.0;
+        }
+    }
+    close("hisp", &scores_of("hisp", &zero, 5).nodes, &expected);
+}
+
+#[test]
+fn direct_attribution_is_what_is_missing_without_the_writer() {
+    let model = decoder(7);
+    let causal = causal(&model, Metric::LogitDifference, Ablation::Patching);
+    let graph = causal.graph();
+    let mut expected = vec![0.0; graph.writers()];
+    for pair in 0..4 {
+        let batch = causal.batch::<Flex>(vec![pair], 1, &FlexDevice);
+        let here = causal.outputs(&model, &batch.clean).unwrap();
+        let mut capture = Capture::new([Site::LnFinalScale, Site::Logits]);
+        model.forward(&batch.clean, &mut capture);
+        let scale = capture.take(Site::LnFinalScale).unwrap();
+        let read = |logits: Tensor<Flex, 3>| {
+            let logits = batch.last(logits);
+            let value = Metric::LogitDifference.values(logits, &batch.targets, None);
+            f64::from(value.into_scalar())
+        };
+        let clean = read(capture.take(Site::Logits).unwrap().get().unwrap());
+        for (writer, sum) in expected.iter_mut().enumerate() {
+            let [_, pos, d_model] = here.input.dims();
+            let part = here.writers().narrow(1, writer, 1);
+            let part = part.reshape([1, pos, d_model]).neg();
+            let changes = [
+                Intervention::new(Site::ResidPost(1), Op::Add(part.into())),
+                Intervention::new(Site::LnFinalScale, Op::Replace(scale.clone())),
+            ];
+            let mut run = (Intervene::new(changes), Capture::new([Site::Logits]));
+            model.forward(&batch.clean, &mut run);
+            let without = read(run.1.take(Site::Logits).unwrap().get().unwrap());
+            *sum += (clean - without) / 4.0;
+        }
+    }
+    let found = graph_of("direct-logit-attribution", &evidence(causal), 5);
+    close("direct", &found.nodes.unwrap(), &expected);
+}
+
+#[test]
+fn shares_of_a_reader_add_up_to_one() {
+    let evidence = evidence(causal(&decoder(8), Metric::Kl, Ablation::Patching));
+    let found = graph_of("information-flow-routes", &evidence, 5);
+    let graph = found.graph;
+    for reader in 0..graph.readers() {
+        let shares: Vec<f64> = (0..graph.visible(reader))
+            .map(|writer| found.edge(writer, reader).unwrap())
+            .collect();
+        let sum: f64 = shares.iter().sum();
+        assert!((sum - 1.0).abs() < 1e-5, "reader {reader}: {sum}");
+        assert!(
+            shares
+                .iter()
+                .all(|share| (0.0..=1.0 + 1e-6).contains(share))
+        );
+    }
+    // The first layer reads the input and biases.
+    assert!((found.edge(0, 0).unwrap() - 1.0).abs() < 1e-6);
+}
+
+/// In the last layer of a model without MLPs nothing lies between a head and the logits.
+#[test]
+fn decomposition_of_the_last_layer_is_direct() {
+    let config = DecoderConfig {
+        mlp: None,
+        ..DecoderConfig::gpt2(2, 3, 12, 8, D_VOCAB)
+    };
+    let model: Decoder<Flex> = config.init(Seed::new(9), &FlexDevice);
+    let causal = causal(&model, Metric::LogitDifference, Ablation::Zero);
+    let graph = causal.graph();
+    let evidence = evidence(causal);
+    let direct = graph_of("direct-logit-attribution", &evidence, 5)
+        .nodes
+        .unwrap();
+    let decomposed = graph_of("cd-t", &evidence, 5).nodes.unwrap();
+    let last = graph.head_writers(1);
+    close("last layer", &decomposed[last.clone()], &direct[last]);
+    let first = graph.head_writers(0);
+    let through_heads = first
+        .clone()
+        .any(|w| (decomposed[w] - direct[w]).abs() > 1e-4);
+    assert!(through_heads, "earlier heads also work through later ones");
+}
+
+/// With patterns and scales of the whole and no MLPs, the pass is linear: two heads of one layer
+/// ablated together are the sum of both alone, which is what CD-T follows.
+#[test]
+fn decomposition_is_the_frozen_pass() {
+    let model = decoder(10);
+    let causal = causal(&model, Metric::LogitDifference, Ablation::Patching);
+    let graph = causal.graph();
+    // The MLP of the last layer goes to the logits directly.
+    let mlp = graph.head_writers(1).end;
+    let mut expected = 0.0;
+    for pair in 0..4 {
+        let batch = causal.batch::<Flex>(vec![pair], 1, &FlexDevice);
+        let (here, other) = (
+            causal.outputs(&model, &batch.clean).unwrap(),
+            causal.outputs(&model, &batch.corrupt).unwrap(),
+        );
+        let difference = here.mlps[1].clone() - other.mlps[1].clone();
+        let part = batch.last(difference).unsqueeze_dim::<3>(1);
+        let stream = batch.last(here.last);
+        let weights = vec![0.5f32, 0.5, 1.0];
+        let tokens = [pair, pair + 1, pair + 5];
+        let mut row = vec![0.0f32; D_VOCAB];
+        for (token, weight) in tokens.into_iter().zip(weights) {
+            row[token] += if token == pair + 5 { -weight } else { weight };
+        }
+        let row = Tensor::from_data(TensorData::new(row, [1, D_VOCAB]), &FlexDevice);
+        let added = model.direct_logits(stream, part, row);
+        expected += f64::from(added.into_scalar()) / 4.0;
+    }
+    let found = graph_of("cd-t", &evidence(causal), 5).nodes.unwrap()[mlp];
+    close("mlp", &[found], &[expected]);
+}
+
+#[test]
+fn greedy_removal_keeps_what_matters() {
+    let causal = causal(&decoder(11), Metric::LogitDifference, Ablation::Patching);
+    let evidence = evidence(causal);
+    let exact = graph_of("activation-patching", &evidence, 5).edges.unwrap();
+    let acdc = graph_of("acdc", &evidence, 5);
+    let graph = acdc.graph;
+    let edges = acdc.edges.unwrap();
+    let mut kept: Vec<usize> = (0..edges.len()).filter(|&at| edges[at] > 0.0).collect();
+    kept.sort_by(|a, b| exact[*b].abs().total_cmp(&exact[*a].abs()));
+    assert!(!kept.is_empty() && kept.len() < graph.n_edges());
+    // The edge of the largest effect on its own is kept to the highest threshold.
+    let mut order: Vec<usize> = (0..exact.len()).collect();
+    order.sort_by(|a, b| exact[*b].total_cmp(&exact[*a]));
+    assert_eq!(edges[order[0]], 0.1, "threshold of the strongest edge");
+}
+
+#[test]
+fn learned_gates_prefer_what_matters() {
+    let evidence = evidence(causal(
+        &decoder(12),
+        Metric::LogitDifference,
+        Ablation::Patching,
+    ));
+    let exact = graph_of("activation-patching", &evidence, 5);
+    for name in ["subnetwork-probing", "edge-pruning"] {
+        let scores = graph_of(name, &evidence, 5);
+        let (found, exact) = match (&scores.nodes, &scores.edges) {
+            (Some(found), _) => (&found[1..], &exact.nodes.as_ref().unwrap()[1..]),
+            (_, Some(found)) => (&found[..], &exact.edges.as_ref().unwrap()[..]),
+            _ => unreachable!(),
+        };
+        // Gates of the stronger half stay open longer.
+        let mut order: Vec<usize> = (0..exact.len()).filter(|&at| exact[at] != 0.0).collect();
+        order.sort_by(|a, b| exact[*b].total_cmp(&exact[*a]));
+        let (strong, weak) = order.split_at(order.len() / 2);
+        let mean =
+            |half: &[usize]| half.iter().map(|&at| found[at]).sum::<f64>() / half.len() as f64;
+        assert!(
+            mean(strong) > 1.2 * mean(weak),
+            "{name}: {} against {}",
+            mean(strong),
+            mean(weak)
+        );
+    }
+}
+
+#[test]
+fn a_resample_is_the_mean_of_its_pairs() {
+    let evidence = evidence(causal(
+        &decoder(13),
+        Metric::LogitDifference,
+        Ablation::Patching,
+    ));
+    let method = method::<B>("eap", &settings(5), &FlexDevice).unwrap();
+    let measured = method
+        .measure(&evidence, Seed::new(0), &NoProgress)
+        .unwrap();
+    let edges = |rows: &[usize]| {
+        let scores = measured.scores(Some(rows)).unwrap();
+        scores.graph.unwrap().edges.unwrap()
+    };
+    let (first, second) = (edges(&[0, 4]), edges(&[2, 6]));
+    let mixed = edges(&[0, 4, 2, 6, 0, 4]);
+    let expected: Vec<f64> = first
+        .iter()
+        .zip(&second)
+        .map(|(a, b)| (2.0 * a + b) / 3.0)
+        .collect();
+    close("mixture", &mixed, &expected);
+}
+
+#[test]
+fn faults_have_names() {
+    let model = decoder(14);
+    let kl = evidence(causal(&model, Metric::Kl, Ablation::Patching));
+    let eap = method::<B>("eap", &settings(5), &FlexDevice).unwrap();
+    let error = eap.scores(&kl, Seed::new(0), &NoProgress).unwrap_err();
+    assert!(
+        matches!(error, Error::FlatMetric { method: "eap" }),
+        "{error}"
+    );
+
+    let grid = HeadGrid::new(1, 1);
+    let labels = vec![Polarity::Positive, Polarity::Negative];
+    let plain = Evidence::new(
+        grid,
+        Tensor::<Flex, 3>::zeros([2, 1, 3], &FlexDevice),
+        labels,
+        vec![(0, 1)],
+    )
+    .unwrap();
+    let error = eap.scores(&plain, Seed::new(0), &NoProgress).unwrap_err();
+    assert!(
+        error.to_string().contains("method `eap` runs the model"),
+        "{error}"
+    );
+
+    let build = |pairs: Vec<TokenPair>, metric| {
+        CausalEvidence::new(
+            model.clone(),
+            pairs,
+            metric,
+            Ablation::Patching,
+            1 << 30,
+            &FlexDevice,
+        )
+        .unwrap_err()
+        .to_string()
+    };
+    let mut unequal = pairs();
+    unequal[1].corrupt.push(3);
+    assert_eq!(
+        build(unequal, Metric::Kl),
+        "pair 1: the positive prompt has 3 tokens, the negative one 4: expected as many"
+    );
+    let mut unanswered = pairs();
+    unanswered[2].wrong.clear();
+    assert_eq!(
+        build(unanswered, Metric::LogitDifference),
+        "pair 2: found no wrong answers, which the metric `logit-difference` reads: give them in the file, or use --metric kl"
+    );
+    assert!(build(Vec::new(), Metric::Kl).contains("found 0"));
+}
