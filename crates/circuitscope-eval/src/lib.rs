@@ -36,6 +36,7 @@ pub mod causal;
 mod error;
 mod evaluate;
 mod evidence;
+mod faithful;
 mod judge;
 pub mod measures;
 mod method;
@@ -47,6 +48,9 @@ mod store;
 pub use error::{Error, Result};
 pub use evaluate::{JudgedTask, RunRecord, SummaryRow, evaluate, run, summarise};
 pub use evidence::Evidence;
+pub use faithful::{
+    CircuitQuality, Curve, Faithfulness, Point, circuit_quality, measure_faithfulness,
+};
 pub use judge::{Judgement, Spread, judge};
 pub use method::{DictionaryReport, Discover, GraphScores, Measured, Scores, directed_pairs};
 pub use select::Selection;

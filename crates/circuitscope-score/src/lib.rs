@@ -57,6 +57,7 @@ mod flip;
 mod node;
 mod pair;
 mod paper;
+mod resample;
 mod table;
 
 pub use display::{above_threshold, softmax};
@@ -65,4 +66,5 @@ pub use file::tensor_names;
 pub use flip::paired_flip_rate;
 pub use node::{NodeScore, node_scores};
 pub use pair::{EdgeScore, PairScores, pair_scores};
+pub use resample::{bootstrap, mean_jaccard, percentile_interval};
 pub use table::{Code, CodeTable, INACTIVE};

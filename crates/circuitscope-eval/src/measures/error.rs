@@ -20,6 +20,17 @@ pub enum Error {
         entries: usize,
     },
 
+    /// Ablating everything does not change the metric, so that shares of its effect mean nothing.
+    #[error(
+        "the metric is {full} for the full model and {empty} with everything ablated: there is no effect to share out"
+    )]
+    NoEffect {
+        /// Of the full model.
+        full: f64,
+        /// With everything ablated.
+        empty: f64,
+    },
+
     /// A score that has no place in an order.
     #[error("score {at} is NaN")]
     NotANumber {

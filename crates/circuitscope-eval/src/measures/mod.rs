@@ -27,11 +27,13 @@
 //! ```
 
 mod error;
+mod faithfulness;
 mod ranking;
 mod roc;
 mod spread;
 
 pub use error::{Error, Result};
+pub use faithfulness::{MIB_SIZES, Order, circuit_size, cmd, cpr, faithfulness};
 pub use ranking::{BestF1, Ranking};
 pub use roc::{RocPoint, mean_roc};
 pub use spread::mean_std;
