@@ -2,13 +2,17 @@ use std::time::Instant;
 
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use circuitscope_core::{Progress, Seed};
+use circuitscope_score::{bootstrap, mean_jaccard, percentile_interval};
 use circuitscope_tasks::GroundTruth;
 use serde::{Deserialize, Serialize};
 
 use crate::judge::{Judgement, Spread, judge};
 use crate::methods::BoxedMethod;
 use crate::store::{RunKey, RunStore};
-use crate::{Discover, Error, Evidence, Result, Scores};
+use crate::{
+    Discover, Error, Evidence, Faithfulness, Measured, Result, Scores, Selection,
+    measure_faithfulness,
+};
 
 /// A task ready to be judged: evidence, and one or more accounts of the true circuit.
 #[derive(Debug, Clone)]
@@ -41,8 +45,50 @@ pub struct RunRecord {
     /// Wall time of the method, capture excluded, in seconds. Where two methods use one dictionary,
     /// the one that ran first trained it and carries the time.
     pub seconds: f64,
+    /// The same measures on bootstrap resamples of the prompts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resampled: Option<Resampled>,
+    /// What circuits taken from the ranking keep of the behaviour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub faithfulness: Option<Faithfulness>,
     /// What was judged.
     pub scores: Scores,
+}
+
+/// Measures on bootstrap resamples of the prompts, resample by resample. All methods see the same
+/// resamples of a task and seed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Resampled {
+    /// See [`Judgement::node_auc`].
+    pub node_auc: Vec<f64>,
+    /// See [`Judgement::edge_auc`]; empty where there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub edge_auc: Vec<f64>,
+    /// How alike the circuits are that [`Selection::Otsu`] chooses on two resamples: mean pairwise
+    /// Jaccard index. arXiv 2510.00845 asks for 0.8.
+    pub jaccard: f64,
+    /// Wall time of scoring all of them, in seconds.
+    pub seconds: f64,
+}
+
+/// What an evaluation does besides judging scores on all prompts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvaluateSettings {
+    /// Bootstrap resamples of the prompts for each run, at most; methods that have to run the model
+    /// again for each take none ([`Discover::resamples`]). Default 100.
+    pub resamples: usize,
+    /// Pairs of prompts on which circuits of growing size are run, for the first seed of each method;
+    /// 0 (the default) for none.
+    pub faithfulness_pairs: usize,
+}
+
+impl Default for EvaluateSettings {
+    fn default() -> Self {
+        Self {
+            resamples: 100,
+            faithfulness_pairs: 0,
+        }
+    }
 }
 
 /// Runs one method and judges it.
@@ -53,11 +99,32 @@ pub fn run<B: Backend>(
     method: &dyn Discover<B>,
     task: &JudgedTask<B>,
     seed: Seed,
+    settings: EvaluateSettings,
     progress: &dyn Progress,
 ) -> Result<RunRecord> {
     let start = Instant::now();
-    let scores = method.scores(&task.evidence, seed, progress)?;
+    let measured = method.measure(&task.evidence, seed, progress)?;
+    let scores = measured.scores(None)?;
     let seconds = start.elapsed().as_secs_f64();
+    let count = settings.resamples.min(method.resamples());
+    let resampled = match task.truths.first() {
+        Some(truth) if count > 0 => Some(resample(
+            task,
+            truth,
+            measured.as_ref(),
+            count,
+            seed,
+            progress,
+        )?),
+        _ => None,
+    };
+    let faithfulness = if settings.faithfulness_pairs > 0 {
+        let causal = task.evidence.causal(method.name())?;
+        let pairs = settings.faithfulness_pairs;
+        Some(measure_faithfulness(causal, &scores, pairs, progress)?)
+    } else {
+        None
+    };
     let mut judgements = task
         .truths
         .iter()
@@ -79,7 +146,38 @@ pub fn run<B: Backend>(
         judgement,
         other_truths: judgements,
         seconds,
+        resampled,
+        faithfulness,
         scores,
+    })
+}
+
+fn resample<B: Backend>(
+    task: &JudgedTask<B>,
+    truth: &GroundTruth,
+    measured: &dyn Measured,
+    count: usize,
+    seed: Seed,
+    progress: &dyn Progress,
+) -> Result<Resampled> {
+    let start = Instant::now();
+    let (labels, pairs) = (task.evidence.labels(), task.evidence.pairs());
+    let (mut node_auc, mut edge_auc, mut chosen) = (Vec::new(), Vec::new(), Vec::new());
+    for rows in bootstrap(labels, pairs, count, seed) {
+        if progress.cancelled() {
+            return Err(Error::Cancelled);
+        }
+        let scores = measured.scores(Some(&rows))?;
+        let judgement = judge(&scores, truth)?;
+        node_auc.push(judgement.node_auc);
+        edge_auc.extend(judgement.edge_auc);
+        chosen.push(Selection::Otsu.circuit(&scores).head_mask());
+    }
+    Ok(Resampled {
+        node_auc,
+        edge_auc,
+        jaccard: mean_jaccard(&chosen),
+        seconds: start.elapsed().as_secs_f64(),
     })
 }
 
@@ -93,6 +191,7 @@ pub fn evaluate<B: AutodiffBackend>(
     tasks: &[JudgedTask<B::InnerBackend>],
     methods: &[BoxedMethod<B>],
     seeds: &[Seed],
+    settings: EvaluateSettings,
     store: &mut dyn RunStore,
     progress: &dyn Progress,
 ) -> Result<Vec<RunRecord>> {
@@ -101,7 +200,7 @@ pub fn evaluate<B: AutodiffBackend>(
     progress.begin("evaluating", total as u64);
     for task in tasks {
         for method in methods {
-            for &seed in seeds {
+            for (at, &seed) in seeds.iter().enumerate() {
                 let key = RunKey {
                     task: task.task.clone(),
                     method: method.name().to_owned(),
@@ -113,7 +212,16 @@ pub fn evaluate<B: AutodiffBackend>(
                     if progress.cancelled() {
                         return Err(Error::Cancelled);
                     }
-                    let record = run(method.as_ref(), task, seed, progress)?;
+                    // Curves are slow to measure and differ little between seeds.
+                    let settings = EvaluateSettings {
+                        faithfulness_pairs: if at == 0 {
+                            settings.faithfulness_pairs
+                        } else {
+                            0
+                        },
+                        ..settings
+                    };
+                    let record = run(method.as_ref(), task, seed, settings, progress)?;
                     store.save(&key, &record)?;
                     record
                 };
@@ -155,8 +263,74 @@ pub struct SummaryRow {
     pub paper_f1: Spread,
     /// See [`RunRecord::seconds`].
     pub seconds: Spread,
-    /// For a method: the controls of the same task whose mean node AUC it does not exceed.
+    /// The middle 95 % of the node AUC over bootstrap resamples of the prompts, of all seeds together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_interval: Option<Interval>,
+    /// The same of the edge AUC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edge_interval: Option<Interval>,
+    /// See [`Resampled::jaccard`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jaccard: Option<Spread>,
+    /// See [`Curve::cpr`](crate::Curve::cpr), of heads, on the first seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_cpr: Option<f64>,
+    /// See [`Curve::cmd`](crate::Curve::cmd), of heads, on the first seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_cmd: Option<f64>,
+    /// For a method: its node AUC less that of each control of the task, on the same resamples.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub against: Vec<Against>,
+    /// For a method: the controls that it is not clearly above: those whose mean node AUC it does not
+    /// exceed, and those from which the interval of the paired difference reaches down to 0.
     pub not_above: Vec<String>,
+}
+
+/// The middle 95 % of some values.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Interval {
+    /// The 2.5th percentile.
+    pub low: f64,
+    /// The 97.5th percentile.
+    pub high: f64,
+}
+
+impl Interval {
+    fn of(values: &[f64]) -> Option<Self> {
+        percentile_interval(values, 0.95).map(|(low, high)| Self { low, high })
+    }
+}
+
+/// A method compared with a control on the same prompts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Against {
+    /// The control.
+    pub control: String,
+    /// Mean difference of the node AUCs, the method's less the control's.
+    pub difference: f64,
+    /// The middle 95 % of the difference over resamples, pair by pair.
+    pub interval: Interval,
+    /// One-sided bootstrap p-value: `(1 + #{difference ≤ 0}) / (1 + resamples)`.
+    pub p: f64,
+}
+
+/// The methods of one task on the same resamples, seed by seed.
+fn paired(records: &[RunRecord], task: &str, method: &str, control: &str) -> Vec<f64> {
+    let of = |name: &str, seed: u64| {
+        let run = records
+            .iter()
+            .find(|run| run.task == task && run.method == name && run.seed == seed)?;
+        run.resampled.as_ref()
+    };
+    let runs = records
+        .iter()
+        .filter(|run| run.task == task && run.method == method);
+    let pairs = runs.filter_map(|run| Some((of(method, run.seed)?, of(control, run.seed)?)));
+    let differences = pairs.flat_map(|(a, b)| {
+        let both = a.node_auc.iter().zip(&b.node_auc);
+        both.map(|(a, b)| a - b).collect::<Vec<_>>()
+    });
+    differences.collect()
 }
 
 /// Means and standard deviations over seeds, one row for each (task, method) in order of first
@@ -197,6 +371,19 @@ pub fn summarise(records: &[RunRecord]) -> Vec<SummaryRow> {
                 best_f1: of(|j| j.best_f1)?,
                 paper_f1: of(|j| j.paper_f1)?,
                 seconds: Spread::of(runs.iter().map(|run| run.seconds))?,
+                node_interval: Interval::of(&pooled(&runs, |resampled| &resampled.node_auc)),
+                edge_interval: Interval::of(&pooled(&runs, |resampled| &resampled.edge_auc)),
+                jaccard: Spread::of(
+                    runs.iter()
+                        .filter_map(|run| Some(run.resampled.as_ref()?.jaccard)),
+                ),
+                node_cpr: runs
+                    .iter()
+                    .find_map(|run| Some(run.faithfulness.as_ref()?.nodes.cpr)),
+                node_cmd: runs
+                    .iter()
+                    .find_map(|run| Some(run.faithfulness.as_ref()?.nodes.cmd)),
+                against: Vec::new(),
                 not_above: Vec::new(),
             })
         })
@@ -207,11 +394,32 @@ pub fn summarise(records: &[RunRecord]) -> Vec<SummaryRow> {
         .map(|row| (row.task.clone(), row.method.clone(), row.node_auc.mean))
         .collect();
     for row in rows.iter_mut().filter(|row| !row.control) {
-        row.not_above = controls
-            .iter()
-            .filter(|(task, _, mean)| *task == row.task && *mean >= row.node_auc.mean)
-            .map(|(_, method, _)| method.clone())
-            .collect();
+        for (_, control, mean) in controls.iter().filter(|(task, ..)| *task == row.task) {
+            let differences = paired(records, &row.task, &row.method, control);
+            let against = Interval::of(&differences).map(|interval| {
+                let ties = differences.iter().filter(|difference| **difference <= 0.0);
+                let count = differences.len() as f64;
+                Against {
+                    control: control.clone(),
+                    difference: row.node_auc.mean - mean,
+                    interval,
+                    p: (1.0 + ties.count() as f64) / (1.0 + count),
+                }
+            });
+            let unclear = against.as_ref().is_some_and(|x| x.interval.low <= 0.0);
+            if *mean >= row.node_auc.mean || unclear {
+                row.not_above.push(control.clone());
+            }
+            row.against.extend(against);
+        }
     }
     rows
+}
+
+/// Values of all resamples of some runs.
+fn pooled(runs: &[&RunRecord], of: fn(&Resampled) -> &Vec<f64>) -> Vec<f64> {
+    let resampled = runs.iter().filter_map(|run| run.resampled.as_ref());
+    resampled
+        .flat_map(|resampled| of(resampled).clone())
+        .collect()
 }

@@ -46,7 +46,10 @@ mod select;
 mod store;
 
 pub use error::{Error, Result};
-pub use evaluate::{JudgedTask, RunRecord, SummaryRow, evaluate, run, summarise};
+pub use evaluate::{
+    Against, EvaluateSettings, Interval, JudgedTask, Resampled, RunRecord, SummaryRow, evaluate,
+    run, summarise,
+};
 pub use evidence::Evidence;
 pub use faithful::{
     CircuitQuality, Curve, Faithfulness, Point, circuit_quality, measure_faithfulness,

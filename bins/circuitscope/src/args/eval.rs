@@ -33,6 +33,13 @@ pub(crate) struct EvalArgs {
     /// Pairs of prompts for each task: N positive and N negative examples
     #[arg(long, value_name = "N", default_value_t = 250)]
     pub(crate) examples: usize,
+    /// Bootstrap resamples of the prompts for each run, at most; costly methods take none
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(crate) resamples: usize,
+    /// Also run circuits of growing size with everything else ablated, on --patch-pairs pairs: CPR,
+    /// CMD and KL for the first seed of each method
+    #[arg(long)]
+    pub(crate) faithfulness: bool,
     /// Folder for finished runs, pictures and the report
     #[arg(long, value_name = "DIR", default_value = "circuitscope-eval")]
     pub(crate) output: PathBuf,

@@ -6,7 +6,8 @@ use anyhow::{Result, bail};
 use circuitscope::core::{Progress as _, Seed, files};
 use circuitscope::eval::methods::{BoxedMethod, MethodSettings, method};
 use circuitscope::eval::{
-    FolderStore, RunKey, RunRecord, RunStore as _, Spread, SummaryRow, evaluate, summarise,
+    EvaluateSettings, FolderStore, Interval, RunKey, RunRecord, RunStore as _, Spread, SummaryRow,
+    evaluate, summarise,
 };
 use circuitscope::model::{Loaded, ModelProvenance};
 use circuitscope::tasks::Task;
@@ -147,7 +148,22 @@ fn run_task(
         .map(|name| method::<B>(name, &settings, &device.training()))
         .collect::<Result<Vec<BoxedMethod<B>>, _>>()?;
     let seeds: Vec<Seed> = seeds(args).collect();
-    Ok(evaluate::<B>(&[judged], &methods, &seeds, store, progress)?)
+    let settings = EvaluateSettings {
+        resamples: args.resamples,
+        faithfulness_pairs: if args.faithfulness {
+            args.patching.patch_pairs as usize
+        } else {
+            0
+        },
+    };
+    Ok(evaluate::<B>(
+        &[judged],
+        &methods,
+        &seeds,
+        settings,
+        store,
+        progress,
+    )?)
 }
 
 /// λ is the paper's, which differs for docstring.
@@ -172,6 +188,8 @@ fn settings(args: &EvalArgs, loaded: &Loaded<B>, circuits: &str, device: &Device
         "l1": args.sae.l1,
         "train_examples": args.sae.train_examples,
         "steps": args.sae.steps,
+        "resamples": args.resamples,
+        "faithfulness": args.faithfulness,
         "metric": args.patching.metric,
         "ablation": args.patching.ablation,
         "gradient_pairs": args.patching.gradient_pairs,
@@ -212,7 +230,7 @@ impl Results {
             .map(|row| {
                 let controls = row.not_above.join(", ");
                 format!(
-                    "note: on {}, {} does not surpass {controls}\n",
+                    "note: on {}, {} is not clearly above {controls}\n",
                     row.task, row.method
                 )
             })
@@ -239,6 +257,10 @@ pub(crate) fn summary_table(rows: &[SummaryRow]) -> String {
     let spread = |spread: Spread, digits: usize| {
         format!("{:.digits$} ± {:.digits$}", spread.mean, spread.std)
     };
+    let none = || "–".to_owned();
+    let range = |interval: Option<Interval>| {
+        interval.map_or_else(none, |x| format!("{:.2} to {:.2}", x.low, x.high))
+    };
     let optional = |value: Option<Spread>| value.map_or_else(|| "–".to_owned(), |x| spread(x, 3));
     let cells: Vec<Vec<String>> = rows
         .iter()
@@ -252,9 +274,12 @@ pub(crate) fn summary_table(rows: &[SummaryRow]) -> String {
                 row.task.clone(),
                 method,
                 spread(row.node_auc, 3),
+                range(row.node_interval),
                 optional(row.edge_auc),
+                range(row.edge_interval),
                 optional(row.paper_edge_auc),
                 spread(row.best_f1, 3),
+                row.jaccard.map_or_else(none, |x| format!("{:.2}", x.mean)),
                 format!("{:.2} s", row.seconds.mean),
             ]
         })
@@ -264,13 +289,17 @@ pub(crate) fn summary_table(rows: &[SummaryRow]) -> String {
         "task",
         "method [control]",
         "node AUC",
+        "95 %",
         "edge AUC",
+        "95 %",
         "paper's edge AUC",
         "best F1",
+        "Jaccard",
         "time",
     ];
     format!(
-        "{}mean ± standard deviation over {}; the paper's edge AUC judges heads, not edges\n",
+        "{}mean ± standard deviation over {}; 95 %: over bootstrap resamples of the prompts; Jaccard: \
+         likeness of the circuits chosen on them; the paper's edge AUC judges heads, not edges\n",
         table(&header, &cells),
         output::count(seeds, "seed")
     )

@@ -10,8 +10,8 @@ use burn_flex::{Flex, FlexDevice};
 use circuitscope_core::{Circuit, Edge, HeadGrid, HeadId, NoProgress, Polarity, Progress, Seed};
 use circuitscope_eval::methods::BoxedMethod;
 use circuitscope_eval::{
-    Discover, Error, Evidence, FolderStore, JudgedTask, Measured, MemoryStore, Result, RunStore,
-    Scores, evaluate, judge, summarise,
+    Discover, Error, EvaluateSettings, Evidence, FolderStore, JudgedTask, Measured, MemoryStore,
+    Result, RunStore, Scores, evaluate, judge, summarise,
 };
 use circuitscope_tasks::{GroundTruth, Task};
 use serde_json::json;
@@ -138,6 +138,7 @@ fn summary_marks_what_no_control_is_below() {
         &[task()],
         &methods(&runs),
         &seeds,
+        EvaluateSettings::default(),
         &mut MemoryStore::default(),
         &NoProgress,
     )
@@ -148,6 +149,14 @@ fn summary_marks_what_no_control_is_below() {
     let row = |name: &str| rows.iter().find(|row| row.method == name).unwrap();
     assert_eq!(row("good").node_auc.mean, 1.0);
     assert!(row("good").not_above.is_empty());
+    // Its scores do not depend on the prompts, so that every resample says the same.
+    let interval = row("good").node_interval.unwrap();
+    assert_eq!((interval.low, interval.high), (1.0, 1.0));
+    assert_eq!(row("good").jaccard.unwrap().mean, 1.0);
+    let against = &row("good").against[0];
+    assert_eq!(against.control, "control");
+    assert_eq!((against.difference, against.interval.low), (0.5, 0.5));
+    assert_eq!(against.p, 1.0 / 201.0);
     assert_eq!(row("good").node_average_precision.mean, 1.0);
     assert_eq!(row("good").precision_at_size.mean, 1.0);
     assert_eq!(row("control").node_auc.mean, 0.5);
@@ -176,6 +185,7 @@ fn finished_runs_are_not_run_again() {
             &[task()],
             &methods(&runs),
             &[Seed::new(0), Seed::new(1)],
+            EvaluateSettings::default(),
             &mut store,
             &NoProgress,
         )
@@ -224,6 +234,7 @@ fn an_interrupted_evaluation_keeps_what_was_done() {
         &[task()],
         &methods(&runs),
         &seeds,
+        EvaluateSettings::default(),
         &mut store,
         &StopAfter(AtomicUsize::new(2)),
     );
@@ -235,6 +246,14 @@ fn an_interrupted_evaluation_keeps_what_was_done() {
         seed: 1,
     };
     assert!(store.load(&key).unwrap().is_some());
-    evaluate::<B>(&[task()], &methods(&runs), &seeds, &mut store, &NoProgress).unwrap();
+    evaluate::<B>(
+        &[task()],
+        &methods(&runs),
+        &seeds,
+        EvaluateSettings::default(),
+        &mut store,
+        &NoProgress,
+    )
+    .unwrap();
     assert_eq!(runs.get(), 6, "four were left");
 }

@@ -66,6 +66,12 @@ fn task(name: &str, grid: HeadGrid, truth: &[HeadId], seed: u64) -> TaskReport {
                     mean: 0.8123,
                     std: 0.1,
                 },
+                node_interval: None,
+                edge_interval: None,
+                jaccard: None,
+                node_cpr: None,
+                node_cmd: None,
+                against: Vec::new(),
                 not_above: Vec::new(),
             }),
         });
