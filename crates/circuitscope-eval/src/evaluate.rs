@@ -94,7 +94,7 @@ impl Default for EvaluateSettings {
 /// Runs one method and judges it.
 ///
 /// # Errors
-/// Those of the method and of [`judge`].
+/// Those of the method and of [`judge`]; with `settings.faithfulness_pairs`, evidence without a model.
 pub fn run<B: Backend>(
     method: &dyn Discover<B>,
     task: &JudgedTask<B>,
@@ -102,42 +102,75 @@ pub fn run<B: Backend>(
     settings: EvaluateSettings,
     progress: &dyn Progress,
 ) -> Result<RunRecord> {
-    let start = Instant::now();
-    let measured = method.measure(&task.evidence, seed, progress)?;
-    let scores = measured.scores(None)?;
-    let seconds = start.elapsed().as_secs_f64();
-    let count = settings.resamples.min(method.resamples());
-    let resampled = match task.truths.first() {
-        Some(truth) if count > 0 => Some(resample(
-            task,
-            truth,
-            measured.as_ref(),
-            count,
-            seed,
-            progress,
-        )?),
-        _ => None,
-    };
-    let faithfulness = if settings.faithfulness_pairs > 0 {
-        let causal = task.evidence.causal(method.name())?;
-        let pairs = settings.faithfulness_pairs;
-        Some(measure_faithfulness(causal, &scores, pairs, progress)?)
-    } else {
-        None
-    };
+    let done = Done::new(method, task, seed, progress)?;
+    record(method, task, &done, seed, settings, progress)
+}
+
+/// A method that has measured.
+struct Done<'a> {
+    measured: Box<dyn Measured + 'a>,
+    scores: Scores,
+    seconds: f64,
+}
+
+impl<'a> Done<'a> {
+    fn new<B: Backend>(
+        method: &'a dyn Discover<B>,
+        task: &'a JudgedTask<B>,
+        seed: Seed,
+        progress: &'a dyn Progress,
+    ) -> Result<Self> {
+        let start = Instant::now();
+        let measured = method.measure(&task.evidence, seed, progress)?;
+        let scores = measured.scores(None)?;
+        Ok(Self {
+            measured,
+            scores,
+            seconds: start.elapsed().as_secs_f64(),
+        })
+    }
+}
+
+fn record<B: Backend>(
+    method: &dyn Discover<B>,
+    task: &JudgedTask<B>,
+    done: &Done<'_>,
+    seed: Seed,
+    settings: EvaluateSettings,
+    progress: &dyn Progress,
+) -> Result<RunRecord> {
+    let Done {
+        measured,
+        scores,
+        seconds,
+    } = done;
     let mut judgements = task
         .truths
         .iter()
-        .map(|truth| judge(&scores, truth))
+        .map(|truth| judge(scores, truth))
         .collect::<Result<Vec<_>>>()?;
-    if judgements.is_empty() {
+    let Some(truth) = task.truths.first() else {
         return Err(Error::Shape {
             what: "known circuits",
             found: 0,
             expected: 1,
         });
-    }
+    };
     let judgement = judgements.remove(0);
+    let count = settings.resamples.min(method.resamples());
+    let resampled = if count > 0 {
+        let measured = measured.as_ref();
+        Some(resample(task, truth, measured, count, seed, progress)?)
+    } else {
+        None
+    };
+    let faithfulness = if settings.faithfulness_pairs > 0 {
+        let causal = task.evidence.causal(method.name())?;
+        let pairs = settings.faithfulness_pairs;
+        Some(measure_faithfulness(causal, scores, pairs, progress)?)
+    } else {
+        None
+    };
     Ok(RunRecord {
         task: task.task.clone(),
         method: method.name().to_owned(),
@@ -145,10 +178,10 @@ pub fn run<B: Backend>(
         seed: seed.value(),
         judgement,
         other_truths: judgements,
-        seconds,
+        seconds: *seconds,
         resampled,
         faithfulness,
-        scores,
+        scores: scores.clone(),
     })
 }
 
@@ -200,6 +233,7 @@ pub fn evaluate<B: AutodiffBackend>(
     progress.begin("evaluating", total as u64);
     for task in tasks {
         for method in methods {
+            let mut done: Option<Done<'_>> = None;
             for (at, &seed) in seeds.iter().enumerate() {
                 let key = RunKey {
                     task: task.task.clone(),
@@ -221,7 +255,12 @@ pub fn evaluate<B: AutodiffBackend>(
                         },
                         ..settings
                     };
-                    let record = run(method.as_ref(), task, seed, settings, progress)?;
+                    let again = match done.take().filter(|_| !method.uses_seed()) {
+                        Some(done) => done,
+                        None => Done::new(method.as_ref(), task, seed, progress)?,
+                    };
+                    let record = record(method.as_ref(), task, &again, seed, settings, progress)?;
+                    done = Some(again);
                     store.save(&key, &record)?;
                     record
                 };

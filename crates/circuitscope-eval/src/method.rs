@@ -22,6 +22,12 @@ pub trait Discover<B: Backend> {
     /// Whether it is there to be beaten: something trivial that any method should surpass.
     fn is_control(&self) -> bool;
 
+    /// Whether anything is drawn at random. What does not depend on the seed is measured once for all
+    /// seeds.
+    fn uses_seed(&self) -> bool {
+        true
+    }
+
     /// Does the costly part on all examples.
     ///
     /// # Errors

@@ -105,6 +105,10 @@ impl<B: Backend> Discover<B> for Acdc {
         0
     }
 
+    fn uses_seed(&self) -> bool {
+        false
+    }
+
     fn measure<'a>(
         &'a self,
         evidence: &'a Evidence<B>,

@@ -184,6 +184,10 @@ impl<B: Backend> Discover<B> for ActivationPatching {
         false
     }
 
+    fn uses_seed(&self) -> bool {
+        false
+    }
+
     fn measure<'a>(
         &'a self,
         evidence: &'a Evidence<B>,

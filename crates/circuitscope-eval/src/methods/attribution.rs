@@ -294,6 +294,10 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for Attribution<B> {
         false
     }
 
+    fn uses_seed(&self) -> bool {
+        false
+    }
+
     fn measure<'a>(
         &'a self,
         evidence: &'a Evidence<B::InnerBackend>,

@@ -182,6 +182,10 @@ impl<B: Backend> Discover<B> for ContextualDecomposition {
         false
     }
 
+    fn uses_seed(&self) -> bool {
+        false
+    }
+
     fn measure<'a>(
         &'a self,
         evidence: &'a Evidence<B>,

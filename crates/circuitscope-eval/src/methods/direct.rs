@@ -42,6 +42,10 @@ impl<B: Backend> Discover<B> for DirectLogitAttribution {
         false
     }
 
+    fn uses_seed(&self) -> bool {
+        false
+    }
+
     fn measure<'a>(
         &'a self,
         evidence: &'a Evidence<B>,

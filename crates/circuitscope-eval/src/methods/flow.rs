@@ -112,6 +112,10 @@ impl<B: Backend> Discover<B> for InformationFlow {
         false
     }
 
+    fn uses_seed(&self) -> bool {
+        false
+    }
+
     fn measure<'a>(
         &'a self,
         evidence: &'a Evidence<B>,

@@ -23,6 +23,10 @@ impl<B: Backend> Discover<B> for MeanDifference {
         true
     }
 
+    fn uses_seed(&self) -> bool {
+        false
+    }
+
     fn measure<'a>(
         &'a self,
         evidence: &'a Evidence<B>,
