@@ -208,6 +208,19 @@ impl<B: Backend> Evidence<B> {
         self.activations.clone().reshape([examples * heads, d])
     }
 
+    /// Mean square of each entry over all examples: `[heads, d]`.
+    pub(crate) fn second_moments(&self) -> Tensor<B, 2> {
+        let squares = self.activations.clone().powi_scalar(2);
+        squares.mean_dim(0).squeeze_dim(0)
+    }
+
+    /// Share of positive and of negative examples.
+    pub(crate) fn class_shares(&self) -> [f64; 2] {
+        let all = self.labels.len() as f64;
+        [Polarity::Positive, Polarity::Negative]
+            .map(|class| self.labels.iter().filter(|label| **label == class).count() as f64 / all)
+    }
+
     /// Mean vector of each head over the examples of one class: `[heads, d]`.
     pub fn class_mean(&self, polarity: Polarity) -> Tensor<B, 2> {
         let members = self

@@ -24,7 +24,7 @@
 //! let labels = [Polarity::Positive, Polarity::Positive, Polarity::Negative, Polarity::Negative];
 //! let evidence = Evidence::new(grid, activations, labels.to_vec(), vec![(0, 2), (1, 3)])?;
 //!
-//! let scores = MeanDifference.scores(&evidence, Seed::new(0), &NoProgress)?;
+//! let scores = MeanDifference::default().scores(&evidence, Seed::new(0), &NoProgress)?;
 //! assert_eq!(scores.ranking()[0], (HeadId::new(1, 0), 5.0));
 //! # Ok(())
 //! # }

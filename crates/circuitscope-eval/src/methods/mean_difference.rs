@@ -1,22 +1,97 @@
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Polarity, Progress, Seed};
 
+use crate::causal::host;
 use crate::{Discover, Error, Evidence, Measured, Result, Scores};
 
-/// Control: the length of the difference between a head's mean output on positives and on negatives,
-/// `‖mean₊ − mean₋‖₂`, in units of the residual stream.
+/// What the difference of the means is measured by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Unit {
+    #[default]
+    Residual,
+    Spread,
+    Length,
+}
+
+/// Controls: how far a head's mean output on positives lies from its mean output on negatives.
+///
+/// - `mean-difference`: `‖mean₊ − mean₋‖₂`, in units of the residual stream;
+/// - `standardised-difference`: `√(mean_d (mean₊ − mean₋)²_d / s²_d)`, `s²_d` the variance within
+///   classes of dimension `d`; dimensions that never vary are left out;
+/// - `relative-difference`: `‖mean₊ − mean₋‖₂` divided by the mean length of the head's outputs.
 ///
 /// A pair scores the product of its heads' scores, which knows nothing of how they interact.
+///
+/// # Complexity
+/// `O(examples · heads · d)`.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct MeanDifference;
+pub struct MeanDifference(Unit);
+
+impl MeanDifference {
+    /// In units of the spread within classes.
+    #[must_use]
+    pub const fn standardised() -> Self {
+        Self(Unit::Spread)
+    }
+
+    /// In units of the length of the head's outputs.
+    #[must_use]
+    pub const fn relative() -> Self {
+        Self(Unit::Length)
+    }
+
+    fn nodes<B: Backend>(self, evidence: &Evidence<B>) -> Result<Vec<f64>> {
+        let [positive, negative] =
+            [Polarity::Positive, Polarity::Negative].map(|class| evidence.class_mean(class));
+        let difference = positive.clone() - negative.clone();
+        let squares = difference.powi_scalar(2);
+        let of_heads = match self.0 {
+            Unit::Residual => squares.sum_dim(1).sqrt(),
+            Unit::Length => {
+                let lengths = evidence
+                    .activations()
+                    .clone()
+                    .powi_scalar(2)
+                    .sum_dim(2)
+                    .sqrt();
+                let lengths = lengths.mean_dim(0).squeeze_dim::<2>(0);
+                squares.sum_dim(1).sqrt() / lengths.clamp_min(f32::MIN_POSITIVE)
+            }
+            Unit::Spread => {
+                let second = evidence.second_moments();
+                let [positive_share, negative_share] = evidence.class_shares();
+                let within = second
+                    - positive.powi_scalar(2).mul_scalar(positive_share)
+                    - negative.powi_scalar(2).mul_scalar(negative_share);
+                // Rounding leaves a little variance where there is none.
+                let size = within.clone().clamp_min(0.0).mean_dim(1).mul_scalar(1e-6);
+                let varies = within.clone().greater(size.expand(within.dims())).float();
+                let ratios = squares / within.clamp_min(f32::MIN_POSITIVE) * varies.clone();
+                let count = varies.sum_dim(1).clamp_min(1.0);
+                (ratios.sum_dim(1) / count).sqrt()
+            }
+        };
+        Ok(host(of_heads)?.into_iter().map(f64::from).collect())
+    }
+}
 
 impl<B: Backend> Discover<B> for MeanDifference {
     fn name(&self) -> &'static str {
-        "mean-difference"
+        match self.0 {
+            Unit::Residual => "mean-difference",
+            Unit::Spread => "standardised-difference",
+            Unit::Length => "relative-difference",
+        }
     }
 
     fn summary(&self) -> &'static str {
-        "norm of the difference of the class means; a pair scores the product of its heads"
+        match self.0 {
+            Unit::Residual => {
+                "norm of the difference of the class means; a pair scores the product of its heads"
+            }
+            Unit::Spread => "difference of the class means in units of the spread within classes",
+            Unit::Length => "norm of the difference of the class means over the mean length",
+        }
     }
 
     fn is_control(&self) -> bool {
@@ -38,10 +113,7 @@ impl<B: Backend> Discover<B> for MeanDifference {
         }
         Ok(Box::new(|rows: Option<&[usize]>| {
             let evidence = evidence.sampled(rows)?;
-            let difference =
-                evidence.class_mean(Polarity::Positive) - evidence.class_mean(Polarity::Negative);
-            let norms = difference.powi_scalar(2).sum_dim(1).sqrt();
-            let nodes: Vec<f64> = norms.into_data().iter::<f64>().collect();
+            let nodes = self.nodes(&evidence)?;
             let ends = nodes.clone();
             Ok(Scores::of_nodes(evidence.grid(), nodes)
                 .with_edges(|source, destination| ends[source] * ends[destination]))

@@ -1,11 +1,15 @@
 //! The methods and the controls, one file each, and the table that names them.
 
 mod acdc;
+mod activation_norm;
 mod activation_patching;
 mod attribution;
 mod decomposition;
 mod direct;
+mod ensemble;
 mod flow;
+mod k_means;
+mod linear_probe;
 mod masks;
 mod mean_difference;
 mod paired_flip_rate;
@@ -17,11 +21,15 @@ use burn::tensor::backend::AutodiffBackend;
 use circuitscope_core::nearest;
 
 pub use acdc::Acdc;
+pub use activation_norm::ActivationNorm;
 pub use activation_patching::ActivationPatching;
 pub use attribution::Attribution;
 pub use decomposition::ContextualDecomposition;
 pub use direct::DirectLogitAttribution;
+pub use ensemble::{CodeScore, Ensemble, RECOMMENDED};
 pub use flow::InformationFlow;
+pub use k_means::KMeans;
+pub use linear_probe::LinearProbe;
 pub use masks::{MaskLearning, PAIRS as MASK_PAIRS};
 pub use mean_difference::MeanDifference;
 pub use paired_flip_rate::PairedFlipRate;
@@ -36,9 +44,13 @@ use crate::{Discover, Error, Result};
 pub type BoxedMethod<B> = Box<dyn Discover<<B as AutodiffBackend>::InnerBackend>>;
 
 /// The names of all methods, in the order of tables: methods first, then controls.
-pub const NAMES: [&str; 19] = [
+pub const NAMES: [&str; 28] = [
     "sae",
     "sae-corrected",
+    "sae-ensemble",
+    "mutual-information",
+    "mutual-information-ensemble",
+    "recommended",
     "activation-patching",
     "eap",
     "eap-ig",
@@ -53,7 +65,12 @@ pub const NAMES: [&str; 19] = [
     "information-flow-routes",
     "direct-logit-attribution",
     "untrained",
+    "k-means",
     "mean-difference",
+    "standardised-difference",
+    "relative-difference",
+    "linear-probe",
+    "activation-norm",
     "paired-flip-rate",
     "random",
 ];
@@ -78,6 +95,12 @@ pub fn method<B: AutodiffBackend>(
     Ok(match name {
         "sae" => Box::new(Sae::<B>::paper(settings.clone(), device.clone())),
         "sae-corrected" => Box::new(Sae::<B>::corrected(settings.clone(), device.clone())),
+        "sae-ensemble" => Box::new(Ensemble::<B>::unique(settings.clone(), on)),
+        "mutual-information" => Box::new(Ensemble::<B>::mutual(settings.clone(), on)),
+        "mutual-information-ensemble" => {
+            Box::new(Ensemble::<B>::mutual_ensemble(settings.clone(), on))
+        }
+        "recommended" => Box::new(Ensemble::<B>::recommended(settings.clone(), on)),
         "activation-patching" => Box::new(ActivationPatching::new(patching)),
         "eap" => Box::new(Attribution::<B>::eap(patching, on)),
         "eap-ig" => Box::new(Attribution::<B>::eap_ig(patching, on)),
@@ -92,7 +115,12 @@ pub fn method<B: AutodiffBackend>(
         "information-flow-routes" => Box::new(InformationFlow::new(patching)),
         "direct-logit-attribution" => Box::new(DirectLogitAttribution::new(patching)),
         "untrained" => Box::new(Sae::<B>::untrained(settings.clone(), device.clone())),
-        "mean-difference" => Box::new(MeanDifference),
+        "k-means" => Box::new(KMeans::new(settings.clone())),
+        "mean-difference" => Box::new(MeanDifference::default()),
+        "standardised-difference" => Box::new(MeanDifference::standardised()),
+        "relative-difference" => Box::new(MeanDifference::relative()),
+        "linear-probe" => Box::new(LinearProbe),
+        "activation-norm" => Box::new(ActivationNorm),
         "paired-flip-rate" => Box::new(PairedFlipRate::<B>::new(settings.clone(), device.clone())),
         "random" => Box::new(Random),
         _ => return Err(unknown(name, NAMES.join(", "))),

@@ -266,7 +266,7 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for Sae<B> {
 }
 
 /// The paper's scores of heads and pairs.
-fn unique_codes(table: &CodeTable) -> Result<Scores> {
+pub(super) fn unique_codes(table: &CodeTable) -> Result<Scores> {
     let nodes = node_scores(table)?
         .iter()
         .map(|score| f64::from(score.unique))

@@ -1,0 +1,223 @@
+use std::sync::Arc;
+
+use burn::tensor::backend::AutodiffBackend;
+use circuitscope_core::{Progress, Seed};
+use circuitscope_score::{CodeTable, mutual_information, node_scores, pair_scores};
+
+use super::sae::{Encoded, Sae, SaeSettings};
+use crate::{Discover, Evidence, Measured, Result, Scores};
+
+/// How one dictionary's codes score a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CodeScore {
+    /// Codes that occur on positives and never on negatives: the paper's count.
+    Unique,
+    /// Mutual information between code and label ([`mutual_information`]).
+    MutualInformation,
+}
+
+/// Several dictionaries instead of one: beyond the paper.
+///
+/// Each dictionary scores all heads by its own codes; its scores are standardised over heads (mean 0,
+/// standard deviation 1) and averaged. A single dictionary depends on its initialisation and on the few
+/// examples that it was trained on, an average much less. Dictionaries that were never trained cost
+/// nothing and see other features than trained ones.
+///
+/// | method | dictionaries | score |
+/// |---|---|---|
+/// | `sae-ensemble` | 5 trained | unique codes |
+/// | `mutual-information` | 1 trained | mutual information |
+/// | `mutual-information-ensemble` | 5 trained | mutual information |
+/// | `recommended` | [`RECOMMENDED`] | mutual information |
+///
+/// All are those of method `sae-corrected` and of `untrained`, with seeds of their own:
+/// `seed.nth("ensemble/trained", i)` and `seed.nth("ensemble/untrained", i)`. Pairs score the average
+/// of the standardised counts of unique code pairs.
+///
+/// What each choice gains is in `docs/methods/recommended.md`.
+///
+/// # Complexity
+/// That of the dictionaries.
+#[derive(Debug, Clone)]
+pub struct Ensemble<B: AutodiffBackend> {
+    name: &'static str,
+    summary: &'static str,
+    trained: usize,
+    untrained: usize,
+    score: CodeScore,
+    settings: SaeSettings,
+    device: B::Device,
+}
+
+/// Trained and untrained dictionaries of method `recommended`.
+pub const RECOMMENDED: (usize, usize) = (3, 10);
+
+impl<B: AutodiffBackend> Ensemble<B> {
+    /// Five trained dictionaries, unique codes.
+    pub const fn unique(settings: SaeSettings, device: B::Device) -> Self {
+        Self {
+            name: "sae-ensemble",
+            summary: "codes seen on positives only, average of five trained dictionaries",
+            trained: 5,
+            untrained: 0,
+            score: CodeScore::Unique,
+            settings,
+            device,
+        }
+    }
+
+    /// One trained dictionary, mutual information.
+    pub const fn mutual(settings: SaeSettings, device: B::Device) -> Self {
+        Self {
+            name: "mutual-information",
+            summary: "mutual information between code and label, one trained dictionary",
+            trained: 1,
+            untrained: 0,
+            score: CodeScore::MutualInformation,
+            settings,
+            device,
+        }
+    }
+
+    /// Five trained dictionaries, mutual information.
+    pub fn mutual_ensemble(settings: SaeSettings, device: B::Device) -> Self {
+        Self {
+            name: "mutual-information-ensemble",
+            summary: "mutual information between code and label, average of five trained dictionaries",
+            trained: 5,
+            ..Self::mutual(settings, device)
+        }
+    }
+
+    /// What was found best on prompts that it was not chosen on.
+    pub fn recommended(settings: SaeSettings, device: B::Device) -> Self {
+        Self {
+            name: "recommended",
+            summary: "mutual information between code and label, trained and untrained dictionaries together",
+            trained: RECOMMENDED.0,
+            untrained: RECOMMENDED.1,
+            ..Self::mutual(settings, device)
+        }
+    }
+
+    /// Any numbers of trained and untrained dictionaries and either score, under a name of one's own.
+    ///
+    /// # Panics
+    /// Without any dictionary.
+    pub fn of(
+        name: &'static str,
+        (trained, untrained): (usize, usize),
+        score: CodeScore,
+        settings: SaeSettings,
+        device: B::Device,
+    ) -> Self {
+        assert!(trained + untrained > 0, "an ensemble of no dictionaries");
+        Self {
+            name,
+            summary: "average of several dictionaries",
+            trained,
+            untrained,
+            score,
+            settings,
+            device,
+        }
+    }
+
+    fn members(
+        &self,
+        evidence: &Evidence<B::InnerBackend>,
+        seed: Seed,
+        progress: &dyn Progress,
+    ) -> Result<Vec<Arc<Encoded<B::InnerBackend>>>> {
+        let (settings, device) = (&self.settings, &self.device);
+        let trained = (0..self.trained as u64).map(|at| {
+            let sae = Sae::<B>::corrected(settings.clone(), device.clone());
+            sae.encode(evidence, seed.nth("ensemble/trained", at), progress)
+        });
+        let untrained = (0..self.untrained as u64).map(|at| {
+            let sae = Sae::<B>::untrained(settings.clone(), device.clone());
+            sae.encode(evidence, seed.nth("ensemble/untrained", at), progress)
+        });
+        trained.chain(untrained).collect()
+    }
+
+    fn nodes(&self, table: &CodeTable) -> Result<Vec<f64>> {
+        Ok(match self.score {
+            CodeScore::Unique => {
+                let scores = node_scores(table)?;
+                scores.iter().map(|score| f64::from(score.unique)).collect()
+            }
+            CodeScore::MutualInformation => mutual_information(table)?,
+        })
+    }
+}
+
+/// Adds scores to a sum, with mean 0 and standard deviation 1; scores that are all alike add nothing.
+fn add_standardised(sum: &mut [f64], scores: &[f64]) {
+    let n = scores.len() as f64;
+    let mean = scores.iter().sum::<f64>() / n;
+    let variance = scores.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
+    if variance > 0.0 {
+        for (sum, score) in sum.iter_mut().zip(scores) {
+            *sum += (score - mean) / variance.sqrt();
+        }
+    }
+}
+
+impl<B: AutodiffBackend> Discover<B::InnerBackend> for Ensemble<B> {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn summary(&self) -> &'static str {
+        self.summary
+    }
+
+    fn is_control(&self) -> bool {
+        false
+    }
+
+    fn measure<'a>(
+        &'a self,
+        evidence: &'a Evidence<B::InnerBackend>,
+        seed: Seed,
+        progress: &'a dyn Progress,
+    ) -> Result<Box<dyn Measured + 'a>> {
+        let members = self.members(evidence, seed, progress)?;
+        Ok(Box::new(move |rows: Option<&[usize]>| {
+            let grid = evidence.grid();
+            let heads = grid.len();
+            let mut nodes = vec![0.0; heads];
+            let mut edges = vec![0.0; heads * heads];
+            for member in &members {
+                let table = match rows {
+                    None => member.table.clone(),
+                    Some(rows) => member.table.select(rows),
+                };
+                add_standardised(&mut nodes, &self.nodes(&table)?);
+                let pairs = pair_scores(&table)?;
+                let unique: Vec<f64> = pairs.unique().iter().copied().map(f64::from).collect();
+                add_standardised(&mut edges, &unique);
+            }
+            let count = members.len() as f64;
+            nodes.iter_mut().for_each(|score| *score /= count);
+            Ok(Scores::of_nodes(grid, nodes)
+                .with_edges(|source, destination| edges[source * heads + destination] / count))
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn standardised_scores_weigh_alike() {
+        let mut sum = vec![0.0; 3];
+        add_standardised(&mut sum, &[0.0, 100.0, 200.0]);
+        add_standardised(&mut sum, &[3.0, 2.0, 1.0]);
+        assert!(sum.iter().all(|x| x.abs() < 1e-12), "{sum:?}");
+        add_standardised(&mut sum, &[7.0; 3]);
+        assert!(sum.iter().all(|x| x.abs() < 1e-12), "{sum:?}");
+    }
+}
