@@ -4,7 +4,7 @@
 //! labels) into [`Scores`]. [`judge`] compares scores with a known circuit; [`evaluate`] runs many
 //! methods on many tasks with many seeds and keeps every result as soon as it is there;
 //! [`summarise`] makes the table. Controls are methods like any other, stand in the same table, and
-//! a method that does not surpass one of them is marked so ([`SummaryRow::not_above`]).
+//! a method that is not clearly above one of them is marked so ([`SummaryRow::not_above`]).
 //!
 //! Adding a method is one file in `methods/` and one line in its table.
 //!

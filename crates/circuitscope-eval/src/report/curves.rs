@@ -12,11 +12,16 @@ use super::{MethodReport, Result, TaskReport};
 const SIDE: i32 = 360;
 const LEFT: i32 = 52;
 const TOP: i32 = 34;
-const SIZE: (u32, u32) = (690, 450);
+const SIZE: (u32, u32) = (720, 450);
 
 /// Dashes in units, as often as the colours start again: methods are drawn through, or nearly so.
-const METHOD_DASHES: [Option<&str>; 3] = [None, Some("160 28"), Some("160 28 28 28")];
-const CONTROL_DASHES: [&str; 3] = ["56 36", "16 24", "56 24 16 24"];
+const METHOD_DASHES: [Option<&str>; 4] = [
+    None,
+    Some("160 28"),
+    Some("160 28 28 28"),
+    Some("160 28 28 28 28 28"),
+];
+const CONTROL_DASHES: [&str; 4] = ["56 36", "16 24", "56 24 16 24", "56 24 16 24 16 24"];
 
 pub(super) fn draw(task: &TaskReport) -> Result<Drawing> {
     let judged: Vec<(usize, &MethodReport)> = task
@@ -32,7 +37,10 @@ pub(super) fn draw(task: &TaskReport) -> Result<Drawing> {
         names.join(", ")
     );
     let file_name = format!("roc-{}.svg", slug(&task.task));
-    let mut drawn = drawing(file_name, &description, SIZE, |area| {
+    // The list of methods may be longer than the square is high.
+    let list = (TOP + 30 + 24 * (judged.len() as i32 + 1)).unsigned_abs();
+    let size = (SIZE.0, SIZE.1.max(list));
+    let mut drawn = drawing(file_name, &description, size, |area| {
         let at = |x: i32, y: i32| (x * UNIT, y * UNIT);
         let place = |x: f64, y: f64| {
             let along = |value: f64| (value * f64::from(SIDE * UNIT)).round() as i32;

@@ -41,8 +41,11 @@ macro_rules! putln {
     ($text:expr, $($format:tt)*) => {{ put!($text, $($format)*); $text.push('\n'); }};
 }
 
+mod circuit;
+mod conclusion;
 mod curves;
 mod heads;
+mod kept;
 mod page;
 mod runs;
 mod svg;
@@ -54,7 +57,7 @@ use std::path::{Path, PathBuf};
 use circuitscope_core::{HeadGrid, HeadId, files};
 use serde_json::Value;
 
-use crate::SummaryRow;
+use crate::{Faithfulness, GraphScores, SummaryRow};
 
 /// What can go wrong when a report is drawn or written.
 #[derive(Debug, thiserror::Error)]
@@ -143,6 +146,10 @@ pub struct MethodReport {
     pub curve: Vec<(f64, f64)>,
     /// Its row of the table, where a known circuit judges it.
     pub row: Option<SummaryRow>,
+    /// What circuits taken from its ranking keep, where that was measured.
+    pub faithfulness: Option<Faithfulness>,
+    /// Its scores on the whole graph, for methods that have them; those of the first seed.
+    pub graph: Option<GraphScores>,
 }
 
 impl MethodReport {
@@ -156,6 +163,8 @@ impl MethodReport {
             scores,
             curve: Vec::new(),
             row: None,
+            faithfulness: None,
+            graph: None,
         }
     }
 }
@@ -217,16 +226,26 @@ pub fn render(input: &ReportInput) -> Result<Report> {
             None
         };
         let heads = task.methods.iter().map(|method| heads::draw(task, method));
+        let circuits = task
+            .methods
+            .iter()
+            .map(|method| circuit::draw(task, method));
         let section = Section {
             task,
             curves,
+            kept: kept::draw(task)?,
             heads: heads.collect::<Result<_>>()?,
+            circuits: circuits
+                .filter_map(Result::transpose)
+                .collect::<Result<_>>()?,
         };
         pictures.extend(
             section
                 .curves
                 .iter()
+                .chain(&section.kept)
                 .chain(&section.heads)
+                .chain(&section.circuits)
                 .map(|drawing| Picture {
                     file_name: drawing.file_name.clone(),
                     svg: drawing.standalone(),
@@ -245,7 +264,9 @@ pub fn render(input: &ReportInput) -> Result<Report> {
 struct Section<'a> {
     task: &'a TaskReport,
     curves: Option<svg::Drawing>,
+    kept: Option<svg::Drawing>,
     heads: Vec<svg::Drawing>,
+    circuits: Vec<svg::Drawing>,
 }
 
 /// A number with as many digits as a reader wants: whole numbers plain, others to three significant

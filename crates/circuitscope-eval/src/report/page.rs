@@ -1,7 +1,7 @@
 //! The page around the pictures.
 
 use super::svg::{escape, theme_css};
-use super::{ReportInput, Section, table};
+use super::{ReportInput, Section, conclusion, table};
 
 pub(super) fn page(input: &ReportInput, sections: &[Section<'_>]) -> String {
     let title = escape(&input.title);
@@ -36,7 +36,7 @@ pub(super) fn page(input: &ReportInput, sections: &[Section<'_>]) -> String {
             html,
             "<section aria-labelledby=\"summary\">\n<h2 id=\"summary\">Summary</h2>\n{overview}\n\
              <p class=\"note\"><b>Bold</b>: the highest mean of the task. \
-             <span class=\"flag\">▼</span>: a method whose mean does not exceed that of every control of the same task. \
+             <span class=\"flag\">▼</span>: a method that is not clearly above every control of the same task: its mean is not higher, or the 95 % interval of the difference on the same resamples reaches 0. \
              0.5 is chance.</p>\n</section>"
         );
     }
@@ -90,6 +90,10 @@ fn section_html(html: &mut String, section: &Section<'_>) {
         );
     }
     html.push_str(".</p>\n");
+    let conclusion = conclusion::paragraph(task);
+    if !conclusion.is_empty() {
+        putln!(html, "<p>{}</p>", escape(&conclusion));
+    }
     html.push_str(&table::measures(task));
     if let Some(curves) = &section.curves {
         putln!(
@@ -99,11 +103,28 @@ fn section_html(html: &mut String, section: &Section<'_>) {
             curves.inline()
         );
     }
+    if let Some(kept) = &section.kept {
+        putln!(
+            html,
+            "<figure class=\"roc\">{}<figcaption>Circuits taken from the top of each ranking, everything \
+             else ablated. Left: heads in the order of signed scores, MLPs kept; 1 is the full model, 0 the \
+             model with everything ablated. Right: edges in the order of absolute scores.</figcaption></figure>",
+            kept.inline()
+        );
+    }
     html.push_str("<h3>Scores of heads</h3>\n<div class=\"maps\">\n");
     for heads in &section.heads {
         putln!(html, "<figure>{}</figure>", heads.inline());
     }
-    html.push_str("</div>\n<h3>Heads by rank</h3>\n");
+    html.push_str("</div>\n");
+    if !section.circuits.is_empty() {
+        html.push_str("<h3>Strongest edges</h3>\n<div class=\"maps\">\n");
+        for circuit in &section.circuits {
+            putln!(html, "<figure>{}</figure>", circuit.inline());
+        }
+        html.push_str("</div>\n");
+    }
+    html.push_str("<h3>Heads by rank</h3>\n");
     html.push_str(&table::ranks(task));
     html.push_str("\n</section>\n");
 }

@@ -48,6 +48,8 @@ impl TaskReport {
                 scores,
                 curve,
                 row: Some(row.clone()),
+                faithfulness: runs.iter().find_map(|run| run.faithfulness.clone()),
+                graph: first.scores.graph.clone(),
             };
             if let Some(task) = tasks.iter_mut().find(|task| task.task == row.task) {
                 task.methods.push(method);

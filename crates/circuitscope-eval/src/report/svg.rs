@@ -29,7 +29,7 @@ const LINES: [RGBColor; 8] = [
 ];
 
 /// How often the colours can start again before dashes repeat, too.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 4;
 
 /// The colour of the `at`-th method, as drawn: hardly another one in each round, so that every method
 /// has a class of its own.

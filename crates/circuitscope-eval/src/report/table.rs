@@ -90,7 +90,7 @@ fn verdict(judged: &[&TaskReport]) -> String {
         if lost.is_empty() {
             put!(
                 html,
-                "<li class=\"won\"><code>{name}</code> exceeds every control on {}.</li>",
+                "<li class=\"won\"><code>{name}</code> is clearly above every control on {}.</li>",
                 if rows.len() == 1 {
                     "its one task".to_owned()
                 } else {
@@ -100,7 +100,7 @@ fn verdict(judged: &[&TaskReport]) -> String {
         } else {
             put!(
                 html,
-                "<li class=\"lost\"><code>{name}</code> falls short of or ties with a control on {} of {} {}: {}.</li>",
+                "<li class=\"lost\"><code>{name}</code> is not clearly above a control on {} of {} {}: {}.</li>",
                 lost.len(),
                 rows.len(),
                 if rows.len() == 1 { "task" } else { "tasks" },
@@ -122,6 +122,22 @@ pub(super) fn measures(task: &TaskReport) -> String {
         (
             "node AUC",
             "Area under the ROC curve of heads, trapezoid rule",
+        ),
+        (
+            "95 %",
+            "The middle 95 % of the node AUC over bootstrap resamples of the prompts",
+        ),
+        (
+            "Jaccard",
+            "Mean likeness of the circuits chosen on two resamples: both over either",
+        ),
+        (
+            "CPR",
+            "Area under faithfulness over the share of heads kept, in the order of signed scores",
+        ),
+        (
+            "CMD",
+            "Area of the distance of faithfulness from 1, in the order of absolute scores: lower is better",
         ),
         (
             "pessimistic",
@@ -172,6 +188,21 @@ pub(super) fn measures(task: &TaskReport) -> String {
             method_cell(method, Some(index))
         );
         html.push_str(&auc_cell(Some(row), best(task)));
+        let interval = row
+            .node_interval
+            .map(|interval| format!("{:.2} to {:.2}", interval.low, interval.high));
+        let figure = |value: Option<f64>| value.map(|value| format!("{value:.2}"));
+        for cell in [
+            interval,
+            figure(row.jaccard.map(|jaccard| jaccard.mean)),
+            figure(row.node_cpr),
+            figure(row.node_cmd),
+        ] {
+            match cell {
+                Some(cell) => put!(html, "<td>{cell}</td>"),
+                None => html.push_str("<td class=\"none\">–</td>"),
+            }
+        }
         for value in [
             Some(row.node_auc_pessimistic),
             Some(row.node_average_precision),
@@ -285,7 +316,7 @@ fn auc_cell(row: Option<&SummaryRow>, best: f64) -> String {
     if row.not_above.is_empty() {
         return format!("<td class=\"auc{class}\">{value}</td>");
     }
-    let note = format!("not above {}", row.not_above.join(", "));
+    let note = format!("not clearly above {}", row.not_above.join(", "));
     format!(
         "<td class=\"auc lost{class}\" title=\"{0}\">{value}<span class=\"flag\" role=\"img\" aria-label=\"{0}\"> ▼</span></td>",
         escape(&note)

@@ -74,6 +74,8 @@ fn task(name: &str, grid: HeadGrid, truth: &[HeadId], seed: u64) -> TaskReport {
                 against: Vec::new(),
                 not_above: Vec::new(),
             }),
+            faithfulness: None,
+            graph: None,
         });
     }
     let beaten: Vec<(String, f64)> = methods
@@ -296,7 +298,7 @@ fn table_says_where_a_method_is_not_above_a_control() {
     };
     set(&mut input, &["untrained", "random"]);
     let html = render(&input).unwrap().html;
-    assert!(html.contains("title=\"not above untrained, random\""));
+    assert!(html.contains("title=\"not clearly above untrained, random\""));
     assert!(html.contains(
         "<code>sae</code> falls short of or ties with a control on 1 of 1 task: ioi (untrained, random)."
     ));
