@@ -1,8 +1,9 @@
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use circuitscope_core::{Progress, Seed};
-use circuitscope_score::{bootstrap, mean_jaccard, percentile_interval};
+use circuitscope_score::stats::{Interval, PairedComparison, bootstrap, mean_pairwise_jaccard};
 use circuitscope_tasks::GroundTruth;
 use serde::{Deserialize, Serialize};
 
@@ -196,20 +197,21 @@ fn resample<B: Backend>(
     let start = Instant::now();
     let (labels, pairs) = (task.evidence.labels(), task.evidence.pairs());
     let (mut node_auc, mut edge_auc, mut chosen) = (Vec::new(), Vec::new(), Vec::new());
-    for rows in bootstrap(labels, pairs, count, seed) {
+    for resample in bootstrap(labels, pairs, count, seed)? {
         if progress.cancelled() {
             return Err(Error::Cancelled);
         }
-        let scores = measured.scores(Some(&rows))?;
+        let scores = measured.scores(Some(resample.rows()))?;
         let judgement = judge(&scores, truth)?;
         node_auc.push(judgement.node_auc);
         edge_auc.extend(judgement.edge_auc);
-        chosen.push(Selection::Otsu.circuit(&scores).head_mask());
+        let circuit = Selection::Otsu.circuit(&scores);
+        chosen.push(circuit.heads().collect::<BTreeSet<_>>());
     }
     Ok(Resampled {
         node_auc,
         edge_auc,
-        jaccard: mean_jaccard(&chosen),
+        jaccard: mean_pairwise_jaccard(&chosen).unwrap_or(1.0),
         seconds: start.elapsed().as_secs_f64(),
     })
 }
@@ -325,51 +327,34 @@ pub struct SummaryRow {
     pub not_above: Vec<String>,
 }
 
-/// The middle 95 % of some values.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Interval {
-    /// The 2.5th percentile.
-    pub low: f64,
-    /// The 97.5th percentile.
-    pub high: f64,
-}
-
-impl Interval {
-    fn of(values: &[f64]) -> Option<Self> {
-        percentile_interval(values, 0.95).map(|(low, high)| Self { low, high })
-    }
-}
+/// Middle share of resamples that every interval holds.
+const LEVEL: f64 = 0.95;
 
 /// A method compared with a control on the same prompts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Against {
     /// The control.
     pub control: String,
-    /// Mean difference of the node AUCs, the method's less the control's.
-    pub difference: f64,
-    /// The middle 95 % of the difference over resamples, pair by pair.
-    pub interval: Interval,
-    /// One-sided bootstrap p-value: `(1 + #{difference ≤ 0}) / (1 + resamples)`.
-    pub p: f64,
+    /// The method's node AUC less the control's, resample by resample.
+    #[serde(flatten)]
+    pub comparison: PairedComparison,
 }
 
-/// The methods of one task on the same resamples, seed by seed.
-fn paired(records: &[RunRecord], task: &str, method: &str, control: &str) -> Vec<f64> {
+/// Node AUCs of a method and of a control on the same resamples, seed by seed.
+fn paired(records: &[RunRecord], task: &str, method: &str, control: &str) -> (Vec<f64>, Vec<f64>) {
     let of = |name: &str, seed: u64| {
         let run = records
             .iter()
             .find(|run| run.task == task && run.method == name && run.seed == seed)?;
-        run.resampled.as_ref()
+        Some(&run.resampled.as_ref()?.node_auc)
     };
     let runs = records
         .iter()
         .filter(|run| run.task == task && run.method == method);
-    let pairs = runs.filter_map(|run| Some((of(method, run.seed)?, of(control, run.seed)?)));
-    let differences = pairs.flat_map(|(a, b)| {
-        let both = a.node_auc.iter().zip(&b.node_auc);
-        both.map(|(a, b)| a - b).collect::<Vec<_>>()
-    });
-    differences.collect()
+    let both = runs.filter_map(|run| Some((of(method, run.seed)?, of(control, run.seed)?)));
+    // Methods may take different numbers of resamples: the first ones are the same.
+    let pairs = both.flat_map(|(a, b)| a.iter().copied().zip(b.iter().copied()));
+    pairs.unzip()
 }
 
 /// Means and standard deviations over seeds, one row for each (task, method) in order of first
@@ -410,8 +395,16 @@ pub fn summarise(records: &[RunRecord]) -> Vec<SummaryRow> {
                 best_f1: of(|j| j.best_f1)?,
                 paper_f1: of(|j| j.paper_f1)?,
                 seconds: Spread::of(runs.iter().map(|run| run.seconds))?,
-                node_interval: Interval::of(&pooled(&runs, |resampled| &resampled.node_auc)),
-                edge_interval: Interval::of(&pooled(&runs, |resampled| &resampled.edge_auc)),
+                node_interval: Interval::percentile(
+                    &pooled(&runs, |resampled| &resampled.node_auc),
+                    LEVEL,
+                )
+                .ok(),
+                edge_interval: Interval::percentile(
+                    &pooled(&runs, |resampled| &resampled.edge_auc),
+                    LEVEL,
+                )
+                .ok(),
                 jaccard: Spread::of(
                     runs.iter()
                         .filter_map(|run| Some(run.resampled.as_ref()?.jaccard)),
@@ -434,22 +427,16 @@ pub fn summarise(records: &[RunRecord]) -> Vec<SummaryRow> {
         .collect();
     for row in rows.iter_mut().filter(|row| !row.control) {
         for (_, control, mean) in controls.iter().filter(|(task, ..)| *task == row.task) {
-            let differences = paired(records, &row.task, &row.method, control);
-            let against = Interval::of(&differences).map(|interval| {
-                let ties = differences.iter().filter(|difference| **difference <= 0.0);
-                let count = differences.len() as f64;
-                Against {
-                    control: control.clone(),
-                    difference: row.node_auc.mean - mean,
-                    interval,
-                    p: (1.0 + ties.count() as f64) / (1.0 + count),
-                }
-            });
-            let unclear = against.as_ref().is_some_and(|x| x.interval.low <= 0.0);
+            let (values, theirs) = paired(records, &row.task, &row.method, control);
+            let comparison = PairedComparison::new(&values, &theirs, LEVEL).ok();
+            let unclear = comparison.is_some_and(|comparison| !comparison.is_ahead());
             if *mean >= row.node_auc.mean || unclear {
                 row.not_above.push(control.clone());
             }
-            row.against.extend(against);
+            row.against.extend(comparison.map(|comparison| Against {
+                control: control.clone(),
+                comparison,
+            }));
         }
     }
     rows

@@ -47,8 +47,8 @@ mod store;
 
 pub use error::{Error, Result};
 pub use evaluate::{
-    Against, EvaluateSettings, Interval, JudgedTask, Resampled, RunRecord, SummaryRow, evaluate,
-    run, summarise,
+    Against, EvaluateSettings, JudgedTask, Resampled, RunRecord, SummaryRow, evaluate, run,
+    summarise,
 };
 pub use evidence::Evidence;
 pub use faithful::{

@@ -66,6 +66,72 @@ pub enum Error {
         examples: usize,
     },
 
+    /// A selection names an example that is not there.
+    #[error("row {at} of a selection: found example {found}, expected one of {examples}")]
+    Row {
+        /// Index within the selection.
+        at: usize,
+        /// The example it names.
+        found: usize,
+        /// Number of examples.
+        examples: usize,
+    },
+
+    /// An example that is matched more than once cannot be drawn with its match.
+    #[error(
+        "pair {at}: example {example} is in an earlier pair: expected each example in one pair"
+    )]
+    PairedTwice {
+        /// Index of the later pair.
+        at: usize,
+        /// The example.
+        example: usize,
+    },
+
+    /// Half of a class is no example at all.
+    #[error(
+        "{found} {} example: expected at least 2 to take half of them", polarity_name(*polarity)
+    )]
+    TooFewToHalve {
+        /// The class.
+        polarity: Polarity,
+        /// Number of its examples.
+        found: usize,
+    },
+
+    /// Too few values for a statistic.
+    #[error("{what}: found {found} values, expected at least {expected}")]
+    TooFew {
+        /// What the values are.
+        what: &'static str,
+        /// How many there are.
+        found: usize,
+        /// How many are needed.
+        expected: usize,
+    },
+
+    /// Two lists that belong together have different lengths.
+    #[error("{what}: found {found} values, expected {expected}")]
+    Length {
+        /// What the values are.
+        what: &'static str,
+        /// How many there are.
+        found: usize,
+        /// How many there should be.
+        expected: usize,
+    },
+
+    /// A number outside of what is allowed.
+    #[error("{what}: found {found}, expected {expected}")]
+    Value {
+        /// What the number is.
+        what: &'static str,
+        /// The number.
+        found: f64,
+        /// What is allowed.
+        expected: &'static str,
+    },
+
     /// A file could not be read or written.
     #[error("{}", describe(path, source))]
     Io {

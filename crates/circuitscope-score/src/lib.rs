@@ -58,7 +58,7 @@ mod mutual;
 mod node;
 mod pair;
 mod paper;
-mod resample;
+pub mod stats;
 mod table;
 
 pub use display::{above_threshold, softmax};
@@ -68,5 +68,4 @@ pub use flip::paired_flip_rate;
 pub use mutual::mutual_information;
 pub use node::{NodeScore, node_scores};
 pub use pair::{EdgeScore, PairScores, pair_scores};
-pub use resample::{bootstrap, mean_jaccard, percentile_interval};
 pub use table::{Code, CodeTable, INACTIVE};

@@ -129,22 +129,56 @@ impl CodeTable {
         }
     }
 
-    /// The table of some examples, in this order; examples may occur several times, as in a
-    /// bootstrap resample.
+    /// The examples `rows`, in that order and with repetitions: what a
+    /// [`Resample`](crate::stats::Resample) of the examples says.
     ///
-    /// # Panics
-    /// If there is no such example.
-    #[must_use]
-    pub fn select(&self, rows: &[usize]) -> Self {
+    /// # Errors
+    /// [`Error::Row`].
+    ///
+    /// # Examples
+    /// ```
+    /// use circuitscope_core::{HeadGrid, Polarity::{Negative, Positive}};
+    /// use circuitscope_score::CodeTable;
+    ///
+    /// # fn main() -> Result<(), circuitscope_score::Error> {
+    /// let labels = vec![Positive, Negative, Negative];
+    /// let table = CodeTable::new(HeadGrid::new(1, 1), labels, vec![7, 8, 9])?;
+    /// let again = table.select(&[2, 0, 2])?;
+    /// assert_eq!(again.codes(), [9, 7, 9]);
+    /// assert_eq!(again.labels(), [Negative, Positive, Negative]);
+    /// assert_eq!(
+    ///     table.select(&[3]).unwrap_err().to_string(),
+    ///     "row 0 of a selection: found example 3, expected one of 3"
+    /// );
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn select(&self, rows: &[usize]) -> Result<Self> {
+        let examples = self.examples();
+        if let Some(at) = rows.iter().position(|&row| row >= examples) {
+            return Err(Error::Row {
+                at,
+                found: rows[at],
+                examples,
+            });
+        }
         let heads = self.grid.len();
         let codes = rows
             .iter()
             .flat_map(|&row| &self.codes[row * heads..(row + 1) * heads]);
-        Self {
+        Ok(Self {
             grid: self.grid,
             labels: rows.iter().map(|&row| self.labels[row]).collect(),
             codes: codes.copied().collect(),
-        }
+        })
+    }
+
+    /// The same codes under other labels, one for each example.
+    ///
+    /// # Errors
+    /// [`Error::CodeCount`] for another number of labels.
+    pub fn with_labels(&self, labels: Vec<Polarity>) -> Result<Self> {
+        Self::new(self.grid, labels, self.codes.clone())
     }
 
     /// Fails unless both classes have examples.

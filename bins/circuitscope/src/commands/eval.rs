@@ -6,10 +6,11 @@ use anyhow::{Result, bail};
 use circuitscope::core::{Progress as _, Seed, files};
 use circuitscope::eval::methods::{BoxedMethod, MethodSettings, method};
 use circuitscope::eval::{
-    EvaluateSettings, FolderStore, Interval, RunKey, RunRecord, RunStore as _, Spread, SummaryRow,
-    evaluate, summarise,
+    EvaluateSettings, FolderStore, RunKey, RunRecord, RunStore as _, Spread, SummaryRow, evaluate,
+    summarise,
 };
 use circuitscope::model::{Loaded, ModelProvenance};
+use circuitscope::score::stats::Interval;
 use circuitscope::tasks::Task;
 use circuitscope::{judged_task, known_circuits};
 use serde::Serialize;

@@ -160,7 +160,7 @@ impl<B: Backend> Discover<B> for KMeans {
         let table = CodeTable::new(evidence.grid(), evidence.labels().to_vec(), codes)?;
         Ok(Box::new(move |rows: Option<&[usize]>| match rows {
             None => unique_codes(&table),
-            Some(rows) => unique_codes(&table.select(rows)),
+            Some(rows) => unique_codes(&table.select(rows)?),
         }))
     }
 }

@@ -257,7 +257,7 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for Sae<B> {
         Ok(Box::new(move |rows: Option<&[usize]>| {
             let mut scores = match rows {
                 None => unique_codes(&encoded.table)?,
-                Some(rows) => unique_codes(&encoded.table.select(rows))?,
+                Some(rows) => unique_codes(&encoded.table.select(rows)?)?,
             };
             scores.dictionary = Some(encoded.report());
             Ok(scores)

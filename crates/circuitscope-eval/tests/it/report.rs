@@ -300,11 +300,11 @@ fn table_says_where_a_method_is_not_above_a_control() {
     let html = render(&input).unwrap().html;
     assert!(html.contains("title=\"not clearly above untrained, random\""));
     assert!(html.contains(
-        "<code>sae</code> falls short of or ties with a control on 1 of 1 task: ioi (untrained, random)."
+        "<code>sae</code> is not clearly above a control on 1 of 1 task: ioi (untrained, random)."
     ));
     set(&mut input, &[]);
     let html = render(&input).unwrap().html;
-    assert!(html.contains("<code>sae</code> exceeds every control on its one task."));
+    assert!(html.contains("<code>sae</code> is clearly above every control on its one task."));
 }
 
 #[test]
