@@ -108,6 +108,15 @@ pub enum Error {
         pair: usize,
     },
 
+    /// The scores of a method cannot be made under other labels.
+    #[error(
+        "method `{method}` has no null of labels: expected a method that scores codes, such as `sae` or `recommended`, for --select fdr"
+    )]
+    NoNull {
+        /// Its name.
+        method: &'static str,
+    },
+
     /// No metric has this name.
     #[error("unknown metric `{name}`{}: expected {known}", did_you_mean(nearest.as_deref()))]
     UnknownMetric {

@@ -43,6 +43,7 @@ mod method;
 pub mod methods;
 pub mod report;
 mod select;
+mod significance;
 mod store;
 
 pub use error::{Error, Result};
@@ -57,4 +58,5 @@ pub use faithful::{
 pub use judge::{Judgement, Spread, judge};
 pub use method::{DictionaryReport, Discover, GraphScores, Measured, Scores, directed_pairs};
 pub use select::Selection;
+pub use significance::{Significance, significance};
 pub use store::{FolderStore, MemoryStore, RunKey, RunStore};

@@ -1,5 +1,5 @@
 use burn::tensor::backend::Backend;
-use circuitscope_core::{Graph, HeadGrid, HeadId, Port, Progress, Seed};
+use circuitscope_core::{Graph, HeadGrid, HeadId, Polarity, Port, Progress, Seed};
 use serde::{Deserialize, Serialize};
 
 use crate::{Evidence, Result};
@@ -69,6 +69,15 @@ pub trait Measured {
     /// # Errors
     /// If the examples do not suit the method.
     fn scores(&self, rows: Option<&[usize]>) -> Result<Scores>;
+
+    /// What a test of significance compares between the true labels and others of the same examples:
+    /// `[heads]`, larger the more a head tells the classes apart, and of each head by itself (a score
+    /// that is standardised over heads would be moved by the others). `None` for methods that do not
+    /// score codes, so that they have no null of labels.
+    fn relabelled(&self, labels: Vec<Polarity>) -> Option<Result<Vec<f64>>> {
+        let _ = labels;
+        None
+    }
 }
 
 impl<F: Fn(Option<&[usize]>) -> Result<Scores>> Measured for F {

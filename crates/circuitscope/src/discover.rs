@@ -1,7 +1,7 @@
 use burn::tensor::backend::AutodiffBackend;
 use circuitscope_core::{Circuit, Progress, Seed};
 use circuitscope_eval::methods::{MethodSettings, method};
-use circuitscope_eval::{Evidence, Scores, Selection};
+use circuitscope_eval::{Evidence, Scores, Selection, Significance, significance};
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
@@ -15,6 +15,9 @@ pub struct DiscoverSettings {
     pub methods: MethodSettings,
     /// How heads are chosen from the scores.
     pub selection: Selection,
+    /// Choose by significance instead: heads that stand out from random relabellings of the prompts
+    /// at this false discovery rate. Default none.
+    pub false_discovery_rate: Option<f64>,
     /// The seed of every random choice.
     pub seed: Seed,
 }
@@ -25,6 +28,7 @@ impl Default for DiscoverSettings {
             method: "sae".to_owned(),
             methods: MethodSettings::default(),
             selection: Selection::Otsu,
+            false_discovery_rate: None,
             seed: Seed::default(),
         }
     }
@@ -37,8 +41,11 @@ pub struct Discovery {
     pub method: String,
     /// A score for each head, and for each directed pair.
     pub scores: Scores,
-    /// The heads chosen by [`DiscoverSettings::selection`].
+    /// The heads chosen by [`DiscoverSettings::selection`], or by significance.
     pub circuit: Circuit,
+    /// What the choice by significance rests on.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub significance: Option<Significance>,
 }
 
 /// Scores every head of a model and chooses a circuit, in one call.
@@ -55,11 +62,34 @@ pub fn discover<B: AutodiffBackend>(
     progress: &dyn Progress,
 ) -> Result<Discovery> {
     let method = method::<B>(&settings.method, &settings.methods, device)?;
-    let scores = method.scores(evidence, settings.seed, progress)?;
-    let circuit = settings.selection.circuit(&scores);
+    let measured = method.measure(evidence, settings.seed, progress)?;
+    let scores = measured.scores(None)?;
+    let significance = match settings.false_discovery_rate {
+        None => None,
+        Some(rate) => {
+            // Finer p-values than one in a head's share of the rate need as many relabellings.
+            let heads = scores.nodes.len() as f64;
+            let count = ((heads / rate.max(0.001)).ceil() as usize).clamp(199, 9_999);
+            Some(significance(
+                method.name(),
+                measured.as_ref(),
+                evidence.labels(),
+                evidence.pairs(),
+                rate,
+                count,
+                settings.seed.stream("significance"),
+                progress,
+            )?)
+        }
+    };
+    let circuit = match &significance {
+        Some(significance) => significance.circuit(&scores),
+        None => settings.selection.circuit(&scores),
+    };
     Ok(Discovery {
         method: settings.method.clone(),
-        scores,
         circuit,
+        significance,
+        scores,
     })
 }

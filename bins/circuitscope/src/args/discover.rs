@@ -34,10 +34,15 @@ pub(crate) struct DiscoverArgs {
     /// How heads are scored
     #[arg(long, value_name = "METHOD", default_value = "sae", value_parser = methods::parse_name)]
     pub(crate) method: &'static str,
-    /// Which heads form the circuit: `otsu` (split where the scores part most), `top:N`, or
-    /// `softmax:THETA` (the paper's rule)
+    /// Which heads form the circuit: `otsu` (split where the scores part most), `top:N`,
+    /// `softmax:THETA` (the paper's rule), or `fdr:RATE` (heads that stand out from random
+    /// relabellings, at most RATE of them by chance; telling the classes apart is not taking part)
     #[arg(long, value_name = "RULE", default_value = "otsu")]
     pub(crate) select: SelectArg,
+    /// Also run the circuit with all other heads ablated, on --patch-pairs pairs: what it keeps, what
+    /// is left without it, and what it loses without each member
+    #[arg(long, conflicts_with = "activations")]
+    pub(crate) faithfulness: bool,
     /// Folder for results and pictures [default: print only]
     #[arg(long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
@@ -79,7 +84,26 @@ pub(crate) struct Behaviour {
 
 /// `--select`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct SelectArg(pub(crate) circuitscope::eval::Selection);
+pub(crate) enum SelectArg {
+    Rule(circuitscope::eval::Selection),
+    FalseDiscoveryRate(f64),
+}
+
+impl SelectArg {
+    pub(crate) const fn rule(self) -> circuitscope::eval::Selection {
+        match self {
+            Self::Rule(selection) => selection,
+            Self::FalseDiscoveryRate(_) => circuitscope::eval::Selection::Otsu,
+        }
+    }
+
+    pub(crate) const fn rate(self) -> Option<f64> {
+        match self {
+            Self::Rule(_) => None,
+            Self::FalseDiscoveryRate(rate) => Some(rate),
+        }
+    }
+}
 
 impl FromStr for SelectArg {
     type Err = String;
@@ -87,7 +111,7 @@ impl FromStr for SelectArg {
     fn from_str(s: &str) -> Result<Self, String> {
         use circuitscope::eval::Selection;
 
-        let wrong = || "expected `otsu`, `top:N` or `softmax:THETA`".to_owned();
+        let wrong = || "expected `otsu`, `top:N`, `softmax:THETA` or `fdr:RATE`".to_owned();
         let selection = match s.split_once(':') {
             None if s == "otsu" => Selection::Otsu,
             Some(("top", n)) => Selection::Top(n.parse().ok().ok_or_else(wrong)?),
@@ -98,8 +122,15 @@ impl FromStr for SelectArg {
                 }
                 Selection::Softmax(theta)
             }
+            Some(("fdr", rate)) => {
+                let rate: f64 = rate.parse().ok().ok_or_else(wrong)?;
+                if !(rate > 0.0 && rate < 1.0) {
+                    return Err("RATE is a share: above 0, below 1".to_owned());
+                }
+                return Ok(Self::FalseDiscoveryRate(rate));
+            }
             _ => return Err(wrong()),
         };
-        Ok(Self(selection))
+        Ok(Self::Rule(selection))
     }
 }

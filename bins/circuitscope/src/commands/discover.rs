@@ -6,7 +6,9 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, anyhow, bail};
 use circuitscope::core::{Circuit, HeadId, Seed, files};
 use circuitscope::eval::methods::{self, MethodSettings};
-use circuitscope::eval::{DictionaryReport, Evidence, Selection};
+use circuitscope::eval::{
+    CircuitQuality, DictionaryReport, Evidence, Selection, Significance, circuit_quality,
+};
 use circuitscope::hooks::HeadActivations;
 use circuitscope::model::ModelProvenance;
 use circuitscope::tasks::{GroundTruth, LabelledPrompts, read_lines, read_pairs};
@@ -40,6 +42,12 @@ pub(crate) struct Found {
     pub(crate) heads: Vec<RankedHead>,
     pub(crate) selection: Selection,
     pub(crate) circuit: Circuit,
+    /// P-values, where heads were chosen by significance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) significance: Option<Significance>,
+    /// What the circuit keeps, where it was run with the rest ablated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) quality: Option<CircuitQuality>,
     /// `[heads][heads]`, writer by reader, heads layer by layer; 0 unless the writer is in an
     /// earlier layer.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -106,14 +114,27 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
             sae: args.sae.settings(inputs::l1_of(args.behaviour.task)),
             patching: args.patching.settings(),
         },
-        selection: args.select.0,
+        selection: args.select.rule(),
+        false_discovery_rate: args.select.rate(),
         seed: Seed::new(args.seed.seed),
     };
     let start = Instant::now();
     let discovery = discover::<B>(&gathered.evidence, &settings, &device.training(), progress)?;
     stages.split(start, progress);
 
-    let found = Found::new(&gathered, &settings, discovery, args, stages, &provenance);
+    let quality = if args.faithfulness {
+        let start = Instant::now();
+        let heads: Vec<HeadId> = discovery.circuit.heads().collect();
+        let pairs = args.patching.patch_pairs as usize;
+        let causal = gathered.evidence.causal(args.method)?;
+        let quality = circuit_quality(causal, &heads, pairs)?;
+        stages.add("ablate", start);
+        Some(quality)
+    } else {
+        None
+    };
+    let mut found = Found::new(&gathered, &settings, discovery, args, stages, &provenance);
+    found.quality = quality;
     let written = match &args.output {
         Some(folder) => {
             let mut json = serde_json::to_vec_pretty(&found)?;
@@ -164,7 +185,7 @@ fn gather(
     let settings = inputs::capture_settings(&args.model, device);
     let evidence = capture(&loaded, &prompts, settings, device.plain(), progress);
     let mut evidence = evidence.with_context(|| behaviour(args))?;
-    if methods::runs_model(args.method) {
+    if methods::runs_model(args.method) || args.faithfulness {
         let mut causal = args.patching.causal();
         causal.metric = causal.metric.or(args.behaviour.task.map(default_metric));
         let causal = causal_evidence(&loaded, &prompts, settings, causal, device.plain());
@@ -266,6 +287,7 @@ impl Found {
             method,
             scores,
             circuit,
+            significance,
         } = discovery;
         let chosen: Vec<HeadId> = circuit.heads().collect();
         let heads = scores
@@ -291,6 +313,8 @@ impl Found {
             heads,
             selection: settings.selection,
             circuit,
+            significance,
+            quality: None,
             edges: edges.map(|edges| edges.chunks(width).map(<[_]>::to_vec).collect()),
             paper_edge_head_counts: scores.paper_edge_head_counts,
             dictionary: scores.dictionary,
@@ -324,6 +348,29 @@ impl Found {
         } else {
             circuit.join(" ")
         };
+        let mut notes = String::new();
+        if let Some(significance) = &self.significance {
+            notes.push_str(&format!(
+                "\nat most {:.0} % of these heads are expected to tell the classes apart by chance alone \
+                 ({} relabellings); that is not to say that they take part",
+                100.0 * significance.rate,
+                significance.relabellings
+            ));
+        }
+        if let Some(quality) = &self.quality {
+            let least = quality.marginal.iter().min_by(|a, b| a.1.total_cmp(&b.1));
+            let least = least.map_or_else(String::new, |(head, share)| {
+                format!(
+                    "; its least needed member, {head}, carries {:.0} %",
+                    100.0 * share
+                )
+            });
+            notes.push_str(&format!(
+                "\nall other heads ablated, it keeps {:.0} % of the behaviour; without it {:.0} % are left{least}",
+                100.0 * quality.faithfulness,
+                100.0 * quality.without
+            ));
+        }
         let stages: Vec<String> = self
             .stages
             .iter()
@@ -335,7 +382,7 @@ impl Found {
         });
         let page = page.map_or_else(String::new, |page| format!("\nreport: {}", page.display()));
         format!(
-            "{} against {}, {} layers of {}, method {}\n\n{}\ncircuit ({}): {circuit}\ntime: {}{memory}{page}",
+            "{} against {}, {} layers of {}, method {}\n\n{}\ncircuit ({}): {circuit}{notes}\ntime: {}{memory}{page}",
             count(self.positives, "positive example"),
             count(self.negatives, "negative one"),
             self.n_layers,

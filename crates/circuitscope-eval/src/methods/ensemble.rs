@@ -2,9 +2,10 @@ use std::sync::Arc;
 
 use burn::tensor::backend::AutodiffBackend;
 use circuitscope_core::{Progress, Seed};
-use circuitscope_score::{CodeTable, mutual_information, node_scores, pair_scores};
+use circuitscope_score::{CodeTable, mutual_information, pair_scores};
 
-use super::sae::{Encoded, Sae, SaeSettings};
+use super::coded::Coded;
+use super::sae::{Encoded, Sae, SaeSettings, unique_counts};
 use crate::{Discover, Evidence, Measured, Result, Scores};
 
 /// How one dictionary's codes score a head.
@@ -142,12 +143,35 @@ impl<B: AutodiffBackend> Ensemble<B> {
         trained.chain(untrained).collect()
     }
 
+    /// The average of all members' standardised scores.
+    fn averaged(&self, tables: &[CodeTable]) -> Result<Scores> {
+        let grid = tables[0].grid();
+        let heads = grid.len();
+        let mut edges = vec![0.0; heads * heads];
+        for table in tables {
+            let pairs = pair_scores(table)?;
+            let unique: Vec<f64> = pairs.unique().iter().copied().map(f64::from).collect();
+            add_standardised(&mut edges, &unique);
+        }
+        let count = tables.len() as f64;
+        Ok(Scores::of_nodes(grid, self.averaged_nodes(tables)?)
+            .with_edges(|source, destination| edges[source * heads + destination] / count))
+    }
+
+    fn averaged_nodes(&self, tables: &[CodeTable]) -> Result<Vec<f64>> {
+        let mut nodes = vec![0.0; tables[0].grid().len()];
+        for table in tables {
+            add_standardised(&mut nodes, &self.nodes(table)?);
+        }
+        nodes
+            .iter_mut()
+            .for_each(|score| *score /= tables.len() as f64);
+        Ok(nodes)
+    }
+
     fn nodes(&self, table: &CodeTable) -> Result<Vec<f64>> {
         Ok(match self.score {
-            CodeScore::Unique => {
-                let scores = node_scores(table)?;
-                scores.iter().map(|score| f64::from(score.unique)).collect()
-            }
+            CodeScore::Unique => unique_counts(table)?,
             CodeScore::MutualInformation => mutual_information(table)?,
         })
     }
@@ -185,25 +209,20 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for Ensemble<B> {
         progress: &'a dyn Progress,
     ) -> Result<Box<dyn Measured + 'a>> {
         let members = self.members(evidence, seed, progress)?;
-        Ok(Box::new(move |rows: Option<&[usize]>| {
-            let grid = evidence.grid();
-            let heads = grid.len();
-            let mut nodes = vec![0.0; heads];
-            let mut edges = vec![0.0; heads * heads];
-            for member in &members {
-                let table = match rows {
-                    None => member.table.clone(),
-                    Some(rows) => member.table.select(rows)?,
-                };
-                add_standardised(&mut nodes, &self.nodes(&table)?);
-                let pairs = pair_scores(&table)?;
-                let unique: Vec<f64> = pairs.unique().iter().copied().map(f64::from).collect();
-                add_standardised(&mut edges, &unique);
-            }
-            let count = members.len() as f64;
-            nodes.iter_mut().for_each(|score| *score /= count);
-            Ok(Scores::of_nodes(grid, nodes)
-                .with_edges(|source, destination| edges[source * heads + destination] / count))
+        let tables = members.iter().map(|member| member.table.clone()).collect();
+        Ok(Box::new(Coded {
+            tables,
+            score: |tables: &[CodeTable]| self.averaged(tables),
+            nodes: |tables: &[CodeTable]| {
+                let mut sum = vec![0.0; evidence.grid().len()];
+                for table in tables {
+                    let scores = self.nodes(table)?;
+                    sum.iter_mut()
+                        .zip(scores)
+                        .for_each(|(sum, score)| *sum += score);
+                }
+                Ok(sum)
+            },
         }))
     }
 }

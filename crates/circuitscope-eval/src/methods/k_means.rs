@@ -5,7 +5,8 @@ use circuitscope_score::CodeTable;
 use rand::RngExt as _;
 use rand::seq::index;
 
-use super::sae::{SaeSettings, unique_codes};
+use super::coded::Coded;
+use super::sae::{SaeSettings, unique_codes, unique_counts};
 use crate::causal::host;
 use crate::{Discover, Error, Evidence, Measured, Result};
 
@@ -158,9 +159,10 @@ impl<B: Backend> Discover<B> for KMeans {
         let centres = centres(&evidence.rows(&chosen), settings.n_codes, seed, progress)?;
         let codes = nearest(&evidence.all_rows(), &centres)?;
         let table = CodeTable::new(evidence.grid(), evidence.labels().to_vec(), codes)?;
-        Ok(Box::new(move |rows: Option<&[usize]>| match rows {
-            None => unique_codes(&table),
-            Some(rows) => unique_codes(&table.select(rows)?),
+        Ok(Box::new(Coded {
+            tables: vec![table],
+            score: |tables: &[CodeTable]| unique_codes(&tables[0]),
+            nodes: |tables: &[CodeTable]| unique_counts(&tables[0]),
         }))
     }
 }

@@ -4,6 +4,7 @@ mod acdc;
 mod activation_norm;
 mod activation_patching;
 mod attribution;
+mod coded;
 mod decomposition;
 mod direct;
 mod ensemble;

@@ -10,6 +10,7 @@ use circuitscope_score::{CodeTable, node_scores, pair_scores};
 use rand::seq::index;
 use serde::{Deserialize, Serialize};
 
+use super::coded::of_dictionary;
 use crate::method::DictionaryReport;
 use crate::{Discover, Error, Evidence, Measured, Result, Scores};
 
@@ -254,23 +255,19 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for Sae<B> {
         progress: &'a dyn Progress,
     ) -> Result<Box<dyn Measured + 'a>> {
         let encoded = self.encode(evidence, seed, progress)?;
-        Ok(Box::new(move |rows: Option<&[usize]>| {
-            let mut scores = match rows {
-                None => unique_codes(&encoded.table)?,
-                Some(rows) => unique_codes(&encoded.table.select(rows)?)?,
-            };
-            scores.dictionary = Some(encoded.report());
-            Ok(scores)
-        }))
+        Ok(of_dictionary(&encoded))
     }
+}
+
+/// The paper's scores of heads.
+pub(super) fn unique_counts(table: &CodeTable) -> Result<Vec<f64>> {
+    let scores = node_scores(table)?;
+    Ok(scores.iter().map(|score| f64::from(score.unique)).collect())
 }
 
 /// The paper's scores of heads and pairs.
 pub(super) fn unique_codes(table: &CodeTable) -> Result<Scores> {
-    let nodes = node_scores(table)?
-        .iter()
-        .map(|score| f64::from(score.unique))
-        .collect();
+    let nodes = unique_counts(table)?;
     let pairs = pair_scores(table)?;
     let heads = table.grid().len();
     let mut scores = Scores::of_nodes(table.grid(), nodes)

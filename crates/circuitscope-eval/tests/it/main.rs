@@ -7,3 +7,4 @@ mod measures;
 mod methods;
 mod report;
 mod resampling;
+mod significance;

@@ -16,7 +16,7 @@ const GRID: HeadGrid = HeadGrid::new(3, 4);
 const PAIRS: usize = 40;
 const D: usize = 16;
 /// Heads whose output says on positives which of eight things happened, and on negatives nothing.
-const PLANTED: [HeadId; 2] = [HeadId::new(0, 2), HeadId::new(2, 1)];
+pub(crate) const PLANTED: [HeadId; 2] = [HeadId::new(0, 2), HeadId::new(2, 1)];
 
 /// Positives in the first half, negatives in the second. Every head writes a direction of its own;
 /// planted heads add, on positives, one of eight directions that both of them share.

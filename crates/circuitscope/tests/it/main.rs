@@ -5,5 +5,6 @@
 )]
 #![expect(clippy::unwrap_used, reason = "test helpers fail by panicking")]
 
+mod causal_methods;
 mod planted_program;
 mod reference_model;

@@ -1,0 +1,56 @@
+use burn::tensor::backend::Backend;
+use circuitscope_core::Polarity;
+use circuitscope_score::CodeTable;
+
+use super::sae::{Encoded, unique_codes, unique_counts};
+use crate::{Measured, Result, Scores};
+
+/// Scores made of codes alone: resamples and other labels cost no more than counting.
+pub(super) struct Coded<F, N> {
+    /// The codes of one dictionary or several.
+    pub(super) tables: Vec<CodeTable>,
+    /// Scores of the tables, which all hold the same examples.
+    pub(super) score: F,
+    /// What a test of significance compares: see [`Measured::relabelled`].
+    pub(super) nodes: N,
+}
+
+impl<F, N> Measured for Coded<F, N>
+where
+    F: Fn(&[CodeTable]) -> Result<Scores>,
+    N: Fn(&[CodeTable]) -> Result<Vec<f64>>,
+{
+    fn scores(&self, rows: Option<&[usize]>) -> Result<Scores> {
+        let Some(rows) = rows else {
+            return (self.score)(&self.tables);
+        };
+        let selected = self.tables.iter().map(|table| table.select(rows));
+        (self.score)(&selected.collect::<Result<Vec<_>, _>>()?)
+    }
+
+    fn relabelled(&self, labels: Vec<Polarity>) -> Option<Result<Vec<f64>>> {
+        let tables = self.tables.iter();
+        let tables: Result<Vec<_>, _> = tables
+            .map(|table| table.with_labels(labels.clone()))
+            .collect();
+        Some(
+            tables
+                .map_err(Into::into)
+                .and_then(|tables| (self.nodes)(&tables)),
+        )
+    }
+}
+
+/// The paper's scores of one dictionary's codes.
+pub(super) fn of_dictionary<B: Backend>(encoded: &Encoded<B>) -> Box<dyn Measured> {
+    let report = encoded.report();
+    Box::new(Coded {
+        tables: vec![encoded.table.clone()],
+        score: move |tables: &[CodeTable]| {
+            let mut scores = unique_codes(&tables[0])?;
+            scores.dictionary = Some(report.clone());
+            Ok(scores)
+        },
+        nodes: |tables: &[CodeTable]| unique_counts(&tables[0]),
+    })
+}

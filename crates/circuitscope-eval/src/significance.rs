@@ -1,0 +1,78 @@
+use circuitscope_core::{Circuit, HeadId, Polarity, Progress, Seed};
+use circuitscope_score::stats::{Discoveries, LabelNull, relabellings};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Measured, Result, Scores};
+
+/// Heads whose scores could hardly come about if the labels meant nothing.
+///
+/// The bound on false ones is one of *significance*: of heads whose codes do not depend on the label
+/// at all. It is none of membership: in a transformer many heads read what others wrote, so that far
+/// more heads tell the classes apart than implement the behaviour.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Significance {
+    /// Permutation p-value of each head, in index order.
+    pub p_values: Vec<f64>,
+    /// The bound that was asked for on the expected share of false ones among those selected
+    /// (Benjamini and Hochberg 1995).
+    pub rate: f64,
+    /// Random relabellings drawn.
+    pub relabellings: usize,
+    /// Heads selected.
+    pub selected: Vec<HeadId>,
+}
+
+impl Significance {
+    /// As a circuit without edges.
+    pub fn circuit(&self, scores: &Scores) -> Circuit {
+        Circuit::from_heads(scores.grid, self.selected.iter().copied())
+    }
+}
+
+/// Tests every head against random relabellings of the examples (within matched pairs) and selects at
+/// a false discovery rate.
+///
+/// # Errors
+/// [`Error::NoNull`] for methods whose scores cannot be made under other labels; [`Error::Cancelled`];
+/// [`Error::Score`] for a rate outside 0 to 1.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is a choice of the caller's"
+)]
+pub fn significance(
+    method: &'static str,
+    measured: &dyn Measured,
+    labels: &[Polarity],
+    pairs: &[(usize, usize)],
+    rate: f64,
+    count: usize,
+    seed: Seed,
+    progress: &dyn Progress,
+) -> Result<Significance> {
+    let grid = measured.scores(None)?.grid;
+    let under = |labels: Vec<Polarity>| {
+        let statistic = measured.relabelled(labels);
+        statistic.ok_or(Error::NoNull { method })?
+    };
+    let observed = under(labels.to_vec())?;
+    let mut null = Vec::with_capacity(count);
+    progress.begin("relabelling", count as u64);
+    for labels in relabellings(labels, pairs, count, seed)? {
+        if progress.cancelled() {
+            progress.end();
+            return Err(Error::Cancelled);
+        }
+        null.push(under(labels)?);
+        progress.advance(1);
+    }
+    progress.end();
+    let null = LabelNull::new(observed, null)?;
+    let p_values = null.p_values();
+    let found = Discoveries::at_rate(&p_values, rate)?;
+    Ok(Significance {
+        rate,
+        relabellings: count,
+        selected: found.selected.iter().map(|&head| grid.head(head)).collect(),
+        p_values,
+    })
+}
