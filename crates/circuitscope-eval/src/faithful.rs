@@ -158,7 +158,9 @@ pub fn measure_faithfulness<B: Backend>(
     };
     let nodes = curve(grid.len(), &heads, &|chosen| {
         let mut kept = vec![false; grid.len()];
-        chosen.iter().for_each(|&at| kept[at] = true);
+        for &at in chosen {
+            kept[at] = true;
+        }
         kept_heads(&runs, &kept)
     })?;
     let edges = match scores.graph.as_ref().and_then(|graph| graph.edges.as_ref()) {

@@ -17,7 +17,7 @@ use circuitscope::eval::methods::{
 use circuitscope::eval::{JudgedTask, judge};
 use circuitscope::model::Processing;
 use circuitscope::tasks::Task;
-use circuitscope::{CaptureSettings, CausalSettings, judged_task, load_reference};
+use circuitscope::{CaptureSettings, judged_task, load_reference};
 
 type B = Autodiff<Flex>;
 
@@ -97,7 +97,6 @@ fn main() -> Result<(), Box<dyn Error>> {
                         size,
                         Seed::new(seed),
                         CaptureSettings::default(),
-                        CausalSettings::default(),
                         &FlexDevice,
                         &NoProgress,
                     )?;

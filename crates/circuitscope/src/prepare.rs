@@ -44,6 +44,8 @@ pub struct CaptureSettings {
     /// Bytes that the device has for a batch and everything else
     /// ([`circuitscope_model::DecoderConfig::max_batch_tokens`]). Default 2 GiB.
     pub memory: u64,
+    /// For methods that change the model or differentiate it.
+    pub causal: CausalSettings,
 }
 
 impl CaptureSettings {
@@ -62,6 +64,7 @@ impl Default for CaptureSettings {
             prepend_bos: true,
             max_batch_tokens: None,
             memory: 2 << 30,
+            causal: CausalSettings::default(),
         }
     }
 }
@@ -176,7 +179,6 @@ pub fn causal_evidence<B: Backend>(
     loaded: &Loaded<B>,
     prompts: &LabelledPrompts,
     settings: CaptureSettings,
-    causal: CausalSettings,
     device: &B::Device,
 ) -> Result<CausalEvidence<B>> {
     let tokenizer = loaded.tokenizer()?;
@@ -203,7 +205,7 @@ pub fn causal_evidence<B: Backend>(
             wrong: tokens(&answers.wrong)?,
         })
     });
-    let metric = causal.metric.unwrap_or(if known {
+    let metric = settings.causal.metric.unwrap_or(if known {
         Metric::LogitDifference
     } else {
         Metric::Kl
@@ -212,7 +214,7 @@ pub fn causal_evidence<B: Backend>(
         loaded.model.clone(),
         pairs.collect::<Result<_>>()?,
         metric,
-        causal.ablation,
+        settings.causal.ablation,
         settings.memory,
         device,
     )?)
@@ -253,8 +255,7 @@ pub fn judged_task<B: Backend>(
     task: Task,
     n_pairs: usize,
     seed: Seed,
-    settings: CaptureSettings,
-    causal: CausalSettings,
+    mut settings: CaptureSettings,
     device: &B::Device,
     progress: &dyn Progress,
 ) -> Result<JudgedTask<B>> {
@@ -263,12 +264,9 @@ pub fn judged_task<B: Backend>(
     let mut evidence = capture(loaded, &prompts, settings, device, progress)?;
     // Where the model has no graph, methods that need one say so themselves.
     if loaded.model.config().graph().is_ok() {
-        let causal = CausalSettings {
-            metric: Some(causal.metric.unwrap_or(default_metric(task))),
-            ..causal
-        };
-        evidence =
-            evidence.with_causal(causal_evidence(loaded, &prompts, settings, causal, device)?);
+        let metric = settings.causal.metric.unwrap_or(default_metric(task));
+        settings.causal.metric = Some(metric);
+        evidence = evidence.with_causal(causal_evidence(loaded, &prompts, settings, device)?);
     }
     Ok(JudgedTask {
         task: task.name().to_owned(),

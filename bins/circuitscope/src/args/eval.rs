@@ -15,6 +15,8 @@ use super::{DeviceArgs, ModelArgs, PatchingArgs, SaeArgs, SeedArgs};
 #[command(after_help = "Examples:
   All tasks and methods on the model inside this program:
     circuitscope eval
+  Every method, and what circuits of growing size keep:
+    circuitscope eval --method all --faithfulness --output all-methods/
   Two methods on one task, more seeds:
     circuitscope eval --task ioi --method sae,untrained --seeds 10 --output ioi/
   GPT-2 small, whose circuits for ioi and greater-than were published:
@@ -24,8 +26,9 @@ pub(crate) struct EvalArgs {
     /// have a known circuit in the model]
     #[arg(long, value_name = "LIST", value_parser = parse_tasks)]
     pub(crate) task: Option<Tasks>,
-    /// Methods and controls, comma-separated, or all
-    #[arg(long, value_name = "LIST", default_value = "all", value_parser = parse_methods)]
+    /// Methods and controls, comma-separated, or all, or quick (those that take seconds; `all` takes
+    /// the better part of an hour)
+    #[arg(long, value_name = "LIST", default_value = "quick", value_parser = parse_methods)]
     pub(crate) method: Methods,
     /// Number of seeds, counted from --seed
     #[arg(long, value_name = "N", default_value_t = 3)]

@@ -186,9 +186,11 @@ fn gather(
     let evidence = capture(&loaded, &prompts, settings, device.plain(), progress);
     let mut evidence = evidence.with_context(|| behaviour(args))?;
     if methods::runs_model(args.method) || args.faithfulness {
-        let mut causal = args.patching.causal();
-        causal.metric = causal.metric.or(args.behaviour.task.map(default_metric));
-        let causal = causal_evidence(&loaded, &prompts, settings, causal, device.plain());
+        let mut settings = settings;
+        settings.causal = args.patching.causal();
+        let metric = args.behaviour.task.map(default_metric);
+        settings.causal.metric = settings.causal.metric.or(metric);
+        let causal = causal_evidence(&loaded, &prompts, settings, device.plain());
         evidence = evidence.with_causal(causal.with_context(|| behaviour(args))?);
     }
     stages.add("capture", start);
@@ -348,9 +350,9 @@ impl Found {
         } else {
             circuit.join(" ")
         };
-        let mut notes = String::new();
+        let mut notes = Vec::new();
         if let Some(significance) = &self.significance {
-            notes.push_str(&format!(
+            notes.push(format!(
                 "\nat most {:.0} % of these heads are expected to tell the classes apart by chance alone \
                  ({} relabellings); that is not to say that they take part",
                 100.0 * significance.rate,
@@ -365,7 +367,7 @@ impl Found {
                     100.0 * share
                 )
             });
-            notes.push_str(&format!(
+            notes.push(format!(
                 "\nall other heads ablated, it keeps {:.0} % of the behaviour; without it {:.0} % are left{least}",
                 100.0 * quality.faithfulness,
                 100.0 * quality.without
@@ -382,7 +384,7 @@ impl Found {
         });
         let page = page.map_or_else(String::new, |page| format!("\nreport: {}", page.display()));
         format!(
-            "{} against {}, {} layers of {}, method {}\n\n{}\ncircuit ({}): {circuit}{notes}\ntime: {}{memory}{page}",
+            "{} against {}, {} layers of {}, method {}\n\n{}\ncircuit ({}): {circuit}{}\ntime: {}{memory}{page}",
             count(self.positives, "positive example"),
             count(self.negatives, "negative one"),
             self.n_layers,
@@ -390,6 +392,7 @@ impl Found {
             self.method,
             table(&["head", "score", "in circuit"], &rows),
             count(self.circuit.heads().count(), "head"),
+            notes.concat(),
             stages.join(", "),
         )
     }

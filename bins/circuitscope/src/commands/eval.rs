@@ -12,7 +12,7 @@ use circuitscope::eval::{
 use circuitscope::model::{Loaded, ModelProvenance};
 use circuitscope::score::stats::Interval;
 use circuitscope::tasks::Task;
-use circuitscope::{judged_task, known_circuits};
+use circuitscope::{CaptureSettings, judged_task, known_circuits};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -138,8 +138,10 @@ fn run_task(
         task,
         args.examples,
         Seed::new(args.seed.seed),
-        inputs::capture_settings(&args.model, device),
-        args.patching.causal(),
+        CaptureSettings {
+            causal: args.patching.causal(),
+            ..inputs::capture_settings(&args.model, device)
+        },
         device.plain(),
         progress,
     )?;

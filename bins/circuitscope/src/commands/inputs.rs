@@ -70,6 +70,7 @@ pub(crate) fn capture_settings(args: &ModelArgs, device: &Device) -> CaptureSett
         prepend_bos: args.prepend_bos,
         max_batch_tokens: args.max_batch_tokens.map(|tokens| tokens as usize),
         memory: device.free_memory(),
+        ..CaptureSettings::default()
     }
 }
 

@@ -42,7 +42,7 @@ impl<'a, B: AutodiffBackend> Differentiable<'a, B> {
         sites: Vec<Site>,
         watched: Vec<Site>,
         clean: Option<&Tensor<B::InnerBackend, 2>>,
-    ) -> Result<(Found<B::InnerBackend>, Found<B::InnerBackend>)> {
+    ) -> Result<[Found<B::InnerBackend>; 2]> {
         let last = Site::ResidPost(self.evidence.graph().n_layers - 1);
         let changes = replaced.iter().map(|(site, value)| {
             let value = match value {
@@ -71,7 +71,7 @@ impl<'a, B: AutodiffBackend> Differentiable<'a, B> {
         let metric = self.evidence.metric();
         let values = metric.values(logits, &batch.targets, clean.as_ref());
         let mut backward = values.sum().backward();
-        Ok((gradients.finish(&mut backward)?, watched))
+        Ok([gradients.finish(&mut backward)?, watched])
     }
 
     /// Gradients at what the readers from index `first` on read; those before are 0.
@@ -89,7 +89,7 @@ impl<'a, B: AutodiffBackend> Differentiable<'a, B> {
         let streams: BTreeSet<Site> = layers.map(|(layer, _)| Site::ResidPre(layer)).collect();
         let sites = places.iter().map(|place| place.site).collect();
         let streams = streams.into_iter().collect();
-        let (gradients, streams) = self.run(batch, replaced, sites, streams, clean)?;
+        let [gradients, streams] = self.run(batch, replaced, sites, streams, clean)?;
         let missing = |site| circuitscope_hooks::Error::NeverFired { site };
         let stream = |site: Site, values: &Found<B::InnerBackend>| {
             let value = values.get(&site).and_then(AnyTensor::get::<3>);
@@ -132,7 +132,7 @@ impl<'a, B: AutodiffBackend> Differentiable<'a, B> {
                 sites.push(Site::MlpOut(layer));
             }
         }
-        let (gradients, _) = self.run(batch, replaced, sites.clone(), Vec::new(), clean)?;
+        let [gradients, _] = self.run(batch, replaced, sites.clone(), Vec::new(), clean)?;
         let mut rows = Vec::new();
         for site in sites {
             let gradient = gradients.get(&site).and_then(AnyTensor::get::<3>);

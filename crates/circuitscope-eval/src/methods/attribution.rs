@@ -29,7 +29,7 @@ enum Kind {
 /// | `eap` | edges | the positive prompt | Syed et al. 2023, arXiv 2310.10348, eq. 3 |
 /// | `eap-ig` | edges | mean over inputs between negative and positive prompt | Hanna et al. 2024, arXiv 2403.17806, eq. 3 |
 /// | `eap-ig-activations` | edges | mean over outputs of the writers of one stage between ablated and clean, all before them clean | Marks et al. 2024, arXiv 2403.19647, eq. 5; MIB, arXiv 2504.13151 |
-/// | `nap` | nodes | the positive prompt | Nanda 2023, attribution patching; AtP in arXiv 2403.00745 |
+/// | `nap` | nodes | the positive prompt | Nanda 2023, attribution patching; `AtP` in arXiv 2403.00745 |
 /// | `nap-ig` | nodes | as `eap-ig` | |
 /// | `hisp` | nodes | the positive prompt; `\|z · ∂m/∂z\|` instead of a difference, size taken prompt by prompt | Michel et al. 2019, arXiv 1905.10650, eq. 2 |
 ///

@@ -163,9 +163,9 @@ impl<B: AutodiffBackend> Ensemble<B> {
         for table in tables {
             add_standardised(&mut nodes, &self.nodes(table)?);
         }
-        nodes
-            .iter_mut()
-            .for_each(|score| *score /= tables.len() as f64);
+        for score in &mut nodes {
+            *score /= tables.len() as f64;
+        }
         Ok(nodes)
     }
 
@@ -217,9 +217,9 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for Ensemble<B> {
                 let mut sum = vec![0.0; evidence.grid().len()];
                 for table in tables {
                     let scores = self.nodes(table)?;
-                    sum.iter_mut()
-                        .zip(scores)
-                        .for_each(|(sum, score)| *sum += score);
+                    for (sum, score) in sum.iter_mut().zip(scores) {
+                        *sum += score;
+                    }
                 }
                 Ok(sum)
             },

@@ -33,7 +33,9 @@ const FOLDS: usize = 5;
 fn folds<B: Backend>(evidence: &Evidence<B>, seed: Seed) -> Vec<usize> {
     let mut units: Vec<Vec<usize>> = evidence.pairs().iter().map(|&(p, n)| vec![p, n]).collect();
     let mut paired = vec![false; evidence.labels().len()];
-    units.iter().flatten().for_each(|&row| paired[row] = true);
+    for &row in units.iter().flatten() {
+        paired[row] = true;
+    }
     units.extend(
         (0..paired.len())
             .filter(|&row| !paired[row])
@@ -42,7 +44,9 @@ fn folds<B: Backend>(evidence: &Evidence<B>, seed: Seed) -> Vec<usize> {
     units.shuffle(&mut seed.stream("linear-probe").rng());
     let mut fold = vec![0; paired.len()];
     for (at, unit) in units.iter().enumerate() {
-        unit.iter().for_each(|&row| fold[row] = at % FOLDS);
+        for &row in unit {
+            fold[row] = at % FOLDS;
+        }
     }
     fold
 }

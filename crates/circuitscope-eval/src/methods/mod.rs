@@ -76,6 +76,22 @@ pub const NAMES: [&str; 28] = [
     "random",
 ];
 
+/// Methods that take seconds: what an evaluation runs unless told otherwise.
+pub const QUICK: [&str; 12] = [
+    "sae",
+    "sae-corrected",
+    "recommended",
+    "hisp",
+    "untrained",
+    "k-means",
+    "mean-difference",
+    "standardised-difference",
+    "relative-difference",
+    "activation-norm",
+    "paired-flip-rate",
+    "random",
+];
+
 /// The method called `name`.
 ///
 /// `device` is where dictionaries are trained: for burn's dispatch backend an autodiff device, for
@@ -171,7 +187,7 @@ pub fn parse_name(name: &str) -> Result<&'static str> {
     known.ok_or_else(|| unknown(name, NAMES.join(", ")))
 }
 
-/// The names in a comma-separated list; `all` is every method.
+/// The names in a comma-separated list; `all` is every method, `quick` those of [`QUICK`].
 ///
 /// # Errors
 /// [`Error::UnknownMethod`] for the first entry that names none.
@@ -179,10 +195,14 @@ pub fn parse_list(list: &str) -> Result<Vec<&'static str>> {
     if list == "all" {
         return Ok(NAMES.to_vec());
     }
+    if list == "quick" {
+        return Ok(QUICK.to_vec());
+    }
     let mut names = Vec::new();
     for entry in list.split(',').map(str::trim) {
         let known = parse_name(entry).ok();
-        let known = known.ok_or_else(|| unknown(entry, format!("{}, all", NAMES.join(", "))))?;
+        let known =
+            known.ok_or_else(|| unknown(entry, format!("{}, quick, all", NAMES.join(", "))))?;
         if !names.contains(&known) {
             names.push(known);
         }

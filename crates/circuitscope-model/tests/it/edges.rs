@@ -198,7 +198,7 @@ fn any_set_of_edges_equals_the_slow_way() {
                 EdgePatch::new(
                     graph,
                     other.clone(),
-                    mask_of(&graph, &[mask.clone()], &device),
+                    mask_of(&graph, core::slice::from_ref(mask), &device),
                 )
             };
             let fast = real(&clean, patched(&model, &clean, patch(), last));
@@ -331,6 +331,7 @@ fn metric<B: Backend>(
 
 #[test]
 fn mask_gradients_are_slopes() {
+    const STEP: f32 = 1e-2;
     let device = device();
     for (at, config) in configs().iter().enumerate() {
         let plain: Decoder<B> = config.init(Seed::new(11), &device);
@@ -340,7 +341,7 @@ fn mask_gradients_are_slopes() {
         let other = outputs(&model, &graph, &batch(1, OTHER, &device));
         let size = graph.readers() * graph.writers();
         let start = vec![0.7; size];
-        let mask = mask_of::<A>(&graph, &[start.clone()], &device).require_grad();
+        let mask = mask_of::<A>(&graph, core::slice::from_ref(&start), &device).require_grad();
         let stream = patched(
             &model,
             &clean,
@@ -376,7 +377,6 @@ fn mask_gradients_are_slopes() {
                 mask[entry] += by;
                 value(mask)
             };
-            const STEP: f32 = 1e-2;
             let quotient = (nudged(STEP) - nudged(-STEP)) / (2.0 * STEP);
             assert!(
                 (quotient - slopes[entry]).abs() <= 5e-3 * (largest + slopes[entry].abs()),
@@ -390,6 +390,7 @@ fn mask_gradients_are_slopes() {
 /// Gradients at sites are the slopes along a direction added at the site.
 #[test]
 fn gradients_at_sites_are_slopes() {
+    const STEP: f32 = 2e-3;
     let device = device();
     for (at, config) in configs().iter().enumerate() {
         let plain: Decoder<B> = config.init(Seed::new(13), &device);
@@ -439,7 +440,6 @@ fn gradients_at_sites_are_slopes() {
                 let stream = run.1.take(Site::ResidPost(1)).unwrap().get().unwrap();
                 metric(&plain, &clean, stream).into_scalar()
             };
-            const STEP: f32 = 2e-3;
             let quotient = (value(STEP) - value(-STEP)) / (2.0 * STEP);
             assert!(
                 (quotient - slope).abs() <= 1e-2 * (0.05 + slope.abs()),

@@ -7,7 +7,7 @@ use circuitscope::eval::methods::{MethodSettings, PatchingSettings, method};
 use circuitscope::eval::{Judgement, judge};
 use circuitscope::model::Processing;
 use circuitscope::tasks::Task;
-use circuitscope::{CaptureSettings, CausalSettings, judged_task, load_reference};
+use circuitscope::{CaptureSettings, judged_task, load_reference};
 
 type B = Autodiff<Flex>;
 
@@ -19,7 +19,6 @@ fn judged(task: Task, names: &[&str], pairs: usize) -> Vec<Judgement> {
         pairs,
         Seed::new(2026),
         CaptureSettings::default(),
-        CausalSettings::default(),
         &FlexDevice,
         &NoProgress,
     )
