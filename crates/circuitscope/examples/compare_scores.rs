@@ -6,6 +6,9 @@
 //! ```
 //! The table is in `docs/methods/recommended.md`.
 
+#![expect(clippy::print_stdout, reason = "the table is what it is for")]
+#![recursion_limit = "256"]
+
 use std::error::Error;
 
 use burn::backend::Autodiff;
@@ -61,7 +64,9 @@ const CONTROLS: [&str; 8] = [
     "paired-flip-rate",
 ];
 
-fn methods(task: Task) -> Result<Vec<(&'static str, BoxedMethod<B>)>, Box<dyn Error>> {
+type Named = (&'static str, BoxedMethod<B>);
+
+fn methods(task: Task) -> Result<Vec<Named>, Box<dyn Error>> {
     let sae = SaeSettings {
         l1_coefficient: if task == Task::Docstring { 0.05 } else { 0.02 },
         ..SaeSettings::default()
@@ -70,7 +75,7 @@ fn methods(task: Task) -> Result<Vec<(&'static str, BoxedMethod<B>)>, Box<dyn Er
         sae: sae.clone(),
         ..MethodSettings::default()
     };
-    let mut all: Vec<(&'static str, BoxedMethod<B>)> = Vec::new();
+    let mut all: Vec<Named> = Vec::new();
     for (name, members, score) in ENSEMBLES {
         let ensemble = Ensemble::<B>::of(name, members, score, sae.clone(), FlexDevice);
         all.push((name, Box::new(ensemble)));
