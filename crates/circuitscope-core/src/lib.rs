@@ -26,6 +26,7 @@
 mod circuit;
 pub mod draw;
 pub mod files;
+pub mod formats;
 mod graph;
 mod head;
 mod nearest;

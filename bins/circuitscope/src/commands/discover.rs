@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use circuitscope::core::{Circuit, HeadId, Seed, files};
+use circuitscope::core::formats::GraphFile;
+use circuitscope::core::{Circuit, Graph, HeadId, Seed, files};
 use circuitscope::eval::methods::{self, MethodSettings};
 use circuitscope::eval::{
-    CircuitQuality, DictionaryReport, Evidence, Selection, Significance, circuit_quality,
+    CircuitQuality, DictionaryReport, Evidence, GraphScores, Selection, Significance,
+    circuit_quality,
 };
 use circuitscope::hooks::HeadActivations;
 use circuitscope::model::ModelProvenance;
@@ -27,6 +29,8 @@ use crate::provenance::{Provenance, human_bytes};
 
 /// What was found, in the output folder.
 const DISCOVERY_FILE: &str = "discovery.json";
+/// Scores and circuit in the form of EAP-IG and of MIB's circuit track, beside it.
+const IMPORTANCES_FILE: &str = "importances.json";
 
 /// What is printed, and kept as `discovery.json`.
 #[derive(Debug, Serialize)]
@@ -45,6 +49,9 @@ pub(crate) struct Found {
     /// P-values, where heads were chosen by significance.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) significance: Option<Significance>,
+    /// Signed scores of the whole graph, MLPs and ports included, where the method has them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) graph: Option<GraphScores>,
     /// What the circuit keeps, where it was run with the rest ablated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) quality: Option<CircuitQuality>,
@@ -92,6 +99,7 @@ pub(crate) struct Stage {
 /// Evidence, and what is known about it.
 struct Gathered {
     evidence: Evidence<B>,
+    graph: Option<Graph>,
     model: Option<ModelProvenance>,
     truth: Option<GroundTruth>,
 }
@@ -140,12 +148,34 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
             let mut json = serde_json::to_vec_pretty(&found)?;
             json.push(b'\n');
             files::write_atomic(&folder.join(DISCOVERY_FILE), |out| out.write_all(&json))?;
+            if let Some(file) = importances(&gathered, &found, found.graph.as_ref()) {
+                file.write(&folder.join(IMPORTANCES_FILE))?;
+            }
             let page = pages::discovery(folder, &found, gathered.truth.as_ref())?;
             Some(page)
         }
         None => None,
     };
     printer.print(&found, || found.text(args.top, written))
+}
+
+/// `None` without a model whose computation graph is known.
+fn importances(
+    gathered: &Gathered,
+    found: &Found,
+    scores: Option<&GraphScores>,
+) -> Option<GraphFile> {
+    let graph = gathered.graph.as_ref()?;
+    let (d_model, circuit) = (gathered.evidence.d(), Some(&found.circuit));
+    if let Some(scores) = scores {
+        let (nodes, edges) = (scores.nodes.as_deref(), scores.edges.as_deref());
+        return Some(GraphFile::of_scores(graph, d_model, nodes, edges, circuit));
+    }
+    let mut heads = vec![0.0; graph.grid().len()];
+    for ranked in &found.heads {
+        heads[graph.grid().index(ranked.head)?] = ranked.score;
+    }
+    Some(GraphFile::of_heads(graph, d_model, &heads, circuit))
 }
 
 fn gather(
@@ -164,6 +194,7 @@ fn gather(
         return Ok(Gathered {
             evidence: evidence.with_context(|| path.display().to_string())?,
             model: None,
+            graph: None,
             truth: None,
         });
     }
@@ -196,6 +227,7 @@ fn gather(
     stages.add("capture", start);
     Ok(Gathered {
         evidence,
+        graph: loaded.model.config().graph().ok(),
         model: Some(loaded.provenance),
         truth,
     })
@@ -317,6 +349,7 @@ impl Found {
             circuit,
             significance,
             quality: None,
+            graph: scores.graph,
             edges: edges.map(|edges| edges.chunks(width).map(<[_]>::to_vec).collect()),
             paper_edge_head_counts: scores.paper_edge_head_counts,
             dictionary: scores.dictionary,

@@ -1,5 +1,7 @@
 //! Every command doing what it is for.
 
+use circuitscope::core::formats::GraphFile;
+use circuitscope::eval::methods::QUICK;
 use std::process::Stdio;
 
 use safetensors::Dtype::{I32, U8};
@@ -224,13 +226,16 @@ fn eval_judges_every_method_and_leaves_a_report() {
     let results = bench
         .json("eval --task ioi,induction --seeds 2 --examples 12 --codes 20 --steps 5 --output e");
     let runs = results["runs"].as_array().unwrap();
-    assert_eq!(runs.len(), 2 * 6 * 2);
+    assert_eq!(runs.len(), 2 * QUICK.len() * 2);
     for field in [
         "task", "method", "seed", "node_auc", "edge_auc", "best_f1", "seconds",
     ] {
         assert!(runs.iter().all(|run| run.get(field).is_some()), "{field}");
     }
-    assert_eq!(results["summary"].as_array().unwrap().len(), 2 * 6);
+    assert_eq!(
+        results["summary"].as_array().unwrap().len(),
+        2 * QUICK.len()
+    );
     assert_eq!(results["provenance"]["settings"]["examples"], 12);
     let kept: Value =
         serde_json::from_slice(&fs_err::read(bench.path("e/results.json")).unwrap()).unwrap();
@@ -280,4 +285,71 @@ fn a_closed_pipe_is_success() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+}
+
+#[test]
+fn discover_with_methods_that_run_the_model() {
+    let bench = Bench::new();
+    let found = bench.json(
+        "discover --task ioi --method eap --examples 6 --faithfulness --patch-pairs 3 --output out",
+    );
+    assert_eq!(found["heads"].as_array().unwrap().len(), 32);
+    let quality = &found["quality"];
+    assert!(quality["faithfulness"].is_number() && quality["without"].is_number());
+    let members = found["heads"].as_array().unwrap();
+    let members = members.iter().filter(|head| head["selected"] == true);
+    assert_eq!(
+        quality["marginal"].as_array().unwrap().len(),
+        members.count()
+    );
+    assert!(bench.path("out/pictures/heads-ioi-eap.svg").is_file());
+    let file = GraphFile::read(&bench.path("out/importances.json")).unwrap();
+    assert_eq!((file.n_layers, file.n_heads, file.d_model), (4, 8, 128));
+    assert!(file.edges.iter().any(|(_, entry)| entry.score != 0.0));
+
+    // Prompts of one's own have no answers here: KL is read, whose gradient vanishes.
+    bench.write(
+        "pairs.jsonl",
+        "{\"positive\": \"the cat and the dog\", \"negative\": \"the dog and the dog\"}\n",
+    );
+    let output = bench.run("discover --pairs pairs.jsonl --method eap");
+    let message = output.stderr;
+    assert_eq!(output.code, Some(1), "{message}");
+    assert!(
+        message.contains("pairs.jsonl") || message.contains("gradient of `kl` is zero"),
+        "{message}"
+    );
+}
+
+#[test]
+fn discover_by_significance() {
+    let bench = Bench::new();
+    let found = bench.json(
+        "discover --task induction --method recommended --examples 30 --codes 40 --select fdr:0.1",
+    );
+    let significance = &found["significance"];
+    assert_eq!(significance["p_values"].as_array().unwrap().len(), 32);
+    let selected = significance["selected"].as_array().unwrap();
+    let circuit = found["circuit"]["nodes"].as_array().unwrap();
+    assert_eq!(selected.len(), circuit.len());
+}
+
+#[test]
+fn eval_measures_what_circuits_keep() {
+    let bench = Bench::new();
+    let results = bench.json(
+        "eval --task ioi --method eap,random --seeds 1 --examples 6 --resamples 5 --faithfulness \
+         --patch-pairs 2 --output kept",
+    );
+    for row in results["summary"].as_array().unwrap() {
+        assert!(row["node_cpr"].is_number(), "{row}");
+        assert!(row["node_interval"]["low"].is_number(), "{row}");
+    }
+    let page = fs_err::read_to_string(bench.path("kept/report.html")).unwrap();
+    assert!(page.contains("faithfulness of circuits of heads"));
+    assert!(page.contains("strongest edges"));
+    assert!(page.contains("The highest node AUC of a method is"));
+    for file in ["pictures/kept-ioi.svg", "pictures/circuit-ioi-eap.svg"] {
+        assert!(bench.path("kept").join(file).is_file(), "{file}");
+    }
 }

@@ -1,5 +1,6 @@
 //! `--help` and `--version`, compared with files. Set `UPDATE_SNAPSHOTS` to write them anew.
 
+use circuitscope::eval::methods::NAMES;
 use std::path::Path;
 
 use crate::support::Bench;
@@ -77,19 +78,24 @@ fn wrong_usage_is_code_2_and_says_what_is_valid() {
     );
     assert_eq!(
         first_line("eval --method untrained,sea --output e"),
-        "error: invalid value 'untrained,sea' for '--method <LIST>': unknown method `sea` (did \
-         you mean `sae`?): expected sae, sae-corrected, untrained, mean-difference, \
-         paired-flip-rate, random, all"
+        format!(
+            "error: invalid value 'untrained,sea' for '--method <LIST>': unknown method `sea` (did \
+             you mean `sae`?): expected {}, quick, all",
+            NAMES.join(", ")
+        )
     );
     assert_eq!(
         first_line("discover --task ioi --method sea"),
-        "error: invalid value 'sea' for '--method <METHOD>': unknown method `sea` (did you mean \
-         `sae`?): expected sae, sae-corrected, untrained, mean-difference, paired-flip-rate, random"
+        format!(
+            "error: invalid value 'sea' for '--method <METHOD>': unknown method `sea` (did you mean \
+             `sae`?): expected {}",
+            NAMES.join(", ")
+        )
     );
     assert_eq!(
         first_line("discover --task ioi --select best"),
-        "error: invalid value 'best' for '--select <RULE>': expected `otsu`, `top:N` or \
-         `softmax:THETA`"
+        "error: invalid value 'best' for '--select <RULE>': expected `otsu`, `top:N`, \
+         `softmax:THETA` or `fdr:RATE`"
     );
     assert_eq!(
         first_line("capture --task ioi --tokens t.json --sites logits --output x"),

@@ -34,7 +34,8 @@ pub fn benjamini_hochberg(p: &[f64]) -> Result<Vec<f64>> {
     let mut q = vec![1.0; p.len()];
     let mut least = 1.0f64;
     for (rank, &at) in order.iter().enumerate().rev() {
-        least = least.min(p.len() as f64 * p[at] / (rank + 1) as f64);
+        // The last ratio is exactly 1, so that no q-value is below its p-value.
+        least = least.min(p[at] * (p.len() as f64 / (rank + 1) as f64));
         q[at] = least;
     }
     Ok(q)
@@ -134,7 +135,7 @@ mod tests {
             let m = p.len() as f64;
             for at in 0..p.len() {
                 // The rank of a value is the number of values at most as large.
-                let ratio = |value: f64| m * value / p.iter().filter(|p| **p <= value).count() as f64;
+                let ratio = |value: f64| value * (m / p.iter().filter(|p| **p <= value).count() as f64);
                 let from = p[at];
                 let expected =
                     p.iter().filter(|p| **p >= from).map(|&p| ratio(p)).fold(1.0, f64::min);

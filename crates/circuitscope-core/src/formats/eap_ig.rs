@@ -1,0 +1,459 @@
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use crate::files::{describe, write_atomic};
+use crate::{Circuit, Edge, Graph, Node, nearest};
+
+/// A circuit with scores as EAP-IG writes it and MIB's circuit track takes it (`importances.json`):
+/// an object of `cfg`, `nodes` and `edges`.
+///
+/// - `cfg`: `n_layers`, `n_heads`, `parallel_attn_mlp`, `d_model`;
+/// - `nodes`: by name (`input`, `a0.h0`, `m0`, `logits`), each `in_graph` and, where it has one, a
+///   `score`; a node without a score is kept in every circuit;
+/// - `edges`: by name (`a0.h0->m1`, `input->a0.h0<q>`), each `score` and `in_graph`. Empty for scores
+///   of nodes alone, as MIB accepts them.
+///
+/// # Examples
+/// ```
+/// use circuitscope_core::Graph;
+/// use circuitscope_core::formats::GraphFile;
+///
+/// let graph = Graph { n_layers: 1, n_heads: 2, n_key_value_heads: 2, mlps: true, parallel: false };
+/// // Heads alone: the input, the MLP and the logits have no score.
+/// let file = GraphFile::of_heads(&graph, 8, &[0.5, -2.0], None);
+/// let text = file.to_json().to_string();
+/// assert!(text.contains(r#""a0.h1":{"in_graph":false,"score":-2.0}"#));
+/// assert!(text.contains(r#""m0":{"in_graph":true}"#));
+/// assert!(text.ends_with(r#""edges":{}}"#));
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct GraphFile {
+    /// Number of layers.
+    pub n_layers: usize,
+    /// Heads of each layer.
+    pub n_heads: usize,
+    /// Whether attention and MLP read the same stream.
+    pub parallel_attn_mlp: bool,
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// Nodes, in forward order.
+    pub nodes: Vec<(Node, NodeEntry)>,
+    /// Edges, reader by reader in forward order; those into heads carry their port.
+    pub edges: Vec<(Edge, EdgeEntry)>,
+}
+
+/// What a file says of a node.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NodeEntry {
+    /// Whether the circuit holds it.
+    pub in_graph: bool,
+    /// Its score, if it has one.
+    pub score: Option<f64>,
+}
+
+/// What a file says of an edge.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EdgeEntry {
+    /// Its score.
+    pub score: f64,
+    /// Whether the circuit holds it.
+    pub in_graph: bool,
+}
+
+/// Why a file is not of this form.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FormatError {
+    /// It could not be read or written.
+    #[error("{}", describe(path, source))]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+
+    /// It is no JSON.
+    #[error("{}: not JSON: {reason}", path.display())]
+    NotJson {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        reason: String,
+    },
+
+    /// A field is missing or wrong.
+    #[error("{}: {field}: found {found}, expected {expected}", path.display())]
+    Field {
+        /// The file.
+        path: PathBuf,
+        /// The field, such as `nodes.a0.h1.score`.
+        field: String,
+        /// What is there.
+        found: String,
+        /// What should be.
+        expected: String,
+    },
+}
+
+impl GraphFile {
+    /// Scores of nodes and edges, and which of them a circuit holds.
+    ///
+    /// Where heads share keys and values, the edge of every head of a group is listed, with the score of
+    /// the reader they share. A circuit that names nodes alone holds the edges between them.
+    ///
+    /// # Shapes
+    /// - `nodes`: `[writers]`, in the order of [`Graph::writer`]
+    /// - `edges`: `[writers * readers]`
+    ///
+    /// # Panics
+    /// If there is another number of scores.
+    #[must_use]
+    pub fn of_scores(
+        graph: &Graph,
+        d_model: usize,
+        nodes: Option<&[f64]>,
+        edges: Option<&[f64]>,
+        circuit: Option<&Circuit>,
+    ) -> Self {
+        let score_of = |node: Node| Some(nodes?[graph.writer_index(node)?]);
+        let mut file = Self::with_nodes(graph, d_model, &score_of, circuit);
+        let Some(scores) = edges else { return file };
+        assert_eq!(scores.len(), graph.writers() * graph.readers());
+        let named = circuit.is_some_and(|circuit| !circuit.edges.is_empty());
+        let holds = |edge: &Edge| match circuit {
+            None => false,
+            Some(circuit) if named => {
+                let open = Edge::new(edge.source, edge.destination);
+                circuit.edges.contains(edge) || circuit.edges.contains(&open)
+            }
+            Some(circuit) => [edge.source, edge.destination]
+                .iter()
+                .all(|node| kept(*node, Some(circuit))),
+        };
+        for (writer, reader) in graph.edges() {
+            let score = scores[writer * graph.readers() + reader];
+            for edge in graph.edges_between(writer, reader) {
+                let in_graph = holds(&edge);
+                file.edges.push((edge, EdgeEntry { score, in_graph }));
+            }
+        }
+        file
+    }
+
+    /// Scores of heads alone, in index order; all other nodes are kept.
+    ///
+    /// # Panics
+    /// Unless there is one score for each head.
+    #[must_use]
+    pub fn of_heads(
+        graph: &Graph,
+        d_model: usize,
+        heads: &[f64],
+        circuit: Option<&Circuit>,
+    ) -> Self {
+        let grid = graph.grid();
+        assert_eq!(heads.len(), grid.len(), "one score for each head");
+        let score_of = |node: Node| match node {
+            Node::Head(head) => grid.index(head).map(|at| heads[at]),
+            _ => None,
+        };
+        Self::with_nodes(graph, d_model, &score_of, circuit)
+    }
+
+    fn with_nodes(
+        graph: &Graph,
+        d_model: usize,
+        score_of: &dyn Fn(Node) -> Option<f64>,
+        circuit: Option<&Circuit>,
+    ) -> Self {
+        let writers = (0..graph.writers()).map(|at| graph.writer(at));
+        let nodes = writers.chain([Node::Logits]).map(|node| {
+            let entry = NodeEntry {
+                in_graph: kept(node, circuit),
+                score: score_of(node),
+            };
+            (node, entry)
+        });
+        Self {
+            n_layers: graph.n_layers,
+            n_heads: graph.n_heads,
+            parallel_attn_mlp: graph.parallel,
+            d_model,
+            nodes: nodes.collect(),
+            edges: Vec::new(),
+        }
+    }
+
+    /// The file's content.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let nodes = self.nodes.iter().map(|(node, entry)| {
+            let mut value = json!({ "in_graph": entry.in_graph });
+            if let Some(score) = entry.score {
+                value["score"] = json!(score);
+            }
+            (node.to_string(), value)
+        });
+        let edges = self.edges.iter().map(|(edge, entry)| {
+            let value = json!({ "score": entry.score, "in_graph": entry.in_graph });
+            (edge.to_string(), value)
+        });
+        json!({
+            "cfg": {
+                "n_layers": self.n_layers,
+                "n_heads": self.n_heads,
+                "parallel_attn_mlp": self.parallel_attn_mlp,
+                "d_model": self.d_model,
+            },
+            "nodes": nodes.collect::<Map<String, Value>>(),
+            "edges": edges.collect::<Map<String, Value>>(),
+        })
+    }
+
+    /// Writes the file, whole or not at all.
+    ///
+    /// # Errors
+    /// [`FormatError::Io`].
+    pub fn write(&self, path: &Path) -> Result<(), FormatError> {
+        let text = self.to_json().to_string();
+        write_atomic(path, |out| out.write_all(text.as_bytes())).map_err(|source| FormatError::Io {
+            path: path.to_owned(),
+            source,
+        })
+    }
+
+    /// Reads a file that this or another tool wrote. Keys beside those of the form (`neurons`,
+    /// `neurons_scores`) are left out.
+    ///
+    /// # Errors
+    /// [`FormatError`], which names the file and the field.
+    pub fn read(path: &Path) -> Result<Self, FormatError> {
+        let text = fs_err::read_to_string(path).map_err(|source| FormatError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        let value: Value = serde_json::from_str(&text).map_err(|error| FormatError::NotJson {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })?;
+        let reader = Reader { path };
+        let parts = reader.object("the file", &value)?;
+        let part = |name: &'static str| reader.field("", parts, name);
+        let cfg = reader.object("cfg", part("cfg")?)?;
+        let size = |name: &'static str| {
+            let value = reader.field("cfg.", cfg, name)?;
+            let size = value.as_u64().and_then(|size| usize::try_from(size).ok());
+            size.ok_or_else(|| reader.wrong(&format!("cfg.{name}"), value, "a whole number"))
+        };
+        let parallel = reader.field("cfg.", cfg, "parallel_attn_mlp")?;
+        let mut nodes = Vec::new();
+        for (name, value) in reader.object("nodes", part("nodes")?)? {
+            let node: Node = name.parse().ok().ok_or_else(|| {
+                reader.wrong("nodes", &json!(name), "`input`, `a0.h0`, `m0` or `logits`")
+            })?;
+            let place = format!("nodes.{name}");
+            let entry = reader.object(&place, value)?;
+            let score = match entry.get("score") {
+                None | Some(Value::Null) => None,
+                Some(score) => Some(reader.number(&format!("{place}.score"), score)?),
+            };
+            let in_graph = reader.flag(&place, entry)?;
+            nodes.push((node, NodeEntry { in_graph, score }));
+        }
+        let mut edges = Vec::new();
+        for (name, value) in reader.object("edges", part("edges")?)? {
+            let edge: Edge = name.parse().ok().ok_or_else(|| {
+                reader.wrong("edges", &json!(name), "a name like `a0.h0->a1.h1<q>`")
+            })?;
+            if matches!(edge.destination, Node::Head(_)) && edge.port.is_none() {
+                let expected = format!("a port, such as `{name}<q>`");
+                return Err(reader.wrong("edges", &json!(name), &expected));
+            }
+            let place = format!("edges.{name}");
+            let entry = reader.object(&place, value)?;
+            let score = reader.field(&format!("{place}."), entry, "score")?;
+            let score = reader.number(&format!("{place}.score"), score)?;
+            let in_graph = reader.flag(&place, entry)?;
+            edges.push((edge, EdgeEntry { score, in_graph }));
+        }
+        let flag = parallel
+            .as_bool()
+            .ok_or_else(|| reader.wrong("cfg.parallel_attn_mlp", parallel, "true or false"));
+        Ok(Self {
+            n_layers: size("n_layers")?,
+            n_heads: size("n_heads")?,
+            parallel_attn_mlp: flag?,
+            d_model: size("d_model")?,
+            nodes,
+            edges,
+        })
+    }
+}
+
+/// Everything but heads is kept; a head is where the circuit holds it.
+fn kept(node: Node, circuit: Option<&Circuit>) -> bool {
+    match node {
+        Node::Head(_) => circuit.is_some_and(|circuit| circuit.nodes.contains(&node)),
+        _ => true,
+    }
+}
+
+struct Reader<'a> {
+    path: &'a Path,
+}
+
+impl Reader<'_> {
+    fn wrong(&self, field: &str, found: &Value, expected: &str) -> FormatError {
+        let mut found = found.to_string();
+        if found.chars().count() > 60 {
+            found = found.chars().take(60).chain("…".chars()).collect();
+        }
+        FormatError::Field {
+            path: self.path.to_owned(),
+            field: field.to_owned(),
+            found,
+            expected: expected.to_owned(),
+        }
+    }
+
+    fn object<'v>(
+        &self,
+        field: &str,
+        value: &'v Value,
+    ) -> Result<&'v Map<String, Value>, FormatError> {
+        value
+            .as_object()
+            .ok_or_else(|| self.wrong(field, value, "an object"))
+    }
+
+    fn field<'v>(
+        &self,
+        place: &str,
+        object: &'v Map<String, Value>,
+        name: &str,
+    ) -> Result<&'v Value, FormatError> {
+        object.get(name).ok_or_else(|| {
+            let like = nearest(name, object.keys().map(String::as_str));
+            let found = like.map_or_else(
+                || "nothing".to_owned(),
+                |like| format!("nothing, but `{like}`"),
+            );
+            FormatError::Field {
+                path: self.path.to_owned(),
+                field: format!("{place}{name}"),
+                found,
+                expected: format!("`{name}`"),
+            }
+        })
+    }
+
+    fn number(&self, field: &str, value: &Value) -> Result<f64, FormatError> {
+        value
+            .as_f64()
+            .ok_or_else(|| self.wrong(field, value, "a number"))
+    }
+
+    fn flag(&self, place: &str, entry: &Map<String, Value>) -> Result<bool, FormatError> {
+        let value = self.field(&format!("{place}."), entry, "in_graph")?;
+        value
+            .as_bool()
+            .ok_or_else(|| self.wrong(&format!("{place}.in_graph"), value, "true or false"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::HeadId;
+
+    fn graph() -> Graph {
+        Graph {
+            n_layers: 2,
+            n_heads: 2,
+            n_key_value_heads: 1,
+            mlps: true,
+            parallel: false,
+        }
+    }
+
+    fn written(file: &GraphFile) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("importances.json");
+        file.write(&path).unwrap();
+        (folder, path)
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let graph = graph();
+        let nodes: Vec<f64> = (0..graph.writers())
+            .map(|at| at as f64 / 3.0 - 1.0)
+            .collect();
+        let count = graph.writers() * graph.readers();
+        let edges: Vec<f64> = (0..count).map(|at| (at as f64).sin()).collect();
+        let head = HeadId::new(1, 1);
+        let mut circuit = Circuit::from_heads(graph.grid(), [head]);
+        let file = GraphFile::of_scores(&graph, 8, Some(&nodes), Some(&edges), Some(&circuit));
+        let (_folder, path) = written(&file);
+        assert_eq!(GraphFile::read(&path).unwrap(), file);
+        let held = |file: &GraphFile| -> Vec<String> {
+            let held = file.edges.iter().filter(|(_, entry)| entry.in_graph);
+            held.map(|(edge, _)| edge.to_string()).collect()
+        };
+        // Nodes alone: every edge among them, through every port.
+        assert!(held(&file).contains(&"input->a1.h1<k>".to_owned()));
+        assert!(!held(&file).contains(&"input->a1.h0<k>".to_owned()));
+        // Both heads of a group read one key.
+        let keys = file.edges.iter().filter(|(edge, _)| {
+            let name = edge.to_string();
+            name == "a0.h0->a1.h0<k>" || name == "a0.h0->a1.h1<k>"
+        });
+        let keys: Vec<f64> = keys.map(|(_, entry)| entry.score).collect();
+        assert_eq!((keys.len(), keys[0]), (2, keys[1]));
+
+        circuit.edges.insert(Edge::new(Node::Mlp(0), head));
+        let file = GraphFile::of_scores(&graph, 8, None, Some(&edges), Some(&circuit));
+        let ports = ["m0->a1.h1<q>", "m0->a1.h1<k>", "m0->a1.h1<v>"];
+        assert_eq!(held(&file), ports, "an open port means all three");
+    }
+
+    #[test]
+    fn faults_name_file_field_and_form() {
+        let file = GraphFile::of_heads(&graph(), 8, &[0.0; 4], None);
+        let fault = |change: &dyn Fn(&mut Value)| {
+            let mut value = file.to_json();
+            change(&mut value);
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("f.json");
+            fs_err::write(&path, value.to_string()).unwrap();
+            let message = GraphFile::read(&path).unwrap_err().to_string();
+            message[message.find("f.json").unwrap()..].to_owned()
+        };
+        let found = fault(&|value| {
+            let cfg = value["cfg"].as_object_mut().unwrap();
+            let size = cfg.remove("n_heads").unwrap();
+            cfg.insert("n_head".to_owned(), size);
+        });
+        assert_eq!(
+            found,
+            "f.json: cfg.n_heads: found nothing, but `n_head`, expected `n_heads`"
+        );
+        let found = fault(&|value| value["nodes"]["m0"]["in_graph"] = json!("yes"));
+        assert_eq!(
+            found,
+            "f.json: nodes.m0.in_graph: found \"yes\", expected true or false"
+        );
+        let found = fault(&|value| value["nodes"]["x9"] = json!({ "in_graph": true }));
+        assert!(found.starts_with("f.json: nodes: found \"x9\""), "{found}");
+        let found = fault(&|value| value["edges"]["a0.h0->a1.h1"] = json!({}));
+        assert!(
+            found.contains("a port, such as `a0.h0->a1.h1<q>`"),
+            "{found}"
+        );
+        let found = fault(&|value| value["edges"] = json!([]));
+        assert_eq!(found, "f.json: edges: found [], expected an object");
+    }
+}
