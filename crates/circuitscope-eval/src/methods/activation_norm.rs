@@ -28,6 +28,11 @@ impl<B: Backend> Discover<B> for ActivationNorm {
         true
     }
 
+    /// Every resample copies its examples.
+    fn resamples(&self) -> usize {
+        50
+    }
+
     fn uses_seed(&self) -> bool {
         false
     }

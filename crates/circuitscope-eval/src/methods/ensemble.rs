@@ -202,6 +202,11 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for Ensemble<B> {
         false
     }
 
+    /// Every resample is scored once for each dictionary.
+    fn resamples(&self) -> usize {
+        20
+    }
+
     fn measure<'a>(
         &'a self,
         evidence: &'a Evidence<B::InnerBackend>,

@@ -98,6 +98,11 @@ impl<B: Backend> Discover<B> for MeanDifference {
         true
     }
 
+    /// Every resample copies its examples.
+    fn resamples(&self) -> usize {
+        50
+    }
+
     fn uses_seed(&self) -> bool {
         false
     }

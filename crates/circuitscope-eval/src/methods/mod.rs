@@ -77,11 +77,10 @@ pub const NAMES: [&str; 28] = [
 ];
 
 /// Methods that take seconds: what an evaluation runs unless told otherwise.
-pub const QUICK: [&str; 12] = [
+pub const QUICK: [&str; 11] = [
     "sae",
     "sae-corrected",
     "recommended",
-    "hisp",
     "untrained",
     "k-means",
     "mean-difference",
