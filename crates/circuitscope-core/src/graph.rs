@@ -119,6 +119,20 @@ impl Graph {
         start..start + self.n_heads
     }
 
+    /// Index of a head among the writers.
+    ///
+    /// The head must be one of the model's.
+    #[must_use]
+    pub const fn head_writer(&self, head: HeadId) -> usize {
+        self.head_writers(head.layer).start + head.head
+    }
+
+    /// Index of the MLP of a layer among the writers, in a model that has MLPs.
+    #[must_use]
+    pub const fn mlp_writer(&self, layer: usize) -> usize {
+        self.head_writers(layer).end
+    }
+
     /// Indices of the readers of one port of a layer: one for each head, or key/value head.
     #[must_use]
     pub const fn port_readers(&self, layer: usize, port: Port) -> Range<usize> {

@@ -117,25 +117,16 @@ pub enum Error {
         method: &'static str,
     },
 
-    /// No metric has this name.
-    #[error("unknown metric `{name}`{}: expected {known}", did_you_mean(nearest.as_deref()))]
-    UnknownMetric {
+    /// No metric or ablation has this name.
+    #[error("unknown {what} `{name}`{}: expected {known}", did_you_mean(nearest.as_deref()))]
+    UnknownName {
+        /// `metric` or `ablation`.
+        what: &'static str,
         /// As given.
         name: String,
-        /// The most similar metric.
+        /// The most similar name.
         nearest: Option<&'static str>,
-        /// All metrics.
-        known: String,
-    },
-
-    /// No ablation has this name.
-    #[error("unknown ablation `{name}`{}: expected {known}", did_you_mean(nearest.as_deref()))]
-    UnknownAblation {
-        /// As given.
-        name: String,
-        /// The most similar ablation.
-        nearest: Option<&'static str>,
-        /// All ablations.
+        /// All names.
         known: String,
     },
 

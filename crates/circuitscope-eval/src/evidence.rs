@@ -208,6 +208,12 @@ impl<B: Backend> Evidence<B> {
         self.activations.clone().reshape([examples * heads, d])
     }
 
+    /// Length of each vector: `[examples, heads]`.
+    pub(crate) fn lengths(&self) -> Tensor<B, 2> {
+        let squares = self.activations.clone().powi_scalar(2);
+        squares.sum_dim(2).sqrt().squeeze_dim(2)
+    }
+
     /// Mean square of each entry over all examples: `[heads, d]`.
     pub(crate) fn second_moments(&self) -> Tensor<B, 2> {
         let squares = self.activations.clone().powi_scalar(2);

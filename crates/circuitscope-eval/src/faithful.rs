@@ -2,7 +2,7 @@ use burn::tensor::backend::Backend;
 use circuitscope_core::{HeadId, Progress};
 use serde::{Deserialize, Serialize};
 
-use crate::causal::{CausalEvidence, Metric, PatchedRuns};
+use crate::causal::{CausalEvidence, Metric, PatchedRuns, mean};
 use crate::measures::{MIB_SIZES, Order, circuit_size, cmd, cpr, faithfulness};
 use crate::{Error, Result, Scores};
 
@@ -73,16 +73,12 @@ fn kept_heads<B: Backend>(runs: &PatchedRuns<'_, B>, kept: &[bool]) -> Vec<f32> 
     let mut set = vec![1.0; graph.readers() * graph.writers()];
     for (at, _) in kept.iter().enumerate().filter(|(_, kept)| !**kept) {
         let head = grid.head(at);
-        let writer = graph.head_writers(head.layer).start + head.head;
+        let writer = graph.head_writer(head);
         for reader in 0..graph.readers() {
             set[reader * graph.writers() + writer] = 0.0;
         }
     }
     set
-}
-
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len() as f64
 }
 
 /// Measures circuits taken from the top of `scores` on the first `pairs` pairs.
@@ -102,8 +98,7 @@ pub fn measure_faithfulness<B: Backend>(
     let graph = causal.graph();
     let metric = causal.metric();
     let size = graph.readers() * graph.writers();
-    let full = mean(&runs.clean(metric)?);
-    let empty = mean(&runs.run(&[vec![0.0; size]], 0, &[metric])?[0][0]);
+    let (full, empty) = runs.full_and_empty(metric)?;
     faithfulness(full, empty, full)?;
 
     let curve = |members: usize, values: &[f64], set: &dyn Fn(&[usize]) -> Vec<f32>| {
@@ -120,7 +115,7 @@ pub fn measure_faithfulness<B: Backend>(
                 let (faithfulness, kl) = if let Some(last) = same {
                     (last.faithfulness, last.kl)
                 } else {
-                    let values = runs.run(&[set(&ranking[..size])], 0, &[metric, Metric::Kl])?;
+                    let values = runs.run(&[&set(&ranking[..size])], 0, &[metric, Metric::Kl])?;
                     let kept = faithfulness(mean(&values[0][0]), empty, full)?;
                     (kept, -mean(&values[1][0]))
                 };
@@ -136,7 +131,12 @@ pub fn measure_faithfulness<B: Backend>(
         let area = |points: &[Point]| -> Vec<(f64, f64)> {
             points.iter().map(|p| (p.share, p.faithfulness)).collect()
         };
-        let (signed, absolute) = (points(Order::Signed)?, points(Order::Absolute)?);
+        let signed = points(Order::Signed)?;
+        let absolute = if values.iter().all(|score| *score >= 0.0) {
+            signed.clone()
+        } else {
+            points(Order::Absolute)?
+        };
         Ok::<_, Error>(Curve {
             members,
             cpr: cpr(&area(&signed)),
@@ -147,13 +147,12 @@ pub fn measure_faithfulness<B: Backend>(
     };
 
     let grid = graph.grid();
-    let writer = |at: usize| {
-        let head = grid.head(at);
-        graph.head_writers(head.layer).start + head.head
-    };
     let signed = scores.graph.as_ref().and_then(|graph| graph.nodes.as_ref());
     let heads: Vec<f64> = match signed {
-        Some(nodes) => (0..grid.len()).map(|at| nodes[writer(at)]).collect(),
+        Some(nodes) => grid
+            .heads()
+            .map(|head| nodes[graph.head_writer(head)])
+            .collect(),
         None => scores.nodes.clone(),
     };
     let nodes = curve(grid.len(), &heads, &|chosen| {
@@ -209,8 +208,7 @@ pub fn circuit_quality<B: Backend>(
         .collect();
     let of = |kept: &dyn Fn(usize) -> bool| {
         let kept: Vec<bool> = (0..grid.len()).map(kept).collect();
-        let values = runs.run(&[kept_heads(&runs, &kept)], 0, &[metric])?;
-        Ok::<f64, Error>(mean(&values[0][0]))
+        runs.mean_of(&kept_heads(&runs, &kept), 0, metric)
     };
     let full = mean(&runs.clean(metric)?);
     let empty = of(&|_| false)?;

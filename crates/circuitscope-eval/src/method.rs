@@ -125,6 +125,12 @@ pub struct GraphScores {
 }
 
 impl GraphScores {
+    /// As they are, whatever the resample: for methods that would have to run the model again.
+    pub(crate) fn measured(self) -> Box<dyn Measured> {
+        let scores = Scores::of_graph(self);
+        Box::new(move |_: Option<&[usize]>| Ok(scores.clone()))
+    }
+
     /// The score of an edge; `None` without edge scores.
     #[must_use]
     pub fn edge(&self, writer: usize, reader: usize) -> Option<f64> {
@@ -165,16 +171,17 @@ impl Scores {
             let sizes = readers.filter_map(|reader| graph.edge(writer, reader));
             sizes.map(f64::abs).fold(0.0, f64::max)
         };
-        let writer = |head: HeadId| shape.head_writers(head.layer).start + head.head;
         let heads = shape.grid().heads();
         let nodes = match (&graph.nodes, &graph.edges) {
             (Some(nodes), _) => {
                 assert_eq!(nodes.len(), shape.writers(), "one score for each writer");
-                heads.map(|head| nodes[writer(head)].abs()).collect()
+                heads
+                    .map(|head| nodes[shape.head_writer(head)].abs())
+                    .collect()
             }
             (None, Some(edges)) => {
                 assert_eq!(edges.len(), shape.writers() * shape.readers());
-                let outgoing = |head| largest(writer(head), &mut (0..shape.readers()));
+                let outgoing = |head| largest(shape.head_writer(head), &mut (0..shape.readers()));
                 heads.map(outgoing).collect()
             }
             (None, None) => panic!("a graph without any scores"),
@@ -186,7 +193,7 @@ impl Scores {
                 let ports = Port::ALL
                     .into_iter()
                     .map(|port| shape.port_reader(grid.head(destination), port));
-                largest(writer(grid.head(source)), &mut ports.into_iter())
+                largest(shape.head_writer(grid.head(source)), &mut ports.into_iter())
             });
         }
         scores.graph = Some(graph);
@@ -203,6 +210,14 @@ impl Scores {
         }
         self.edges = Some(edges);
         self
+    }
+
+    /// Scores each directed pair with the product of its heads' scores: what a control does that knows
+    /// nothing of how heads interact.
+    #[must_use]
+    pub fn with_products(self) -> Self {
+        let ends = self.nodes.clone();
+        self.with_edges(|source, destination| ends[source] * ends[destination])
     }
 
     /// Heads from the highest score to the lowest; equal scores in index order.

@@ -1,8 +1,9 @@
+use burn::tensor::backend::Backend;
 use circuitscope_core::{Circuit, HeadId, Polarity, Progress, Seed};
 use circuitscope_score::stats::{Discoveries, LabelNull, relabellings};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Measured, Result, Scores};
+use crate::{Error, Evidence, Measured, Result, Scores};
 
 /// Heads whose scores could hardly come about if the labels meant nothing.
 ///
@@ -35,29 +36,25 @@ impl Significance {
 /// # Errors
 /// [`Error::NoNull`] for methods whose scores cannot be made under other labels; [`Error::Cancelled`];
 /// [`Error::Score`] for a rate outside 0 to 1.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "each is a choice of the caller's"
-)]
-pub fn significance(
+pub fn significance<B: Backend>(
     method: &'static str,
     measured: &dyn Measured,
-    labels: &[Polarity],
-    pairs: &[(usize, usize)],
+    evidence: &Evidence<B>,
     rate: f64,
     count: usize,
     seed: Seed,
     progress: &dyn Progress,
 ) -> Result<Significance> {
-    let grid = measured.scores(None)?.grid;
+    let grid = evidence.grid();
     let under = |labels: Vec<Polarity>| {
         let statistic = measured.relabelled(labels);
         statistic.ok_or(Error::NoNull { method })?
     };
+    let labels = evidence.labels();
     let observed = under(labels.to_vec())?;
     let mut null = Vec::with_capacity(count);
     progress.begin("relabelling", count as u64);
-    for labels in relabellings(labels, pairs, count, seed)? {
+    for labels in relabellings(labels, evidence.pairs(), count, seed)? {
         if progress.cancelled() {
             progress.end();
             return Err(Error::Cancelled);

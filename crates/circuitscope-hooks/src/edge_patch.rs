@@ -72,7 +72,7 @@ impl<B: Backend> EdgePatch<B> {
             self.put(self.graph.head_writers(before).start, heads);
             if self.graph.mlps {
                 let mlp = here.mlps[before].clone() - self.other.mlps[before].clone();
-                self.put(self.graph.head_writers(before).end, one_copy(mlp));
+                self.put(self.graph.mlp_writer(before), one_copy(mlp));
             }
         }
         self
@@ -187,7 +187,7 @@ impl<B: Backend> Tap<B> for EdgePatch<B> {
             }
             Site::MlpOut(layer) => {
                 let other = self.other.mlps[layer].clone().unsqueeze_dim(2);
-                self.write(self.graph.head_writers(layer).end, x.clone(), other);
+                self.write(self.graph.mlp_writer(layer), x.clone(), other);
                 x
             }
             Site::ResidPost(_) => {

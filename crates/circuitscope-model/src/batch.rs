@@ -134,6 +134,36 @@ impl<B: Backend> TokenBatch<B> {
         &self.positions
     }
 
+    /// The same prompts `copies` times over: all of them, then all of them again.
+    #[must_use]
+    pub fn repeated(&self, copies: usize) -> Self {
+        Self {
+            tokens: self.tokens.clone().repeat_dim(0, copies),
+            positions: Positions {
+                mask: self.positions.mask.clone().repeat_dim(0, copies),
+                last: self.positions.last.repeat(copies),
+                lengths: self.positions.lengths.repeat(copies),
+            },
+            first: self.first.repeat(copies),
+            pos: self.pos,
+        }
+    }
+
+    /// Vectors at the last real position of each prompt.
+    ///
+    /// # Shapes
+    /// - `x`: `[batch, pos, ..]`
+    /// - result: `[batch, width]`, the product of the remaining dimensions
+    pub fn last<const D: usize>(&self, x: Tensor<B, D>) -> Tensor<B, 2> {
+        let (rows, pos) = (self.batch(), self.pos);
+        let width = x.shape().num_elements() / (rows * pos);
+        let last = self.positions.last.iter().enumerate();
+        let index: Vec<i64> = last.map(|(row, last)| (row * pos + last) as i64).collect();
+        let index = TensorData::new(index, [rows]);
+        let index = Tensor::<B, 1, Int>::from_data(index, &x.device());
+        x.reshape([rows * pos, width]).select(0, index)
+    }
+
     pub(crate) fn is_padded(&self) -> bool {
         self.positions
             .lengths

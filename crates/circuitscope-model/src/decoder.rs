@@ -69,16 +69,9 @@ impl<B: Backend> Decoder<B> {
     /// # Panics
     /// If the batch is longer than `n_ctx` or holds tokens the model does not have.
     pub fn forward<T: Tap<B>>(&self, batch: &TokenBatch<B>, tap: &mut T) {
-        let last = self
-            .config
-            .catalog()
-            .sites()
-            .into_iter()
-            .rev()
-            .find(|site| tap.wants(*site));
-        let Some(last) = last else { return };
-        tap.begin(&batch.positions);
-        let mut pass = Pass { tap, last };
+        let Some(mut pass) = self.begin(batch, tap) else {
+            return;
+        };
         // `None` says that the pass ended before the logits because nobody wanted more.
         let (Some(()) | None) = self.run(batch, &mut pass);
     }
@@ -107,26 +100,22 @@ impl<B: Backend> Decoder<B> {
         resid_pre: Tensor<B, 3>,
         tap: &mut T,
     ) {
-        let sites = self.config.catalog().sites().into_iter().rev();
-        let Some(last) = sites.into_iter().find(|site| tap.wants(*site)) else {
+        let Some(mut pass) = self.begin(batch, tap) else {
             return;
         };
-        tap.begin(&batch.positions);
-        let mut pass = Pass { tap, last };
         let qk_positions = match (self.config.positions, &self.w_pos) {
             (Positions::Shortformer, Some(w_pos)) => Some(self.pos_embed(&w_pos.val(), batch)),
             _ => None,
         };
-        let device = batch.tokens.device();
-        let context = Context::new(&self.config, batch, qk_positions, &device);
-        let mut x = resid_pre;
-        for (layer, block) in self.blocks.iter().enumerate().skip(layer) {
-            match block.run(layer, &context, x, &mut pass) {
-                Some(next) => x = next,
-                None => return,
-            }
-        }
-        let (Some(()) | None) = self.read_out(x, &mut pass);
+        let (Some(()) | None) = self.run_blocks(batch, layer, resid_pre, qk_positions, &mut pass);
+    }
+
+    /// A pass that ends at the last site that `tap` wants; `None` if it wants nothing.
+    fn begin<'t, T: Tap<B>>(&self, batch: &TokenBatch<B>, tap: &'t mut T) -> Option<Pass<'t, T>> {
+        let sites = self.config.catalog().sites().into_iter().rev();
+        let last = sites.into_iter().find(|site| tap.wants(*site))?;
+        tap.begin(&batch.positions);
+        Some(Pass { tap, last })
     }
 
     /// Logits from the residual stream after the last block: final norm, unembedding, soft cap.
@@ -168,7 +157,6 @@ impl<B: Backend> Decoder<B> {
 
     fn run<T: Tap<B>>(&self, batch: &TokenBatch<B>, pass: &mut Pass<'_, T>) -> Option<()> {
         let config = &self.config;
-        let device = batch.tokens.device();
         let (rows, pos) = (batch.batch(), batch.pos());
         assert!(
             pos <= config.n_ctx,
@@ -192,13 +180,26 @@ impl<B: Backend> Decoder<B> {
             Some(w_pos) => Some(pass.site(Site::PosEmbed, self.pos_embed(&w_pos.val(), batch))),
             None => None,
         };
-        let (mut x, qk_positions) = match (config.positions, pos_embed) {
+        let (x, qk_positions) = match (config.positions, pos_embed) {
             (Positions::Learned, Some(positions)) => (embed + positions, None),
             (Positions::Shortformer, Some(positions)) => (embed, Some(positions)),
             _ => (embed, None),
         };
-        let context = Context::new(config, batch, qk_positions, &device);
-        for (layer, block) in self.blocks.iter().enumerate() {
+        self.run_blocks(batch, 0, x, qk_positions, pass)
+    }
+
+    /// From what block `first` reads to the logits.
+    fn run_blocks<T: Tap<B>>(
+        &self,
+        batch: &TokenBatch<B>,
+        first: usize,
+        mut x: Tensor<B, 3>,
+        qk_positions: Option<Tensor<B, 3>>,
+        pass: &mut Pass<'_, T>,
+    ) -> Option<()> {
+        let device = batch.tokens.device();
+        let context = Context::new(&self.config, batch, qk_positions, &device);
+        for (layer, block) in self.blocks.iter().enumerate().skip(first) {
             x = block.run(layer, &context, x, pass)?;
         }
         self.read_out(x, pass)

@@ -73,8 +73,7 @@ pub fn discover<B: AutodiffBackend>(
             Some(significance(
                 method.name(),
                 measured.as_ref(),
-                evidence.labels(),
-                evidence.pairs(),
+                evidence,
                 rate,
                 count,
                 settings.seed.stream("significance"),

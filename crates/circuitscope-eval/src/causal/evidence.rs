@@ -1,9 +1,9 @@
 use core::fmt;
 use core::str::FromStr;
 
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor, TensorData};
-use circuitscope_core::{Graph, nearest};
+use circuitscope_core::{Graph, Progress, nearest};
 use circuitscope_hooks::{Capture, StreamOutputs};
 use circuitscope_model::{Decoder, PaddingSide, TokenBatch};
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,9 @@ pub struct TokenPair {
     /// Next tokens that the behaviour rules out; may be empty.
     pub wrong: Vec<u32>,
 }
+
+/// Rows of a pair's prompts among the examples: positive, negative.
+type Rows = (usize, usize);
 
 /// What takes the place of an output that is ablated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -66,7 +69,8 @@ impl FromStr for Ablation {
 
     fn from_str(s: &str) -> Result<Self> {
         let found = Self::ALL.into_iter().find(|ablation| ablation.name() == s);
-        found.ok_or_else(|| Error::UnknownAblation {
+        found.ok_or_else(|| Error::UnknownName {
+            what: "ablation",
             name: s.to_owned(),
             nearest: nearest(s, Self::ALL.map(Self::name)),
             known: Self::ALL.map(Self::name).join(", "),
@@ -175,11 +179,6 @@ impl<B: Backend> CausalEvidence<B> {
         self.metric
     }
 
-    /// What takes the place of ablated outputs.
-    pub const fn ablation(&self) -> Ablation {
-        self.ablation
-    }
-
     /// Where the model lives.
     pub const fn device(&self) -> &B::Device {
         &self.device
@@ -191,21 +190,6 @@ impl<B: Backend> CausalEvidence<B> {
             None => Ok(()),
             Some(pair) => Err(Error::MethodNeedsAnswers { method, pair }),
         }
-    }
-
-    /// The same with another metric.
-    ///
-    /// # Errors
-    /// As [`CausalEvidence::new`].
-    pub fn with_metric(&self, metric: Metric) -> Result<Self> {
-        Self::new(
-            self.model.clone(),
-            self.pairs.clone(),
-            metric,
-            self.ablation,
-            self.memory,
-            &self.device,
-        )
     }
 
     /// How many copies of a pair's prompt fit one batch of passes that read every input separately.
@@ -235,20 +219,14 @@ impl<B: Backend> CausalEvidence<B> {
         let chunks: Vec<Vec<usize>> = order.chunks(rows).map(<[_]>::to_vec).collect();
         chunks
             .into_iter()
-            .map(move |members| self.batch::<C>(members, 1, device))
+            .map(move |members| self.batch::<C>(members, device))
     }
 
-    /// Some pairs as one batch, the prompts `copies` times over.
-    pub fn batch<C: Backend>(
-        &self,
-        members: Vec<usize>,
-        copies: usize,
-        device: &C::Device,
-    ) -> PairBatch<C> {
+    /// Some pairs as one batch.
+    pub fn batch<C: Backend>(&self, members: Vec<usize>, device: &C::Device) -> PairBatch<C> {
         let side = |prompt: fn(&TokenPair) -> &Vec<u32>| {
-            let one = members.iter().map(|&pair| prompt(&self.pairs[pair]));
-            let all: Vec<&Vec<u32>> = one.collect::<Vec<_>>().repeat(copies);
-            TokenBatch::new(&all, PaddingSide::Right, device)
+            let prompts = members.iter().map(|&pair| prompt(&self.pairs[pair]));
+            TokenBatch::new(&prompts.collect::<Vec<_>>(), PaddingSide::Right, device)
         };
         let (Ok(clean), Ok(corrupt)) = (side(|pair| &pair.clean), side(|pair| &pair.corrupt))
         else {
@@ -265,6 +243,34 @@ impl<B: Backend> CausalEvidence<B> {
             clean,
             corrupt,
         }
+    }
+
+    /// What `effects` finds on the first `count` pairs, batch by batch, pair by pair: the rows of the
+    /// pairs among the examples, and what was found. `share`: see [`batches`](Self::batches).
+    ///
+    /// # Errors
+    /// Those of `effects`; [`Error::Cancelled`].
+    pub(crate) fn each_pair(
+        &self,
+        method: &'static str,
+        count: usize,
+        share: f64,
+        progress: &dyn Progress,
+        mut effects: impl FnMut(&PairBatch<B>) -> Result<Vec<Vec<f32>>>,
+    ) -> Result<(Vec<Rows>, Vec<Vec<f32>>)> {
+        let (mut rows, mut all) = (Vec::new(), Vec::new());
+        progress.begin(method, count as u64);
+        for batch in self.batches::<B>(count, share, &self.device) {
+            if progress.cancelled() {
+                progress.end();
+                return Err(Error::Cancelled);
+            }
+            all.extend(effects(&batch)?);
+            rows.extend(batch.members.iter().map(|&pair| self.pairs[pair].rows));
+            progress.advance(batch.members.len() as u64);
+        }
+        progress.end();
+        Ok((rows, all))
     }
 
     /// What all writers put out on a batch of prompts.
@@ -331,40 +337,24 @@ impl<B: Backend> CausalEvidence<B> {
 pub struct PairBatch<B: Backend> {
     /// Which pairs.
     pub members: Vec<usize>,
-    /// The positive prompts; several copies one after another where asked for.
+    /// The positive prompts.
     pub clean: TokenBatch<B>,
     /// The negative prompts.
     pub corrupt: TokenBatch<B>,
-    /// Answers of one copy.
+    /// Answers of the positive prompts.
     pub targets: Targets<B>,
 }
 
-impl<B: Backend> PairBatch<B> {
-    /// Vectors at the last real position of each prompt.
-    ///
-    /// # Shapes
-    /// - `x`: `[prompts, pos, width]`
-    /// - result: `[prompts, width]`
-    pub fn last<const D: usize>(&self, x: Tensor<B, D>) -> Tensor<B, 2> {
-        let pos = self.clean.positions().mask.dims()[1];
-        let rows = x.dims()[0];
-        let width = x.shape().num_elements() / (rows * pos);
-        let last = &self.clean.positions().last;
-        let index: Vec<i64> = (0..rows)
-            .map(|row| (row * pos + last[row]) as i64)
-            .collect();
-        let index = TensorData::new(index, [rows]);
-        let index = Tensor::<B, 1, Int>::from_data(index, &x.device());
-        x.reshape([rows * pos, width]).select(0, index)
-    }
-
-    /// Logits at the last real position of each prompt, from the stream after the last block.
-    ///
-    /// # Shapes
-    /// - `stream`: `[prompts, pos, d_model]`
-    /// - result: `[prompts, vocabulary]`
-    pub fn last_logits(&self, model: &Decoder<B>, stream: Tensor<B, 3>) -> Tensor<B, 2> {
-        let last = self.last(stream).unsqueeze_dim::<3>(1);
-        model.unembed(last).squeeze_dim(1)
-    }
+/// Logits at the last real position of each prompt, from the stream after the last block.
+///
+/// # Shapes
+/// - `stream`: `[prompts, pos, d_model]`
+/// - result: `[prompts, vocabulary]`
+pub fn last_logits<B: Backend>(
+    model: &Decoder<B>,
+    batch: &TokenBatch<B>,
+    stream: Tensor<B, 3>,
+) -> Tensor<B, 2> {
+    let last = batch.last(stream).unsqueeze_dim::<3>(1);
+    model.unembed(last).squeeze_dim(1)
 }

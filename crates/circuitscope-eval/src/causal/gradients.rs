@@ -2,13 +2,13 @@ use core::ops::Range;
 use std::collections::{BTreeMap, BTreeSet};
 
 use burn::module::{AutodiffModule, Module};
-use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::{Element, Tensor, TensorData};
 use circuitscope_core::{Graph, Port};
 use circuitscope_hooks::{AnyTensor, Capture, Gradients, Intervene, Intervention, Op, Site};
 use circuitscope_model::Decoder;
 
-use super::{CausalEvidence, PairBatch};
+use super::{CausalEvidence, PairBatch, last_logits};
 use crate::{Error, Result};
 
 /// A model that can be differentiated, and how a batch of prompts is run through it.
@@ -66,7 +66,7 @@ impl<'a, B: AutodiffBackend> Differentiable<'a, B> {
             Some((site, AnyTensor::from(value.inner())))
         });
         let watched = watched.collect();
-        let logits = batch.last_logits(&self.model, stream);
+        let logits = last_logits(&self.model, &batch.clean, stream);
         let clean = clean.map(|logits| Tensor::from_inner(logits.clone()));
         let metric = self.evidence.metric();
         let values = metric.values(logits, &batch.targets, clean.as_ref());
@@ -208,31 +208,40 @@ impl<B: Backend> ReaderGradients<B> {
         }
     }
 
-    /// For each prompt and edge, the inner product of a writer's vectors and a reader's gradients.
+    /// For each prompt and edge, the inner product of a writer's vectors and a reader's gradients, for
+    /// the writers `members`.
     ///
     /// # Shapes
     /// - `writers`: `[prompts, writers, pos * d_model]`, zero at padding
-    /// - result: for each prompt `[writers * readers]`; 0 where the reader does not see the writer
+    /// - result: for each prompt `[writers * readers]`; 0 for other writers and where the reader does
+    ///   not see the writer
     ///
     /// # Errors
     /// [`Error::Device`] if the result cannot be read back.
-    pub(crate) fn dot(&self, writers: &Tensor<B, 3>) -> Result<Vec<Vec<f32>>> {
+    pub(crate) fn dot(
+        &self,
+        writers: &Tensor<B, 3>,
+        members: Range<usize>,
+    ) -> Result<Vec<Vec<f32>>> {
         let [prompts, n_writers, _] = writers.dims();
         let n_readers = self.graph.readers();
         let mut edges = vec![vec![0.0; n_writers * n_readers]; prompts];
         for (at, gradient) in &self.readers {
-            let visible = self.graph.visible(at.start);
+            let seen = members.start..members.end.min(self.graph.visible(at.start));
+            if seen.is_empty() {
+                continue;
+            }
             let [_, pos, count, d_model] = gradient.dims();
             let gradient =
                 gradient
                     .clone()
                     .permute([0, 1, 3, 2])
                     .reshape([prompts, pos * d_model, count]);
-            let products = writers.clone().narrow(1, 0, visible).matmul(gradient);
+            let products = writers.clone().slice_dim(1, seen.clone()).matmul(gradient);
             let products = host(products)?;
             for (prompt, edges) in edges.iter_mut().enumerate() {
-                for writer in 0..visible {
-                    let from = (prompt * visible + writer) * count;
+                for (within, writer) in seen.clone().enumerate() {
+                    let from = (prompt * seen.len() + within) * count;
                     let to = writer * n_readers + at.start;
                     edges[to..to + count].copy_from_slice(&products[from..from + count]);
                 }
@@ -262,8 +271,12 @@ impl<B: Backend> WriterGradients<B> {
 
 /// The values of a tensor, row-major.
 pub(crate) fn host<B: Backend, const D: usize>(x: Tensor<B, D>) -> Result<Vec<f32>> {
-    let data = x.into_data().convert::<f32>();
-    data.to_vec().map_err(|error| Error::Device {
+    values(x.into_data())
+}
+
+/// Data of a device as values of one type.
+pub(crate) fn values<E: Element>(data: TensorData) -> Result<Vec<E>> {
+    data.convert::<E>().to_vec().map_err(|error| Error::Device {
         reason: format!("{error:?}"),
     })
 }

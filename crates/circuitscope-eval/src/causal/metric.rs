@@ -113,7 +113,8 @@ impl FromStr for Metric {
 
     fn from_str(s: &str) -> Result<Self> {
         let found = Self::ALL.into_iter().find(|metric| metric.name() == s);
-        found.ok_or_else(|| Error::UnknownMetric {
+        found.ok_or_else(|| Error::UnknownName {
+            what: "metric",
             name: s.to_owned(),
             nearest: nearest(s, Self::ALL.map(Self::name)),
             known: Self::ALL.map(Self::name).join(", "),

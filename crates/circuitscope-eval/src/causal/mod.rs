@@ -6,8 +6,9 @@ mod metric;
 mod patched;
 mod per_pair;
 
-pub use evidence::{Ablation, CausalEvidence, PairBatch, TokenPair};
-pub(crate) use gradients::{Differentiable, ReaderGradients, host};
+pub use evidence::{Ablation, CausalEvidence, PairBatch, TokenPair, last_logits};
+pub(crate) use gradients::{Differentiable, ReaderGradients, host, values};
 pub use metric::{Metric, Targets};
+pub(crate) use patched::mean;
 pub use patched::{PatchedRuns, Prepared};
 pub use per_pair::PairEffects;

@@ -1,10 +1,11 @@
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use circuitscope_core::Graph;
-use circuitscope_hooks::{Capture, EdgePatch, Site, StreamOutputs};
+use circuitscope_hooks::{Capture, EdgePatch, Site, StreamOutputs, Tap};
+use circuitscope_model::Decoder;
 
 use super::gradients::host;
-use super::{CausalEvidence, Metric, PairBatch};
+use super::{CausalEvidence, Metric, PairBatch, last_logits};
 use crate::Result;
 
 /// Some pairs, run as they are and ablated, ready to be run with any set of edges.
@@ -28,13 +29,25 @@ pub struct Prepared<B: Backend> {
 }
 
 impl<B: Backend> Prepared<B> {
-    /// The same prompts `copies` times over.
-    pub fn copies(&self, evidence: &CausalEvidence<B>, copies: usize) -> PairBatch<B> {
-        if copies == 1 {
-            self.batch.clone()
-        } else {
-            evidence.batch(self.batch.members.clone(), copies, evidence.device())
-        }
+    /// Runs the positive prompts, `copies` times over, from block `layer` on under `tap`.
+    ///
+    /// # Shapes
+    /// - result: `[copies * prompts, vocabulary]`, logits at the last real position
+    pub fn logits<T: Tap<B>>(
+        &self,
+        model: &Decoder<B>,
+        copies: usize,
+        layer: usize,
+        tap: T,
+    ) -> Tensor<B, 2> {
+        let last = Site::ResidPost(model.config().n_layers - 1);
+        let mut run = (tap, Capture::new([last]));
+        let batch = self.batch.clean.repeated(copies);
+        let stream = self.here.attn_in[layer].clone().repeat_dim(0, copies);
+        model.forward_from(&batch, layer, stream, &mut run);
+        let stream = run.1.take(last).and_then(|stream| stream.get::<3>());
+        let stream = stream.unwrap_or_else(|| unreachable!("the pass ends at the last stream"));
+        last_logits(model, &batch, stream)
     }
 
     /// A metric of some copies' logits, copy by copy.
@@ -81,11 +94,11 @@ impl<'a, B: Backend> PatchedRuns<'a, B> {
                 .collect();
             members
                 .into_iter()
-                .map(|members| evidence.batch::<B>(members, 1, evidence.device()))
+                .map(|members| evidence.batch::<B>(members, evidence.device()))
         });
         let prepared = prepared.map(|batch| {
             let here = evidence.outputs(evidence.model(), &batch.clean)?;
-            let clean = batch.last_logits(evidence.model(), here.last.clone());
+            let clean = last_logits(evidence.model(), &batch.clean, here.last.clone());
             Ok(Prepared {
                 other: evidence.ablated(&batch)?,
                 batch,
@@ -129,6 +142,25 @@ impl<'a, B: Backend> PatchedRuns<'a, B> {
         Ok(all)
     }
 
+    /// The mean of a metric over all pairs, on the full model and with every edge ablated.
+    ///
+    /// # Errors
+    /// None but those of the device.
+    pub fn full_and_empty(&self, metric: Metric) -> Result<(f64, f64)> {
+        let graph = self.graph();
+        let empty = vec![0.0; graph.readers() * graph.writers()];
+        Ok((mean(&self.clean(metric)?), self.mean_of(&empty, 0, metric)?))
+    }
+
+    /// The mean over all pairs with one set of edges; see [`run`](Self::run).
+    ///
+    /// # Errors
+    /// None but those of the device.
+    pub fn mean_of(&self, set: &[f32], from_layer: usize, metric: Metric) -> Result<f64> {
+        let values = self.run(&[set], from_layer, &[metric])?;
+        Ok(mean(&values[0][0]))
+    }
+
     /// The model with some sets of edges: `[metric][set][pair]`.
     ///
     /// Each set is `[readers * writers]`: 1 where the reader reads this run's output of the writer, 0
@@ -142,7 +174,7 @@ impl<'a, B: Backend> PatchedRuns<'a, B> {
     /// If a set has another size.
     pub fn run(
         &self,
-        sets: &[Vec<f32>],
+        sets: &[&[f32]],
         from_layer: usize,
         metrics: &[Metric],
     ) -> Result<Vec<Vec<Vec<f64>>>> {
@@ -154,48 +186,25 @@ impl<'a, B: Backend> PatchedRuns<'a, B> {
             let groups = (self.evidence.rows_per_batch(pos) / prompts).max(1);
             let mut at = 0;
             for sets in sets.chunks(groups) {
-                let stream = self.stream(part, sets, from_layer);
-                let copies = sets.len();
-                let batch = part.copies(self.evidence, copies);
-                let logits = batch.last_logits(self.evidence.model(), stream);
+                let shape = [sets.len(), graph.readers(), graph.writers()];
+                let mask = TensorData::new(sets.concat(), shape);
+                let mask = Tensor::from_data(mask, self.evidence.device());
+                let patch = EdgePatch::new(graph, part.other.clone(), mask);
+                let patch = patch.from_layer(from_layer, &part.here);
+                let logits = part.logits(self.evidence.model(), sets.len(), from_layer, patch);
                 for (metric, values) in metrics.iter().zip(&mut values) {
                     let found = part.values(*metric, logits.clone())?;
                     for (group, found) in found.chunks(prompts).enumerate() {
                         values[at + group].extend(found);
                     }
                 }
-                at += copies;
+                at += sets.len();
             }
         }
-        debug_assert!(
-            sets.iter()
-                .all(|set| set.len() == graph.readers() * graph.writers())
-        );
         Ok(values)
     }
+}
 
-    /// The stream that the logits are read from: `[sets * prompts, pos, d_model]`.
-    fn stream(&self, part: &Prepared<B>, sets: &[Vec<f32>], from_layer: usize) -> Tensor<B, 3> {
-        let graph = self.graph();
-        let shape = [sets.len(), graph.readers(), graph.writers()];
-        let mask = TensorData::new(sets.concat(), shape);
-        let mask = Tensor::from_data(mask, self.evidence.device());
-        let patch = EdgePatch::new(graph, part.other.clone(), mask);
-        let last = Site::ResidPost(graph.n_layers - 1);
-        let mut run = (
-            patch.from_layer(from_layer, &part.here),
-            Capture::new([last]),
-        );
-        let batch = part.copies(self.evidence, sets.len());
-        let model = self.evidence.model();
-        if from_layer == 0 {
-            model.forward(&batch.clean, &mut run);
-        } else {
-            let stream = part.here.attn_in[from_layer].clone();
-            let stream = stream.repeat_dim(0, sets.len());
-            model.forward_from(&batch.clean, from_layer, stream, &mut run);
-        }
-        let stream = run.1.take(last).and_then(|stream| stream.get::<3>());
-        stream.unwrap_or_else(|| unreachable!("the pass ends at the last stream"))
-    }
+pub(crate) fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
 }

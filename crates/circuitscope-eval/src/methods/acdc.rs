@@ -2,8 +2,8 @@ use burn::tensor::backend::Backend;
 use circuitscope_core::{Node, Progress, Seed};
 
 use super::PatchingSettings;
-use crate::causal::{Metric, PatchedRuns};
-use crate::{Discover, Error, Evidence, GraphScores, Measured, Result, Scores};
+use crate::causal::{Metric, PatchedRuns, mean};
+use crate::{Discover, Error, Evidence, GraphScores, Measured, Result};
 
 /// Automatic circuit discovery, ACDC (Conmy et al. 2023, arXiv 2304.14997, algorithm 1), swept over
 /// thresholds.
@@ -46,7 +46,6 @@ fn kept<B: Backend>(
     let graph = runs.graph();
     let writers = graph.writers();
     let mut set = vec![1.0; graph.readers() * writers];
-    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     let mut value = mean(&runs.clean(metric)?);
     for reader in (0..graph.readers()).rev() {
         let (node, _) = graph.reader(reader);
@@ -76,8 +75,7 @@ fn kept<B: Backend>(
             }
             let at = entries.start + writer;
             set[at] = 0.0;
-            let without = runs.run(core::slice::from_ref(&set), layer, &[metric])?;
-            let without = mean(&without[0][0]);
+            let without = runs.mean_of(&set, layer, metric)?;
             if value - without < tau {
                 value = without;
             } else {
@@ -121,11 +119,9 @@ impl<B: Backend> Discover<B> for Acdc {
         // Thousands of passes one after another: half of what other costly methods take.
         let pairs = self.settings.pairs(causal.pairs().len(), true).div_ceil(2);
         let runs = PatchedRuns::new(causal, pairs)?;
-        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-        let size = graph.readers() * graph.writers();
-        let none = runs.run(&[vec![0.0; size]], 0, &[metric])?;
-        let fall = mean(&runs.clean(metric)?) - mean(&none[0][0]);
-        let mut edges = vec![0.0; size];
+        let (full, empty) = runs.full_and_empty(metric)?;
+        let fall = full - empty;
+        let mut edges = vec![0.0; graph.readers() * graph.writers()];
         let total = THRESHOLDS.len() * graph.n_edges();
         progress.begin(NAME, total as u64);
         for share in THRESHOLDS {
@@ -149,8 +145,6 @@ impl<B: Backend> Discover<B> for Acdc {
             nodes: None,
             edges: Some(edges),
         };
-        Ok(Box::new(move |_: Option<&[usize]>| {
-            Ok(Scores::of_graph(scores.clone()))
-        }))
+        Ok(scores.measured())
     }
 }

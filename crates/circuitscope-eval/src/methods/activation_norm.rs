@@ -48,16 +48,13 @@ impl<B: Backend> Discover<B> for ActivationNorm {
             let positive = |label: &Polarity| f32::from(u8::from(*label == Polarity::Positive));
             let labels: Vec<f32> = evidence.labels().iter().map(positive).collect();
             let count = labels.iter().sum::<f32>();
-            let x = evidence.activations().clone();
-            let labels = TensorData::new(labels, [x.dims()[0], 1]);
-            let labels = Tensor::<B, 2>::from_data(labels, &x.device());
-            let lengths = x.powi_scalar(2).sum_dim(2).sqrt().squeeze_dim::<2>(2);
+            let lengths = evidence.lengths();
+            let labels = TensorData::new(labels, [lengths.dims()[0], 1]);
+            let labels = Tensor::<B, 2>::from_data(labels, &lengths.device());
             let sums = (lengths * labels).sum_dim(0);
             let means = host(sums.div_scalar(count))?;
             let nodes: Vec<f64> = means.into_iter().map(f64::from).collect();
-            let ends = nodes.clone();
-            Ok(Scores::of_nodes(evidence.grid(), nodes)
-                .with_edges(|source, destination| ends[source] * ends[destination]))
+            Ok(Scores::of_nodes(evidence.grid(), nodes).with_products())
         }))
     }
 }

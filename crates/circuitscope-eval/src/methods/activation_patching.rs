@@ -1,10 +1,10 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Graph, Node, Port, Progress, Seed};
-use circuitscope_hooks::{Capture, Intervene, Intervention, Op, Site};
+use circuitscope_hooks::{Intervene, Intervention, Op, Site};
 
 use super::PatchingSettings;
-use crate::causal::{CausalEvidence, PairEffects, PatchedRuns, Prepared};
+use crate::causal::{CausalEvidence, PairEffects, PatchedRuns, Prepared, last_logits};
 use crate::{Discover, Error, Evidence, Measured, Result};
 
 /// Exact activation patching: every node, and every edge, ablated on its own (Vig et al. 2020, arXiv
@@ -131,14 +131,14 @@ fn shift<B: Backend>(
     Tensor::cat(rows.collect(), 0)
 }
 
-/// The stream that the logits are read from, under each of `changes`.
-fn changed_stream<B: Backend>(
+/// Logits under each of `changes`: `[changes * prompts, vocabulary]`.
+fn changed_logits<B: Backend>(
     causal: &CausalEvidence<B>,
     part: &Prepared<B>,
     difference: &Tensor<B, 3>,
     place: &Place,
     changes: &[Change],
-) -> Tensor<B, 3> {
+) -> Tensor<B, 2> {
     let graph = causal.graph();
     let slots = match place.site {
         Site::QInput(_) => Some(graph.n_heads),
@@ -150,25 +150,17 @@ fn changed_stream<B: Backend>(
         let [rows, pos, _, d_model] = x.dims();
         x.reshape([rows, pos, d_model])
     };
+    let (model, copies) = (causal.model(), changes.len());
     let Some(layer) = place.layer else {
-        return flat(shift) + part.here.last.clone().repeat_dim(0, changes.len());
+        let stream = flat(shift) + part.here.last.clone().repeat_dim(0, copies);
+        return last_logits(model, &part.batch.clean.repeated(copies), stream);
     };
     let add = match slots {
         Some(_) => Op::Add(shift.into()),
         None => Op::Add(flat(shift).into()),
     };
-    let last = Site::ResidPost(graph.n_layers - 1);
-    let mut run = (
-        Intervene::new([Intervention::new(place.site, add)]),
-        Capture::new([last]),
-    );
-    let batch = part.copies(causal, changes.len());
-    let stream = part.here.attn_in[layer].clone();
-    let stream = stream.repeat_dim(0, changes.len());
-    let model = causal.model();
-    model.forward_from(&batch.clean, layer, stream, &mut run);
-    let stream = run.1.take(last).and_then(|stream| stream.get::<3>());
-    stream.unwrap_or_else(|| unreachable!("the pass ends at the last stream"))
+    let change = Intervene::new([Intervention::new(place.site, add)]);
+    part.logits(model, copies, layer, change)
 }
 
 impl<B: Backend> Discover<B> for ActivationPatching {
@@ -215,9 +207,7 @@ impl<B: Backend> Discover<B> for ActivationPatching {
                         progress.end();
                         return Err(Error::Cancelled);
                     }
-                    let stream = changed_stream(causal, part, &difference, place, changes);
-                    let batch = part.copies(causal, changes.len());
-                    let logits = batch.last_logits(causal.model(), stream);
+                    let logits = changed_logits(causal, part, &difference, place, changes);
                     let values = part.values(causal.metric(), logits)?;
                     for (change, values) in changes.iter().zip(values.chunks(prompts)) {
                         for (pair, value) in values.iter().enumerate() {

@@ -1,10 +1,14 @@
+use core::ops::Range;
+
 use burn::tensor::Tensor;
-use burn::tensor::backend::AutodiffBackend;
-use circuitscope_core::{Port, Progress, Seed};
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use circuitscope_core::{Graph, Port, Progress, Seed};
 use circuitscope_hooks::{AnyTensor, Site, StreamOutputs};
 
 use super::PatchingSettings;
-use crate::causal::{CausalEvidence, Differentiable, PairBatch, PairEffects, ReaderGradients};
+use crate::causal::{
+    CausalEvidence, Differentiable, PairBatch, PairEffects, ReaderGradients, last_logits,
+};
 use crate::{Discover, Error, Evidence, Measured, Result};
 
 /// Where gradients are taken, and of what.
@@ -94,9 +98,11 @@ impl<B: AutodiffBackend> Attribution<B> {
     ) -> Result<Vec<Vec<f32>>> {
         let here = causal.outputs(causal.model(), &batch.clean)?;
         let other = causal.ablated(batch)?;
-        let clean = batch.last_logits(causal.model(), here.last.clone());
+        let clean = last_logits(causal.model(), &batch.clean, here.last.clone());
         let difference = here.writers() - other.writers();
-        let tracked = causal.batch::<B>(batch.members.clone(), 1, &self.device);
+        let graph = causal.graph();
+        let all = 0..graph.writers();
+        let tracked = causal.batch::<B>(batch.members.clone(), &self.device);
         let readers = |replaced: &[Replaced<B>], first| {
             model.readers(&tracked, replaced, first, Some(&clean))
         };
@@ -111,21 +117,21 @@ impl<B: AutodiffBackend> Attribution<B> {
         };
         let mean = |effects: Vec<Vec<f32>>| scaled(effects, 1.0 / steps as f32);
         Ok(match self.kind {
-            Kind::Eap => readers(&[], 0)?.dot(&difference)?,
+            Kind::Eap => readers(&[], 0)?.dot(&difference, all)?,
             Kind::EapIgInputs => {
                 let runs = inputs().map(|replaced| readers(&replaced, 0));
-                mean(sum(runs)?.dot(&difference)?)
+                mean(sum(runs)?.dot(&difference, all)?)
             }
             Kind::EapIgActivations => {
                 let mut effects = Vec::new();
-                for stage in stages(causal.graph().n_layers, causal.graph().mlps) {
+                for stage in stages(&graph) {
                     let runs = points().map(|share| {
                         let replaced = [stage.replaced(&here, &other, share)];
-                        readers(&replaced, stage.first_reader(causal))
+                        readers(&replaced, stage.first_reader(&graph))
                     });
                     // Only the writers of this stage are on the way from ablated to clean.
-                    let only = stage.only::<B::InnerBackend>(causal, &difference);
-                    add(&mut effects, sum(runs)?.dot(&only)?);
+                    let members = stage.members(&graph);
+                    add(&mut effects, sum(runs)?.dot(&difference, members)?);
                 }
                 mean(effects)
             }
@@ -159,7 +165,7 @@ fn between<B: burn::tensor::backend::Backend, const D: usize>(
     from.clone() + (to.clone() - from.clone()).mul_scalar(share)
 }
 
-fn sum<B: burn::tensor::backend::Backend>(
+fn sum<B: Backend>(
     mut runs: impl Iterator<Item = Result<ReaderGradients<B>>>,
 ) -> Result<ReaderGradients<B>> {
     let Some(first) = runs.next() else {
@@ -193,11 +199,11 @@ enum Stage {
     Mlp(usize),
 }
 
-fn stages(n_layers: usize, mlps: bool) -> Vec<Stage> {
+fn stages(graph: &Graph) -> Vec<Stage> {
     let mut stages = vec![Stage::Input];
-    for layer in 0..n_layers {
+    for layer in 0..graph.n_layers {
         stages.push(Stage::Heads(layer));
-        if mlps {
+        if graph.mlps {
             stages.push(Stage::Mlp(layer));
         }
     }
@@ -206,7 +212,7 @@ fn stages(n_layers: usize, mlps: bool) -> Vec<Stage> {
 
 impl Stage {
     /// The stage's outputs on the way from ablated to clean.
-    fn replaced<B: burn::tensor::backend::Backend>(
+    fn replaced<B: Backend>(
         self,
         here: &StreamOutputs<B>,
         other: &StreamOutputs<B>,
@@ -229,8 +235,7 @@ impl Stage {
     }
 
     /// The first reader that sees the stage's outputs.
-    fn first_reader<B: burn::tensor::backend::Backend>(self, causal: &CausalEvidence<B>) -> usize {
-        let graph = causal.graph();
+    fn first_reader(self, graph: &Graph) -> usize {
         let next_layer = |layer: usize| match layer + 1 {
             next if next < graph.n_layers => graph.port_readers(next, Port::Q).start,
             _ => graph.logits(),
@@ -242,26 +247,13 @@ impl Stage {
         }
     }
 
-    /// `difference` with the rows of all other writers zero.
-    fn only<B: burn::tensor::backend::Backend>(
-        self,
-        causal: &CausalEvidence<B>,
-        difference: &Tensor<B, 3>,
-    ) -> Tensor<B, 3> {
-        let graph = causal.graph();
-        let members = match self {
+    /// The stage among the writers.
+    const fn members(self, graph: &Graph) -> Range<usize> {
+        match self {
             Self::Input => 0..1,
             Self::Heads(layer) => graph.head_writers(layer),
-            Self::Mlp(layer) => {
-                let at = graph.head_writers(layer).end;
-                at..at + 1
-            }
-        };
-        let part = difference.clone().slice_dim(1, members.clone());
-        difference.zeros_like().slice_assign(
-            [0..difference.dims()[0], members, 0..difference.dims()[2]],
-            part,
-        )
+            Self::Mlp(layer) => graph.mlp_writer(layer)..graph.mlp_writer(layer) + 1,
+        }
     }
 }
 
@@ -317,19 +309,9 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for Attribution<B> {
         let count = self
             .settings
             .pairs(causal.pairs().len(), self.kind == Kind::EapIgActivations);
-        let mut rows = Vec::new();
-        let mut effects = Vec::new();
-        progress.begin(method, count as u64);
-        for batch in causal.batches(count, 0.25, causal.device()) {
-            if progress.cancelled() {
-                progress.end();
-                return Err(Error::Cancelled);
-            }
-            rows.extend(batch.members.iter().map(|&pair| causal.pairs()[pair].rows));
-            effects.extend(self.batch(causal, &model, &batch)?);
-            progress.advance(batch.members.len() as u64);
-        }
-        progress.end();
+        let (rows, effects) = causal.each_pair(method, count, 0.25, progress, |batch| {
+            self.batch(causal, &model, batch)
+        })?;
         let of_nodes = matches!(self.kind, Kind::Nap | Kind::NapIg | Kind::Hisp);
         let (nodes, edges) = if of_nodes {
             (Some(effects), None)

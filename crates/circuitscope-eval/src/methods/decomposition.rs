@@ -224,8 +224,8 @@ impl<B: Backend> Discover<B> for ContextualDecomposition {
                         Capture::new([Site::Logits]).with_reduce(circuitscope_hooks::Reduce::Last),
                     );
                     let stream = part.here.attn_in[layer].clone().repeat_dim(0, copies);
-                    let batch = part.copies(causal, copies);
-                    model.forward_from(&batch.clean, layer, stream, &mut run);
+                    let batch = part.batch.clean.repeated(copies);
+                    model.forward_from(&batch, layer, stream, &mut run);
                     let logits = run.1.take(Site::Logits).and_then(|x| x.get::<2>());
                     let site = Site::Logits;
                     let logits = logits.ok_or(circuitscope_hooks::Error::NeverFired { site })?;

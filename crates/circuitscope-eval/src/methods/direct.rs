@@ -3,7 +3,7 @@ use circuitscope_core::{Progress, Seed};
 
 use super::PatchingSettings;
 use crate::causal::{PairEffects, host};
-use crate::{Discover, Error, Evidence, Measured, Result};
+use crate::{Discover, Evidence, Measured, Result};
 
 /// Direct logit attribution: what a writer's output at the last position adds to the mean logit of the
 /// right answers less that of the wrong ones, without passing through any later layer, the scale of
@@ -56,22 +56,17 @@ impl<B: Backend> Discover<B> for DirectLogitAttribution {
         causal.require_answers(NAME)?;
         let (graph, model) = (causal.graph(), causal.model());
         let count = self.settings.pairs(causal.pairs().len(), false);
-        let (mut rows, mut effects) = (Vec::new(), Vec::new());
-        for batch in causal.batches::<B>(count, 1.0, causal.device()) {
-            if progress.cancelled() {
-                return Err(Error::Cancelled);
-            }
+        let (rows, effects) = causal.each_pair(NAME, count, 1.0, progress, |batch| {
             let here = causal.outputs(model, &batch.clean)?;
             let [prompts, pos, d_model] = here.input.dims();
             let writers = graph.writers();
             let parts = here.writers().reshape([prompts, writers, pos, d_model]);
-            let parts = batch.last(parts.swap_dims(1, 2));
+            let parts = batch.clean.last(parts.swap_dims(1, 2));
             let parts = parts.reshape([prompts, writers, d_model]);
-            let stream = batch.last(here.last);
+            let stream = batch.clean.last(here.last);
             let added = model.direct_logits(stream, parts, batch.targets.contrast());
-            effects.extend(host(added)?.chunks(writers).map(<[_]>::to_vec));
-            rows.extend(batch.members.iter().map(|&pair| causal.pairs()[pair].rows));
-        }
+            Ok(host(added)?.chunks(writers).map(<[_]>::to_vec).collect())
+        })?;
         let effects = PairEffects {
             graph,
             rows,

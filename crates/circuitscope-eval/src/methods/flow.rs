@@ -125,15 +125,10 @@ impl<B: Backend> Discover<B> for InformationFlow {
         let causal = evidence.causal(NAME)?;
         let graph = causal.graph();
         let count = self.settings.pairs(causal.pairs().len(), false);
-        let (mut rows, mut effects) = (Vec::new(), Vec::new());
-        for batch in causal.batches::<B>(count, 1.0, causal.device()) {
-            if progress.cancelled() {
-                return Err(Error::Cancelled);
-            }
+        let (rows, effects) = causal.each_pair(NAME, count, 1.0, progress, |batch| {
             let run = causal.outputs(causal.model(), &batch.clean)?;
-            effects.extend(batch_effects(&graph, &run, &batch)?);
-            rows.extend(batch.members.iter().map(|&pair| causal.pairs()[pair].rows));
-        }
+            batch_effects(&graph, &run, batch)
+        })?;
         let effects = PairEffects {
             graph,
             rows,

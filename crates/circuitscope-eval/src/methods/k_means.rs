@@ -7,7 +7,7 @@ use rand::seq::index;
 
 use super::coded::Coded;
 use super::sae::{SaeSettings, unique_codes, unique_counts};
-use crate::causal::host;
+use crate::causal::{host, values};
 use crate::{Discover, Error, Evidence, Measured, Result};
 
 /// Control: codes from k-means instead of an autoencoder, scored as in the paper. Tells what the
@@ -43,10 +43,7 @@ fn nearest<B: Backend>(x: &Tensor<B, 2>, centres: &Tensor<B, 2>) -> Result<Vec<i
     let best = (norms - products.mul_scalar(2.0))
         .argmin(1)
         .squeeze_dim::<1>(1);
-    let best = best.into_data().convert::<i32>();
-    best.to_vec().map_err(|error| Error::Device {
-        reason: format!("{error:?}"),
-    })
+    values(best.into_data())
 }
 
 /// Starts of k-means++: each next one drawn with probability proportional to the squared distance to

@@ -6,8 +6,8 @@ use circuitscope_hooks::{Capture, EdgePatch, Site, StreamOutputs, Tap};
 use rand::RngExt as _;
 
 use super::PatchingSettings;
-use crate::causal::{CausalEvidence, Differentiable, PatchedRuns, Prepared, host};
-use crate::{Discover, Error, Evidence, GraphScores, Measured, Result, Scores};
+use crate::causal::{CausalEvidence, Differentiable, PatchedRuns, Prepared, host, last_logits};
+use crate::{Discover, Error, Evidence, GraphScores, Measured, Result};
 
 /// What carries a gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,7 @@ enum Kind {
 /// Gates are hard concrete (Louizos et al. 2018, arXiv 1712.01312, eq. 10-12, with β = 2/3, γ = −0.1,
 /// ζ = 1.1). The loss is the metric's fall, in units of its fall when everything is ablated, plus the
 /// mean probability that a gate is open. A part scores its `log α` less the smallest there is. Every
-/// step sees up to [`PAIRS`] pairs, drawn from stream `masks/{method}`, which draws the gates' noise,
+/// step sees up to 6 pairs, drawn from stream `masks/{method}`, which draws the gates' noise,
 /// too.
 ///
 /// # Complexity
@@ -39,8 +39,8 @@ pub struct MaskLearning<B: AutodiffBackend> {
     device: B::Device,
 }
 
-/// Pairs that one step of [`MaskLearning`] sees.
-pub const PAIRS: usize = 6;
+/// Pairs that one step sees.
+const PAIRS: usize = 6;
 
 const BETA: f64 = 2.0 / 3.0;
 const GAMMA: f64 = -0.1;
@@ -85,7 +85,7 @@ impl<B: AutodiffBackend> MaskLearning<B> {
         gates: Tensor<B, 1>,
     ) -> Tensor<B, 1> {
         let last = Site::ResidPost(graph.n_layers - 1);
-        let batch = causal.batch::<B>(part.batch.members.clone(), 1, &self.device);
+        let batch = causal.batch::<B>(part.batch.members.clone(), &self.device);
         let other = tracked(&part.other);
         let capture = Capture::new([last]);
         let mut capture = match self.kind {
@@ -110,7 +110,7 @@ impl<B: AutodiffBackend> MaskLearning<B> {
         };
         let stream = capture.take(last).and_then(|stream| stream.get::<3>());
         let stream = stream.unwrap_or_else(|| unreachable!("the pass ends at the last stream"));
-        let logits = batch.last_logits(model.model(), stream);
+        let logits = last_logits(model.model(), &batch.clean, stream);
         let clean = Tensor::from_inner(part.clean.clone());
         causal.metric().values(logits, &batch.targets, Some(&clean))
     }
@@ -162,7 +162,7 @@ impl<B: Backend> Tap<B> for NodeGates<B> {
                 (gates, self.other.heads[layer].clone().reshape(dims))
             }
             Site::MlpOut(layer) => {
-                let writer = self.graph.head_writers(layer).end;
+                let writer = self.graph.mlp_writer(layer);
                 let gate = self.gates.clone().slice_dim(0, writer..writer + 1);
                 let other = self.other.mlps[layer].clone().reshape(dims);
                 (gate.reshape([1, 1, 1, 1]), other)
@@ -242,10 +242,8 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for MaskLearning<B> {
             PAIRS,
         )?;
         let size = graph.readers() * graph.writers();
-        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-        let none = runs.run(&[vec![0.0; size]], 0, &[causal.metric()])?;
-        let fall = mean(&runs.clean(causal.metric())?) - mean(&none[0][0]);
-        let unit = fall.abs().max(f64::from(f32::EPSILON));
+        let (full, empty) = runs.full_and_empty(causal.metric())?;
+        let unit = (full - empty).abs().max(f64::from(f32::EPSILON));
 
         let model = Differentiable::<B>::new(causal);
         let gates = match self.kind {
@@ -310,9 +308,7 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for MaskLearning<B> {
                 }
             }
         };
-        Ok(Box::new(move |_: Option<&[usize]>| {
-            Ok(Scores::of_graph(scores.clone()))
-        }))
+        Ok(scores.measured())
     }
 }
 

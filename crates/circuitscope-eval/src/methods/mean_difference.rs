@@ -48,13 +48,8 @@ impl MeanDifference {
         let of_heads = match self.0 {
             Unit::Residual => squares.sum_dim(1).sqrt(),
             Unit::Length => {
-                let lengths = evidence
-                    .activations()
-                    .clone()
-                    .powi_scalar(2)
-                    .sum_dim(2)
-                    .sqrt();
-                let lengths = lengths.mean_dim(0).squeeze_dim::<2>(0);
+                // [heads, 1]
+                let lengths = evidence.lengths().mean_dim(0).transpose();
                 squares.sum_dim(1).sqrt() / lengths.clamp_min(f32::MIN_POSITIVE)
             }
             Unit::Spread => {
@@ -119,9 +114,7 @@ impl<B: Backend> Discover<B> for MeanDifference {
         Ok(Box::new(|rows: Option<&[usize]>| {
             let evidence = evidence.sampled(rows)?;
             let nodes = self.nodes(&evidence)?;
-            let ends = nodes.clone();
-            Ok(Scores::of_nodes(evidence.grid(), nodes)
-                .with_edges(|source, destination| ends[source] * ends[destination]))
+            Ok(Scores::of_nodes(evidence.grid(), nodes).with_products())
         }))
     }
 }

@@ -31,7 +31,7 @@ pub use ensemble::{CodeScore, Ensemble, RECOMMENDED};
 pub use flow::InformationFlow;
 pub use k_means::KMeans;
 pub use linear_probe::LinearProbe;
-pub use masks::{MaskLearning, PAIRS as MASK_PAIRS};
+pub use masks::MaskLearning;
 pub use mean_difference::MeanDifference;
 pub use paired_flip_rate::PairedFlipRate;
 pub use random::Random;

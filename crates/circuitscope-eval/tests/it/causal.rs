@@ -5,7 +5,9 @@ use burn::module::AutodiffModule;
 use burn::tensor::{Tensor, TensorData};
 use burn_flex::{Flex, FlexDevice};
 use circuitscope_core::{Graph, HeadGrid, NoProgress, Polarity, Seed};
-use circuitscope_eval::causal::{Ablation, CausalEvidence, Metric, PatchedRuns, TokenPair};
+use circuitscope_eval::causal::{
+    Ablation, CausalEvidence, Metric, PatchedRuns, TokenPair, last_logits,
+};
 use circuitscope_eval::methods::{MethodSettings, PatchingSettings, method};
 use circuitscope_eval::{Error, Evidence, GraphScores, Scores};
 use circuitscope_hooks::{Capture, EdgePatch, Intervene, Intervention, Op, Site, StreamOutputs};
@@ -96,7 +98,7 @@ fn mask_gradient(causal: &CausalEvidence<Flex>, graph: Graph) -> Vec<f64> {
     let (writers, readers) = (graph.writers(), graph.readers());
     let mut sum = vec![0.0; writers * readers];
     for pair in 0..4 {
-        let batch = causal.batch::<B>(vec![pair], 1, &FlexDevice);
+        let batch = causal.batch::<B>(vec![pair], &FlexDevice);
         let mut capture = Capture::new(StreamOutputs::<B>::sites(&graph));
         model.forward(&batch.corrupt, &mut capture);
         let other = StreamOutputs::take(&graph, capture).unwrap();
@@ -107,7 +109,7 @@ fn mask_gradient(causal: &CausalEvidence<Flex>, graph: Graph) -> Vec<f64> {
         );
         model.forward(&batch.clean, &mut run);
         let stream = run.1.take(Site::ResidPost(1)).unwrap().get().unwrap();
-        let logits = batch.last_logits(&model, stream);
+        let logits = last_logits(&model, &batch.clean, stream);
         let value = causal.metric().values(logits, &batch.targets, None);
         let gradient = mask.grad(&value.sum().backward()).unwrap();
         let gradient: Vec<f32> = gradient.into_data().to_vec().unwrap();
@@ -171,7 +173,7 @@ fn integrated_gradients_of_the_input_add_up_to_the_fall() {
     let graph = causal.graph();
     let clean: f64 = runs.clean(Metric::LogitDifference).unwrap().iter().sum();
     let none = vec![0.0; graph.readers() * graph.writers()];
-    let none: f64 = runs.run(&[none], 0, &[Metric::LogitDifference]).unwrap()[0][0]
+    let none: f64 = runs.run(&[&none], 0, &[Metric::LogitDifference]).unwrap()[0][0]
         .iter()
         .sum();
     let input = graph_of("nap-ig", &evidence(causal), 200).nodes.unwrap()[0];
@@ -204,6 +206,7 @@ fn exact_patching_equals_one_set_of_edges_at_a_time() {
         let runs = PatchedRuns::new(&causal, 4).unwrap();
         let mean = |values: &[f64]| values.iter().sum::<f64>() / 4.0;
         let clean = mean(&runs.clean(Metric::LogProbability).unwrap());
+        let sets: Vec<&[f32]> = sets.iter().map(Vec::as_slice).collect();
         let values = runs.run(&sets, 0, &[Metric::LogProbability]).unwrap();
         let effects: Vec<f64> = values[0].iter().map(|value| clean - mean(value)).collect();
         drop(runs);
@@ -241,13 +244,13 @@ fn direct_attribution_is_what_is_missing_without_the_writer() {
     let graph = causal.graph();
     let mut expected = vec![0.0; graph.writers()];
     for pair in 0..4 {
-        let batch = causal.batch::<Flex>(vec![pair], 1, &FlexDevice);
+        let batch = causal.batch::<Flex>(vec![pair], &FlexDevice);
         let here = causal.outputs(&model, &batch.clean).unwrap();
         let mut capture = Capture::new([Site::LnFinalScale, Site::Logits]);
         model.forward(&batch.clean, &mut capture);
         let scale = capture.take(Site::LnFinalScale).unwrap();
         let read = |logits: Tensor<Flex, 3>| {
-            let logits = batch.last(logits);
+            let logits = batch.clean.last(logits);
             let value = Metric::LogitDifference.values(logits, &batch.targets, None);
             f64::from(value.into_scalar())
         };
@@ -323,17 +326,17 @@ fn decomposition_is_the_frozen_pass() {
     let causal = causal(&model, Metric::LogitDifference, Ablation::Patching);
     let graph = causal.graph();
     // The MLP of the last layer goes to the logits directly.
-    let mlp = graph.head_writers(1).end;
+    let mlp = graph.mlp_writer(1);
     let mut expected = 0.0;
     for pair in 0..4 {
-        let batch = causal.batch::<Flex>(vec![pair], 1, &FlexDevice);
+        let batch = causal.batch::<Flex>(vec![pair], &FlexDevice);
         let (here, other) = (
             causal.outputs(&model, &batch.clean).unwrap(),
             causal.outputs(&model, &batch.corrupt).unwrap(),
         );
         let difference = here.mlps[1].clone() - other.mlps[1].clone();
-        let part = batch.last(difference).unsqueeze_dim::<3>(1);
-        let stream = batch.last(here.last);
+        let part = batch.clean.last(difference).unsqueeze_dim::<3>(1);
+        let stream = batch.clean.last(here.last);
         let weights = vec![0.5f32, 0.5, 1.0];
         let tokens = [pair, pair + 1, pair + 5];
         let mut row = vec![0.0f32; D_VOCAB];

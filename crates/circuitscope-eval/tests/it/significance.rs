@@ -21,8 +21,7 @@ fn heads_that_depend_on_the_label_are_selected() {
         let found = significance(
             method.name(),
             measured.as_ref(),
-            evidence.labels(),
-            evidence.pairs(),
+            &evidence,
             0.05,
             299,
             Seed::new(0),
@@ -47,8 +46,7 @@ fn methods_without_codes_have_no_null() {
     let error = significance(
         method.name(),
         measured.as_ref(),
-        evidence.labels(),
-        evidence.pairs(),
+        &evidence,
         0.05,
         9,
         Seed::new(0),
