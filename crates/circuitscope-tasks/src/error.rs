@@ -113,6 +113,16 @@ pub enum Error {
         /// What is wrong with it.
         problem: LineProblem,
     },
+    /// A part of a JSON file of prompts is not as it should be.
+    #[error("{}: {place}: {problem}", .file.display())]
+    Field {
+        /// The file.
+        file: PathBuf,
+        /// Which part, such as `prompts[3]`.
+        place: String,
+        /// What is wrong with it.
+        problem: LineProblem,
+    },
     /// Two prompts of a pair differ in token length.
     #[error(
         "pair {}: the positive prompt has {positive} tokens, the negative {negative}: the prompts \
@@ -132,7 +142,7 @@ pub enum Error {
     },
 }
 
-/// What can be wrong with one line of a prompt file.
+/// What can be wrong with one line, or one entry, of a prompt file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LineProblem {
@@ -150,7 +160,8 @@ pub enum LineProblem {
     },
     /// The object has a field that means nothing.
     #[error(
-        "unknown field {field:?}{}: expected \"positive\" and \"negative\"",
+        "unknown field {field:?}{}: expected \"positive\", \"negative\", \"answers\" or \
+         \"wrong_answers\"",
         did_you_mean(.nearest.as_deref())
     )]
     UnknownField {
@@ -171,19 +182,24 @@ pub enum LineProblem {
         /// The field.
         field: &'static str,
     },
-    /// A field is not a string.
-    #[error("field \"{field}\": found {found}, expected a string")]
-    NotAString {
+    /// The line is no row of a table.
+    #[error("not CSV: {0}")]
+    NotCsv(String),
+    /// A field or column holds something else.
+    #[error("field \"{field}\": found {found}, expected {expected}")]
+    Field {
         /// The field.
-        field: &'static str,
-        /// The kind of value found.
-        found: &'static str,
+        field: String,
+        /// What is there.
+        found: String,
+        /// What should be.
+        expected: &'static str,
     },
     /// A prompt is the empty string.
     #[error("field \"{field}\" is an empty prompt")]
     EmptyPrompt {
         /// The field.
-        field: &'static str,
+        field: String,
     },
 }
 

@@ -1,105 +1,42 @@
-//! The user's own prompts.
+//! One JSON object a line: our own fields, or the columns of MIB's data sets.
 
 use core::fmt;
 use std::path::Path;
 
-use circuitscope_core::{Polarity, nearest};
+use circuitscope_core::nearest;
 use serde::Deserialize;
 use serde::de::{MapAccess, Visitor};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::{Pair, lines};
 use crate::error::LineProblem;
-use crate::{Error, LabelledPrompts, Result};
+use crate::{AnswerToken, Answers, Error, Result};
 
-const FIELDS: [&str; 2] = ["positive", "negative"];
+const FIELDS: [&str; 4] = ["positive", "negative", "answers", "wrong_answers"];
 
-/// Reads matched prompts from a JSON-lines file: one object
-/// `{"positive": "…", "negative": "…"}` a line.
-///
-/// Prompts are taken as they are, with their leading and trailing spaces. Blank lines are allowed
-/// only at the end.
-///
-/// # Errors
-/// [`Error::Io`] (which names the file), [`Error::Line`] (which names file, line and field) and
-/// [`Error::EmptyClass`] for a file without pairs. Whether the prompts of a pair have the same
-/// token length is for [`check_pair_lengths`](crate::check_pair_lengths), once they are tokens.
-pub fn read_pairs(path: &Path) -> Result<LabelledPrompts> {
-    let text = read(path)?;
-    let pairs = lines(path, &text)?
-        .into_iter()
-        .enumerate()
-        .map(|(at, line)| {
-            pair(line).map_err(|problem| Error::Line {
-                file: path.to_owned(),
-                line: at + 1,
-                problem,
-            })
-        })
-        .collect::<Result<Vec<_>>>()?;
-    if pairs.is_empty() {
-        return Err(Error::EmptyClass {
-            file: path.to_owned(),
-            class: Polarity::Positive,
-        });
-    }
-    Ok(LabelledPrompts::from_pairs(pairs))
-}
+/// Of several counterfactuals of a MIB row, the one that its circuit track pairs IOI prompts with.
+const COUNTERFACTUAL: &str = "s2_io_flip_counterfactual";
 
-/// Reads two text files of one prompt a line, one for each class.
-///
-/// Files of equally many lines are matched line by line. A prompt that contains a line break cannot
-/// be written so: use [`read_pairs`].
-///
-/// # Errors
-/// [`Error::Io`] (which names the file), [`Error::Line`] for a blank line before the end,
-/// [`Error::EmptyClass`] for a file without prompts.
-pub fn read_lines(positive: &Path, negative: &Path) -> Result<LabelledPrompts> {
-    let class = |path: &Path, class: Polarity| {
-        let text = read(path)?;
-        let prompts: Vec<String> = lines(path, &text)?.into_iter().map(str::to_owned).collect();
-        if prompts.is_empty() {
-            return Err(Error::EmptyClass {
-                file: path.to_owned(),
-                class,
-            });
-        }
-        Ok(prompts)
-    };
-    let positive = class(positive, Polarity::Positive)?;
-    let negative = class(negative, Polarity::Negative)?;
-    Ok(if positive.len() == negative.len() {
-        LabelledPrompts::from_pairs(positive.into_iter().zip(negative))
-    } else {
-        LabelledPrompts::from_classes(positive, negative)
-    })
-}
-
-/// The text of a file, without the byte-order mark that some editors put first.
-fn read(path: &Path) -> Result<String> {
-    let text = fs_err::read_to_string(path)?;
-    Ok(match text.strip_prefix('\u{feff}') {
-        Some(rest) => rest.to_owned(),
-        None => text,
-    })
-}
-
-/// The lines up to the last that is not blank; none of them may be.
-fn lines<'a>(path: &Path, text: &'a str) -> Result<Vec<&'a str>> {
-    let mut lines: Vec<&str> = text.lines().collect();
-    while lines.last().is_some_and(|line| line.trim().is_empty()) {
-        lines.pop();
-    }
-    match lines.iter().position(|line| line.trim().is_empty()) {
-        None => Ok(lines),
-        Some(at) => Err(Error::Line {
+pub(super) fn read(path: &Path, text: &str) -> Result<Vec<Pair>> {
+    let lines = lines(path, text)?;
+    let first = lines
+        .first()
+        .and_then(|line| serde_json::from_str(line).ok());
+    let of_mib = first.is_some_and(|row: Map<String, Value>| {
+        row.contains_key("prompt") && !FIELDS.iter().any(|field| row.contains_key(*field))
+    });
+    let read = if of_mib { mib_row } else { pair };
+    let pairs = lines.into_iter().enumerate().map(|(at, line)| {
+        read(line).map_err(|problem| Error::Line {
             file: path.to_owned(),
             line: at + 1,
-            problem: LineProblem::Blank,
-        }),
-    }
+            problem,
+        })
+    });
+    pairs.collect()
 }
 
-fn pair(line: &str) -> Result<(String, String), LineProblem> {
+fn pair(line: &str) -> Result<Pair, LineProblem> {
     let fields = match serde_json::from_str::<Fields>(line) {
         Ok(fields) => fields.0,
         Err(error) => {
@@ -111,7 +48,7 @@ fn pair(line: &str) -> Result<(String, String), LineProblem> {
             });
         }
     };
-    let mut prompts: [Option<String>; 2] = [None, None];
+    let mut found = [const { None }; FIELDS.len()];
     for (name, value) in fields {
         let Some(at) = FIELDS.iter().position(|field| *field == name) else {
             return Err(LineProblem::UnknownField {
@@ -119,23 +56,125 @@ fn pair(line: &str) -> Result<(String, String), LineProblem> {
                 field: name,
             });
         };
-        let field = FIELDS[at];
-        let Value::String(prompt) = value else {
-            return Err(LineProblem::NotAString {
-                field,
-                found: kind(&value),
-            });
-        };
-        if prompt.is_empty() {
-            return Err(LineProblem::EmptyPrompt { field });
-        }
-        if prompts[at].replace(prompt).is_some() {
-            return Err(LineProblem::RepeatedField { field });
+        if found[at].replace(value).is_some() {
+            return Err(LineProblem::RepeatedField { field: FIELDS[at] });
         }
     }
-    let [positive, negative] = prompts;
-    let take = |prompt: Option<String>, field| prompt.ok_or(LineProblem::MissingField { field });
-    Ok((take(positive, FIELDS[0])?, take(negative, FIELDS[1])?))
+    let [positive, negative, right, wrong] = found;
+    let prompt = |value: Option<Value>, field: &'static str| {
+        let value = value.ok_or(LineProblem::MissingField { field })?;
+        text(&value, field)
+    };
+    let answers = |value: Option<Value>, field: &str| {
+        value.map_or_else(|| Ok(Vec::new()), |value| answer_tokens(&value, field))
+    };
+    Ok(Pair {
+        positive: prompt(positive, FIELDS[0])?,
+        negative: prompt(negative, FIELDS[1])?,
+        answers: Answers {
+            right: answers(right, FIELDS[2])?,
+            wrong: answers(wrong, FIELDS[3])?,
+        },
+    })
+}
+
+/// A row of a data set of MIB: `prompt`, a counterfactual of which the `prompt` is read, and where
+/// they are there `metadata.indirect_object` and `metadata.subject`, or `choices` and `answerKey` of
+/// both, as answers.
+fn mib_row(line: &str) -> Result<Pair, LineProblem> {
+    let row: Map<String, Value> =
+        serde_json::from_str(line).map_err(|error| LineProblem::NotJson(without_line(&error)))?;
+    let mut counterfactuals = row.keys().filter(|key| key.contains("_counterfactual"));
+    let column = match (counterfactuals.next(), counterfactuals.next()) {
+        (Some(only), None) => only.as_str(),
+        (Some(_), Some(_)) if row.contains_key(COUNTERFACTUAL) => COUNTERFACTUAL,
+        (first, second) => {
+            let found = [first, second].into_iter().flatten().chain(counterfactuals);
+            let found = found.map(String::as_str).collect::<Vec<_>>().join(", ");
+            return Err(LineProblem::Field {
+                field: "*_counterfactual".to_owned(),
+                found: if found.is_empty() {
+                    "no such column".to_owned()
+                } else {
+                    found
+                },
+                expected: "one column of counterfactuals, or `s2_io_flip_counterfactual` among them",
+            });
+        }
+    };
+    let other = row[column].as_object().ok_or_else(|| LineProblem::Field {
+        field: column.to_owned(),
+        found: kind(&row[column]).to_owned(),
+        expected: "an object with a `prompt`",
+    })?;
+    let prompt = |row: &Map<String, Value>, field: &str| {
+        text(row.get("prompt").unwrap_or(&Value::Null), field)
+    };
+    let name = |field: &str| row.get("metadata")?.get(field)?.as_str();
+    let (right, wrong) = match (name("indirect_object"), name("subject")) {
+        // Names follow a space.
+        (Some(object), Some(subject)) => (Some(format!(" {object}")), Some(format!(" {subject}"))),
+        _ => (choice(&row), choice(other)),
+    };
+    let answer = |answer: Option<String>| answer.map(AnswerToken::Word).into_iter().collect();
+    Ok(Pair {
+        positive: prompt(&row, "prompt")?,
+        negative: prompt(other, &format!("{column}.prompt"))?,
+        answers: Answers {
+            right: answer(right),
+            wrong: answer(wrong),
+        },
+    })
+}
+
+/// The label of the right choice of a row, as written.
+fn choice(row: &Map<String, Value>) -> Option<String> {
+    let choices = row.get("choices")?;
+    let labels = choices.get("label").unwrap_or(choices).as_array()?;
+    let at = usize::try_from(row.get("answerKey")?.as_u64()?).ok()?;
+    Some(labels.get(at)?.as_str()?.to_owned())
+}
+
+/// A prompt: a string that is not empty.
+pub(super) fn text(value: &Value, field: &str) -> Result<String, LineProblem> {
+    match value.as_str() {
+        None => Err(LineProblem::Field {
+            field: field.to_owned(),
+            found: kind(value).to_owned(),
+            expected: "a string",
+        }),
+        Some("") => Err(LineProblem::EmptyPrompt {
+            field: field.to_owned(),
+        }),
+        Some(text) => Ok(text.to_owned()),
+    }
+}
+
+/// One answer or a list of them: words, or numbers of tokens.
+pub(super) fn answer_tokens(value: &Value, field: &str) -> Result<Vec<AnswerToken>, LineProblem> {
+    let one = |value: &Value| {
+        let token = match value {
+            Value::String(word) if !word.is_empty() => Some(AnswerToken::Word(word.clone())),
+            Value::Number(id) => {
+                let id = id.as_u64().and_then(|id| u32::try_from(id).ok());
+                id.map(AnswerToken::Id)
+            }
+            _ => None,
+        };
+        token.ok_or_else(|| LineProblem::Field {
+            field: field.to_owned(),
+            found: match value {
+                Value::String(_) => "an empty string".to_owned(),
+                Value::Number(number) => number.to_string(),
+                other => kind(other).to_owned(),
+            },
+            expected: "a word or the number of a token, or a list of them",
+        })
+    };
+    match value {
+        Value::Array(list) => list.iter().map(one).collect(),
+        value => Ok(vec![one(value)?]),
+    }
 }
 
 /// A parser's message without its own line number, which is always 1 here.
@@ -147,7 +186,7 @@ fn without_line(error: &serde_json::Error) -> String {
     }
 }
 
-const fn kind(value: &Value) -> &'static str {
+pub(super) const fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",
