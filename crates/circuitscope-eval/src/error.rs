@@ -108,6 +108,24 @@ pub enum Error {
         pair: usize,
     },
 
+    /// A node that the model does not have, or that neither writes nor reads.
+    #[error("{node}: the model has no such node, or it cannot be the end of a path")]
+    NoSuchNode {
+        /// The node.
+        node: circuitscope_core::Node,
+    },
+
+    /// A position to read the output at that the prompt does not have.
+    #[error("pair {pair}: position {position} of a prompt of {tokens} tokens, expected at most {}", tokens - 1)]
+    Position {
+        /// Index of the pair.
+        pair: usize,
+        /// The position.
+        position: usize,
+        /// Length of the prompt.
+        tokens: usize,
+    },
+
     /// The scores of a method cannot be made under other labels.
     #[error(
         "method `{method}` has no null of labels: expected a method that scores codes, such as `sae` or `recommended`, for --select fdr"

@@ -36,6 +36,15 @@ pub struct Judgement {
     pub edge_auc: Option<f64>,
     /// The same, pessimistic.
     pub edge_auc_pessimistic: Option<f64>,
+    /// Average precision of directed head pairs.
+    #[serde(default)]
+    pub edge_average_precision: Option<f64>,
+    /// Highest F1 of directed head pairs over all thresholds.
+    #[serde(default)]
+    pub edge_best_f1: Option<f64>,
+    /// Precision of the top k pairs, k the number of true ones.
+    #[serde(default)]
+    pub edge_precision_at_size: Option<f64>,
     /// What the authors' code calls an edge AUC: heads ranked by how often they occur among the top
     /// pairs, judged against the true *heads*.
     pub paper_edge_auc: Option<f64>,
@@ -79,6 +88,9 @@ pub fn judge(scores: &Scores, truth: &GroundTruth) -> Result<Judgement> {
         paper_f1: nodes.best_paper_f1(),
         edge_auc: edges.as_ref().map(Ranking::auc),
         edge_auc_pessimistic: edges.as_ref().map(Ranking::auc_pessimistic),
+        edge_average_precision: edges.as_ref().map(Ranking::average_precision),
+        edge_best_f1: edges.as_ref().map(|edges| edges.best_f1().f1),
+        edge_precision_at_size: edges.as_ref().map(Ranking::precision_at_size),
         paper_edge_auc,
     })
 }

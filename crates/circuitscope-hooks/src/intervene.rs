@@ -20,13 +20,16 @@ pub enum Op<B: Backend> {
     Resample(Vec<usize>),
 }
 
-/// A change at one site, to some heads and some rows of the batch.
+/// A change at one site, to some heads, positions and rows of the batch.
 #[derive(Debug, Clone)]
 pub struct Intervention<B: Backend> {
     /// Where.
     pub site: Site,
     /// Which heads; `None` is all, and the only choice where the site has no head axis.
     pub heads: Option<Vec<usize>>,
+    /// Which positions, counted from the start of the padded row; `None` is all. Where the site has
+    /// queries and keys, positions are those of the queries.
+    pub positions: Option<Vec<usize>>,
     /// For each row of the batch, whether it is changed; `None` is all rows.
     pub rows: Option<Vec<bool>>,
     /// What is done.
@@ -34,12 +37,13 @@ pub struct Intervention<B: Backend> {
 }
 
 impl<B: Backend> Intervention<B> {
-    /// A change of all heads and rows.
+    /// A change of all heads, positions and rows.
     #[must_use]
     pub fn new(site: Site, op: Op<B>) -> Self {
         Self {
             site,
             heads: None,
+            positions: None,
             rows: None,
             op,
         }
@@ -57,6 +61,13 @@ impl<B: Backend> Intervention<B> {
             self.site
         );
         self.heads = Some(heads.into_iter().collect());
+        self
+    }
+
+    /// Only these positions.
+    #[must_use]
+    pub fn with_positions(mut self, positions: impl IntoIterator<Item = usize>) -> Self {
+        self.positions = Some(positions.into_iter().collect());
         self
     }
 
@@ -98,32 +109,49 @@ impl<B: Backend> Intervention<B> {
 
     /// Where to change, expanded to the shape of `x`; `None` is everywhere.
     fn mask<const D: usize>(&self, x: &Tensor<B, D>) -> Option<Tensor<B, D, Bool>> {
-        if self.heads.is_none() && self.rows.is_none() {
+        if self.heads.is_none() && self.positions.is_none() && self.rows.is_none() {
             return None;
         }
         let dims = x.dims();
-        let n_heads = self.site.head_axis().map_or(1, |axis| dims[axis]);
-        let last = self.heads.iter().flatten().max();
-        assert!(
-            last.is_none_or(|&head| head < n_heads),
-            "{} has {n_heads} heads, not a head {}",
-            self.site,
-            last.copied().unwrap_or_default()
-        );
-        let row = |b: usize| self.rows.as_ref().is_none_or(|rows| rows[b]);
-        let head = |h: usize| self.heads.as_ref().is_none_or(|heads| heads.contains(&h));
-        let flags: Vec<bool> = (0..dims[0])
-            .flat_map(|b| (0..n_heads).map(move |h| row(b) && head(h)))
-            .collect();
+        // The mask runs over the axes that something is chosen on.
         let mut shape = [1; D];
         shape[0] = dims[0];
-        if let Some(axis) = self.site.head_axis() {
-            shape[axis] = n_heads;
+        let chosen = |axis: Option<usize>, members: &Option<Vec<usize>>, what| {
+            let size = axis.map_or(1, |axis| dims[axis]);
+            let Some(members) = members else {
+                return vec![true; size];
+            };
+            let last = members.iter().max().copied().unwrap_or_default();
+            assert!(
+                last < size,
+                "{} has {size} {what}s, not a {what} {last}",
+                self.site
+            );
+            (0..size).map(|at| members.contains(&at)).collect()
+        };
+        let (head_axis, pos_axis) = (self.site.head_axis(), self.site.position_axis());
+        let heads = chosen(head_axis, &self.heads, "head");
+        let positions = chosen(Some(pos_axis), &self.positions, "position");
+        if let Some(axis) = head_axis {
+            shape[axis] = heads.len();
         }
-        let mask = Tensor::<B, 1, Bool>::from_data(
-            TensorData::new(flags, [dims[0] * n_heads]),
-            &x.device(),
-        );
+        shape[pos_axis] = positions.len();
+        let row = |b: usize| self.rows.as_ref().is_none_or(|rows| rows[b]);
+        // Row-major in the order of the axes.
+        let (outer, inner) = if head_axis == Some(1) {
+            (&heads, &positions)
+        } else {
+            (&positions, &heads)
+        };
+        let flags: Vec<bool> = (0..dims[0])
+            .flat_map(|b| {
+                outer
+                    .iter()
+                    .flat_map(move |&x| inner.iter().map(move |&y| row(b) && x && y))
+            })
+            .collect();
+        let flags = TensorData::new(flags, [dims[0] * heads.len() * positions.len()]);
+        let mask = Tensor::<B, 1, Bool>::from_data(flags, &x.device());
         Some(mask.reshape(shape).expand(dims))
     }
 }

@@ -204,6 +204,12 @@ impl Site {
         }
     }
 
+    /// Which axis of the tensor runs over positions; of queries, where there is one of keys as well.
+    #[must_use]
+    pub fn position_axis(self) -> usize {
+        if self.head_axis() == Some(1) { 2 } else { 1 }
+    }
+
     /// Number of axes of the tensor: 4 where one runs over heads, else 3.
     #[must_use]
     pub fn rank(self) -> usize {

@@ -149,6 +149,26 @@ impl<B: Backend> TokenBatch<B> {
         }
     }
 
+    /// The same prompts, read at these positions instead of the last real ones: by [`last`](Self::last)
+    /// and by reductions to the last position.
+    ///
+    /// # Panics
+    /// Unless there is one for each prompt, and it is real.
+    #[must_use]
+    pub fn read_at(mut self, positions: Vec<usize>) -> Self {
+        let rows = self.first.iter().zip(&self.positions.lengths);
+        assert!(
+            positions.len() == self.batch()
+                && rows
+                    .zip(&positions)
+                    .all(|((first, length), at)| (*first..first + length).contains(at)),
+            "positions {positions:?} of prompts of {:?} tokens",
+            self.positions.lengths
+        );
+        self.positions.last = positions;
+        self
+    }
+
     /// Vectors at the last real position of each prompt.
     ///
     /// # Shapes

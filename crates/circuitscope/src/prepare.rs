@@ -7,7 +7,7 @@ use circuitscope_model::{
     DecoderConfig, LoadSettings, Loaded, ModelBytes, capture_head_means, load_bytes,
 };
 use circuitscope_tasks::{
-    AnswerToken, GroundTruth, LabelledPrompts, PromptSet, SplitAnswer, Task, Vocabulary,
+    AnswerToken, Answers, GroundTruth, LabelledPrompts, PromptSet, SplitAnswer, Task, Vocabulary,
     check_answers, check_pair_lengths, generate, ground_truths, reference_files,
 };
 
@@ -17,7 +17,7 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CausalSettings {
     /// What is read. Default: by the task ([`default_metric`]); for prompts of one's own the logit
-    /// difference, or KL where answers are not known.
+    /// difference, the log-probability where no pair has wrong answers, KL where answers are not known.
     pub metric: Option<Metric>,
     /// What takes the place of an ablated output.
     pub ablation: Ablation,
@@ -194,22 +194,28 @@ pub fn causal_evidence<B: Backend>(
         let tokens = answers.iter().map(token);
         tokens.collect::<Result<Vec<_>>>()
     };
-    let known = !prompts.answers.is_empty();
+    let all =
+        |has: fn(&Answers) -> bool| !prompts.answers.is_empty() && prompts.answers.iter().all(has);
+    // What the answers that are there allow.
+    let by_answers = if all(|answers| !answers.right.is_empty() && !answers.wrong.is_empty()) {
+        Metric::LogitDifference
+    } else if all(|answers| !answers.right.is_empty()) {
+        Metric::LogProbability
+    } else {
+        Metric::Kl
+    };
     let pairs = prompts.pairs.iter().enumerate().map(|(at, &rows)| {
         let answers = prompts.answers.get(at).cloned().unwrap_or_default();
         Ok(TokenPair {
             rows,
             clean: encode(rows.0)?,
             corrupt: encode(rows.1)?,
+            position: None,
             right: tokens(&answers.right)?,
             wrong: tokens(&answers.wrong)?,
         })
     });
-    let metric = settings.causal.metric.unwrap_or(if known {
-        Metric::LogitDifference
-    } else {
-        Metric::Kl
-    });
+    let metric = settings.causal.metric.unwrap_or(by_answers);
     Ok(CausalEvidence::new(
         loaded.model.clone(),
         pairs.collect::<Result<_>>()?,

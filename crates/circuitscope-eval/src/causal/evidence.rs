@@ -1,8 +1,8 @@
 use core::fmt;
 use core::str::FromStr;
 
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
 use circuitscope_core::{Graph, Progress, nearest};
 use circuitscope_hooks::{Capture, StreamOutputs};
 use circuitscope_model::{Decoder, PaddingSide, TokenBatch};
@@ -20,6 +20,8 @@ pub struct TokenPair {
     pub clean: Vec<u32>,
     /// The matched prompt that does not.
     pub corrupt: Vec<u32>,
+    /// Where the output is read, counted from the first token; `None` is the last position.
+    pub position: Option<usize>,
     /// Next tokens that show the behaviour.
     pub right: Vec<u32>,
     /// Next tokens that the behaviour rules out; may be empty.
@@ -41,11 +43,14 @@ pub enum Ablation {
     Zero,
     /// The writer's mean output over all real positions of all negative prompts.
     Mean,
+    /// The writer's mean output over all negative prompts, position by position, counted from the
+    /// first token.
+    MeanPositional,
 }
 
 impl Ablation {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Patching, Self::Zero, Self::Mean];
+    pub const ALL: [Self; 4] = [Self::Patching, Self::Zero, Self::Mean, Self::MeanPositional];
 
     /// Its name on the command line and in files.
     #[must_use]
@@ -54,6 +59,7 @@ impl Ablation {
             Self::Patching => "patching",
             Self::Zero => "zero",
             Self::Mean => "mean",
+            Self::MeanPositional => "mean-positional",
         }
     }
 }
@@ -89,8 +95,8 @@ pub struct CausalEvidence<B: Backend> {
     ablation: Ablation,
     memory: u64,
     device: B::Device,
-    /// `[writers, d_model]` for mean ablation.
-    means: Option<Tensor<B, 2>>,
+    /// `[writers, d_model]` for mean ablation, or `[writers, pos, d_model]` with the position.
+    means: Option<Tensor<B, 3>>,
 }
 
 impl<B: Backend> CausalEvidence<B> {
@@ -102,6 +108,7 @@ impl<B: Backend> CausalEvidence<B> {
     /// - [`circuitscope_model::Error::NotAdditive`] for a model without a graph, and what
     ///   `check_tokens` says of prompts that do not fit the model;
     /// - [`Error::NoPairs`] without pairs, [`Error::PairLength`] for prompts of unequal length,
+    ///   [`Error::Position`] for a position beyond the prompt,
     ///   [`Error::NoAnswers`] where `metric` reads answers and a pair has none (wrong ones for
     ///   the differences).
     pub fn new(
@@ -126,6 +133,13 @@ impl<B: Backend> CausalEvidence<B> {
                     pair: at,
                     positive: pair.clean.len(),
                     negative: pair.corrupt.len(),
+                });
+            }
+            if let Some(position) = pair.position.filter(|at| *at >= pair.clean.len()) {
+                return Err(Error::Position {
+                    pair: at,
+                    position,
+                    tokens: pair.clean.len(),
                 });
             }
             let lacks = pair.right.is_empty() || (wants_wrong && pair.wrong.is_empty());
@@ -153,8 +167,8 @@ impl<B: Backend> CausalEvidence<B> {
             device: device.clone(),
             means: None,
         };
-        if ablation == Ablation::Mean {
-            evidence.means = Some(evidence.mean_outputs());
+        if matches!(ablation, Ablation::Mean | Ablation::MeanPositional) {
+            evidence.means = Some(evidence.mean_outputs(ablation == Ablation::MeanPositional));
         }
         Ok(evidence)
     }
@@ -232,6 +246,13 @@ impl<B: Backend> CausalEvidence<B> {
         else {
             unreachable!("prompts were checked to be no shorter than one token")
         };
+        let positions = members.iter().map(|&pair| {
+            let TokenPair {
+                position, clean, ..
+            } = &self.pairs[pair];
+            position.unwrap_or(clean.len() - 1)
+        });
+        let positions: Vec<usize> = positions.collect();
         let answers = members.iter().map(|&pair| {
             let TokenPair { right, wrong, .. } = &self.pairs[pair];
             (right.as_slice(), wrong.as_slice())
@@ -240,8 +261,8 @@ impl<B: Backend> CausalEvidence<B> {
         PairBatch {
             targets: Targets::new(answers, vocabulary, device),
             members,
-            clean,
-            corrupt,
+            clean: clean.read_at(positions.clone()),
+            corrupt: corrupt.read_at(positions),
         }
     }
 
@@ -295,40 +316,49 @@ impl<B: Backend> CausalEvidence<B> {
         let corrupt = self.outputs(&self.model, &batch.corrupt)?;
         Ok(match (self.ablation, &self.means) {
             (Ablation::Zero, _) => corrupt.zeroed(&self.graph),
-            (Ablation::Mean, Some(means)) => corrupt.map_writers(&self.graph, |writer, x| {
-                let dims = x.dims();
-                let mean = means.clone().narrow(0, writer, 1);
-                mean.unsqueeze_dim::<3>(1).expand(dims)
-            }),
+            (Ablation::Mean | Ablation::MeanPositional, Some(means)) => {
+                corrupt.map_writers(&self.graph, |writer, x| {
+                    let dims = x.dims();
+                    let mean = means.clone().narrow(0, writer, 1);
+                    let shown = mean.dims()[1].min(dims[1]);
+                    mean.narrow(1, 0, shown).expand(dims)
+                })
+            }
             _ => corrupt,
         })
     }
 
-    /// Mean output of every writer over real positions of all negative prompts: `[writers, d_model]`.
-    fn mean_outputs(&self) -> Tensor<B, 2> {
+    /// Mean output of every writer over all negative prompts: over real positions, `[writers, 1,
+    /// d_model]`, or for each position, `[writers, longest, d_model]`.
+    fn mean_outputs(&self, positional: bool) -> Tensor<B, 3> {
         let d_model = self.model.config().d_model;
-        let mut sum: Option<Tensor<B, 2>> = None;
-        let mut count = 0.0;
+        let writers = self.graph.writers();
+        let longest = self.pairs.iter().map(|pair| pair.corrupt.len()).max();
+        let places = if positional { longest.unwrap_or(1) } else { 1 };
+        let mut sum = Tensor::<B, 3>::zeros([writers, places, d_model], &self.device);
+        let mut counts = vec![0.0f32; places];
         for batch in self.batches::<B>(self.pairs.len(), 1.0, &self.device) {
             let Ok(run) = self.outputs(&self.model, &batch.corrupt) else {
                 unreachable!("every site of the graph is in the model")
             };
-            let mask = batch.corrupt.positions().mask.clone();
-            let [rows, pos] = mask.dims();
-            count += batch.corrupt.positions().lengths.iter().sum::<usize>() as f64;
-            let writers = self.graph.writers();
+            let real = batch.corrupt.positions();
+            let [rows, pos] = real.mask.dims();
             let part = run.writers().reshape([rows, writers, pos, d_model])
-                * mask.reshape([rows, 1, pos, 1]);
-            let part = part.sum_dim(2).sum_dim(0).reshape([writers, d_model]);
-            sum = Some(match sum {
-                Some(sum) => sum + part,
-                None => part,
-            });
+                * real.mask.clone().reshape([rows, 1, pos, 1]);
+            let part = part.sum_dim(0).squeeze_dim::<3>(0);
+            if positional {
+                let ranges = [0..writers, 0..pos, 0..d_model];
+                let so_far = sum.clone().slice(ranges.clone());
+                sum = sum.slice_assign(ranges, so_far + part);
+                for &length in &real.lengths {
+                    counts[..length].iter_mut().for_each(|count| *count += 1.0);
+                }
+            } else {
+                sum = sum + part.sum_dim(1);
+                counts[0] += real.lengths.iter().sum::<usize>() as f32;
+            }
         }
-        let Some(sum) = sum else {
-            unreachable!("there is at least one pair")
-        };
-        sum.div_scalar(count)
+        sum / Tensor::from_data(TensorData::new(counts, [1, places, 1]), &self.device)
     }
 }
 

@@ -4,6 +4,7 @@ mod evidence;
 mod gradients;
 mod metric;
 mod patched;
+mod path;
 mod per_pair;
 
 pub use evidence::{Ablation, CausalEvidence, PairBatch, TokenPair, last_logits};
@@ -11,4 +12,5 @@ pub(crate) use gradients::{Differentiable, ReaderGradients, host, values};
 pub use metric::{Metric, Targets};
 pub(crate) use patched::mean;
 pub use patched::{PatchedRuns, Prepared};
+pub use path::{Between, Receiver, path_patching};
 pub use per_pair::PairEffects;

@@ -27,6 +27,51 @@ impl RocPoint {
     }
 }
 
+/// Area under a ROC curve through some circuits, as `(fpr, tpr)`, by the trapezoid rule. The empty
+/// circuit (0, 0) and the whole model (1, 1) are added.
+///
+/// For methods that find one circuit for each setting, not a ranking: circuits of different settings
+/// need not contain one another, so the points are taken in order of their rates. With a ranking at
+/// hand use [`Ranking::auc`](super::Ranking::auc).
+#[must_use]
+pub fn circuits_auc(circuits: &[(f64, f64)]) -> f64 {
+    let points = with_ends(circuits);
+    let strips = points.windows(2);
+    strips
+        .map(|w| (w[1].0 - w[0].0) * (w[0].1 + w[1].1) / 2.0)
+        .sum()
+}
+
+/// The same by ACDC's rule (arXiv 2304.14997, Table 2): circuits that another one beats in both rates
+/// are dropped, and the area is that under the lower staircase, `Σ (1 − fprᵢ₊₁)(tprᵢ₊₁ − tprᵢ)`.
+///
+/// # Examples
+/// ```
+/// use circuitscope_eval::measures::{circuits_auc, circuits_auc_pessimistic};
+///
+/// // One circuit with half of the true entries and none of the false ones; a worse one beside it.
+/// let circuits = [(0.0, 0.5), (0.5, 0.25)];
+/// assert_eq!(circuits_auc_pessimistic(&circuits), 0.5);
+/// assert_eq!(circuits_auc_pessimistic(&circuits[..1]), 0.5);
+/// assert_eq!(circuits_auc(&circuits[..1]), 0.75);
+/// ```
+#[must_use]
+pub fn circuits_auc_pessimistic(circuits: &[(f64, f64)]) -> f64 {
+    let mut points = with_ends(circuits);
+    let all = points.clone();
+    let beaten = |point: &(f64, f64)| all.iter().any(|o| o.0 < point.0 && o.1 > point.1);
+    points.retain(|point| !beaten(point));
+    let steps = points.windows(2);
+    steps.map(|w| (1.0 - w[1].0) * (w[1].1 - w[0].1)).sum()
+}
+
+/// The points in order of their rates, from (0, 0) to (1, 1).
+fn with_ends(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let mut points = [&[(0.0, 0.0)], points, &[(1.0, 1.0)]].concat();
+    points.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    points
+}
+
 /// The mean of several ROC curves, as `(fpr, tpr)` corners: at each false positive rate the mean of
 /// their true positive rates (vertical averaging). Vertical stretches of a curve stay vertical, so the
 /// area under the mean is the mean of the areas.

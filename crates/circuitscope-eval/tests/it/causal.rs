@@ -4,9 +4,10 @@ use burn::backend::Autodiff;
 use burn::module::AutodiffModule;
 use burn::tensor::{Tensor, TensorData};
 use burn_flex::{Flex, FlexDevice};
-use circuitscope_core::{Graph, HeadGrid, NoProgress, Polarity, Seed};
+use circuitscope_core::{Graph, HeadGrid, HeadId, NoProgress, Node, Polarity, Port, Seed};
 use circuitscope_eval::causal::{
-    Ablation, CausalEvidence, Metric, PatchedRuns, TokenPair, last_logits,
+    Ablation, Between, CausalEvidence, Metric, PatchedRuns, Receiver, TokenPair, last_logits,
+    path_patching,
 };
 use circuitscope_eval::methods::{MethodSettings, PatchingSettings, method};
 use circuitscope_eval::{Error, Evidence, GraphScores, Scores};
@@ -33,6 +34,7 @@ fn pairs() -> Vec<TokenPair> {
         rows: (at, 4 + at),
         clean: clean.to_vec(),
         corrupt: corrupt.to_vec(),
+        position: None,
         right: vec![at as u32, at as u32 + 1],
         wrong: vec![at as u32 + 5],
     };
@@ -474,4 +476,112 @@ fn faults_have_names() {
         "pair 2: found no wrong answers, which the metric `logit-difference` reads: give them in the file, or use --metric kl"
     );
     assert!(build(Vec::new(), Metric::Kl).contains("found 0"));
+}
+
+/// One edge at a time, path patching is exact edge patching; a head of the last layer reaches the logits
+/// by MLPs and directly, so that all its paths together are its node.
+#[test]
+fn path_patching_is_edge_and_node_patching() {
+    let model = decoder(11);
+    let causal = causal(&model, Metric::LogitDifference, Ablation::Patching);
+    let graph = causal.graph();
+    let exact = graph_of("activation-patching", &evidence(causal.clone()), 5);
+    let mean = |effects: Vec<f64>| effects.iter().sum::<f64>() / effects.len() as f64;
+    let path = |sender: Node, receiver, between| {
+        mean(path_patching(&causal, &[sender], &[receiver], between, 4).unwrap())
+    };
+    let (sender, reader) = (HeadId::new(0, 2), HeadId::new(1, 1));
+    let (mut found, mut expected) = (Vec::new(), Vec::new());
+    for port in Port::ALL {
+        let receiver = Receiver::Port(reader, port);
+        for node in [Node::Input, sender.into(), Node::Mlp(0)] {
+            found.push(path(node, receiver, Between::Nothing));
+            let writer = graph.writer_index(node).unwrap();
+            expected.push(exact.edge(writer, graph.port_reader(reader, port)).unwrap());
+        }
+    }
+    let writer = graph.head_writer(sender);
+    found.push(path(sender.into(), Receiver::Mlp(1), Between::Nothing));
+    expected.push(exact.edge(writer, graph.mlp_reader(1)).unwrap());
+    found.push(path(sender.into(), Receiver::Logits, Between::Nothing));
+    expected.push(exact.edge(writer, graph.logits()).unwrap());
+    found.push(path(reader.into(), Receiver::Logits, Between::Mlps));
+    expected.push(exact.nodes.as_ref().unwrap()[graph.head_writer(reader)]);
+    close("paths", &found, &expected);
+
+    // Through the MLP, more arrives than along the edge alone.
+    let receiver = Receiver::Port(reader, Port::V);
+    let edge = path(sender.into(), receiver, Between::Nothing);
+    assert!((path(sender.into(), receiver, Between::Mlps) - edge).abs() > 1e-6);
+
+    let nowhere = path_patching(&causal, &[Node::Logits], &[receiver], Between::Mlps, 4);
+    assert!(matches!(
+        nowhere,
+        Err(Error::NoSuchNode { node: Node::Logits })
+    ));
+    let nowhere = Receiver::Port(HeadId::new(1, 3), Port::Q);
+    assert!(path_patching(&causal, &[Node::Input], &[nowhere], Between::Mlps, 4).is_err());
+}
+
+/// A mean for each position is the mean of equal prompts at that position; where all prompts have one
+/// output at a position, ablation changes nothing there.
+#[test]
+fn positional_means() {
+    let model = decoder(12);
+    let pair = |at: usize, corrupt: [u32; 3]| TokenPair {
+        rows: (at, 2 + at),
+        clean: vec![1, 2, 3],
+        corrupt: corrupt.to_vec(),
+        position: None,
+        right: vec![4],
+        wrong: vec![5],
+    };
+    // Causal attention: outputs at the first position are alike.
+    let pairs = vec![pair(0, [1, 5, 6]), pair(1, [1, 7, 8])];
+    let metric = Metric::LogitDifference;
+    let ablation = Ablation::MeanPositional;
+    let causal =
+        CausalEvidence::new(model.clone(), pairs, metric, ablation, 1 << 30, &FlexDevice).unwrap();
+    let batch = causal.batch::<Flex>(vec![0, 1], &FlexDevice);
+    let outputs = causal.outputs(&model, &batch.corrupt).unwrap().writers();
+    let ablated = causal.ablated(&batch).unwrap().writers();
+    let expected = outputs.mean_dim(0).expand(ablated.dims());
+    let gap = (ablated - expected).abs().max().into_scalar();
+    assert!(gap < 1e-6, "{gap}");
+}
+
+/// Read at another position, a pair says what its prefix says: attention looks back only.
+#[test]
+fn the_output_is_read_where_a_pair_says() {
+    let model = decoder(13);
+    let read = |position: Option<usize>, length: usize| {
+        let mut pairs = pairs();
+        pairs.truncate(1);
+        pairs[0].position = position;
+        pairs[0].clean.truncate(length);
+        pairs[0].corrupt.truncate(length);
+        let metric = Metric::LogitDifference;
+        let causal = CausalEvidence::new(
+            model.clone(),
+            pairs,
+            metric,
+            Ablation::Patching,
+            1 << 30,
+            &FlexDevice,
+        );
+        let causal = causal.unwrap();
+        let sender = [Node::Head(HeadId::new(0, 1))];
+        let to = [Receiver::Logits];
+        path_patching(&causal, &sender, &to, Between::Mlps, 1).unwrap()
+    };
+    close("position", &read(Some(2), 5), &read(None, 3));
+    assert_ne!(read(Some(2), 5), read(None, 5));
+    let mut beyond = pairs();
+    beyond[1].position = Some(3);
+    let metric = Metric::LogitDifference;
+    let error = CausalEvidence::new(model, beyond, metric, Ablation::Zero, 1 << 30, &FlexDevice);
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "pair 1: position 3 of a prompt of 3 tokens, expected at most 2"
+    );
 }

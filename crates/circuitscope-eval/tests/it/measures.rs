@@ -1,4 +1,4 @@
-use circuitscope_eval::measures::{Ranking, mean_std};
+use circuitscope_eval::measures::{Ranking, circuits_auc, circuits_auc_pessimistic, mean_std};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -70,4 +70,41 @@ fn equal_scikit_learn() {
     let Spread { values, mean, std } = golden.spread;
     assert_close(mean_std(&values).0, mean);
     assert_close(mean_std(&values).1, std);
+}
+
+/// Circuits of ACDC's own sweeps, as its repository publishes their rates, against the areas of its
+/// Table 2.
+#[test]
+fn acdc_s_published_areas() {
+    #[derive(serde::Deserialize)]
+    struct Curve {
+        task: String,
+        metric: String,
+        level: String,
+        published: f64,
+        points: Vec<(f64, f64)>,
+    }
+    #[derive(serde::Deserialize)]
+    struct File {
+        curves: Vec<Curve>,
+    }
+    let file: File = serde_json::from_str(include_str!("golden/acdc_roc.json")).unwrap();
+    assert_eq!(file.curves.len(), 8);
+    for curve in file.curves {
+        let name = format!("{} {} {}", curve.task, curve.metric, curve.level);
+        let pessimistic = circuits_auc_pessimistic(&curve.points);
+        // Published with three digits.
+        assert!(
+            (pessimistic - curve.published).abs() < 0.0006,
+            "{name}: {pessimistic} against {}",
+            curve.published
+        );
+        let trapezoid = circuits_auc(&curve.points);
+        // Two of the areas that others have recomputed by the trapezoid rule.
+        match name.as_str() {
+            "ioi kl_div edge" => assert!((trapezoid - 0.886).abs() < 0.0006),
+            "ioi logit_diff node" => assert!((trapezoid - 0.830).abs() < 0.0006),
+            _ => {}
+        }
+    }
 }

@@ -109,6 +109,41 @@ fn what_never_fired_is_an_error() {
 }
 
 #[test]
+fn interventions_touch_only_their_positions() {
+    let at_z = Intervention::new(Site::Z(0), Op::Zero)
+        .with_positions([2])
+        .with_heads([0]);
+    let z = z();
+    let [rows, pos, heads, width] = z.dims();
+    let got = values(Intervene::new([at_z]).tap(Site::Z(0), z.clone()));
+    let want = values(z).into_iter().enumerate().map(|(i, x)| {
+        let (position, head) = (i / (heads * width) % pos, i / width % heads);
+        if position == 2 && head == 0 { 0.0 } else { x }
+    });
+    assert_eq!(got, want.collect::<Vec<_>>());
+
+    // Here heads come before positions, and positions are those of the queries.
+    let pattern = Tensor::<B, 1>::from_data([1.0; 24], &FlexDevice).reshape([rows, 2, 3, 2]);
+    let change = Intervention::new(Site::Pattern(0), Op::Zero)
+        .with_positions([0, 2])
+        .with_heads([1])
+        .with_rows(vec![true, false]);
+    let got = values(Intervene::new([change]).tap(Site::Pattern(0), pattern));
+    let mut want = vec![1.0; 24];
+    for i in [6, 7, 10, 11] {
+        want[i] = 0.0;
+    }
+    assert_eq!(got, want);
+}
+
+#[test]
+#[should_panic(expected = "has 3 positions, not a position 3")]
+fn positions_must_be_there() {
+    let change = Intervention::new(Site::Z(0), Op::Zero).with_positions([3]);
+    drop(Intervene::new([change]).tap(Site::Z(0), z()));
+}
+
+#[test]
 fn interventions_touch_only_their_heads_and_rows() {
     let site = Site::Z(0);
     let change = |op| {

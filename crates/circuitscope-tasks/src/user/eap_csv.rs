@@ -74,7 +74,7 @@ impl Columns {
         };
         let token = |column: usize, name: &str| {
             let found = row.get(column).unwrap_or_default().trim();
-            let id = found.parse().map_err(|_| LineProblem::Field {
+            let id = found.parse().ok().ok_or_else(|| LineProblem::Field {
                 field: name.to_owned(),
                 found: format!("`{found}`"),
                 expected: "the number of a token",

@@ -126,6 +126,7 @@ fn edge_scores_agree_with_an_independent_computation() {
                 rows: (at, 8 + at),
                 clean,
                 corrupt,
+                position: None,
                 right,
                 wrong,
             });

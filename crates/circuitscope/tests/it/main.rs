@@ -8,3 +8,4 @@
 mod causal_methods;
 mod planted_program;
 mod reference_model;
+mod tracr_edges;
