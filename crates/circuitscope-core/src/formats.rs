@@ -1,5 +1,7 @@
 //! Circuits and scores in the files of other tools.
 
 mod eap_ig;
+mod neuronpedia;
 
-pub use eap_ig::{EdgeEntry, FormatError, GraphFile, NodeEntry};
+pub use eap_ig::{EdgeEntry, FileScores, FormatError, GraphFile, NodeEntry};
+pub use neuronpedia::ViewerGraph;

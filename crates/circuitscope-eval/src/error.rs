@@ -135,6 +135,15 @@ pub enum Error {
         method: &'static str,
     },
 
+    /// A method that would have to run the model again for each resample of the prompts.
+    #[error(
+        "method `{method}` would start anew on each half of the prompts: expected a method that scores resamples, such as `sae`, `recommended` or `eap`, for --select stability"
+    )]
+    NoResamples {
+        /// Its name.
+        method: &'static str,
+    },
+
     /// No metric or ablation has this name.
     #[error("unknown {what} `{name}`{}: expected {known}", did_you_mean(nearest.as_deref()))]
     UnknownName {
@@ -147,6 +156,10 @@ pub enum Error {
         /// All names.
         known: String,
     },
+
+    /// A file of scores that is not as it should be.
+    #[error(transparent)]
+    Format(#[from] circuitscope_core::formats::FormatError),
 
     /// The model could not be run.
     #[error(transparent)]

@@ -67,7 +67,7 @@ pub struct CircuitQuality {
 }
 
 /// The edges of a model of which only some heads are kept; inputs and MLPs stay.
-fn kept_heads<B: Backend>(runs: &PatchedRuns<'_, B>, kept: &[bool]) -> Vec<f32> {
+pub(crate) fn kept_heads<B: Backend>(runs: &PatchedRuns<'_, B>, kept: &[bool]) -> Vec<f32> {
     let graph = runs.graph();
     let grid = graph.grid();
     let mut set = vec![1.0; graph.readers() * graph.writers()];

@@ -33,6 +33,7 @@
 #![recursion_limit = "256"]
 
 pub mod causal;
+mod choose;
 mod error;
 mod evaluate;
 mod evidence;
@@ -46,6 +47,7 @@ mod select;
 mod significance;
 mod store;
 
+pub use choose::{Choice, Chosen, KneeChoice, StableChoice, choose};
 pub use error::{Error, Result};
 pub use evaluate::{
     Against, EvaluateSettings, JudgedTask, Resampled, RunRecord, SummaryRow, evaluate, run,

@@ -1,7 +1,7 @@
 use burn::tensor::backend::AutodiffBackend;
-use circuitscope_core::{Circuit, Progress, Seed};
+use circuitscope_core::{Progress, Seed};
 use circuitscope_eval::methods::{MethodSettings, method};
-use circuitscope_eval::{Evidence, Scores, Selection, Significance, significance};
+use circuitscope_eval::{Choice, Chosen, Evidence, Scores, Selection, choose};
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
@@ -13,11 +13,8 @@ pub struct DiscoverSettings {
     pub method: String,
     /// Settings of the methods.
     pub methods: MethodSettings,
-    /// How heads are chosen from the scores.
-    pub selection: Selection,
-    /// Choose by significance instead: heads that stand out from random relabellings of the prompts
-    /// at this false discovery rate. Default none.
-    pub false_discovery_rate: Option<f64>,
+    /// How heads are chosen. Default by Otsu's threshold.
+    pub choice: Choice,
     /// The seed of every random choice.
     pub seed: Seed,
 }
@@ -27,8 +24,7 @@ impl Default for DiscoverSettings {
         Self {
             method: "sae".to_owned(),
             methods: MethodSettings::default(),
-            selection: Selection::Otsu,
-            false_discovery_rate: None,
+            choice: Choice::Rule(Selection::Otsu),
             seed: Seed::default(),
         }
     }
@@ -41,11 +37,9 @@ pub struct Discovery {
     pub method: String,
     /// A score for each head, and for each directed pair.
     pub scores: Scores,
-    /// The heads chosen by [`DiscoverSettings::selection`], or by significance.
-    pub circuit: Circuit,
-    /// What the choice by significance rests on.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub significance: Option<Significance>,
+    /// The heads chosen, and what the choice rests on.
+    #[serde(flatten)]
+    pub chosen: Chosen,
 }
 
 /// Scores every head of a model and chooses a circuit, in one call.
@@ -64,31 +58,20 @@ pub fn discover<B: AutodiffBackend>(
     let method = method::<B>(&settings.method, &settings.methods, device)?;
     let measured = method.measure(evidence, settings.seed, progress)?;
     let scores = measured.scores(None)?;
-    let significance = match settings.false_discovery_rate {
-        None => None,
-        Some(rate) => {
-            // Finer p-values than one in a head's share of the rate need as many relabellings.
-            let heads = scores.nodes.len() as f64;
-            let count = ((heads / rate.max(0.001)).ceil() as usize).clamp(199, 9_999);
-            Some(significance(
-                method.name(),
-                measured.as_ref(),
-                evidence,
-                rate,
-                count,
-                settings.seed.stream("significance"),
-                progress,
-            )?)
-        }
-    };
-    let circuit = match &significance {
-        Some(significance) => significance.circuit(&scores),
-        None => settings.selection.circuit(&scores),
-    };
+    let pairs = settings.methods.patching.patch_pairs;
+    let (choice, seed) = (settings.choice, settings.seed);
+    let chosen = choose(
+        choice,
+        method.as_ref(),
+        measured.as_ref(),
+        evidence,
+        pairs,
+        seed,
+        progress,
+    )?;
     Ok(Discovery {
         method: settings.method.clone(),
-        circuit,
-        significance,
+        chosen,
         scores,
     })
 }

@@ -1,7 +1,7 @@
 use core::str::FromStr;
 use std::path::PathBuf;
 
-use circuitscope::eval::methods;
+use circuitscope::eval::{Choice, Selection, methods};
 use circuitscope::tasks::Task;
 use clap::Args;
 
@@ -35,8 +35,10 @@ pub(crate) struct DiscoverArgs {
     #[arg(long, value_name = "METHOD", default_value = "sae", value_parser = methods::parse_name)]
     pub(crate) method: &'static str,
     /// Which heads form the circuit: `otsu` (split where the scores part most), `top:N`,
-    /// `softmax:THETA` (the paper's rule), or `fdr:RATE` (heads that stand out from random
-    /// relabellings, at most RATE of them by chance; telling the classes apart is not taking part)
+    /// `softmax:THETA` (the paper's rule), `knee` (up to where more heads add little to the
+    /// faithfulness), `stability:SHARE` (among the best on that share of half samples), or `fdr:RATE`
+    /// (heads that stand out from random relabellings, at most RATE of them by chance; telling the
+    /// classes apart is not taking part)
     #[arg(long, value_name = "RULE", default_value = "otsu")]
     pub(crate) select: SelectArg,
     /// Also run the circuit with all other heads ablated, on --patch-pairs pairs: what it keeps, what
@@ -71,7 +73,8 @@ pub(crate) struct Behaviour {
     /// Prompts of a task: ioi, greater-than, docstring or induction
     #[arg(long)]
     pub(crate) task: Option<Task>,
-    /// JSON-lines file of prompt pairs
+    /// File of prompt pairs: one JSON object a line (`positive`, `negative`, and where known `answers`,
+    /// `wrong_answers`; or rows of a MIB data set), an auto-circuit .json, or an EAP .csv
     #[arg(long, value_name = "FILE")]
     pub(crate) pairs: Option<PathBuf>,
     /// File of positive prompts, one a line; needs --negative
@@ -84,53 +87,44 @@ pub(crate) struct Behaviour {
 
 /// `--select`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum SelectArg {
-    Rule(circuitscope::eval::Selection),
-    FalseDiscoveryRate(f64),
-}
-
-impl SelectArg {
-    pub(crate) const fn rule(self) -> circuitscope::eval::Selection {
-        match self {
-            Self::Rule(selection) => selection,
-            Self::FalseDiscoveryRate(_) => circuitscope::eval::Selection::Otsu,
-        }
-    }
-
-    pub(crate) const fn rate(self) -> Option<f64> {
-        match self {
-            Self::Rule(_) => None,
-            Self::FalseDiscoveryRate(rate) => Some(rate),
-        }
-    }
-}
+pub(crate) struct SelectArg(pub(crate) Choice);
 
 impl FromStr for SelectArg {
     type Err = String;
 
     fn from_str(s: &str) -> Result<Self, String> {
-        use circuitscope::eval::Selection;
-
-        let wrong = || "expected `otsu`, `top:N`, `softmax:THETA` or `fdr:RATE`".to_owned();
-        let selection = match s.split_once(':') {
-            None if s == "otsu" => Selection::Otsu,
-            Some(("top", n)) => Selection::Top(n.parse().ok().ok_or_else(wrong)?),
+        let wrong = || {
+            "expected `otsu`, `top:N`, `softmax:THETA`, `fdr:RATE`, `stability:SHARE` or `knee`"
+                .to_owned()
+        };
+        let number = |text: &str| text.parse::<f64>().ok().ok_or_else(wrong);
+        let choice = match s.split_once(':') {
+            None if s == "otsu" => Choice::Rule(Selection::Otsu),
+            None if s == "knee" => Choice::Knee,
+            Some(("top", n)) => Choice::Rule(Selection::Top(n.parse().ok().ok_or_else(wrong)?)),
             Some(("softmax", theta)) => {
-                let theta: f64 = theta.parse().ok().ok_or_else(wrong)?;
+                let theta = number(theta)?;
                 if !(0.0..1.0).contains(&theta) {
                     return Err("THETA is a share: at least 0, below 1".to_owned());
                 }
-                Selection::Softmax(theta)
+                Choice::Rule(Selection::Softmax(theta))
             }
             Some(("fdr", rate)) => {
-                let rate: f64 = rate.parse().ok().ok_or_else(wrong)?;
+                let rate = number(rate)?;
                 if !(rate > 0.0 && rate < 1.0) {
                     return Err("RATE is a share: above 0, below 1".to_owned());
                 }
-                return Ok(Self::FalseDiscoveryRate(rate));
+                Choice::FalseDiscoveryRate(rate)
+            }
+            Some(("stability", share)) => {
+                let share = number(share)?;
+                if !(share > 0.5 && share <= 1.0) {
+                    return Err("SHARE of half samples: above 0.5, at most 1".to_owned());
+                }
+                Choice::Stability(share)
             }
             _ => return Err(wrong()),
         };
-        Ok(Self::Rule(selection))
+        Ok(Self(choice))
     }
 }

@@ -19,6 +19,8 @@ use super::{DeviceArgs, ModelArgs, PatchingArgs, SaeArgs, SeedArgs};
     circuitscope eval --method all --faithfulness --output all-methods/
   Two methods on one task, more seeds:
     circuitscope eval --task ioi --method sae,untrained --seeds 10 --output ioi/
+  Scores that another tool wrote, beside the quick methods:
+    circuitscope eval --task ioi --scores theirs/importances.json --output theirs-judged/
   GPT-2 small, whose circuits for ioi and greater-than were published:
     circuitscope eval --model gpt2/ --task ioi,greater-than --output gpt2-eval/")]
 pub(crate) struct EvalArgs {
@@ -30,6 +32,10 @@ pub(crate) struct EvalArgs {
     /// the better part of an hour)
     #[arg(long, value_name = "LIST", default_value = "quick", value_parser = parse_methods)]
     pub(crate) method: Methods,
+    /// Also judge scores of another tool: an importances.json of EAP-IG or of a MIB submission for the
+    /// one --task (repeatable); its row is named after the file's folder and name
+    #[arg(long, value_name = "FILE", requires = "task")]
+    pub(crate) scores: Vec<PathBuf>,
     /// Number of seeds, counted from --seed
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub(crate) seeds: u64,

@@ -4,15 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use circuitscope::core::formats::GraphFile;
-use circuitscope::core::{Circuit, Graph, HeadId, Seed, files};
+use burn::tensor::activation::softmax;
+use circuitscope::core::{Graph, HeadGrid, HeadId, Seed, files};
 use circuitscope::eval::methods::{self, MethodSettings};
 use circuitscope::eval::{
-    CircuitQuality, DictionaryReport, Evidence, GraphScores, Selection, Significance,
-    circuit_quality,
+    Choice, Chosen, CircuitQuality, DictionaryReport, Evidence, GraphScores, circuit_quality,
 };
 use circuitscope::hooks::HeadActivations;
-use circuitscope::model::ModelProvenance;
+use circuitscope::model::{Loaded, ModelProvenance, PaddingSide, TokenBatch};
 use circuitscope::tasks::{GroundTruth, LabelledPrompts, read_lines, read_pairs};
 use circuitscope::{
     DiscoverSettings, Discovery, capture, causal_evidence, default_metric, discover,
@@ -20,6 +19,7 @@ use circuitscope::{
 };
 use serde::Serialize;
 
+use super::exports::{self, Shown};
 use super::{inputs, pages};
 use crate::args::{Behaviour, DiscoverArgs};
 use crate::device::{B, Device};
@@ -29,8 +29,6 @@ use crate::provenance::{Provenance, human_bytes};
 
 /// What was found, in the output folder.
 const DISCOVERY_FILE: &str = "discovery.json";
-/// Scores and circuit in the form of EAP-IG and of MIB's circuit track, beside it.
-const IMPORTANCES_FILE: &str = "importances.json";
 
 /// What is printed, and kept as `discovery.json`.
 #[derive(Debug, Serialize)]
@@ -44,11 +42,10 @@ pub(crate) struct Found {
     pub(crate) negatives: usize,
     /// From the highest score to the lowest.
     pub(crate) heads: Vec<RankedHead>,
-    pub(crate) selection: Selection,
-    pub(crate) circuit: Circuit,
-    /// P-values, where heads were chosen by significance.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) significance: Option<Significance>,
+    pub(crate) selection: Choice,
+    /// The circuit, and what its choice rests on.
+    #[serde(flatten)]
+    pub(crate) chosen: Chosen,
     /// Signed scores of the whole graph, MLPs and ports included, where the method has them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) graph: Option<GraphScores>,
@@ -102,6 +99,8 @@ struct Gathered {
     graph: Option<Graph>,
     model: Option<ModelProvenance>,
     truth: Option<GroundTruth>,
+    /// A prompt to show, where results are written.
+    shown: Option<Shown>,
 }
 
 pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) -> Result<()> {
@@ -112,7 +111,7 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
         inputs::writable_folder(folder)?;
     }
     let mut stages = Stages(Vec::new());
-    let gathered = gather(args, &device, &mut provenance, &mut stages, progress)?;
+    let mut gathered = gather(args, &device, &mut provenance, &mut stages, progress)?;
     if let Some(path) = &args.save_activations {
         save_activations(&gathered.evidence, path, &provenance)?;
     }
@@ -122,8 +121,7 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
             sae: args.sae.settings(inputs::l1_of(args.behaviour.task)),
             patching: args.patching.settings(),
         },
-        selection: args.select.rule(),
-        false_discovery_rate: args.select.rate(),
+        choice: args.select.0,
         seed: Seed::new(args.seed.seed),
     };
     let start = Instant::now();
@@ -132,7 +130,7 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
 
     let quality = if args.faithfulness {
         let start = Instant::now();
-        let heads: Vec<HeadId> = discovery.circuit.heads().collect();
+        let heads: Vec<HeadId> = discovery.chosen.circuit.heads().collect();
         let pairs = args.patching.patch_pairs as usize;
         let causal = gathered.evidence.causal(args.method)?;
         let quality = circuit_quality(causal, &heads, pairs)?;
@@ -148,8 +146,8 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
             let mut json = serde_json::to_vec_pretty(&found)?;
             json.push(b'\n');
             files::write_atomic(&folder.join(DISCOVERY_FILE), |out| out.write_all(&json))?;
-            if let Some(file) = importances(&gathered, &found, found.graph.as_ref()) {
-                file.write(&folder.join(IMPORTANCES_FILE))?;
+            if let (Some(graph), Some(shown)) = (&gathered.graph, gathered.shown.take()) {
+                exports::write(folder, &found, graph, gathered.evidence.d(), shown)?;
             }
             let page = pages::discovery(folder, &found, gathered.truth.as_ref())?;
             Some(page)
@@ -157,25 +155,6 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
         None => None,
     };
     printer.print(&found, || found.text(args.top, written))
-}
-
-/// `None` without a model whose computation graph is known.
-fn importances(
-    gathered: &Gathered,
-    found: &Found,
-    scores: Option<&GraphScores>,
-) -> Option<GraphFile> {
-    let graph = gathered.graph.as_ref()?;
-    let (d_model, circuit) = (gathered.evidence.d(), Some(&found.circuit));
-    if let Some(scores) = scores {
-        let (nodes, edges) = (scores.nodes.as_deref(), scores.edges.as_deref());
-        return Some(GraphFile::of_scores(graph, d_model, nodes, edges, circuit));
-    }
-    let mut heads = vec![0.0; graph.grid().len()];
-    for ranked in &found.heads {
-        heads[graph.grid().index(ranked.head)?] = ranked.score;
-    }
-    Some(GraphFile::of_heads(graph, d_model, &heads, circuit))
 }
 
 fn gather(
@@ -196,6 +175,7 @@ fn gather(
             model: None,
             graph: None,
             truth: None,
+            shown: None,
         });
     }
     let prompts = read(args, provenance)?;
@@ -216,7 +196,8 @@ fn gather(
     let settings = inputs::capture_settings(&args.model, device);
     let evidence = capture(&loaded, &prompts, settings, device.plain(), progress);
     let mut evidence = evidence.with_context(|| behaviour(args))?;
-    if methods::runs_model(args.method) || args.faithfulness {
+    let needs_model = args.faithfulness || args.select.0 == Choice::Knee;
+    if methods::runs_model(args.method) || needs_model {
         let mut settings = settings;
         settings.causal = args.patching.causal();
         let metric = args.behaviour.task.map(default_metric);
@@ -225,11 +206,43 @@ fn gather(
         evidence = evidence.with_causal(causal.with_context(|| behaviour(args))?);
     }
     stages.add("capture", start);
+    let shown = match &args.output {
+        Some(_) => Some(show(&loaded, &prompts, args.model.prepend_bos, device)?),
+        None => None,
+    };
     Ok(Gathered {
+        shown,
         evidence,
         graph: loaded.model.config().graph().ok(),
         model: Some(loaded.provenance),
         truth,
+    })
+}
+
+/// The first prompt that shows the behaviour, and what the model makes of it.
+fn show(
+    loaded: &Loaded<B>,
+    prompts: &LabelledPrompts,
+    bos: bool,
+    device: &Device,
+) -> Result<Shown> {
+    let prompt = &prompts.texts[0];
+    let tokenizer = loaded.tokenizer()?;
+    let tokens = tokenizer.encode(prompt, bos)?;
+    let text = |token: u32| match tokenizer.decode(&[token]) {
+        Ok(text) if !text.is_empty() => text,
+        _ => tokenizer.token(token).unwrap_or_default(),
+    };
+    let batch = TokenBatch::new(&[&tokens], PaddingSide::Right, device.plain())?;
+    let logits = loaded.model.logits(&batch);
+    let shares = softmax(batch.last(logits), 1).into_data().convert::<f32>();
+    let shares = shares.into_vec::<f32>();
+    let shares = shares.map_err(|error| anyhow!("the device failed: {error:?}"))?;
+    let best = shares.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+    Ok(Shown {
+        prompt: prompt.clone(),
+        tokens: tokens.iter().map(|&token| text(token)).collect(),
+        output: best.map(|(token, p)| (text(token as u32), f64::from(*p))),
     })
 }
 
@@ -320,17 +333,16 @@ impl Found {
         let Discovery {
             method,
             scores,
-            circuit,
-            significance,
+            chosen,
         } = discovery;
-        let chosen: Vec<HeadId> = circuit.heads().collect();
+        let members: Vec<HeadId> = chosen.circuit.heads().collect();
         let heads = scores
             .ranking()
             .into_iter()
             .map(|(head, score)| RankedHead {
                 head,
                 score,
-                selected: chosen.contains(&head),
+                selected: members.contains(&head),
             })
             .collect();
         let labels = gathered.evidence.labels();
@@ -345,9 +357,8 @@ impl Found {
             positives,
             negatives: labels.len() - positives,
             heads,
-            selection: settings.selection,
-            circuit,
-            significance,
+            selection: settings.choice,
+            chosen,
             quality: None,
             graph: scores.graph,
             edges: edges.map(|edges| edges.chunks(width).map(<[_]>::to_vec).collect()),
@@ -364,6 +375,17 @@ impl Found {
         }
     }
 
+    /// Scores of heads, layer by layer.
+    pub(crate) fn scores_by_index(&self, grid: HeadGrid) -> Vec<f64> {
+        let mut scores = vec![0.0; grid.len()];
+        for ranked in &self.heads {
+            if let Some(at) = grid.index(ranked.head) {
+                scores[at] = ranked.score;
+            }
+        }
+        scores
+    }
+
     fn text(&self, top: usize, page: Option<PathBuf>) -> String {
         let rows: Vec<Vec<String>> = self
             .heads
@@ -377,19 +399,39 @@ impl Found {
                 ]
             })
             .collect();
-        let circuit: Vec<String> = self.circuit.heads().map(|head| head.to_string()).collect();
+        let circuit: Vec<String> = self
+            .chosen
+            .circuit
+            .heads()
+            .map(|head| head.to_string())
+            .collect();
         let circuit = if circuit.is_empty() {
             "none stands out".to_owned()
         } else {
             circuit.join(" ")
         };
         let mut notes = Vec::new();
-        if let Some(significance) = &self.significance {
+        if let Some(significance) = &self.chosen.significance {
             notes.push(format!(
                 "\nat most {:.0} % of these heads are expected to tell the classes apart by chance alone \
                  ({} relabellings); that is not to say that they take part",
                 100.0 * significance.rate,
                 significance.relabellings
+            ));
+        }
+        if let Some(stability) = &self.chosen.stability {
+            notes.push(format!(
+                "\nheads that are among the best {} on most of {} half samples of the prompts",
+                stability.best, stability.half_samples
+            ));
+        }
+        if let Some(knee) = &self.chosen.knee {
+            let size = self.chosen.circuit.heads().count();
+            let at = knee.sizes.iter().position(|kept| *kept == size);
+            let kept = at.map_or(0.0, |at| knee.faithfulness[at]);
+            notes.push(format!(
+                "\nwith more heads than these, what is kept of the behaviour ({:.0} %) grows slowly",
+                100.0 * kept
             ));
         }
         if let Some(quality) = &self.quality {
@@ -424,7 +466,7 @@ impl Found {
             count(self.n_heads, "head"),
             self.method,
             table(&["head", "score", "in circuit"], &rows),
-            count(self.circuit.heads().count(), "head"),
+            count(self.chosen.circuit.heads().count(), "head"),
             notes.concat(),
             stages.join(", "),
         )

@@ -1,10 +1,11 @@
 //! `eval`: known circuits, methods and controls; a table and a report.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use anyhow::{Result, bail};
 use circuitscope::core::{Progress as _, Seed, files};
-use circuitscope::eval::methods::{BoxedMethod, MethodSettings, method};
+use circuitscope::eval::methods::{BoxedMethod, FromFile, MethodSettings, method};
 use circuitscope::eval::{
     EvaluateSettings, FolderStore, RunKey, RunRecord, RunStore as _, Spread, SummaryRow, evaluate,
     summarise,
@@ -55,15 +56,21 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
     provenance.on(&device);
     let loaded = inputs::load_model(&args.model, &device, progress)?;
     let tasks = tasks(args, &loaded)?;
+    let files = files_to_judge(args, &tasks, &loaded)?;
+    for path in &args.scores {
+        provenance.input(path)?;
+    }
     inputs::writable_folder(&args.output)?;
     let circuits = known_circuits(&loaded, tasks[0])?;
     let circuits = circuits.first().map_or("", |truth| truth.model.as_str());
-    let settings = settings(args, &loaded, circuits, &device);
+    let settings = settings(args, &loaded, circuits, &provenance);
     let mut store = FolderStore::open(&args.output, &settings)?;
 
     let mut records = Vec::new();
     for task in tasks {
-        let keys = keys(args, task, methods);
+        let mut names = methods.clone();
+        names.extend(files.iter().map(FromFile::name));
+        let keys = keys(args, task, &names);
         let finished = keys
             .iter()
             .map(|key| store.load(key))
@@ -73,7 +80,7 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
                 tracing::info!(%task, "all runs were finished before");
                 runs
             }
-            None => run_task(args, task, methods, &loaded, &device, &mut store, progress)?,
+            None => run_task(args, task, &files, &loaded, &device, &mut store, progress)?,
         };
         records.extend(runs);
     }
@@ -102,6 +109,34 @@ fn tasks(args: &EvalArgs, loaded: &Loaded<B>) -> Result<Vec<Task>> {
     Ok(known)
 }
 
+/// The files of `--scores`, as methods.
+fn files_to_judge(args: &EvalArgs, tasks: &[Task], loaded: &Loaded<B>) -> Result<Vec<FromFile>> {
+    if !args.scores.is_empty() && tasks.len() != 1 {
+        bail!(
+            "--scores: found {} tasks, expected the one --task that the scores are for",
+            tasks.len()
+        );
+    }
+    let mut names: Vec<&'static str> = Vec::new();
+    let files = args.scores.iter().map(|path| {
+        let part = |part: Option<&OsStr>| part.map(|part| part.to_string_lossy().into_owned());
+        let folder = part(path.parent().and_then(Path::file_name));
+        let parts = folder.into_iter().chain(part(path.file_stem()));
+        // Few, and as long-lived as the process.
+        let name: &'static str = parts.collect::<Vec<_>>().join("-").leak();
+        if names.contains(&name) {
+            bail!(
+                "--scores {}: another file is named {name}, too; rename one",
+                path.display()
+            );
+        }
+        names.push(name);
+        let graph = loaded.model.config().graph()?;
+        Ok(FromFile::read(name, path, graph)?)
+    });
+    files.collect()
+}
+
 fn keys(args: &EvalArgs, task: Task, methods: &[&str]) -> Vec<RunKey> {
     let seeds = || seeds(args).map(Seed::value);
     methods
@@ -124,7 +159,7 @@ fn seeds(args: &EvalArgs) -> impl Iterator<Item = Seed> {
 fn run_task(
     args: &EvalArgs,
     task: Task,
-    methods: &[&str],
+    files: &[FromFile],
     loaded: &Loaded<B>,
     device: &Device,
     store: &mut FolderStore,
@@ -146,10 +181,13 @@ fn run_task(
         progress,
     )?;
     let settings = method_settings(args, task);
-    let methods = methods
-        .iter()
+    let methods = args.method.0.iter();
+    let mut methods = methods
         .map(|name| method::<B>(name, &settings, &device.training()))
         .collect::<Result<Vec<BoxedMethod<B>>, _>>()?;
+    for file in files {
+        methods.push(Box::new(file.clone()));
+    }
     let seeds: Vec<Seed> = seeds(args).collect();
     let settings = EvaluateSettings {
         resamples: args.resamples,
@@ -178,7 +216,7 @@ fn method_settings(args: &EvalArgs, task: Task) -> MethodSettings {
 }
 
 /// What the runs in a folder have in common.
-fn settings(args: &EvalArgs, loaded: &Loaded<B>, circuits: &str, device: &Device) -> Value {
+fn settings(args: &EvalArgs, loaded: &Loaded<B>, circuits: &str, provenance: &Provenance) -> Value {
     json!({
         "schema": SCHEMA,
         "circuitscope": VERSION,
@@ -199,7 +237,9 @@ fn settings(args: &EvalArgs, loaded: &Loaded<B>, circuits: &str, device: &Device
         "patch_pairs": args.patching.patch_pairs,
         "ig_steps": args.patching.ig_steps,
         "mask_steps": args.patching.mask_steps,
-        "device": device.name,
+        // A file that has changed is another method.
+        "scores": provenance.inputs.values().collect::<Vec<_>>(),
+        "device": provenance.device,
     })
 }
 

@@ -5,6 +5,7 @@ mod discover;
 mod doctor;
 mod encode;
 mod eval;
+mod exports;
 mod inputs;
 mod pages;
 mod report;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use circuitscope::core::{HeadGrid, HeadId};
 use circuitscope::eval::RunRecord;
-use circuitscope::eval::methods::{MethodSettings, method};
+use circuitscope::eval::methods::{FromFile, MethodSettings, method};
 use circuitscope::eval::report::{MethodReport, ReportInput, TaskReport, render};
 use circuitscope::tasks::{GroundTruth, Task, ground_truths};
 use serde_json::{Value, json};
@@ -94,7 +94,7 @@ pub(crate) fn discovery(
     let settings = MethodSettings::default();
     let device = DeviceName::default().open()?;
     let summary = method::<B>(&found.method, &settings, &device.training())?.summary();
-    let chosen: Vec<HeadId> = found.circuit.heads().collect();
+    let chosen: Vec<HeadId> = found.chosen.circuit.heads().collect();
     let (marked, heads, truth_name) = match truth {
         Some(truth) => (
             "in the known circuit",
@@ -158,8 +158,12 @@ fn summaries(records: &[RunRecord]) -> Result<BTreeMap<String, String>> {
     for record in records {
         if !summaries.contains_key(&record.method) {
             let settings = MethodSettings::default();
-            let method = method::<B>(&record.method, &settings, &device.training())?;
-            summaries.insert(record.method.clone(), method.summary().to_owned());
+            // What is none of our methods came from a file.
+            let summary = match method::<B>(&record.method, &settings, &device.training()) {
+                Ok(method) => method.summary(),
+                Err(_) => FromFile::SUMMARY,
+            };
+            summaries.insert(record.method.clone(), summary.to_owned());
         }
     }
     Ok(summaries)

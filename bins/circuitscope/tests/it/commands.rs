@@ -306,6 +306,19 @@ fn discover_with_methods_that_run_the_model() {
     let file = GraphFile::read(&bench.path("out/importances.json")).unwrap();
     assert_eq!((file.n_layers, file.n_heads, file.d_model), (4, 8, 128));
     assert!(file.edges.iter().any(|(_, entry)| entry.score != 0.0));
+    let shown: Value =
+        serde_json::from_slice(&fs_err::read(bench.path("out/neuronpedia.json")).unwrap()).unwrap();
+    assert_eq!(shown["metadata"]["prompt_tokens"][0], "<bos>");
+    assert!(!shown["links"].as_array().unwrap().is_empty());
+    let nodes = shown["nodes"].as_array().unwrap();
+    let output = nodes
+        .iter()
+        .find(|node| node["feature_type"] == "logit")
+        .unwrap();
+    assert!(
+        output["clerp"].as_str().unwrap().starts_with("Output \""),
+        "{output}"
+    );
 
     // Prompts of one's own have no answers here: KL is read, whose gradient vanishes.
     bench.write(
@@ -319,6 +332,90 @@ fn discover_with_methods_that_run_the_model() {
         message.contains("pairs.jsonl") || message.contains("gradient of `kl` is zero"),
         "{message}"
     );
+}
+
+#[test]
+fn discover_with_answers_of_a_task_file() {
+    let bench = Bench::new();
+    let prompt = |giver: &str| {
+        format!(
+            "In spring Maurice and Elsa rented a corner of the chapel . Soon {giver} sold a ribbon to"
+        )
+    };
+    let task = serde_json::json!({ "prompts": [
+        { "clean": prompt("Elsa"), "corrupt": prompt("Maurice"), "answers": ["Maurice"],
+          "wrong_answers": ["Elsa"] },
+        { "clean": prompt("Maurice"), "corrupt": prompt("Elsa"), "answers": ["Elsa"],
+          "wrong_answers": ["Maurice"] },
+    ]});
+    bench.write("task.json", task.to_string());
+    // The answers make the logit difference the metric, whose gradient does not vanish.
+    let found = bench.json("discover --pairs task.json --method nap --faithfulness");
+    assert_eq!(found["positives"], 2);
+    let top = &found["heads"][0];
+    assert!(top["score"].as_f64().unwrap() > 0.1, "{top}");
+    assert!(found["quality"]["faithfulness"].is_number());
+    // Of one answer alone the probability is read.
+    bench.write(
+        "right.jsonl",
+        serde_json::json!({ "positive": prompt("Elsa"), "negative": prompt("Maurice"),
+            "answers": ["Maurice"] })
+        .to_string(),
+    );
+    bench.json("discover --pairs right.jsonl --method nap");
+}
+
+#[test]
+fn discover_by_stability_and_by_the_knee() {
+    let bench = Bench::new();
+    let found = bench.json(
+        "discover --task greater-than --method recommended --examples 40 --codes 40 --select stability:0.9",
+    );
+    assert_eq!(found["selection"]["stability"], 0.9);
+    assert_eq!(
+        found["stability"]["frequencies"].as_array().unwrap().len(),
+        32
+    );
+    let found = bench.json(
+        "discover --task greater-than --method mean-difference --examples 10 --patch-pairs 2 --select knee",
+    );
+    // 0 to 16 heads, then growing by an eighth up to 32.
+    assert_eq!(found["knee"]["sizes"].as_array().unwrap().len(), 24);
+    let output = bench.run("discover --task ioi --examples 4 --method acdc --select stability:0.4");
+    assert_eq!(output.code, Some(2), "{}", output.stderr);
+}
+
+#[test]
+fn eval_judges_scores_of_a_file() {
+    let bench = Bench::new();
+    bench.json("discover --task ioi --method eap --examples 6 --output theirs");
+    let results = bench.json(
+        "eval --task ioi --method random --scores theirs/importances.json --seeds 1 --examples 6 --output judged",
+    );
+    let rows = results["summary"].as_array().unwrap();
+    let row = rows
+        .iter()
+        .find(|row| row["method"] == "theirs-importances")
+        .unwrap();
+    let own = bench.json("eval --task ioi --method eap --seeds 1 --examples 6 --output own");
+    assert_eq!(row["node_auc"], own["summary"][0]["node_auc"]);
+    assert_eq!(row["edge_auc"], own["summary"][0]["edge_auc"]);
+
+    let output = bench.run("eval --task ioi,induction --scores theirs/importances.json");
+    assert_eq!(output.code, Some(1));
+    assert!(
+        output.stderr.contains("the one --task"),
+        "{}",
+        output.stderr
+    );
+    bench.write("broken.json", "{}");
+    let output = bench.run("eval --task ioi --scores broken.json --output never");
+    assert!(
+        output.stderr.contains("broken.json: cfg"),
+        "{}",
+        output.stderr
+    );
+    assert!(!bench.path("never").exists());
 }
 
 #[test]

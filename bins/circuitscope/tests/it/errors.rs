@@ -127,7 +127,7 @@ fn prompts_that_do_not_fit() {
     bench.write("p.jsonl", "{\"positive\": \"the\", \"negativ\": \"a\"}\n");
     bench.fails(
         "discover --pairs p.jsonl",
-        "p.jsonl:1: unknown field \"negativ\" (did you mean `negative`?): expected \"positive\" and \"negative\"",
+        "p.jsonl:1: unknown field \"negativ\" (did you mean `negative`?): expected \"positive\", \"negative\", \"answers\" or \"wrong_answers\"",
     );
     bench.write("t.json", "{\"tokens\": [[1, 2], [3, 99999]]}");
     bench.fails(

@@ -95,7 +95,7 @@ fn wrong_usage_is_code_2_and_says_what_is_valid() {
     assert_eq!(
         first_line("discover --task ioi --select best"),
         "error: invalid value 'best' for '--select <RULE>': expected `otsu`, `top:N`, \
-         `softmax:THETA` or `fdr:RATE`"
+         `softmax:THETA`, `fdr:RATE`, `stability:SHARE` or `knee`"
     );
     assert_eq!(
         first_line("capture --task ioi --tokens t.json --sites logits --output x"),

@@ -62,6 +62,15 @@ pub struct EdgeEntry {
     pub in_graph: bool,
 }
 
+/// Scores of a file, on a computation graph.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FileScores {
+    /// `[writers]`; 0 for what has no score. `None` if no node has one.
+    pub nodes: Option<Vec<f64>>,
+    /// `[writers * readers]`. `None` if the file lists no edges.
+    pub edges: Option<Vec<f64>>,
+}
+
 /// Why a file is not of this form.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -293,6 +302,72 @@ impl GraphFile {
     }
 }
 
+impl GraphFile {
+    /// The scores that the file at `path` holds for a model of this graph.
+    ///
+    /// Edges that are not listed score 0. Where heads share keys and values, their reader scores the
+    /// mean of the edges listed for it.
+    ///
+    /// # Errors
+    /// [`FormatError::Field`] if the file is of a model of another shape, names a node that the model
+    /// does not have, gives scores to some heads and not to others, or has no scores at all.
+    pub fn scores(&self, path: &Path, graph: &Graph) -> Result<FileScores, FormatError> {
+        let wrong = |field: String, found: String, expected: String| FormatError::Field {
+            path: path.to_owned(),
+            field,
+            found,
+            expected,
+        };
+        for (field, found, expected) in [
+            ("cfg.n_layers", self.n_layers, graph.n_layers),
+            ("cfg.n_heads", self.n_heads, graph.n_heads),
+        ] {
+            if found != expected {
+                let expected = format!("{expected}, as the model has");
+                return Err(wrong(field.to_owned(), found.to_string(), expected));
+            }
+        }
+        let unknown = |place: &str, name: String| {
+            let expected = "nodes and edges of the model".to_owned();
+            wrong(place.to_owned(), name, expected)
+        };
+        let mut nodes = vec![None; graph.writers()];
+        for (node, entry) in self.nodes.iter().filter(|(node, _)| *node != Node::Logits) {
+            let at = graph.writer_index(*node);
+            let at = at.ok_or_else(|| unknown("nodes", node.to_string()))?;
+            nodes[at] = entry.score;
+        }
+        let of_nodes = nodes.iter().any(Option::is_some);
+        let heads = (0..graph.n_layers).flat_map(|layer| graph.head_writers(layer));
+        if let Some(head) = heads
+            .into_iter()
+            .find(|head| of_nodes && nodes[*head].is_none())
+        {
+            let field = format!("nodes.{}", graph.writer(head));
+            let expected = "a score, as other nodes have".to_owned();
+            return Err(wrong(field, "no score".to_owned(), expected));
+        }
+        let mut edges = vec![(0.0, 0.0); graph.writers() * graph.readers()];
+        for (edge, entry) in &self.edges {
+            let [(writer, reader)] = graph.edge_indices(*edge)[..] else {
+                return Err(unknown("edges", edge.to_string()));
+            };
+            let (sum, count) = &mut edges[writer * graph.readers() + reader];
+            *sum += entry.score;
+            *count += 1.0;
+        }
+        if !of_nodes && self.edges.is_empty() {
+            let expected = "scores of nodes or edges".to_owned();
+            return Err(wrong("nodes".to_owned(), "no score".to_owned(), expected));
+        }
+        let mean = |(sum, count): (f64, f64)| if count > 0.0 { sum / count } else { 0.0 };
+        Ok(FileScores {
+            nodes: of_nodes.then(|| nodes.into_iter().map(Option::unwrap_or_default).collect()),
+            edges: (!self.edges.is_empty()).then(|| edges.into_iter().map(mean).collect()),
+        })
+    }
+}
+
 /// Everything but heads is kept; a head is where the circuit holds it.
 fn kept(node: Node, circuit: Option<&Circuit>) -> bool {
     match node {
@@ -418,6 +493,60 @@ mod tests {
         let file = GraphFile::of_scores(&graph, 8, None, Some(&edges), Some(&circuit));
         let ports = ["m0->a1.h1<q>", "m0->a1.h1<k>", "m0->a1.h1<v>"];
         assert_eq!(held(&file), ports, "an open port means all three");
+    }
+
+    #[test]
+    fn scores_come_back_to_the_graph() {
+        let graph = graph();
+        let mut edges = vec![0.0; graph.writers() * graph.readers()];
+        for (at, (writer, reader)) in graph.edges().enumerate() {
+            edges[writer * graph.readers() + reader] = at as f64 - 7.5;
+        }
+        let nodes: Vec<f64> = (0..graph.writers()).map(|at| at as f64).collect();
+        let path = Path::new("f.json");
+        let file = GraphFile::of_scores(&graph, 8, Some(&nodes), Some(&edges), None);
+        let read = file.scores(path, &graph).unwrap();
+        assert_eq!(read.edges.as_ref(), Some(&edges));
+        assert_eq!(read.nodes.as_ref(), Some(&nodes));
+
+        // Heads alone, as MIB takes them.
+        let file = GraphFile::of_heads(&graph, 8, &[1.0, 2.0, 3.0, 4.0], None);
+        let read = file.scores(path, &graph).unwrap();
+        assert_eq!(
+            read.nodes.unwrap()[graph.head_writer(HeadId::new(1, 0))],
+            3.0
+        );
+        assert_eq!(read.edges, None);
+
+        let other = Graph {
+            n_heads: 4,
+            ..graph
+        };
+        assert_eq!(
+            file.scores(path, &other).unwrap_err().to_string(),
+            "f.json: cfg.n_heads: found 2, expected 4, as the model has"
+        );
+        let mut partial = file.clone();
+        partial.nodes[1].1.score = None;
+        assert_eq!(
+            partial.scores(path, &graph).unwrap_err().to_string(),
+            "f.json: nodes.a0.h0: found no score, expected a score, as other nodes have"
+        );
+        let mut none = GraphFile::of_heads(&graph, 8, &[0.0; 4], None);
+        for (_, entry) in &mut none.nodes {
+            entry.score = None;
+        }
+        assert!(none.scores(path, &graph).is_err());
+        let without_mlps = Graph {
+            mlps: false,
+            ..graph
+        };
+        assert!(
+            file.scores(path, &without_mlps)
+                .unwrap_err()
+                .to_string()
+                .contains("found m0")
+        );
     }
 
     #[test]

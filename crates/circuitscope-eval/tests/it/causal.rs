@@ -18,12 +18,12 @@ type B = Autodiff<Flex>;
 
 const D_VOCAB: usize = 13;
 
-fn decoder(seed: u64) -> Decoder<Flex> {
+pub(crate) fn decoder(seed: u64) -> Decoder<Flex> {
     DecoderConfig::gpt2(2, 3, 12, 8, D_VOCAB).init(Seed::new(seed), &FlexDevice)
 }
 
 /// Pairs of three lengths.
-fn pairs() -> Vec<TokenPair> {
+pub(crate) fn pairs() -> Vec<TokenPair> {
     let prompts: [(&[u32], &[u32]); 4] = [
         (&[1, 2, 3, 4, 5], &[1, 7, 3, 9, 5]),
         (&[6, 7, 8], &[6, 2, 8]),
@@ -53,7 +53,7 @@ fn causal(model: &Decoder<Flex>, metric: Metric, ablation: Ablation) -> CausalEv
     .unwrap()
 }
 
-fn evidence(causal: CausalEvidence<Flex>) -> Evidence<Flex> {
+pub(crate) fn evidence(causal: CausalEvidence<Flex>) -> Evidence<Flex> {
     let grid = HeadGrid::new(2, 3);
     let labels = [[Polarity::Positive; 4], [Polarity::Negative; 4]].concat();
     let activations = Tensor::zeros([8, grid.len(), 12], &FlexDevice);

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "test helpers fail by panicking")]
 
 mod causal;
+mod choose;
 mod evaluate;
 mod measures;
 mod methods;

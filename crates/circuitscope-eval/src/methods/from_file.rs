@@ -1,0 +1,75 @@
+use std::path::Path;
+
+use burn::tensor::backend::Backend;
+use circuitscope_core::formats::GraphFile;
+use circuitscope_core::{Graph, Progress, Seed};
+
+use crate::{Discover, Evidence, GraphScores, Measured, Result};
+
+/// Scores that another tool wrote, to be judged beside the methods here: an `importances.json` of
+/// EAP-IG, or a submission to MIB's circuit track ([`GraphFile`]).
+///
+/// They are ranked as the scores of causal methods are ([`Scores::of_graph`](crate::Scores::of_graph)).
+#[derive(Debug, Clone)]
+pub struct FromFile {
+    name: &'static str,
+    scores: GraphScores,
+}
+
+impl FromFile {
+    /// What its score is, in a sentence.
+    pub const SUMMARY: &'static str = "scores that a file holds";
+
+    /// The name it was given.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Reads a file for a model of this graph, under a name of its own.
+    ///
+    /// # Errors
+    /// [`crate::Error::Format`].
+    pub fn read(name: &'static str, path: &Path, graph: Graph) -> Result<Self> {
+        let scores = GraphFile::read(path)?.scores(path, &graph)?;
+        Ok(Self {
+            name,
+            scores: GraphScores {
+                graph,
+                nodes: scores.nodes,
+                edges: scores.edges,
+            },
+        })
+    }
+}
+
+impl<B: Backend> Discover<B> for FromFile {
+    fn name(&self) -> &'static str {
+        self.name()
+    }
+
+    fn summary(&self) -> &'static str {
+        Self::SUMMARY
+    }
+
+    fn is_control(&self) -> bool {
+        false
+    }
+
+    fn uses_seed(&self) -> bool {
+        false
+    }
+
+    fn resamples(&self) -> usize {
+        0
+    }
+
+    fn measure<'a>(
+        &'a self,
+        _: &'a Evidence<B>,
+        _: Seed,
+        _: &'a dyn Progress,
+    ) -> Result<Box<dyn Measured + 'a>> {
+        Ok(self.scores.clone().measured())
+    }
+}

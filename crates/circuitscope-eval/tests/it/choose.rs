@@ -1,0 +1,90 @@
+//! Choosing heads where it is known which ones were planted.
+
+use burn::backend::Autodiff;
+use burn_flex::{Flex, FlexDevice};
+use circuitscope_core::{HeadId, NoProgress, Seed};
+use circuitscope_eval::causal::{Ablation, CausalEvidence, Metric};
+use circuitscope_eval::methods::method;
+use circuitscope_eval::{Choice, Chosen, Error, Evidence, Result, Selection, choose};
+
+use crate::causal::{decoder, pairs};
+use crate::methods::{PLANTED, planted, settings};
+
+type B = Autodiff<Flex>;
+
+fn chosen(name: &str, evidence: &Evidence<Flex>, choice: Choice) -> Result<Chosen> {
+    let method = method::<B>(name, &settings(), &FlexDevice)?;
+    let measured = method.measure(evidence, Seed::new(0), &NoProgress)?;
+    let (method, measured) = (method.as_ref(), measured.as_ref());
+    choose(
+        choice,
+        method,
+        measured,
+        evidence,
+        4,
+        Seed::new(0),
+        &NoProgress,
+    )
+}
+
+#[test]
+fn stable_heads_are_the_planted_ones() {
+    let evidence = planted(4);
+    for name in ["sae", "recommended", "mean-difference"] {
+        let chosen = chosen(name, &evidence, Choice::Stability(0.9)).unwrap();
+        let heads: Vec<HeadId> = chosen.circuit.heads().collect();
+        assert_eq!(heads, PLANTED, "{name}");
+        let stability = chosen.stability.unwrap();
+        assert_eq!(stability.frequencies.len(), evidence.grid().len());
+        assert!(stability.expected_false <= 1.0);
+    }
+    let error = chosen("sae", &evidence, Choice::Stability(0.4)).unwrap_err();
+    assert!(error.to_string().contains("above 0.5"), "{error}");
+}
+
+#[test]
+fn what_a_choice_lacks_is_said() {
+    let evidence = planted(4);
+    let error = chosen("sae", &evidence, Choice::Knee).unwrap_err();
+    assert!(matches!(error, Error::NeedsModel { method: "sae" }));
+    let error = chosen(
+        "mean-difference",
+        &evidence,
+        Choice::FalseDiscoveryRate(0.1),
+    );
+    assert!(matches!(error, Err(Error::NoNull { .. })));
+    let plain = chosen("sae", &evidence, Choice::Rule(Selection::Top(2))).unwrap();
+    assert_eq!(plain.circuit.heads().count(), 2);
+    assert_eq!((plain.significance, plain.knee), (None, None));
+}
+
+/// The curve starts with nothing kept and ends with everything kept; the choice is a prefix of the
+/// ranking.
+#[test]
+fn the_knee_is_on_the_curve_of_faithfulness() {
+    let model = decoder(21);
+    let metric = Metric::LogitDifference;
+    let causal = CausalEvidence::new(
+        model,
+        pairs(),
+        metric,
+        Ablation::Patching,
+        1 << 30,
+        &FlexDevice,
+    );
+    let evidence = crate::causal::evidence(causal.unwrap());
+    let found = chosen("activation-patching", &evidence, Choice::Knee).unwrap();
+    let curve = found.knee.unwrap();
+    assert_eq!(curve.sizes, [0, 1, 2, 3, 4, 5, 6]);
+    assert!(curve.faithfulness[0].abs() < 1e-9);
+    assert!((curve.faithfulness[6] - 1.0).abs() < 1e-4);
+    let method = method::<B>("activation-patching", &settings(), &FlexDevice).unwrap();
+    let scores = method.scores(&evidence, Seed::new(0), &NoProgress).unwrap();
+    let count = found.circuit.heads().count();
+    let mut best: Vec<HeadId> = scores.ranking()[..count].iter().map(|x| x.0).collect();
+    best.sort();
+    assert_eq!(found.circuit.heads().collect::<Vec<_>>(), best);
+
+    let error = chosen("acdc", &evidence, Choice::Stability(0.9)).unwrap_err();
+    assert!(matches!(error, Error::NoResamples { method: "acdc" }));
+}

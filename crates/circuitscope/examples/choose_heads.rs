@@ -1,0 +1,90 @@
+//! What each rule that chooses heads without a known circuit gives where the circuit is known: heads
+//! chosen, false ones among them, true ones left out, on the reference model's four tasks.
+//!
+//! ```text
+//! cargo build --workspace --examples --locked && target/debug/examples/choose_heads
+//! ```
+//! The table is in `docs/methods/choosing.md`.
+
+#![expect(clippy::print_stdout, reason = "the table is what it is for")]
+#![recursion_limit = "256"]
+
+use std::error::Error;
+
+use burn::backend::Autodiff;
+use burn_flex::{Flex, FlexDevice};
+use circuitscope::core::{HeadId, NoProgress, Seed};
+use circuitscope::eval::methods::{MethodSettings, SaeSettings, method};
+use circuitscope::eval::{Choice, Selection, choose};
+use circuitscope::model::Processing;
+use circuitscope::tasks::Task;
+use circuitscope::{CaptureSettings, judged_task, load_reference};
+
+type B = Autodiff<Flex>;
+
+const METHODS: [&str; 6] = [
+    "sae",
+    "recommended",
+    "k-means",
+    "mean-difference",
+    "eap",
+    "hisp",
+];
+const CHOICES: [(&str, Choice); 5] = [
+    ("otsu", Choice::Rule(Selection::Otsu)),
+    ("fdr:0.05", Choice::FalseDiscoveryRate(0.05)),
+    ("stability:0.9", Choice::Stability(0.9)),
+    ("stability:0.6", Choice::Stability(0.6)),
+    ("knee", Choice::Knee),
+];
+
+/// Prompts other than those that anything was chosen on.
+const SEED: Seed = Seed::new(100);
+/// Pairs that the knee runs.
+const PAIRS: usize = 12;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let loaded = load_reference::<Flex>(Processing::Folded, &FlexDevice)?;
+    let settings = CaptureSettings::default();
+    let tasks = Task::ALL
+        .into_iter()
+        .map(|task| judged_task(&loaded, task, 250, SEED, settings, &FlexDevice, &NoProgress))
+        .collect::<Result<Vec<_>, _>>()?;
+    println!(
+        "| method | choice | IOI | greater-than | docstring | induction |\n|---|---|---|---|---|---|"
+    );
+    for name in METHODS {
+        let mut cells = vec![Vec::new(); CHOICES.len()];
+        for (task, judged) in Task::ALL.into_iter().zip(&tasks) {
+            let sae = SaeSettings {
+                l1_coefficient: if task == Task::Docstring { 0.05 } else { 0.02 },
+                ..SaeSettings::default()
+            };
+            let settings = MethodSettings {
+                sae,
+                ..MethodSettings::default()
+            };
+            let method = method::<B>(name, &settings, &FlexDevice)?;
+            let evidence = &judged.evidence;
+            let measured = method.measure(evidence, SEED, &NoProgress)?;
+            let truth: Vec<HeadId> = judged.truths[0].circuit.heads().collect();
+            for ((_, choice), cells) in CHOICES.into_iter().zip(&mut cells) {
+                let (method, measured) = (method.as_ref(), measured.as_ref());
+                let chosen = choose(choice, method, measured, evidence, PAIRS, SEED, &NoProgress);
+                // Not every method has every choice.
+                let Ok(chosen) = chosen else {
+                    cells.push("–".to_owned());
+                    continue;
+                };
+                let heads: Vec<HeadId> = chosen.circuit.heads().collect();
+                let wrong = heads.iter().filter(|head| !truth.contains(head)).count();
+                let missed = truth.iter().filter(|head| !heads.contains(head)).count();
+                cells.push(format!("{}, {wrong} false, {missed} missed", heads.len()));
+            }
+        }
+        for ((choice, _), cells) in CHOICES.into_iter().zip(cells) {
+            println!("| `{name}` | `{choice}` | {} |", cells.join(" | "));
+        }
+    }
+    Ok(())
+}
