@@ -135,6 +135,13 @@ pub enum Error {
         method: &'static str,
     },
 
+    /// A method that reads outputs at the last position, and evidence without them.
+    #[error("method `{method}` reads what heads put out at the last position: capture it, too")]
+    NeedsLast {
+        /// Its name.
+        method: &'static str,
+    },
+
     /// A method that would have to run the model again for each resample of the prompts.
     #[error(
         "method `{method}` would start anew on each half of the prompts: expected a method that scores resamples, such as `sae`, `recommended` or `eap`, for --select stability"

@@ -22,6 +22,7 @@ pub struct Evidence<B: Backend> {
     pairs: Vec<(usize, usize)>,
     encodings: Arc<Mutex<Vec<Encoding<B>>>>,
     causal: Option<Arc<CausalEvidence<B>>>,
+    last: Option<Arc<Self>>,
 }
 
 /// Codes, and what made them.
@@ -75,7 +76,29 @@ impl<B: Backend> Evidence<B> {
             pairs,
             encodings: Arc::default(),
             causal: None,
+            last: None,
         })
+    }
+
+    /// Adds the heads' outputs at the last position, for methods that read them beside the means.
+    ///
+    /// # Shapes
+    /// - `last`: as the activations, `[examples, heads, d]`
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn with_last(mut self, last: Tensor<B, 3>) -> Result<Self> {
+        let (labels, pairs) = (self.labels.clone(), self.pairs.clone());
+        self.last = Some(Arc::new(Self::new(self.grid, last, labels, pairs)?));
+        Ok(self)
+    }
+
+    /// The same examples by the heads' outputs at the last position, for method `method`.
+    ///
+    /// # Errors
+    /// [`Error::NeedsLast`] if the evidence came without.
+    pub fn at_last(&self, method: &'static str) -> Result<&Self> {
+        self.last.as_deref().ok_or(Error::NeedsLast { method })
     }
 
     /// The codes of `recipe`: those kept, or else those that `make` returns, which are kept then.

@@ -1,5 +1,5 @@
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
 
 use crate::{Error, Positions, Result, Site, Tap};
 
@@ -13,6 +13,8 @@ pub struct HeadMeans<B: Backend> {
     layers: Vec<Option<Tensor<B, 3>>>,
     /// `[batch, 1, pos]`, each row summing to 1.
     weights: Option<Tensor<B, 3>>,
+    /// Only the last position counts.
+    last: bool,
 }
 
 impl<B: Backend> HeadMeans<B> {
@@ -22,6 +24,16 @@ impl<B: Backend> HeadMeans<B> {
         Self {
             layers: vec![None; n_layers],
             weights: None,
+            last: false,
+        }
+    }
+
+    /// What heads put out at the last real position, instead of the mean.
+    #[must_use]
+    pub fn at_last(n_layers: usize) -> Self {
+        Self {
+            last: true,
+            ..Self::new(n_layers)
         }
     }
 
@@ -44,8 +56,18 @@ impl<B: Backend> HeadMeans<B> {
 
 impl<B: Backend> Tap<B> for HeadMeans<B> {
     fn begin(&mut self, positions: &Positions<B>) {
-        let counts = positions.mask.clone().sum_dim(1);
-        self.weights = Some(positions.mask.clone().div(counts).unsqueeze_dim(1));
+        let mask = &positions.mask;
+        let weights = if self.last {
+            let [batch, pos] = mask.dims();
+            let mut one = vec![0.0f32; batch * pos];
+            for (row, last) in positions.last.iter().enumerate() {
+                one[row * pos + last] = 1.0;
+            }
+            Tensor::from_data(TensorData::new(one, [batch, pos]), &mask.device())
+        } else {
+            mask.clone().div(mask.clone().sum_dim(1))
+        };
+        self.weights = Some(weights.unsqueeze_dim(1));
     }
 
     fn wants(&self, site: Site) -> bool {

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use circuitscope_core::Progress;
-use circuitscope_hooks::{Capture, HeadMeans, Reduce, Site};
+use circuitscope_hooks::{Capture, HeadMeans, Positions, Reduce, Site, Tap};
 
 use crate::batch::{PaddingSide, TokenBatch};
 use crate::config::DecoderConfig;
@@ -63,13 +63,49 @@ pub fn capture_head_means<B: Backend, S: AsRef<[u32]>>(
     device: &B::Device,
     progress: &dyn Progress,
 ) -> Result<Tensor<B, 3>> {
+    let mean = HeadMeans::new(model.config().n_layers);
+    let captured = capture_heads(
+        model,
+        sequences,
+        max_batch_tokens,
+        device,
+        progress,
+        &[mean],
+    )?;
+    let [mean] = captured;
+    Ok(mean)
+}
+
+/// The same, and every head's output at the last position of each prompt.
+///
+/// # Errors
+/// As [`capture_head_means`].
+pub fn capture_head_means_and_last<B: Backend, S: AsRef<[u32]>>(
+    model: &Decoder<B>,
+    sequences: &[S],
+    max_batch_tokens: usize,
+    device: &B::Device,
+    progress: &dyn Progress,
+) -> Result<[Tensor<B, 3>; 2]> {
+    let layers = model.config().n_layers;
+    let taps = [HeadMeans::new(layers), HeadMeans::at_last(layers)];
+    capture_heads(model, sequences, max_batch_tokens, device, progress, &taps)
+}
+
+/// One result for each of `taps`, which are cloned for every batch.
+fn capture_heads<B: Backend, S: AsRef<[u32]>, const N: usize>(
+    model: &Decoder<B>,
+    sequences: &[S],
+    max_batch_tokens: usize,
+    device: &B::Device,
+    progress: &dyn Progress,
+    taps: &[HeadMeans<B>; N],
+) -> Result<[Tensor<B, 3>; N]> {
     if sequences.is_empty() {
-        return Ok(Tensor::zeros(
-            [0, model.config().grid().len(), model.config().d_model],
-            device,
-        ));
+        let shape = [0, model.config().grid().len(), model.config().d_model];
+        return Ok(core::array::from_fn(|_| Tensor::zeros(shape, device)));
     }
-    let mut parts = Vec::new();
+    let mut parts: [Vec<Tensor<B, 3>>; N] = core::array::from_fn(|_| Vec::new());
     let mut order = Vec::with_capacity(sequences.len());
     in_batches(
         model,
@@ -78,30 +114,53 @@ pub fn capture_head_means<B: Backend, S: AsRef<[u32]>>(
         device,
         progress,
         |batch, prompts| {
-            let mut means = HeadMeans::new(model.config().n_layers);
-            model.forward(batch, &mut means);
-            parts.push(model.head_results(means.finish()?));
+            let mut taps = Each(taps.clone());
+            model.forward(batch, &mut taps);
+            for (parts, tap) in parts.iter_mut().zip(taps.0) {
+                parts.push(model.head_results(tap.finish()?));
+            }
             order.extend_from_slice(prompts);
             Ok(())
         },
     )?;
-    let sorted = if parts.len() == 1 {
-        parts.remove(0)
-    } else {
-        Tensor::cat(parts, 0)
-    };
-    if order.is_sorted() {
-        return Ok(sorted);
-    }
     let mut place = vec![0i64; order.len()];
-    for (at, prompt) in order.into_iter().enumerate() {
+    for (at, &prompt) in order.iter().enumerate() {
         place[prompt] = at as i64;
     }
+    let in_order = order.is_sorted();
     let shape = [place.len()];
-    Ok(sorted.select(
-        0,
-        Tensor::<B, 1, Int>::from_data(TensorData::new(place, shape), device),
-    ))
+    let place = Tensor::<B, 1, Int>::from_data(TensorData::new(place, shape), device);
+    Ok(parts.map(|mut parts| {
+        let sorted = if parts.len() == 1 {
+            parts.remove(0)
+        } else {
+            Tensor::cat(parts, 0)
+        };
+        if in_order {
+            sorted
+        } else {
+            sorted.select(0, place.clone())
+        }
+    }))
+}
+
+/// Several taps of one kind, left to right.
+struct Each<T, const N: usize>([T; N]);
+
+impl<B: Backend, T: Tap<B>, const N: usize> Tap<B> for Each<T, N> {
+    fn begin(&mut self, positions: &Positions<B>) {
+        for tap in &mut self.0 {
+            tap.begin(positions);
+        }
+    }
+
+    fn wants(&self, site: Site) -> bool {
+        self.0.iter().any(|tap| tap.wants(site))
+    }
+
+    fn tap<const D: usize>(&mut self, site: Site, x: Tensor<B, D>) -> Tensor<B, D> {
+        self.0.iter_mut().fold(x, |x, tap| tap.tap(site, x))
+    }
 }
 
 /// Runs prompts in batches of similar length; `run` gets each batch, padded on the right, and the

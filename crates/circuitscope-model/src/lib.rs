@@ -63,7 +63,9 @@ mod tokenizer;
 mod upload;
 
 pub use batch::{PaddingSide, TokenBatch};
-pub use capture::{SiteValues, capture_head_means, capture_sites, pack_by_length};
+pub use capture::{
+    SiteValues, capture_head_means, capture_head_means_and_last, capture_sites, pack_by_length,
+};
 pub use config::{
     Activation, DecoderConfig, Direction, Mlp, Norm, Positions, RopeScaling, Rotary, RotaryPairs,
 };

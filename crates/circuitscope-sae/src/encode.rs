@@ -16,6 +16,8 @@ pub struct EncodeConfig {
     /// Count the vectors whose two largest feature activations `f₁ ≥ f₂` differ by at most this
     /// share of the larger: `f₁ > 0` and `f₁ − f₂ ≤ tolerance · f₁`. Default: do not count.
     pub near_tie_tolerance: Option<f64>,
+    /// Also return the activation of each row's largest feature. Default: no.
+    pub amplitudes: bool,
 }
 
 impl Default for EncodeConfig {
@@ -23,6 +25,7 @@ impl Default for EncodeConfig {
         Self {
             tile_rows: 8192,
             near_tie_tolerance: None,
+            amplitudes: false,
         }
     }
 }
@@ -41,6 +44,13 @@ impl EncodeConfig {
         self
     }
 
+    /// Returning the largest activations, too.
+    #[must_use]
+    pub const fn with_amplitudes(mut self) -> Self {
+        self.amplitudes = true;
+        self
+    }
+
     /// Counting near-ties within the relative tolerance `tolerance`.
     #[must_use]
     pub const fn with_near_ties(mut self, tolerance: f64) -> Self {
@@ -50,7 +60,7 @@ impl EncodeConfig {
 }
 
 /// What [`SparseAutoencoder::encode_codes`] returns.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Codes {
     /// One for each row: the index of its largest feature, or [`INACTIVE`].
     pub codes: Vec<i32>,
@@ -59,6 +69,8 @@ pub struct Codes {
     /// Number of rows whose two largest features are nearly equal, where it was asked for: on
     /// another backend, or after another rounding, their codes may be different.
     pub near_ties: Option<usize>,
+    /// For each row the activation of its largest feature, 0 for inactive ones, where asked for.
+    pub amplitudes: Option<Vec<f32>>,
 }
 
 impl<B: Backend> SparseAutoencoder<B> {
@@ -120,6 +132,7 @@ impl<B: Backend> SparseAutoencoder<B> {
         let EncodeConfig {
             tile_rows,
             near_tie_tolerance,
+            amplitudes,
         } = *config;
         if tile_rows == 0 {
             return Err(Error::Config {
@@ -149,6 +162,7 @@ impl<B: Backend> SparseAutoencoder<B> {
                 codes: Vec::new(),
                 inactive: 0,
                 near_ties: near_tie_tolerance.map(|_| 0),
+                amplitudes: amplitudes.then(Vec::new),
             });
         }
 
@@ -159,6 +173,9 @@ impl<B: Backend> SparseAutoencoder<B> {
             tiles.codes.push(tile.codes);
             tiles.sums.push(tile.sum);
             tiles.near_ties.extend(tile.near_ties);
+            if amplitudes {
+                tiles.amplitudes.push(tile.amplitudes);
+            }
         }
         tiles.read(rows, tile_rows, near_tie_tolerance.is_some())
     }
@@ -181,6 +198,7 @@ impl<B: Backend> SparseAutoencoder<B> {
             near.float().sum()
         });
         Tile {
+            amplitudes: largest.clone().clamp_min(0.0),
             codes: index.mask_fill(largest.lower_equal_elem(0.0), INACTIVE),
             sum,
             near_ties,
@@ -195,12 +213,15 @@ struct Tile<B: Backend> {
     /// Of all pre-activations: not finite if any of them is not.
     sum: Tensor<B, 1>,
     near_ties: Option<Tensor<B, 1>>,
+    /// `[rows, 1]`
+    amplitudes: Tensor<B, 2>,
 }
 
 struct Tiles<B: Backend> {
     codes: Vec<Tensor<B, 2, Int>>,
     sums: Vec<Tensor<B, 1>>,
     near_ties: Vec<Tensor<B, 1>>,
+    amplitudes: Vec<Tensor<B, 2>>,
 }
 
 impl<B: Backend> Default for Tiles<B> {
@@ -209,6 +230,7 @@ impl<B: Backend> Default for Tiles<B> {
             codes: Vec::new(),
             sums: Vec::new(),
             near_ties: Vec::new(),
+            amplitudes: Vec::new(),
         }
     }
 }
@@ -220,6 +242,10 @@ impl<B: Backend> Tiles<B> {
             .register(Tensor::cat(self.sums, 0));
         if counted {
             transaction = transaction.register(Tensor::cat(self.near_ties, 0));
+        }
+        let with_amplitudes = !self.amplitudes.is_empty();
+        if with_amplitudes {
+            transaction = transaction.register(Tensor::cat(self.amplitudes, 0));
         }
         let mut read = execute(transaction)?.into_iter();
         let codes: Vec<i32> = read
@@ -234,11 +260,13 @@ impl<B: Backend> Tiles<B> {
                 rows: start..rows.min(start + tile_rows),
             });
         }
+        let near_ties = if counted { rest.next() } else { None };
         Ok(Codes {
-            inactive: codes.iter().filter(|code| **code == INACTIVE).count(),
-            near_ties: rest
+            amplitudes: rest
                 .next()
-                .map(|counts| counts.iter().sum::<f64>() as usize),
+                .map(|amplitudes| amplitudes.iter().map(|&a| a as f32).collect()),
+            inactive: codes.iter().filter(|code| **code == INACTIVE).count(),
+            near_ties: near_ties.map(|counts| counts.iter().sum::<f64>() as usize),
             codes,
         })
     }

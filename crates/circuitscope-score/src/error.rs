@@ -7,6 +7,10 @@ use circuitscope_core::{HeadId, Polarity};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// A score that weighs codes by their amplitude, of a table without amplitudes.
+    #[error("codes without amplitudes: expected a table made with them")]
+    NoAmplitudes,
+
     /// A model without heads has nothing to score.
     #[error("a model of {n_layers} layers × {n_heads} heads has no heads to score")]
     NoHeads {

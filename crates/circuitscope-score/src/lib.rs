@@ -49,6 +49,7 @@
 //! `e` runs over examples, `h` over heads in layer-major order; `z[e, h]` is a code; `P_h` and `N_h`
 //! are the sets of codes of head `h` on positive and on negative examples.
 
+mod amplitude;
 mod columns;
 mod display;
 mod error;
@@ -61,6 +62,7 @@ mod paper;
 pub mod stats;
 mod table;
 
+pub use amplitude::amplitude_scores;
 pub use display::{above_threshold, softmax};
 pub use error::{Error, Result};
 pub use file::tensor_names;

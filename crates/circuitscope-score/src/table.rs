@@ -22,11 +22,15 @@ pub enum Code {
 /// # Shapes
 /// - codes: `[examples, heads]`, row-major, heads in layer-major order
 /// - labels: `[examples]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// - amplitudes, where known: as codes
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CodeTable {
     grid: HeadGrid,
     labels: Vec<Polarity>,
     codes: Vec<i32>,
+    /// How active each code's feature is.
+    #[serde(skip)]
+    amplitudes: Option<Vec<f32>>,
 }
 
 impl CodeTable {
@@ -84,7 +88,33 @@ impl CodeTable {
             grid,
             labels,
             codes,
+            amplitudes: None,
         })
+    }
+
+    /// The same with the activation of each code's feature, 0 where none is active. Files do not
+    /// keep them.
+    ///
+    /// # Shapes
+    /// - `amplitudes`: `[examples, heads]`, row-major
+    ///
+    /// # Errors
+    /// [`Error::CodeCount`] for another number of them.
+    pub fn with_amplitudes(mut self, amplitudes: Vec<f32>) -> Result<Self> {
+        if amplitudes.len() != self.codes.len() {
+            return Err(Error::CodeCount {
+                found: amplitudes.len(),
+                examples: self.examples(),
+                heads: self.grid.len(),
+            });
+        }
+        self.amplitudes = Some(amplitudes);
+        Ok(self)
+    }
+
+    /// The activation of each code's feature, `[examples, heads]`, where known.
+    pub fn amplitudes(&self) -> Option<&[f32]> {
+        self.amplitudes.as_deref()
     }
 
     /// Shape of the model.
@@ -163,13 +193,19 @@ impl CodeTable {
             });
         }
         let heads = self.grid.len();
-        let codes = rows
-            .iter()
-            .flat_map(|&row| &self.codes[row * heads..(row + 1) * heads]);
+        let places = || rows.iter().map(|&row| row * heads..(row + 1) * heads);
+        let amplitudes = self.amplitudes.as_ref().map(|all| {
+            let chosen = places().flat_map(|place| &all[place]);
+            chosen.copied().collect()
+        });
         Ok(Self {
             grid: self.grid,
             labels: rows.iter().map(|&row| self.labels[row]).collect(),
-            codes: codes.copied().collect(),
+            codes: places()
+                .flat_map(|place| &self.codes[place])
+                .copied()
+                .collect(),
+            amplitudes,
         })
     }
 
@@ -178,7 +214,11 @@ impl CodeTable {
     /// # Errors
     /// [`Error::CodeCount`] for another number of labels.
     pub fn with_labels(&self, labels: Vec<Polarity>) -> Result<Self> {
-        Self::new(self.grid, labels, self.codes.clone())
+        let table = Self::new(self.grid, labels, self.codes.clone())?;
+        Ok(Self {
+            amplitudes: self.amplitudes.clone(),
+            ..table
+        })
     }
 
     /// Fails unless both classes have examples.

@@ -4,7 +4,8 @@ use circuitscope_eval::causal::{Ablation, CausalEvidence, Metric, TokenPair};
 use circuitscope_eval::{Evidence, JudgedTask};
 use circuitscope_hooks::Site;
 use circuitscope_model::{
-    DecoderConfig, LoadSettings, Loaded, ModelBytes, capture_head_means, load_bytes,
+    DecoderConfig, LoadSettings, Loaded, ModelBytes, capture_head_means,
+    capture_head_means_and_last, load_bytes,
 };
 use circuitscope_tasks::{
     AnswerToken, Answers, GroundTruth, LabelledPrompts, PromptSet, SplitAnswer, Task, Vocabulary,
@@ -44,6 +45,9 @@ pub struct CaptureSettings {
     /// Bytes that the device has for a batch and everything else
     /// ([`circuitscope_model::DecoderConfig::max_batch_tokens`]). Default 2 GiB.
     pub memory: u64,
+    /// Whether to keep what heads put out at the last position, too
+    /// ([`reads_last`](circuitscope_eval::methods::reads_last)). Default: no.
+    pub last_position: bool,
     /// For methods that change the model or differentiate it.
     pub causal: CausalSettings,
 }
@@ -64,6 +68,7 @@ impl Default for CaptureSettings {
             prepend_bos: true,
             max_batch_tokens: None,
             memory: 2 << 30,
+            last_position: false,
             causal: CausalSettings::default(),
         }
     }
@@ -157,14 +162,14 @@ pub fn capture<B: Backend>(
     let model = &loaded.model;
     let longest = tokens.iter().map(Vec::len).max().unwrap_or(0);
     let batch = settings.batch_tokens(model.config(), longest, &[]);
-    let activations = capture_head_means(model, &tokens, batch, device, progress)?;
+    let grid = model.config().grid();
     let (labels, pairs) = (prompts.labels.clone(), prompts.pairs.clone());
-    Ok(Evidence::new(
-        model.config().grid(),
-        activations,
-        labels,
-        pairs,
-    )?)
+    if settings.last_position {
+        let [means, last] = capture_head_means_and_last(model, &tokens, batch, device, progress)?;
+        return Ok(Evidence::new(grid, means, labels, pairs)?.with_last(last)?);
+    }
+    let means = capture_head_means(model, &tokens, batch, device, progress)?;
+    Ok(Evidence::new(grid, means, labels, pairs)?)
 }
 
 /// The model with matched prompts, for methods that change it or differentiate it.

@@ -193,7 +193,8 @@ fn gather(
         }
         (None, None) => bail!("no examples: use --task, --pairs, --positive or --activations"),
     };
-    let settings = inputs::capture_settings(&args.model, device);
+    let mut settings = inputs::capture_settings(&args.model, device);
+    settings.last_position = methods::reads_last(args.method);
     let evidence = capture(&loaded, &prompts, settings, device.plain(), progress);
     let mut evidence = evidence.with_context(|| behaviour(args))?;
     let needs_model = args.faithfulness || args.select.0 == Choice::Knee;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use circuitscope::core::{Progress as _, Seed, files};
-use circuitscope::eval::methods::{BoxedMethod, FromFile, MethodSettings, method};
+use circuitscope::eval::methods::{BoxedMethod, FromFile, MethodSettings, method, reads_last};
 use circuitscope::eval::{
     EvaluateSettings, FolderStore, RunKey, RunRecord, RunStore as _, Spread, SummaryRow, evaluate,
     summarise,
@@ -175,6 +175,7 @@ fn run_task(
         Seed::new(args.seed.seed),
         CaptureSettings {
             causal: args.patching.causal(),
+            last_position: args.method.0.iter().any(|name| reads_last(name)),
             ..inputs::capture_settings(&args.model, device)
         },
         device.plain(),

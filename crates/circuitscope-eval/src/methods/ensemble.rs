@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use burn::tensor::backend::AutodiffBackend;
 use circuitscope_core::{Progress, Seed};
-use circuitscope_score::{CodeTable, mutual_information, pair_scores};
+use circuitscope_score::{CodeTable, amplitude_scores, mutual_information, pair_scores};
 
 use super::coded::Coded;
 use super::sae::{Encoded, Sae, SaeSettings, unique_counts};
@@ -15,6 +15,8 @@ pub enum CodeScore {
     Unique,
     /// Mutual information between code and label ([`mutual_information`]).
     MutualInformation,
+    /// Codes on positives only, each as often and as strongly as it occurs ([`amplitude_scores`]).
+    Amplitude,
 }
 
 /// Several dictionaries instead of one: beyond the paper.
@@ -29,6 +31,8 @@ pub enum CodeScore {
 /// | `sae-ensemble` | 5 trained | unique codes |
 /// | `mutual-information` | 1 trained | mutual information |
 /// | `mutual-information-ensemble` | 5 trained | mutual information |
+/// | `amplitude-ensemble` | 10 untrained | amplitude of unique codes |
+/// | `mean-and-last` | 10 untrained on means over positions, 10 on the last position | unique codes |
 /// | `recommended` | [`RECOMMENDED`] untrained | unique codes |
 ///
 /// All are those of method `sae-corrected` and of `untrained`, with seeds of their own:
@@ -46,6 +50,8 @@ pub struct Ensemble<B: AutodiffBackend> {
     trained: usize,
     untrained: usize,
     score: CodeScore,
+    /// Whether as many dictionaries again read the last position.
+    last: bool,
     settings: SaeSettings,
     device: B::Device,
 }
@@ -62,6 +68,7 @@ impl<B: AutodiffBackend> Ensemble<B> {
             trained: 5,
             untrained: 0,
             score: CodeScore::Unique,
+            last: false,
             settings,
             device,
         }
@@ -75,6 +82,7 @@ impl<B: AutodiffBackend> Ensemble<B> {
             trained: 1,
             untrained: 0,
             score: CodeScore::MutualInformation,
+            last: false,
             settings,
             device,
         }
@@ -102,6 +110,33 @@ impl<B: AutodiffBackend> Ensemble<B> {
         }
     }
 
+    /// The dictionaries of `recommended`, codes weighted by amplitude.
+    pub fn amplitude(settings: SaeSettings, device: B::Device) -> Self {
+        Self {
+            name: "amplitude-ensemble",
+            summary: "amplitude of codes seen on positives only, average of ten untrained dictionaries",
+            score: CodeScore::Amplitude,
+            ..Self::recommended(settings, device)
+        }
+    }
+
+    /// The dictionaries of `recommended`, and as many that read the last position.
+    pub fn mean_and_last(settings: SaeSettings, device: B::Device) -> Self {
+        Self {
+            name: "mean-and-last",
+            summary: "codes seen on positives only, of means over positions and of the last position, average of untrained dictionaries",
+            last: true,
+            ..Self::recommended(settings, device)
+        }
+    }
+
+    /// With as many dictionaries again that read the last position.
+    #[must_use]
+    pub fn and_last(mut self) -> Self {
+        self.last = true;
+        self
+    }
+
     /// Any numbers of trained and untrained dictionaries and either score, under a name of one's own.
     ///
     /// # Panics
@@ -120,6 +155,7 @@ impl<B: AutodiffBackend> Ensemble<B> {
             trained,
             untrained,
             score,
+            last: false,
             settings,
             device,
         }
@@ -132,15 +168,24 @@ impl<B: AutodiffBackend> Ensemble<B> {
         progress: &dyn Progress,
     ) -> Result<Vec<Arc<Encoded<B::InnerBackend>>>> {
         let (settings, device) = (&self.settings, &self.device);
-        let trained = (0..self.trained as u64).map(|at| {
-            let sae = Sae::<B>::corrected(settings.clone(), device.clone());
-            sae.encode(evidence, seed.nth("ensemble/trained", at), progress)
-        });
-        let untrained = (0..self.untrained as u64).map(|at| {
-            let sae = Sae::<B>::untrained(settings.clone(), device.clone());
-            sae.encode(evidence, seed.nth("ensemble/untrained", at), progress)
-        });
-        trained.chain(untrained).collect()
+        let mut views = vec![evidence];
+        if self.last {
+            views.push(evidence.at_last(self.name)?);
+        }
+        let mut members = Vec::new();
+        for evidence in views {
+            for at in 0..self.trained as u64 {
+                let sae = Sae::<B>::corrected(settings.clone(), device.clone());
+                let seed = seed.nth("ensemble/trained", at);
+                members.push(sae.encode(evidence, seed, progress)?);
+            }
+            for at in 0..self.untrained as u64 {
+                let sae = Sae::<B>::untrained(settings.clone(), device.clone());
+                let seed = seed.nth("ensemble/untrained", at);
+                members.push(sae.encode(evidence, seed, progress)?);
+            }
+        }
+        Ok(members)
     }
 
     /// The average of all members' standardised scores.
@@ -173,6 +218,7 @@ impl<B: AutodiffBackend> Ensemble<B> {
         Ok(match self.score {
             CodeScore::Unique => unique_counts(table)?,
             CodeScore::MutualInformation => mutual_information(table)?,
+            CodeScore::Amplitude => amplitude_scores(table)?,
         })
     }
 }

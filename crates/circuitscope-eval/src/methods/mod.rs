@@ -47,12 +47,14 @@ use crate::{Discover, Error, Result};
 pub type BoxedMethod<B> = Box<dyn Discover<<B as AutodiffBackend>::InnerBackend>>;
 
 /// The names of all methods, in the order of tables: methods first, then controls.
-pub const NAMES: [&str; 28] = [
+pub const NAMES: [&str; 30] = [
     "sae",
     "sae-corrected",
     "sae-ensemble",
     "mutual-information",
     "mutual-information-ensemble",
+    "amplitude-ensemble",
+    "mean-and-last",
     "recommended",
     "activation-patching",
     "eap",
@@ -118,6 +120,8 @@ pub fn method<B: AutodiffBackend>(
         "mutual-information-ensemble" => {
             Box::new(Ensemble::<B>::mutual_ensemble(settings.clone(), on))
         }
+        "amplitude-ensemble" => Box::new(Ensemble::<B>::amplitude(settings.clone(), on)),
+        "mean-and-last" => Box::new(Ensemble::<B>::mean_and_last(settings.clone(), on)),
         "recommended" => Box::new(Ensemble::<B>::recommended(settings.clone(), on)),
         "activation-patching" => Box::new(ActivationPatching::new(patching)),
         "eap" => Box::new(Attribution::<B>::eap(patching, on)),
@@ -170,6 +174,18 @@ pub fn runs_model(name: &str) -> bool {
             | "information-flow-routes"
             | "direct-logit-attribution"
     )
+}
+
+/// Whether the method called `name` reads what heads put out at the last position, so that it needs
+/// [`Evidence::with_last`](crate::Evidence::with_last).
+///
+/// ```
+/// use circuitscope_eval::methods::reads_last;
+/// assert!(reads_last("mean-and-last") && !reads_last("sae"));
+/// ```
+#[must_use]
+pub fn reads_last(name: &str) -> bool {
+    name == "mean-and-last"
 }
 
 /// The one name that this is.

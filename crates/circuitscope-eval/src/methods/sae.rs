@@ -4,7 +4,7 @@ use std::sync::Arc;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use circuitscope_core::{Progress, Seed};
 use circuitscope_sae::{
-    Dictionary, History, INACTIVE, SaeConfig, SparseAutoencoder, TrainConfig, train,
+    Dictionary, EncodeConfig, History, INACTIVE, SaeConfig, SparseAutoencoder, TrainConfig, train,
 };
 use circuitscope_score::{CodeTable, node_scores, pair_scores};
 use rand::seq::index;
@@ -180,8 +180,10 @@ impl Recipe {
                 (trained.sae, Some(trained.history))
             }
         };
-        let codes = sae.codes(evidence.all_rows())?;
-        let table = CodeTable::new(evidence.grid(), evidence.labels().to_vec(), codes)?;
+        let config = EncodeConfig::new().with_amplitudes();
+        let codes = sae.encode_codes(evidence.all_rows(), &config)?;
+        let table = CodeTable::new(evidence.grid(), evidence.labels().to_vec(), codes.codes)?;
+        let table = table.with_amplitudes(codes.amplitudes.unwrap_or_default())?;
         let table = match self.dictionary {
             Dictionary::PaperCompatible => table.paper_compatible(),
             Dictionary::UnitNormAtoms => table,

@@ -44,13 +44,9 @@ pub(crate) fn planted(seed: u64) -> Evidence<Flex> {
     );
     let mut labels = vec![Polarity::Positive; PAIRS];
     labels.resize(2 * PAIRS, Polarity::Negative);
-    Evidence::new(
-        GRID,
-        activations,
-        labels,
-        (0..PAIRS).map(|i| (i, PAIRS + i)).collect(),
-    )
-    .unwrap()
+    let pairs = (0..PAIRS).map(|i| (i, PAIRS + i)).collect();
+    let evidence = Evidence::new(GRID, activations.clone(), labels, pairs).unwrap();
+    evidence.with_last(activations).unwrap()
 }
 
 pub(crate) fn settings() -> MethodSettings {
@@ -280,4 +276,29 @@ fn a_shared_dictionary_is_trained_once() {
         work("sae-corrected", &planted(1), 3).0 > 0,
         "other evidence"
     );
+}
+
+/// With the same vectors at both places an ensemble that reads both is the one that reads one; without
+/// the last position it says what it lacks.
+#[test]
+fn the_last_position_is_a_second_view() {
+    let evidence = planted(3);
+    let both = scores("mean-and-last", &evidence, 5);
+    let one = scores("recommended", &evidence, 5);
+    for (both, one) in both.nodes.iter().zip(&one.nodes) {
+        assert!((both - one).abs() < 1e-9);
+    }
+    let (labels, pairs) = (evidence.labels().to_vec(), evidence.pairs().to_vec());
+    let zeros = evidence.activations().zeros_like();
+    let silent = Evidence::new(GRID, evidence.activations().clone(), labels, pairs).unwrap();
+    let with_zeros = silent.clone().with_last(zeros).unwrap();
+    assert_ne!(scores("mean-and-last", &with_zeros, 5), both);
+    let method = method::<B>("mean-and-last", &settings(), &FlexDevice).unwrap();
+    let error = method.scores(&silent, Seed::new(0), &NoProgress);
+    assert!(matches!(
+        error,
+        Err(Error::NeedsLast {
+            method: "mean-and-last"
+        })
+    ));
 }

@@ -2,7 +2,7 @@
 
 use circuitscope_core::{NoProgress, Progress};
 use circuitscope_hooks::{Capture, Reduce, Site};
-use circuitscope_model::{Error, Processing, capture_head_means};
+use circuitscope_model::{Error, Processing, capture_head_means, capture_head_means_and_last};
 use circuitscope_testkit::{Values, assert_close_named, device};
 
 use crate::{PADDING, golden_folder, load, right_padded};
@@ -23,19 +23,23 @@ fn equal_the_averaged_outputs_of_heads() {
         for processing in [Processing::Raw, Processing::Folded] {
             let model = load(&golden_folder(name), processing);
             let (layers, heads) = (model.config().n_layers, model.config().n_heads);
-            let sites = (0..layers).map(Site::Result);
-            let mut capture = Capture::new(sites).with_reduce(Reduce::Mean);
-            model.forward(&right_padded(&prompts()), &mut capture);
-            // [examples, heads, d_model] for each layer
-            let results = capture.finish().unwrap();
             let means = capture_head_means(&model, &prompts(), 7, &device(), &NoProgress).unwrap();
             let means = Values::from(means);
             assert_eq!(means.shape, [4, layers * heads, model.config().d_model]);
-            for (site, result) in results {
-                let layer = site.layer().unwrap();
-                let means = means.slice(1, layer * heads, (layer + 1) * heads);
-                let name = format!("{name} {processing} layer {layer}");
-                assert_close_named(&name, &means, &result.into_data().into(), PADDING);
+            let both = capture_head_means_and_last(&model, &prompts(), 7, &device(), &NoProgress);
+            let [again, last] = both.unwrap().map(Values::from);
+            assert_eq!(means.data, again.data);
+            for (reduce, found) in [(Reduce::Mean, means), (Reduce::Last, last)] {
+                let sites = (0..layers).map(Site::Result);
+                let mut capture = Capture::new(sites).with_reduce(reduce);
+                model.forward(&right_padded(&prompts()), &mut capture);
+                // [examples, heads, d_model] for each layer
+                for (site, result) in capture.finish().unwrap() {
+                    let layer = site.layer().unwrap();
+                    let found = found.slice(1, layer * heads, (layer + 1) * heads);
+                    let name = format!("{name} {processing} {reduce:?} layer {layer}");
+                    assert_close_named(&name, &found, &result.into_data().into(), PADDING);
+                }
             }
         }
     }
