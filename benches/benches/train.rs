@@ -1,6 +1,6 @@
 //! Head outputs of ten examples to a dictionary.
 
-use burn::{Dispatch, DispatchDevice};
+use burn::Dispatch;
 use circuitscope::core::{NoProgress, Seed};
 use circuitscope::sae::{SaeConfig, TrainConfig, train};
 use circuitscope_benches::{SHAPES, devices};
@@ -18,12 +18,11 @@ fn training(criterion: &mut Criterion) {
         let steps = TrainConfig::new().with_steps(STEPS);
         for (backend, device) in devices() {
             let x = shape.rows::<Dispatch>(10 * shape.grid.len(), &device);
-            let autodiff = DispatchDevice::autodiff(device);
             group.bench_function(BenchmarkId::new(shape.name, backend), |bencher| {
                 // The losses come back to the host: nothing stays queued.
                 bencher.iter(|| {
                     let x = x.clone();
-                    train::<Dispatch>(&config, &steps, x, Seed::new(0), &autodiff, &NoProgress)
+                    train(&config, &steps, x, Seed::new(0), &NoProgress)
                 });
             });
         }

@@ -3,13 +3,12 @@
 #![recursion_limit = "256"]
 #![expect(clippy::print_stdout, reason = "its result is what it prints")]
 
+use burn::backend::Flex;
 use burn::backend::flex::FlexDevice;
-use burn::backend::{Autodiff, Flex};
 
 fn main() -> anyhow::Result<()> {
     let device = FlexDevice;
-    for (what, seconds) in circuitscope_benches::workload::run::<Autodiff<Flex>>(&device, &device)?
-    {
+    for (what, seconds) in circuitscope_benches::workload::run::<Flex>(&device)? {
         println!("{what:32} {:9.2} ms", 1e3 * seconds);
     }
     Ok(())

@@ -7,6 +7,7 @@
 
 #![recursion_limit = "256"]
 
+mod folder;
 pub mod workload;
 
 use burn::DispatchDevice;
@@ -14,9 +15,13 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use circuitscope::core::{HeadGrid, Polarity, Seed};
 use circuitscope::eval::Evidence;
+use circuitscope::eval::causal::{Ablation, CausalEvidence, Metric, TokenPair};
 use circuitscope::model::{Decoder, DecoderConfig};
 use circuitscope::score::CodeTable;
 use rand::RngExt as _;
+use tempfile::TempDir;
+
+use folder::model_folder;
 
 /// A size of model and of prompts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,8 +64,38 @@ pub const GPT2_SMALL: Shape = Shape {
     codes: 200,
 };
 
-/// Both.
+/// GPT-2 medium; encoded and scored only.
+pub const MEDIUM: Shape = Shape {
+    name: "medium",
+    grid: HeadGrid::new(24, 16),
+    d_model: 1024,
+    ..GPT2_SMALL
+};
+
+/// As many heads as GPT-2 XL has; scored only.
+pub const XL_HEADS: Shape = Shape {
+    name: "xl-heads",
+    grid: HeadGrid::new(48, 25),
+    d_model: 1600,
+    ..GPT2_SMALL
+};
+
+/// A model whose edges can be removed one by one in a second: for ACDC.
+pub const SMALL: Shape = Shape {
+    name: "2x4",
+    grid: HeadGrid::new(2, 4),
+    d_model: 64,
+    d_vocab: 421,
+    pairs: 4,
+    tokens: 12,
+    codes: 100,
+};
+
+/// Shapes whose models are run.
 pub const SHAPES: [Shape; 2] = [TINY, GPT2_SMALL];
+
+/// Shapes whose codes are scored.
+pub const CODED: [Shape; 4] = [TINY, GPT2_SMALL, MEDIUM, XL_HEADS];
 
 /// The devices of all compiled backends, by name.
 #[must_use]
@@ -152,16 +187,54 @@ impl Shape {
         }
     }
 
-    /// Random codes for 250 pairs of prompts.
+    /// The same, with the model itself and matched prompts.
     ///
     /// # Panics
     /// Never: the parts fit.
     #[must_use]
-    pub fn codes(&self) -> CodeTable {
-        let shape = Self {
-            pairs: 250,
-            ..*self
-        };
+    pub fn causal_evidence<B: Backend>(&self, device: &B::Device) -> Evidence<B> {
+        let sequences = self.sequences();
+        let pairs = (0..self.pairs).map(|at| TokenPair {
+            rows: (at, self.pairs + at),
+            clean: sequences[at].clone(),
+            corrupt: sequences[self.pairs + at].clone(),
+            position: None,
+            right: vec![1],
+            wrong: vec![2],
+        });
+        let causal = CausalEvidence::new(
+            self.model::<B>(device),
+            pairs.collect(),
+            Metric::LogitDifference,
+            Ablation::Patching,
+            2 << 30,
+            device,
+        );
+        match causal {
+            Ok(causal) => self.evidence(device).with_causal(causal),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// A model of this size as a folder in Hugging Face layout, with random weights.
+    ///
+    /// # Panics
+    /// If it cannot be written.
+    #[must_use]
+    pub fn folder(&self) -> TempDir {
+        match model_folder(self) {
+            Ok(folder) => folder,
+            Err(error) => panic!("{error:#}"),
+        }
+    }
+
+    /// Random codes for `pairs` pairs of prompts.
+    ///
+    /// # Panics
+    /// Never: the parts fit.
+    #[must_use]
+    pub fn codes(&self, pairs: usize) -> CodeTable {
+        let shape = Self { pairs, ..*self };
         let mut rng = Seed::new(0).stream("bench/codes").rng();
         let codes = (0..shape.prompts() * shape.grid.len())
             .map(|_| rng.random_range(-1..shape.codes as i32))

@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::backend::Backend;
 use circuitscope::core::{NoProgress, Seed};
 use circuitscope::model::capture_head_means;
 use circuitscope::sae::{SaeConfig, TrainConfig, train};
@@ -15,19 +15,19 @@ use crate::{SHAPES, Shape, sync};
 /// What was timed, and the best of three runs, in seconds.
 pub type Timing = (String, f64);
 
-/// Times single operations and whole stages. Devices as in [`circuitscope::discover`].
+/// Times single operations and whole stages.
 ///
 /// # Errors
 /// If a stage fails.
-pub fn run<B: AutodiffBackend>(device: &B::Device, training: &B::Device) -> Result<Vec<Timing>> {
+pub fn run<B: Backend>(device: &B::Device) -> Result<Vec<Timing>> {
     let mut timings = operations::<B>(device);
     for shape in SHAPES {
-        timings.extend(stages::<B>(&shape, device, training)?);
+        timings.extend(stages::<B>(&shape, device)?);
     }
     Ok(timings)
 }
 
-fn operations<B: AutodiffBackend>(device: &B::Device) -> Vec<Timing> {
+fn operations<B: Backend>(device: &B::Device) -> Vec<Timing> {
     let mut timings = Vec::new();
     // The small ones show what a call costs, the large ones what the kernels do.
     for (size, times) in [(8usize, 10_000), (64, 2_000), (1024, 4)] {
@@ -35,12 +35,12 @@ fn operations<B: AutodiffBackend>(device: &B::Device) -> Vec<Timing> {
             d_model: size,
             ..SHAPES[0]
         };
-        let x = shape.rows::<B::InnerBackend>(size, device);
+        let x = shape.rows::<B>(size, device);
         let seconds = best(|| {
             for _ in 0..times {
                 drop(x.clone().matmul(x.clone()));
             }
-            sync::<B::InnerBackend>(device);
+            sync::<B>(device);
         });
         timings.push((format!("{times} matmul {size}x{size}"), seconds));
         let seconds = best(|| {
@@ -49,46 +49,35 @@ fn operations<B: AutodiffBackend>(device: &B::Device) -> Vec<Timing> {
                 y = y.mul(x.clone()).add(x.clone());
             }
             drop(y);
-            sync::<B::InnerBackend>(device);
+            sync::<B>(device);
         });
         timings.push((format!("{times} mul+add {size}x{size}"), seconds));
     }
     timings
 }
 
-fn stages<B: AutodiffBackend>(
-    shape: &Shape,
-    device: &B::Device,
-    training: &B::Device,
-) -> Result<Vec<Timing>> {
+fn stages<B: Backend>(shape: &Shape, device: &B::Device) -> Result<Vec<Timing>> {
     let name = shape.name;
-    let model = shape.model::<B::InnerBackend>(device);
+    let model = shape.model::<B>(device);
     let sequences = shape.sequences();
     let mut outcome = Ok(());
     let capture = best(|| {
         let means = capture_head_means(&model, &sequences, 4096, device, &NoProgress);
-        sync::<B::InnerBackend>(device);
+        sync::<B>(device);
         outcome = means.map(drop);
     });
     outcome?;
-    let x = shape.rows::<B::InnerBackend>(10 * shape.grid.len(), device);
+    let x = shape.rows::<B>(10 * shape.grid.len(), device);
     let config = SaeConfig::new(shape.d_model).with_d_sae(shape.codes);
     let steps = TrainConfig::new().with_steps(50);
     let mut outcome = Ok(());
     let training = best(|| {
-        let trained = train::<B>(
-            &config,
-            &steps,
-            x.clone(),
-            Seed::new(0),
-            training,
-            &NoProgress,
-        );
+        let trained = train(&config, &steps, x.clone(), Seed::new(0), &NoProgress);
         outcome = trained.map(drop);
     });
     outcome?;
-    let sae = config.init::<B::InnerBackend>(Seed::new(0), device)?;
-    let rows = shape.rows::<B::InnerBackend>(shape.prompts() * shape.grid.len(), device);
+    let sae = config.init::<B>(Seed::new(0), device)?;
+    let rows = shape.rows::<B>(shape.prompts() * shape.grid.len(), device);
     let mut outcome = Ok(());
     let encoding = best(|| outcome = sae.codes(rows.clone()).map(drop));
     outcome?;

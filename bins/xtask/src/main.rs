@@ -1,6 +1,8 @@
 //! Chores of the workspace: `cargo xtask check` runs what the gate runs, apart from GPU backends;
-//! `cargo xtask parity` compares models with what other programs compute from the same weights.
+//! `cargo xtask parity` compares models with what other programs compute from the same weights;
+//! `cargo xtask bench-report` renders what the benches measured.
 
+mod bench_report;
 mod parity;
 
 use std::path::PathBuf;
@@ -27,7 +29,25 @@ enum Chore {
         #[arg(long, default_values_os_t = [PathBuf::from(GOLDEN)])]
         fixtures: Vec<PathBuf>,
     },
+    /// Renders what `cargo bench` has measured as a table and a picture, with hardware and commit.
+    BenchReport {
+        /// Name of the two files, such as the machine's.
+        #[arg(long, default_value = "cpu")]
+        name: String,
+        /// Something to say about the machine.
+        #[arg(long, default_value = "")]
+        note: String,
+        /// Where criterion left its results [default: target/criterion]
+        #[arg(long)]
+        criterion: Option<PathBuf>,
+        /// Folder to write into.
+        #[arg(long, default_value_os_t = PathBuf::from(RESULTS))]
+        output: PathBuf,
+    },
 }
+
+/// Where results are kept.
+const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../benches/results");
 
 /// The models that the repository carries.
 const GOLDEN: &str = concat!(
@@ -39,6 +59,15 @@ fn main() -> Result<()> {
     match Args::parse().chore {
         Chore::Check => check(),
         Chore::Parity { fixtures } => parity::run(&fixtures),
+        Chore::BenchReport {
+            name,
+            note,
+            criterion,
+            output,
+        } => {
+            let criterion = criterion.unwrap_or_else(bench_report::default_folder);
+            bench_report::run(&criterion, &output, &name, &note)
+        }
     }
 }
 

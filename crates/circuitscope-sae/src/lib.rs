@@ -26,7 +26,6 @@
 //! Vectors around two directions; after training, each group has one code.
 //!
 //! ```
-//! use burn::backend::Autodiff;
 //! use burn::tensor::Tensor;
 //! use circuitscope_core::{NoProgress, Seed};
 //! use circuitscope_sae::{SaeConfig, TrainConfig, train};
@@ -38,14 +37,9 @@
 //!     [[2.0, 0.1, 0.0], [1.9, 0.0, 0.1], [0.0, 2.0, 0.1], [0.1, 2.1, 0.0]],
 //!     &device,
 //! );
-//! let trained = train::<Autodiff<B>>(
-//!     &SaeConfig::new(3).with_d_sae(8),
-//!     &TrainConfig::new().with_steps(100),
-//!     x.clone(),
-//!     Seed::new(1),
-//!     &device,
-//!     &NoProgress,
-//! )?;
+//! let config = SaeConfig::new(3).with_d_sae(8);
+//! let steps = TrainConfig::new().with_steps(100);
+//! let trained = train(&config, &steps, x.clone(), Seed::new(1), &NoProgress)?;
 //! let codes = trained.sae.codes(x)?;
 //! assert_eq!(codes[0], codes[1]);
 //! assert_eq!(codes[2], codes[3]);

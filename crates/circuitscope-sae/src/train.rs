@@ -1,6 +1,6 @@
 use burn::tensor::activation::relu;
-use burn::tensor::backend::{AutodiffBackend, Backend, DeviceOps as _};
-use burn::tensor::{Tensor, Transaction};
+use burn::tensor::backend::Backend;
+use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData, Transaction};
 use circuitscope_core::{Progress, Seed};
 
 use crate::adam::{AdamStep, Moments};
@@ -39,13 +39,13 @@ pub struct Trained<B: Backend> {
 /// reproducible.
 ///
 /// # Memory
-/// About four `[m, d_in]` and eight `[m, d_sae]` matrices, besides the weights, their moments and
-/// `d_sae` numbers for each step. The host waits for the device twice, before the first step and
-/// after the last.
+/// About three `[m, d_in]` and four `[m, d_sae]` matrices, besides the weights, their moments and
+/// `d_sae` numbers for each step. The host waits for the device before the first step and after the
+/// last, and on CPUs in every step, to leave out features that are active on no vector
+/// ([`Trainer::step`]).
 ///
 /// # Examples
 /// ```
-/// use burn::backend::Autodiff;
 /// use burn::tensor::{Distribution, Tensor};
 /// use circuitscope_core::{NoProgress, Seed};
 /// use circuitscope_sae::{SaeConfig, TrainConfig, train};
@@ -53,32 +53,21 @@ pub struct Trained<B: Backend> {
 /// type B = burn_flex::Flex;
 /// let device = Default::default();
 /// let x = Tensor::<B, 2>::random([32, 8], Distribution::Default, &device);
-/// let trained = train::<Autodiff<B>>(
-///     &SaeConfig::new(8).with_d_sae(16),
-///     &TrainConfig::new().with_steps(50),
-///     x,
-///     Seed::new(0),
-///     &device,
-///     &NoProgress,
-/// )?;
+/// let config = SaeConfig::new(8).with_d_sae(16);
+/// let steps = TrainConfig::new().with_steps(50);
+/// let trained = train(&config, &steps, x, Seed::new(0), &NoProgress)?;
 /// let loss = &trained.history.loss;
 /// assert!(loss[49] < loss[0]);
 /// # Ok::<(), circuitscope_sae::Error>(())
 /// ```
-///
-/// With burn's dispatch backend the training backend and its inner backend are one type, and the
-/// device tells them apart: pass `DispatchDevice::autodiff(device)` as `device`, and `x` on the
-/// plain device.
-pub fn train<B: AutodiffBackend>(
+pub fn train<B: Backend>(
     config: &SaeConfig,
     train: &TrainConfig,
-    x: Tensor<B::InnerBackend, 2>,
+    x: Tensor<B, 2>,
     seed: Seed,
-    device: &B::Device,
     progress: &dyn Progress,
-) -> Result<Trained<B::InnerBackend>> {
-    let sae = config.init::<B::InnerBackend>(seed, device)?;
-    let x = x.to_device(device.inner());
+) -> Result<Trained<B>> {
+    let sae = config.init(seed, &x.device())?;
     let mut trainer = Trainer::<B>::new(config, train, sae, x)?;
     progress.begin("training the dictionary", train.steps as u64);
     for step in 0..train.steps {
@@ -86,7 +75,11 @@ pub fn train<B: AutodiffBackend>(
             progress.end();
             return Err(Error::Cancelled { step });
         }
-        trainer.step();
+        let stepped = trainer.step();
+        if stepped.is_err() {
+            progress.end();
+        }
+        stepped?;
         progress.advance(1);
     }
     let trained = trainer.finish();
@@ -98,15 +91,17 @@ pub fn train<B: AutodiffBackend>(
 ///
 /// A step only queues work on the device; nothing is read back before [`finish`](Self::finish).
 #[derive(Debug)]
-pub struct Trainer<B: AutodiffBackend> {
+pub struct Trainer<B: Backend> {
     config: SaeConfig,
     train: TrainConfig,
-    x: Tensor<B::InnerBackend, 2>,
+    x: Tensor<B, 2>,
     /// Mean squared deviation from the mean vector, per entry.
     variance: f64,
-    sae: SparseAutoencoder<B::InnerBackend>,
-    moments: AllMoments<B::InnerBackend>,
-    records: Vec<Record<B::InnerBackend>>,
+    sae: SparseAutoencoder<B>,
+    moments: AllMoments<B>,
+    records: Vec<Record<B>>,
+    /// Whether features that are active nowhere are left out of products.
+    sparse: bool,
 }
 
 #[derive(Debug)]
@@ -145,7 +140,7 @@ pub struct Gradients<B: Backend> {
     pub b_dec: Tensor<B, 1>,
 }
 
-impl<B: AutodiffBackend> Trainer<B> {
+impl<B: Backend> Trainer<B> {
     /// Starts from `sae`, whose weights are normalised first.
     ///
     /// # Shapes
@@ -156,8 +151,8 @@ impl<B: AutodiffBackend> Trainer<B> {
     pub fn new(
         config: &SaeConfig,
         train: &TrainConfig,
-        sae: SparseAutoencoder<B::InnerBackend>,
-        x: Tensor<B::InnerBackend, 2>,
+        sae: SparseAutoencoder<B>,
+        x: Tensor<B, 2>,
     ) -> Result<Self> {
         config.validate()?;
         train.validate()?;
@@ -193,7 +188,6 @@ impl<B: AutodiffBackend> Trainer<B> {
         Ok(Self {
             config: config.clone(),
             train: train.clone(),
-            x,
             variance,
             sae: sae.normalised(config.dictionary),
             moments: AllMoments {
@@ -203,17 +197,34 @@ impl<B: AutodiffBackend> Trainer<B> {
                 b_dec: Moments::new(),
             },
             records: Vec::with_capacity(train.steps),
+            sparse: waits_cheaply(&x),
+            x,
         })
     }
 
+    /// Whether features that are active on no training vector are left out of the products
+    /// ([`step`](Self::step)). Default: on CPUs. Changes results by no more than rounding.
+    #[must_use]
+    pub const fn with_sparse(mut self, sparse: bool) -> Self {
+        self.sparse = sparse;
+        self
+    }
+
     /// The autoencoder as it stands, its weights normalised.
-    pub const fn sae(&self) -> &SparseAutoencoder<B::InnerBackend> {
+    pub const fn sae(&self) -> &SparseAutoencoder<B> {
         &self.sae
     }
 
     /// One step of the optimiser.
-    pub fn step(&mut self) {
-        let (gradients, record) = self.forward_backward();
+    ///
+    /// After the first steps most features are active on no training vector at all. Where the host may
+    /// look at the device cheaply, it reads which ones are, and four of the five matrix products of the
+    /// step run over those alone; the fifth finds out which features are active.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if that cannot be read.
+    pub fn step(&mut self) -> Result<()> {
+        let (gradients, record) = self.forward_backward()?;
         self.records.push(record);
         let adam = AdamStep::new(
             &self.train,
@@ -233,12 +244,15 @@ impl<B: AutodiffBackend> Trainer<B> {
             b_dec: moments.b_dec.step(&adam, b_dec, gradients.b_dec),
         }
         .normalised(self.config.dictionary);
+        Ok(())
     }
 
     /// The gradients at the present weights, as Adam would see them.
-    #[must_use]
-    pub fn gradients(&self) -> Gradients<B::InnerBackend> {
-        self.forward_backward().0
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    pub fn gradients(&self) -> Result<Gradients<B>> {
+        Ok(self.forward_backward()?.0)
     }
 
     /// The autoencoder and the history of all steps, which are read back now.
@@ -246,7 +260,7 @@ impl<B: AutodiffBackend> Trainer<B> {
     /// # Errors
     /// [`Error::Diverged`] if a loss or a weight is not finite, [`Error::Device`] if results
     /// cannot be read.
-    pub fn finish(self) -> Result<Trained<B::InnerBackend>> {
+    pub fn finish(self) -> Result<Trained<B>> {
         let Self {
             config,
             x,
@@ -277,69 +291,125 @@ impl<B: AutodiffBackend> Trainer<B> {
         Ok(Trained { sae, history })
     }
 
-    fn forward_backward(&self) -> (Gradients<B::InnerBackend>, Record<B::InnerBackend>) {
-        let tracked =
-            |w: &Tensor<B::InnerBackend, 2>| Tensor::<B, 2>::from_inner(w.clone()).require_grad();
-        let w_enc = tracked(&self.sae.w_enc);
-        let w_dec = tracked(&self.sae.w_dec);
-        let b_enc = Tensor::<B, 1>::from_inner(self.sae.b_enc.clone()).require_grad();
-        let b_dec = Tensor::<B, 1>::from_inner(self.sae.b_dec.clone()).require_grad();
-        let x = Tensor::<B, 2>::from_inner(self.x.clone());
-        let m = self.x.dims()[0];
-
+    /// The gradient of the two-layer network by hand: five matrix products, where automatic
+    /// differentiation makes six.
+    ///
+    /// With `e = f W_dec + b_dec − x` the error, `∂/∂e` is `2e / (m d)`; with `g` the gradient at the
+    /// pre-activations and `s` its sum over vectors, `∂/∂W_enc = xᵀg − b_dec sᵀ`, `∂/∂b_enc = s` and
+    /// `∂/∂b_dec = Σ ∂/∂e − W_enc s`: the tied bias needs no product of its own with `x`.
+    fn forward_backward(&self) -> Result<(Gradients<B>, Record<B>)> {
+        let SparseAutoencoder {
+            w_enc,
+            w_dec,
+            b_enc,
+            b_dec,
+        } = &self.sae;
+        let x = &self.x;
+        let [m, d] = x.dims();
+        let vectors = m as f64;
         let shared = b_dec.clone().unsqueeze_dim::<2>(0); // [1, d_in]
-        // (x − b_dec) W_enc + b_enc, multiplied out: x carries no gradient, and the gradient of
-        // b_dec needs a vector-matrix product instead of a matrix-matrix one.
+        // (x − b_dec) W_enc + b_enc, multiplied out.
         let offset = b_enc.clone().unsqueeze_dim(0) - shared.clone().matmul(w_enc.clone());
         // [m, d_in] x [d_in, d_sae] -> [m, d_sae]
         let features = relu(x.clone().matmul(w_enc.clone()) + offset);
-        // [m, d_sae] x [d_sae, d_in] -> [m, d_in]
-        let error = features.clone().matmul(w_dec.clone()) + (shared - x);
-        let mse = (error.clone() * error).mean();
-        // Features are not negative: their sum is the sum of their L1 norms.
-        let l1 = features.clone().sum().div_scalar(m as f64);
-        let loss = mse.clone() + l1.clone().mul_scalar(self.config.l1_coefficient);
-
-        let mut gradients = loss.backward();
-        let (w_enc, w_dec, b_enc, b_dec) = (
-            w_enc.grad_remove(&mut gradients),
-            w_dec.grad_remove(&mut gradients),
-            b_enc.grad_remove(&mut gradients),
-            b_dec.grad_remove(&mut gradients),
-        );
-        let gradients = Gradients {
-            w_enc: tangent(reached(w_enc), &self.sae.w_enc, dictionary::ENCODER_AXIS),
-            w_dec: tangent(
-                reached(w_dec),
-                &self.sae.w_dec,
-                self.config.dictionary.decoder_axis(),
+        let active = features.clone().greater_elem(0.0).float().sum_dim(0);
+        let some = if self.sparse {
+            Subset::of(&active)?
+        } else {
+            None
+        };
+        // Of the features that are left: f [m, n], W_enc [d_in, n], W_dec [n, d_in].
+        let (f, enc, dec) = match &some {
+            None => (features, w_enc.clone(), w_dec.clone()),
+            Some(Subset { index, .. }) => (
+                features.select(1, index.clone()),
+                w_enc.clone().select(1, index.clone()),
+                w_dec.clone().select(0, index.clone()),
             ),
-            b_enc: reached(b_enc),
-            b_dec: reached(b_dec),
         };
-        let active = features.inner().greater_elem(0.0).float().sum_dim(0);
-        let record = Record {
-            mse: mse.inner(),
-            l1: l1.inner(),
-            active,
+        let error = f.clone().matmul(dec.clone()) + (shared.clone() - x.clone());
+        let mse = (error.clone() * error.clone()).mean();
+        // Features are not negative: their sum is the sum of their L1 norms.
+        let l1 = f.clone().sum().div_scalar(vectors);
+
+        let scale = 2.0 / (vectors * d as f64);
+        // [n, m] x [m, d_in] -> [n, d_in]
+        let to_dec = f
+            .clone()
+            .transpose()
+            .matmul(error.clone())
+            .mul_scalar(scale);
+        // [m, d_in] x [d_in, n] -> [m, n], and nothing where a feature is not active.
+        let penalty = self.config.l1_coefficient / vectors;
+        let at_features = error.clone().matmul(dec.transpose()).mul_scalar(scale) + penalty;
+        let at_features = at_features.mask_fill(f.lower_equal_elem(0.0), 0.0);
+        let sums = at_features.clone().sum_dim(0); // [1, n]
+        // [d_in, m] x [m, n] -> [d_in, n]
+        let to_enc =
+            x.clone().transpose().matmul(at_features) - shared.transpose().matmul(sums.clone());
+        let to_b_dec = error.sum_dim(0).mul_scalar(scale) - sums.clone().matmul(enc.transpose());
+
+        let (to_enc, to_dec, to_b_enc) = match some {
+            None => (to_enc, to_dec, sums),
+            Some(subset) => (
+                subset.spread(to_enc, 1, w_enc.dims()),
+                subset.spread(to_dec, 0, w_dec.dims()),
+                subset.spread(sums, 1, [1, w_enc.dims()[1]]),
+            ),
         };
-        (gradients, record)
+        let gradients = Gradients {
+            w_enc: tangent(to_enc, w_enc, dictionary::ENCODER_AXIS),
+            w_dec: tangent(to_dec, w_dec, self.config.dictionary.decoder_axis()),
+            b_enc: to_b_enc.squeeze_dim(0),
+            b_dec: to_b_dec.squeeze_dim(0),
+        };
+        Ok((gradients, Record { mse, l1, active }))
     }
+}
+
+/// Features that are active on some training vector.
+struct Subset<B: Backend> {
+    /// Their indices, ascending.
+    index: Tensor<B, 1, Int>,
+}
+
+impl<B: Backend> Subset<B> {
+    /// `None` where products over all features cost hardly more, or no feature is active.
+    fn of(active: &Tensor<B, 2>) -> Result<Option<Self>> {
+        let counts = floats(execute(Transaction::default().register(active.clone()))?);
+        let counts = counts.into_iter().flatten();
+        let members: Vec<i64> = counts
+            .enumerate()
+            .filter(|(_, count)| *count > 0.0)
+            .map(|(feature, _)| feature as i64)
+            .collect();
+        let [_, all] = active.dims();
+        if members.is_empty() || 4 * members.len() > 3 * all {
+            return Ok(None);
+        }
+        let size = [members.len()];
+        let index = Tensor::from_data(TensorData::new(members, size), &active.device());
+        Ok(Some(Self { index }))
+    }
+
+    /// Zeros of shape `dims` with `values` at the places of these features along `axis`.
+    fn spread(&self, values: Tensor<B, 2>, axis: usize, dims: [usize; 2]) -> Tensor<B, 2> {
+        let zeros = Tensor::zeros(dims, &values.device());
+        zeros.select_assign(axis, self.index.clone(), values, IndexingUpdateOp::Add)
+    }
+}
+
+/// Whether reading a few numbers in every step costs nothing to speak of: on backends whose device is
+/// the host.
+fn waits_cheaply<B: Backend>(x: &Tensor<B, 2>) -> bool {
+    let name = B::name(&x.device());
+    ["flex", "ndarray"].iter().any(|host| name.contains(host))
 }
 
 /// `g − (g · w) w` along `axis`, where `w` has unit length: what is left moves along the sphere.
 fn tangent<B: Backend>(g: Tensor<B, 2>, w: &Tensor<B, 2>, axis: usize) -> Tensor<B, 2> {
     let radial = (g.clone() * w.clone()).sum_dim(axis);
     g - w.clone() * radial
-}
-
-/// The gradient of a parameter, all of which take part in the loss.
-fn reached<B: Backend, const D: usize>(gradient: Option<Tensor<B, D>>) -> Tensor<B, D> {
-    #[expect(
-        clippy::expect_used,
-        reason = "the loss is a function of every parameter"
-    )]
-    gradient.expect("the loss depends on every parameter")
 }
 
 /// Reads all records back in one go, and `checksum` with them.

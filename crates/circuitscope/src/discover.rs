@@ -44,7 +44,7 @@ pub struct Discovery {
 
 /// Scores every head of a model and chooses a circuit, in one call.
 ///
-/// `device` is where dictionaries are trained: for burn's dispatch backend an autodiff device, for
+/// `device` is where the model is differentiated: for burn's dispatch backend an autodiff device, for
 /// every other backend the device of the evidence.
 ///
 /// # Errors

@@ -34,6 +34,9 @@ pub(crate) struct ModelArgs {
     /// 4096]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_batch_tokens: Option<u32>,
+    /// Run the model even on a device that does not agree with a CPU (see `circuitscope doctor`)
+    #[arg(long)]
+    pub(crate) trust_device: bool,
 }
 
 impl ModelArgs {

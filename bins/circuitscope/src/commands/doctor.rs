@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use circuitscope::conformance::{self, Conformance, Record};
+use circuitscope::hooks::{Intervene, Intervention, Op, Site};
 use serde::Serialize;
 
 use crate::args::DoctorArgs;
@@ -10,6 +11,9 @@ use crate::failure::Negative;
 use crate::output::Printer;
 use crate::progress::Terminal;
 use crate::provenance::VERSION;
+
+/// What an injected fault multiplies an activation by.
+const FAULT: f64 = 1.001;
 
 /// What is printed.
 #[derive(Debug, Serialize)]
@@ -48,7 +52,7 @@ struct Checked {
 pub(crate) fn run(args: &DoctorArgs, printer: Printer, progress: &Terminal) -> Result<()> {
     if let Some(path) = &args.write_record {
         let device = DeviceName::default().open()?;
-        let record = Record::measure::<B>(device.plain(), &device.training(), None)?;
+        let record = Record::measure::<B>(device.plain(), None)?;
         record.write(path)?;
         return Ok(());
     }
@@ -67,7 +71,8 @@ pub(crate) fn run(args: &DoctorArgs, printer: Printer, progress: &Terminal) -> R
                 (chosen.collect(), None)
             }
         };
-        let devices = devices.iter().map(|device| check(device, progress));
+        let fault = args.inject_fault;
+        let devices = devices.iter().map(|device| check(device, fault, progress));
         backends.push(Backend {
             name: name.name(),
             compiled: name.compiled(),
@@ -90,13 +95,14 @@ pub(crate) fn run(args: &DoctorArgs, printer: Printer, progress: &Terminal) -> R
     }
 }
 
-fn check(device: &Device, progress: &Terminal) -> Checked {
+fn check(device: &Device, fault: Option<Site>, progress: &Terminal) -> Checked {
     use circuitscope::core::Progress as _;
 
     progress.begin(&format!("checking {device}"), 1);
     let start = std::time::Instant::now();
     // A driver that fails does so by panicking inside burn.
-    let outcome = quietly(|| conformance::check::<B>(device.plain(), &device.training()));
+    let fault = Intervene::new(fault.map(|site| Intervention::new(site, Op::Scale(FAULT))));
+    let outcome = quietly(|| conformance::check_with::<B, _>(device.plain(), fault));
     progress.end();
     let outcome = outcome.and_then(|outcome| Ok(outcome?));
     let (conformance, error) = match outcome {

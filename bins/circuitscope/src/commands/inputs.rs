@@ -6,12 +6,12 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use circuitscope::core::{Progress, did_you_mean, files, nearest};
 use circuitscope::model::{Loaded, load_dir};
 use circuitscope::tasks::Task;
-use circuitscope::{CaptureSettings, load_reference};
+use circuitscope::{CaptureSettings, conformance, load_reference};
 
 use serde::de::DeserializeOwned;
 
 use crate::args::ModelArgs;
-use crate::device::{B, Device};
+use crate::device::{B, Device, quietly};
 use crate::memory;
 
 /// Name of the model inside this program.
@@ -26,7 +26,20 @@ pub(crate) fn load_model(
     memory::return_freed();
     let loaded = named_model(args, device, progress);
     memory::keep_freed();
-    loaded
+    let loaded = loaded?;
+    if !args.trust_device {
+        let config = loaded.model.config();
+        // A driver that fails does so by panicking inside burn.
+        let checked = quietly(|| conformance::require::<B>(device.plain(), config));
+        checked.and_then(|checked| Ok(checked?)).with_context(|| {
+            format!(
+                "{device} computes wrongly; see `circuitscope doctor --device {}`, or go on all the \
+                 same with --trust-device",
+                device.name
+            )
+        })?;
+    }
+    Ok(loaded)
 }
 
 fn named_model(args: &ModelArgs, device: &Device, progress: &dyn Progress) -> Result<Loaded<B>> {

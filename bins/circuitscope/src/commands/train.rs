@@ -66,7 +66,7 @@ pub(crate) fn run(args: &TrainArgs, printer: Printer, progress: &Terminal) -> Re
         .with_steps(args.steps)
         .with_learning_rate(args.learning_rate);
     let weights = seed.stream("sae/weights");
-    let trained = train::<B>(&config, &training, x, weights, &device.training(), progress)?;
+    let trained = train(&config, &training, x, weights, progress)?;
 
     let made_by: Map<String, Value> = Map::from_iter([
         ("made_by".to_owned(), json!(provenance.program)),

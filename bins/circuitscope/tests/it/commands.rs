@@ -419,6 +419,31 @@ fn eval_judges_scores_of_a_file() {
 }
 
 #[test]
+fn doctor_notices_an_injected_fault() {
+    let bench = Bench::new();
+    let output =
+        bench.run("doctor --device cpu --inject-fault blocks.2.hook_mlp_out --format json");
+    assert_eq!(output.code, Some(1), "{}", output.stderr);
+    let report: Value = serde_json::from_str(&output.stdout).unwrap();
+    let devices = report["backends"].as_array().unwrap().iter();
+    let checked: Vec<&Value> = devices
+        .flat_map(|backend| backend["devices"].as_array().unwrap())
+        .collect();
+    assert_eq!(checked.len(), 1);
+    let failed: Vec<&str> = checked[0]["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|check| check["passed"] == false)
+        .map(|check| check["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(failed[0], "blocks.2.hook_mlp_out");
+    assert!(failed.contains(&"logits"), "{failed:?}");
+    // Training and codes start from the recorded outputs.
+    assert!(!failed.contains(&"codes"), "{failed:?}");
+}
+
+#[test]
 fn discover_by_significance() {
     let bench = Bench::new();
     let found = bench.json(

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::backend::Backend;
 use circuitscope_core::{Progress, Seed};
 use circuitscope_score::{CodeTable, amplitude_scores, mutual_information, pair_scores};
 
@@ -17,6 +17,8 @@ pub enum CodeScore {
     MutualInformation,
     /// Codes on positives only, each as often and as strongly as it occurs ([`amplitude_scores`]).
     Amplitude,
+    /// The average of the last two, each standardised over heads.
+    AmplitudeAndInformation,
 }
 
 /// Several dictionaries instead of one: beyond the paper.
@@ -44,7 +46,7 @@ pub enum CodeScore {
 /// # Complexity
 /// That of the dictionaries.
 #[derive(Debug, Clone)]
-pub struct Ensemble<B: AutodiffBackend> {
+pub struct Ensemble {
     name: &'static str,
     summary: &'static str,
     trained: usize,
@@ -53,15 +55,14 @@ pub struct Ensemble<B: AutodiffBackend> {
     /// Whether as many dictionaries again read the last position.
     last: bool,
     settings: SaeSettings,
-    device: B::Device,
 }
 
 /// Untrained dictionaries of method `recommended`.
 pub const RECOMMENDED: usize = 10;
 
-impl<B: AutodiffBackend> Ensemble<B> {
+impl Ensemble {
     /// Five trained dictionaries, unique codes.
-    pub const fn unique(settings: SaeSettings, device: B::Device) -> Self {
+    pub const fn unique(settings: SaeSettings) -> Self {
         Self {
             name: "sae-ensemble",
             summary: "codes seen on positives only, average of five trained dictionaries",
@@ -70,12 +71,11 @@ impl<B: AutodiffBackend> Ensemble<B> {
             score: CodeScore::Unique,
             last: false,
             settings,
-            device,
         }
     }
 
     /// One trained dictionary, mutual information.
-    pub const fn mutual(settings: SaeSettings, device: B::Device) -> Self {
+    pub const fn mutual(settings: SaeSettings) -> Self {
         Self {
             name: "mutual-information",
             summary: "mutual information between code and label, one trained dictionary",
@@ -84,49 +84,48 @@ impl<B: AutodiffBackend> Ensemble<B> {
             score: CodeScore::MutualInformation,
             last: false,
             settings,
-            device,
         }
     }
 
     /// Five trained dictionaries, mutual information.
-    pub fn mutual_ensemble(settings: SaeSettings, device: B::Device) -> Self {
+    pub fn mutual_ensemble(settings: SaeSettings) -> Self {
         Self {
             name: "mutual-information-ensemble",
             summary: "mutual information between code and label, average of five trained dictionaries",
             trained: 5,
-            ..Self::mutual(settings, device)
+            ..Self::mutual(settings)
         }
     }
 
     /// What was best on average over the reference model's tasks, at 250 + 250 and at 10 + 10 prompts,
     /// on prompts other than those it is reported on.
-    pub fn recommended(settings: SaeSettings, device: B::Device) -> Self {
+    pub fn recommended(settings: SaeSettings) -> Self {
         Self {
             name: "recommended",
             summary: "codes seen on positives only, average of ten dictionaries that were never trained",
             trained: 0,
             untrained: RECOMMENDED,
-            ..Self::unique(settings, device)
+            ..Self::unique(settings)
         }
     }
 
     /// The dictionaries of `recommended`, codes weighted by amplitude.
-    pub fn amplitude(settings: SaeSettings, device: B::Device) -> Self {
+    pub fn amplitude(settings: SaeSettings) -> Self {
         Self {
             name: "amplitude-ensemble",
             summary: "amplitude of codes seen on positives only, average of ten untrained dictionaries",
             score: CodeScore::Amplitude,
-            ..Self::recommended(settings, device)
+            ..Self::recommended(settings)
         }
     }
 
     /// The dictionaries of `recommended`, and as many that read the last position.
-    pub fn mean_and_last(settings: SaeSettings, device: B::Device) -> Self {
+    pub fn mean_and_last(settings: SaeSettings) -> Self {
         Self {
             name: "mean-and-last",
             summary: "codes seen on positives only, of means over positions and of the last position, average of untrained dictionaries",
             last: true,
-            ..Self::recommended(settings, device)
+            ..Self::recommended(settings)
         }
     }
 
@@ -146,7 +145,6 @@ impl<B: AutodiffBackend> Ensemble<B> {
         (trained, untrained): (usize, usize),
         score: CodeScore,
         settings: SaeSettings,
-        device: B::Device,
     ) -> Self {
         assert!(trained + untrained > 0, "an ensemble of no dictionaries");
         Self {
@@ -157,17 +155,16 @@ impl<B: AutodiffBackend> Ensemble<B> {
             score,
             last: false,
             settings,
-            device,
         }
     }
 
-    fn members(
+    fn members<B: Backend>(
         &self,
-        evidence: &Evidence<B::InnerBackend>,
+        evidence: &Evidence<B>,
         seed: Seed,
         progress: &dyn Progress,
-    ) -> Result<Vec<Arc<Encoded<B::InnerBackend>>>> {
-        let (settings, device) = (&self.settings, &self.device);
+    ) -> Result<Vec<Arc<Encoded<B>>>> {
+        let settings = &self.settings;
         let mut views = vec![evidence];
         if self.last {
             views.push(evidence.at_last(self.name)?);
@@ -175,12 +172,12 @@ impl<B: AutodiffBackend> Ensemble<B> {
         let mut members = Vec::new();
         for evidence in views {
             for at in 0..self.trained as u64 {
-                let sae = Sae::<B>::corrected(settings.clone(), device.clone());
+                let sae = Sae::corrected(settings.clone());
                 let seed = seed.nth("ensemble/trained", at);
                 members.push(sae.encode(evidence, seed, progress)?);
             }
             for at in 0..self.untrained as u64 {
-                let sae = Sae::<B>::untrained(settings.clone(), device.clone());
+                let sae = Sae::untrained(settings.clone());
                 let seed = seed.nth("ensemble/untrained", at);
                 members.push(sae.encode(evidence, seed, progress)?);
             }
@@ -219,6 +216,12 @@ impl<B: AutodiffBackend> Ensemble<B> {
             CodeScore::Unique => unique_counts(table)?,
             CodeScore::MutualInformation => mutual_information(table)?,
             CodeScore::Amplitude => amplitude_scores(table)?,
+            CodeScore::AmplitudeAndInformation => {
+                let mut sum = vec![0.0; table.grid().len()];
+                add_standardised(&mut sum, &amplitude_scores(table)?);
+                add_standardised(&mut sum, &mutual_information(table)?);
+                sum
+            }
         })
     }
 }
@@ -235,7 +238,7 @@ fn add_standardised(sum: &mut [f64], scores: &[f64]) {
     }
 }
 
-impl<B: AutodiffBackend> Discover<B::InnerBackend> for Ensemble<B> {
+impl<B: Backend> Discover<B> for Ensemble {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -255,7 +258,7 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for Ensemble<B> {
 
     fn measure<'a>(
         &'a self,
-        evidence: &'a Evidence<B::InnerBackend>,
+        evidence: &'a Evidence<B>,
         seed: Seed,
         progress: &'a dyn Progress,
     ) -> Result<Box<dyn Measured + 'a>> {

@@ -97,7 +97,7 @@ pub const QUICK: [&str; 11] = [
 
 /// The method called `name`.
 ///
-/// `device` is where dictionaries are trained: for burn's dispatch backend an autodiff device, for
+/// `device` is where the model is differentiated: for burn's dispatch backend an autodiff device, for
 /// every other backend the device of the evidence.
 ///
 /// # Errors
@@ -113,16 +113,14 @@ pub fn method<B: AutodiffBackend>(
     } = settings;
     let (patching, on) = (*patching, device.clone());
     Ok(match name {
-        "sae" => Box::new(Sae::<B>::paper(settings.clone(), device.clone())),
-        "sae-corrected" => Box::new(Sae::<B>::corrected(settings.clone(), device.clone())),
-        "sae-ensemble" => Box::new(Ensemble::<B>::unique(settings.clone(), on)),
-        "mutual-information" => Box::new(Ensemble::<B>::mutual(settings.clone(), on)),
-        "mutual-information-ensemble" => {
-            Box::new(Ensemble::<B>::mutual_ensemble(settings.clone(), on))
-        }
-        "amplitude-ensemble" => Box::new(Ensemble::<B>::amplitude(settings.clone(), on)),
-        "mean-and-last" => Box::new(Ensemble::<B>::mean_and_last(settings.clone(), on)),
-        "recommended" => Box::new(Ensemble::<B>::recommended(settings.clone(), on)),
+        "sae" => Box::new(Sae::paper(settings.clone())),
+        "sae-corrected" => Box::new(Sae::corrected(settings.clone())),
+        "sae-ensemble" => Box::new(Ensemble::unique(settings.clone())),
+        "mutual-information" => Box::new(Ensemble::mutual(settings.clone())),
+        "mutual-information-ensemble" => Box::new(Ensemble::mutual_ensemble(settings.clone())),
+        "amplitude-ensemble" => Box::new(Ensemble::amplitude(settings.clone())),
+        "mean-and-last" => Box::new(Ensemble::mean_and_last(settings.clone())),
+        "recommended" => Box::new(Ensemble::recommended(settings.clone())),
         "activation-patching" => Box::new(ActivationPatching::new(patching)),
         "eap" => Box::new(Attribution::<B>::eap(patching, on)),
         "eap-ig" => Box::new(Attribution::<B>::eap_ig(patching, on)),
@@ -136,14 +134,14 @@ pub fn method<B: AutodiffBackend>(
         "cd-t" => Box::new(ContextualDecomposition::new(patching)),
         "information-flow-routes" => Box::new(InformationFlow::new(patching)),
         "direct-logit-attribution" => Box::new(DirectLogitAttribution::new(patching)),
-        "untrained" => Box::new(Sae::<B>::untrained(settings.clone(), device.clone())),
+        "untrained" => Box::new(Sae::untrained(settings.clone())),
         "k-means" => Box::new(KMeans::new(settings.clone())),
         "mean-difference" => Box::new(MeanDifference::default()),
         "standardised-difference" => Box::new(MeanDifference::standardised()),
         "relative-difference" => Box::new(MeanDifference::relative()),
         "linear-probe" => Box::new(LinearProbe),
         "activation-norm" => Box::new(ActivationNorm),
-        "paired-flip-rate" => Box::new(PairedFlipRate::<B>::new(settings.clone(), device.clone())),
+        "paired-flip-rate" => Box::new(PairedFlipRate::new(settings.clone())),
         "random" => Box::new(Random),
         _ => return Err(unknown(name, NAMES.join(", "))),
     })

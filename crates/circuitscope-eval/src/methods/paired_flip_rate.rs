@@ -1,4 +1,4 @@
-use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::backend::Backend;
 use circuitscope_core::{HeadGrid, Progress, Seed};
 use circuitscope_score::paired_flip_rate;
 
@@ -14,22 +14,22 @@ use crate::{Discover, Error, Evidence, Measured, Result, Scores};
 /// control is that of counting alone. A pair of heads scores the share of prompt pairs in which both
 /// codes change.
 #[derive(Debug, Clone)]
-pub struct PairedFlipRate<B: AutodiffBackend> {
-    sae: Sae<B>,
+pub struct PairedFlipRate {
+    sae: Sae,
 }
 
-impl<B: AutodiffBackend> PairedFlipRate<B> {
+impl PairedFlipRate {
     /// With this dictionary.
-    pub const fn new(settings: SaeSettings, device: B::Device) -> Self {
+    pub const fn new(settings: SaeSettings) -> Self {
         Self {
-            sae: Sae::corrected(settings, device),
+            sae: Sae::corrected(settings),
         }
     }
 }
 
 const NAME: &str = "paired-flip-rate";
 
-impl<B: AutodiffBackend> Discover<B::InnerBackend> for PairedFlipRate<B> {
+impl<B: Backend> Discover<B> for PairedFlipRate {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -44,7 +44,7 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for PairedFlipRate<B> {
 
     fn measure<'a>(
         &'a self,
-        evidence: &'a Evidence<B::InnerBackend>,
+        evidence: &'a Evidence<B>,
         seed: Seed,
         progress: &'a dyn Progress,
     ) -> Result<Box<dyn Measured + 'a>> {

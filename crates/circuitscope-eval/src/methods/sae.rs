@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::backend::Backend;
 use circuitscope_core::{Progress, Seed};
 use circuitscope_sae::{
     Dictionary, EncodeConfig, History, INACTIVE, SaeConfig, SparseAutoencoder, TrainConfig, train,
@@ -64,49 +64,45 @@ pub enum Training {
 /// Training `O(steps · train_examples · heads · d · n_codes)`, encoding
 /// `O(examples · heads · d · n_codes)`, pairs `O(examples · heads²)`.
 #[derive(Debug, Clone)]
-pub struct Sae<B: AutodiffBackend> {
+pub struct Sae {
     name: &'static str,
     summary: &'static str,
     training: Training,
     dictionary: Dictionary,
     settings: SaeSettings,
-    device: B::Device,
 }
 
-impl<B: AutodiffBackend> Sae<B> {
+impl Sae {
     /// The method as the authors' code has it.
-    pub const fn paper(settings: SaeSettings, device: B::Device) -> Self {
+    pub const fn paper(settings: SaeSettings) -> Self {
         Self {
             name: "sae",
             summary: "codes seen on positives only, trained dictionary, conventions of the authors' code",
             training: Training::Trained,
             dictionary: Dictionary::PaperCompatible,
             settings,
-            device,
         }
     }
 
     /// The method with unit-norm atoms and a code for inactivity.
-    pub const fn corrected(settings: SaeSettings, device: B::Device) -> Self {
+    pub const fn corrected(settings: SaeSettings) -> Self {
         Self {
             name: "sae-corrected",
             summary: "codes seen on positives only, trained dictionary, unit-norm atoms, inactive is a code",
             training: Training::Trained,
             dictionary: Dictionary::UnitNormAtoms,
             settings,
-            device,
         }
     }
 
     /// The control without training.
-    pub const fn untrained(settings: SaeSettings, device: B::Device) -> Self {
+    pub const fn untrained(settings: SaeSettings) -> Self {
         Self {
             name: "untrained",
             summary: "the same with the dictionary as initialised, never trained",
             training: Training::Untrained,
             dictionary: Dictionary::PaperCompatible,
             settings,
-            device,
         }
     }
 
@@ -118,21 +114,19 @@ impl<B: AutodiffBackend> Sae<B> {
     ///
     /// # Errors
     /// [`Error::Shape`] if fewer examples exist than the dictionary is to be trained on.
-    pub fn encode(
+    pub fn encode<B: Backend>(
         &self,
-        evidence: &Evidence<B::InnerBackend>,
+        evidence: &Evidence<B>,
         seed: Seed,
         progress: &dyn Progress,
-    ) -> Result<Arc<Encoded<B::InnerBackend>>> {
+    ) -> Result<Arc<Encoded<B>>> {
         let recipe = Recipe {
             settings: self.settings.clone(),
             dictionary: self.dictionary,
             training: self.training,
             seed,
         };
-        evidence.encoded(recipe, |recipe| {
-            recipe.make::<B>(evidence, &self.device, progress)
-        })
+        evidence.encoded(recipe, |recipe| recipe.make(evidence, progress))
     }
 }
 
@@ -146,12 +140,11 @@ pub(crate) struct Recipe {
 }
 
 impl Recipe {
-    fn make<B: AutodiffBackend>(
+    fn make<B: Backend>(
         &self,
-        evidence: &Evidence<B::InnerBackend>,
-        device: &B::Device,
+        evidence: &Evidence<B>,
         progress: &dyn Progress,
-    ) -> Result<Encoded<B::InnerBackend>> {
+    ) -> Result<Encoded<B>> {
         let settings = &self.settings;
         let config = SaeConfig::new(evidence.d())
             .with_d_sae(settings.n_codes)
@@ -176,7 +169,7 @@ impl Recipe {
                 let chosen = index::sample(&mut rng, examples, settings.train_examples).into_vec();
                 let x = evidence.rows(&chosen);
                 let steps = TrainConfig::new().with_steps(settings.steps);
-                let trained = train::<B>(&config, &steps, x, weights, device, progress)?;
+                let trained = train(&config, &steps, x, weights, progress)?;
                 (trained.sae, Some(trained.history))
             }
         };
@@ -237,7 +230,7 @@ impl<B: Backend> Encoded<B> {
     }
 }
 
-impl<B: AutodiffBackend> Discover<B::InnerBackend> for Sae<B> {
+impl<B: Backend> Discover<B> for Sae {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -252,7 +245,7 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for Sae<B> {
 
     fn measure<'a>(
         &'a self,
-        evidence: &'a Evidence<B::InnerBackend>,
+        evidence: &'a Evidence<B>,
         seed: Seed,
         progress: &'a dyn Progress,
     ) -> Result<Box<dyn Measured + 'a>> {

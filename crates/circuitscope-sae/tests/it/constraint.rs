@@ -1,6 +1,7 @@
 //! Vectors of fixed length keep it, and gradients do not point along them.
 
 use burn::tensor::Tensor;
+use burn::tensor::activation::relu;
 use circuitscope_core::Seed;
 use circuitscope_sae::{Dictionary, SaeConfig, TrainConfig, Trainer};
 
@@ -24,7 +25,7 @@ fn norm_error(w: &Tensor<B, 2>, axis: usize) -> f32 {
         .fold(0.0, |max, n| f32::max(max, (n - 1.0).abs()))
 }
 
-fn trainer(dictionary: Dictionary) -> Trainer<A> {
+fn trainer(dictionary: Dictionary) -> Trainer<B> {
     let config = SaeConfig::new(40)
         .with_d_sae(24)
         .with_dictionary(dictionary);
@@ -51,7 +52,7 @@ fn norms_stay_one_after_every_step() {
                 encoder <= NORM && decoder <= NORM,
                 "{dictionary}, step {step}: {encoder:e} {decoder:e}"
             );
-            trainer.step();
+            trainer.step().unwrap();
         }
         // The other axis is free: the check above is not one that any matrix passes.
         assert!(norm_error(&trainer.sae().w_dec, 1 - decoder_axis(dictionary)) > 0.01);
@@ -63,9 +64,9 @@ fn gradients_are_tangential() {
     for dictionary in Dictionary::ALL {
         let mut trainer = trainer(dictionary);
         for _ in 0..3 {
-            trainer.step();
+            trainer.step().unwrap();
         }
-        let (sae, gradients) = (trainer.sae(), trainer.gradients());
+        let (sae, gradients) = (trainer.sae(), trainer.gradients().unwrap());
         for (w, g, axis) in [
             (&sae.w_enc, &gradients.w_enc, 0),
             (&sae.w_dec, &gradients.w_dec, decoder_axis(dictionary)),
@@ -96,13 +97,14 @@ fn projected_gradient_is_the_slope_on_the_sphere() {
         let mut at = sae.clone();
         at.w_dec = w_dec; // `Trainer::new` brings it back onto the sphere
         let train = TrainConfig::new().with_steps(1);
-        let mut trainer = Trainer::<A>::new(&config, &train, at, x.clone()).unwrap();
-        trainer.step();
+        let mut trainer = Trainer::<B>::new(&config, &train, at, x.clone()).unwrap();
+        trainer.step().unwrap();
         trainer.finish().unwrap().history.loss[0]
     };
-    let gradients = Trainer::<A>::new(&config, &TrainConfig::new(), sae.clone(), x.clone())
+    let gradients = Trainer::<B>::new(&config, &TrainConfig::new(), sae.clone(), x.clone())
         .unwrap()
-        .gradients();
+        .gradients()
+        .unwrap();
     let gradient = values(&gradients.w_dec);
     let start = values(&sae.w_dec);
     // The loss is known to about 1e-7; a step of 0.02 gives slopes to 1e-5 plus its own curvature,
@@ -120,5 +122,95 @@ fn projected_gradient_is_the_slope_on_the_sphere() {
             (slope - expected).abs() < 3e-5 + 0.02 * expected.abs(),
             "{at}: {slope} {expected}"
         );
+    }
+}
+
+/// The gradient by hand is that of automatic differentiation of the loss as the paper writes it, and
+/// leaving out features that are active nowhere changes nothing but rounding.
+#[test]
+fn gradients_by_hand_equal_automatic_ones() {
+    for dictionary in Dictionary::ALL {
+        let config = SaeConfig::new(40)
+            .with_d_sae(24)
+            .with_l1_coefficient(0.3)
+            .with_dictionary(dictionary);
+        let mut sae = config.init::<B>(Seed::new(5), &device()).unwrap();
+        // Half of the features are off, some vectors lie far from the origin.
+        let off: Vec<f32> = (0..24)
+            .map(|j| if j % 2 == 0 { -1e3 } else { 0.1 })
+            .collect();
+        sae.b_enc = Tensor::from_floats(&off[..], &device());
+        sae.b_dec = Tensor::from_floats(&uniform(6, 1, 40)[..], &device());
+        let x = matrix(&uniform(7, 60, 40), 60, 40);
+
+        let tracked = |w: &Tensor<B, 2>| Tensor::<A, 2>::from_inner(w.clone()).require_grad();
+        let row = |b: &Tensor<B, 1>| tracked(&b.clone().unsqueeze_dim(0));
+        let (w_enc, w_dec) = (tracked(&sae.w_enc), tracked(&sae.w_dec));
+        let (b_enc, b_dec) = (row(&sae.b_enc), row(&sae.b_dec));
+        let input = Tensor::<A, 2>::from_inner(x.clone());
+        let f = relu((input.clone() - b_dec.clone()).matmul(w_enc.clone()) + b_enc.clone());
+        let error = f.clone().matmul(w_dec.clone()) + b_dec.clone() - input;
+        let loss = (error.clone() * error).mean() + f.sum().mul_scalar(0.3 / 60.0);
+        let slopes = loss.backward();
+        let tangent = |g: Tensor<B, 2>, w: &Tensor<B, 2>, axis: usize| {
+            let radial = (g.clone() * w.clone()).sum_dim(axis);
+            values(&(g - w.clone() * radial))
+        };
+        let of_dec = w_dec.grad(&slopes).unwrap();
+        let expected = [
+            tangent(w_enc.grad(&slopes).unwrap(), &sae.w_enc, 0),
+            tangent(of_dec, &sae.w_dec, decoder_axis(dictionary)),
+            values(&b_enc.grad(&slopes).unwrap()),
+            values(&b_dec.grad(&slopes).unwrap()),
+        ];
+        for sparse in [false, true] {
+            let trainer =
+                Trainer::<B>::new(&config, &TrainConfig::new(), sae.clone(), x.clone()).unwrap();
+            let found = trainer.with_sparse(sparse).gradients().unwrap();
+            let found = [
+                values(&found.w_enc),
+                values(&found.w_dec),
+                values(&found.b_enc),
+                values(&found.b_dec),
+            ];
+            for (found, expected) in found.iter().zip(&expected) {
+                let largest = expected.iter().fold(0.0f32, |max, v| max.max(v.abs()));
+                assert!(largest > 0.0);
+                for (a, b) in found.iter().zip(expected) {
+                    let gap = (a - b).abs();
+                    assert!(
+                        gap <= 2e-6 * largest,
+                        "{dictionary}, {sparse}: {a} against {b}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// A whole training with and without leaving features out.
+#[test]
+fn a_sparse_training_is_the_dense_one() {
+    let config = SaeConfig::new(40).with_d_sae(24).with_l1_coefficient(1.0);
+    let x = matrix(&uniform(8, 60, 40), 60, 40);
+    let run = |sparse: bool| {
+        let sae = config.init::<B>(Seed::new(3), &device()).unwrap();
+        let train = TrainConfig::new().with_learning_rate(0.01);
+        let trainer = Trainer::<B>::new(&config, &train, sae, x.clone()).unwrap();
+        let mut trainer = trainer.with_sparse(sparse);
+        for _ in 0..60 {
+            trainer.step().unwrap();
+        }
+        trainer.finish().unwrap()
+    };
+    let (dense, sparse) = (run(false), run(true));
+    // Features did die, so that something was left out.
+    assert!(
+        *sparse.history.dead.last().unwrap() > 6,
+        "{:?}",
+        sparse.history.dead
+    );
+    for (a, b) in dense.history.loss.iter().zip(&sparse.history.loss) {
+        assert!((a - b).abs() <= 1e-5 * a.abs(), "{a} against {b}");
     }
 }

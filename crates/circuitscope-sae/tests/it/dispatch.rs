@@ -8,7 +8,7 @@ use circuitscope_sae::{
     EncodeConfig, SaeConfig, SaeMetadata, TrainConfig, load_dir, save_dir, train,
 };
 
-use crate::{A, device, matrix, uniform, values};
+use crate::{matrix, uniform, values};
 
 const ROWS: usize = 64;
 const D_IN: usize = 20;
@@ -18,12 +18,11 @@ fn dispatch_trains_and_encodes_alike() {
     let config = SaeConfig::new(D_IN).with_d_sae(32);
     let steps = TrainConfig::new().with_steps(40);
     let x = uniform(21, ROWS, D_IN);
-    let direct = train::<A>(
+    let direct = train(
         &config,
         &steps,
         matrix(&x, ROWS, D_IN),
         Seed::new(7),
-        &device(),
         &NoProgress,
     )
     .unwrap();
@@ -31,12 +30,11 @@ fn dispatch_trains_and_encodes_alike() {
     let plain = DispatchDevice::from(FlexDevice);
     let x_dispatch =
         Tensor::<Dispatch, 2>::from_data(TensorData::new(x.clone(), [ROWS, D_IN]), &plain);
-    let dispatched = train::<Dispatch>(
+    let dispatched = train(
         &config,
         &steps,
         x_dispatch.clone(),
         Seed::new(7),
-        &DispatchDevice::autodiff(plain.clone()),
         &NoProgress,
     )
     .unwrap();

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use serde_json::{Map, Value, json};
 
-use crate::{A, B, device, matrix, uniform, values};
+use crate::{B, device, matrix, uniform, values};
 
 /// A saved dictionary of 3 × 2 in a folder of its own.
 struct Saved {
@@ -124,15 +124,7 @@ fn a_trained_dictionary_comes_back_whole() {
         .with_l1_coefficient(0.05);
     let steps = TrainConfig::new().with_steps(5);
     let x = matrix(&uniform(1, 30, 12), 30, 12);
-    let trained = train::<A>(
-        &config,
-        &steps,
-        x.clone(),
-        Seed::new(9),
-        &device(),
-        &NoProgress,
-    )
-    .unwrap();
+    let trained = train(&config, &steps, x.clone(), Seed::new(9), &NoProgress).unwrap();
     let metadata = SaeMetadata {
         dictionary: Some(config.dictionary),
         l1_coefficient: Some(config.l1_coefficient),

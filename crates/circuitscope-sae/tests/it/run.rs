@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use circuitscope_core::{NoProgress, Progress, Seed};
 use circuitscope_sae::{Dictionary, Error, SaeConfig, TrainConfig, Trained, Trainer, train};
 
-use crate::{A, B, device, matrix, uniform, values};
+use crate::{B, device, matrix, uniform, values};
 
 const ROWS: usize = 96;
 const D_IN: usize = 32;
@@ -20,12 +20,11 @@ fn data() -> Tensor<B, 2> {
 }
 
 fn run(config: &SaeConfig, steps: usize, seed: u64) -> Trained<B> {
-    train::<A>(
+    train(
         config,
         &TrainConfig::new().with_steps(steps),
         data(),
         Seed::new(seed),
-        &device(),
         &NoProgress,
     )
     .unwrap()
@@ -123,9 +122,9 @@ fn features_that_never_fire_are_dead() {
     sae.b_enc = Tensor::from_floats(&bias[..], &device());
     let alive = |bias: &[f32]| bias.iter().filter(|b| **b > -1.0).count();
     let train = TrainConfig::new().with_steps(2);
-    let mut trainer = Trainer::<A>::new(&config(), &train, sae, data()).unwrap();
-    trainer.step();
-    trainer.step();
+    let mut trainer = Trainer::<B>::new(&config(), &train, sae, data()).unwrap();
+    trainer.step().unwrap();
+    trainer.step().unwrap();
     let trained = trainer.finish().unwrap();
     assert_eq!(trained.history.dead, [2, 2]);
     // Without a gradient Adam does not move them.
@@ -136,12 +135,11 @@ fn features_that_never_fire_are_dead() {
 #[test]
 fn wrong_data_are_an_error() {
     let attempt = |x: Tensor<B, 2>| {
-        train::<A>(
+        train(
             &config(),
             &TrainConfig::new().with_steps(1),
             x,
             Seed::new(0),
-            &device(),
             &NoProgress,
         )
         .unwrap_err()
@@ -167,12 +165,11 @@ fn wrong_data_are_an_error() {
 
 #[test]
 fn a_diverging_loss_is_an_error() {
-    let error = train::<A>(
+    let error = train(
         &config(),
         &TrainConfig::new().with_steps(20).with_learning_rate(1e30),
         data(),
         Seed::new(0),
-        &device(),
         &NoProgress,
     )
     .unwrap_err();
@@ -181,7 +178,7 @@ fn a_diverging_loss_is_an_error() {
     let mut sae = config().init::<B>(Seed::new(4), &device()).unwrap();
     sae.b_dec = Tensor::full([D_IN], f32::NAN, &device());
     let train = TrainConfig::new().with_steps(0);
-    let error = Trainer::<A>::new(&config(), &train, sae, data())
+    let error = Trainer::<B>::new(&config(), &train, sae, data())
         .unwrap()
         .finish()
         .unwrap_err();
@@ -192,7 +189,7 @@ fn a_diverging_loss_is_an_error() {
 fn the_autoencoder_must_have_the_configured_size() {
     let sae = config().init::<B>(Seed::new(4), &device()).unwrap();
     let other = config().with_d_sae(47);
-    let error = Trainer::<A>::new(&other, &TrainConfig::new(), sae, data()).unwrap_err();
+    let error = Trainer::<B>::new(&other, &TrainConfig::new(), sae, data()).unwrap_err();
     assert_eq!(
         error.to_string(),
         "d_sae is 47: expected the size of the autoencoder to be trained"
@@ -218,12 +215,11 @@ fn trainings_in_threads_do_not_disturb_each_other() {
 #[test]
 fn equal_vectors_have_an_explained_variance() {
     let x = Tensor::<B, 2>::ones([5, D_IN], &device());
-    let trained = train::<A>(
+    let trained = train(
         &config(),
         &TrainConfig::new().with_steps(2),
         x,
         Seed::new(0),
-        &device(),
         &NoProgress,
     )
     .unwrap();
@@ -252,12 +248,11 @@ impl Progress for Stopper {
 #[test]
 fn training_stops_when_asked() {
     let stopper = Stopper::default();
-    let error = train::<A>(
+    let error = train(
         &config(),
         &TrainConfig::new(),
         data(),
         Seed::new(0),
-        &device(),
         &stopper,
     )
     .unwrap_err();

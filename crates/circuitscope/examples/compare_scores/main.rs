@@ -5,7 +5,7 @@
 //! ```text
 //! cargo build --workspace --examples --locked && target/debug/examples/compare_scores
 //! ```
-//! The table is in `docs/methods/recommended.md`.
+//! takes half an hour; with an argument, only the scores whose name contains it. The table is in `docs/methods/recommended.md`.
 
 #![expect(clippy::print_stdout, reason = "the table is what it is for")]
 #![recursion_limit = "256"]
@@ -36,7 +36,7 @@ const SEEDS: [[u64; 3]; 2] = [[0, 1, 2], [100, 101, 102]];
 /// Pairs of prompts.
 const SIZES: [usize; 2] = [250, 10];
 
-const ENSEMBLES: [(&str, (usize, usize), CodeScore); 12] = [
+const ENSEMBLES: [(&str, (usize, usize), CodeScore); 14] = [
     ("1 trained, unique", (1, 0), CodeScore::Unique),
     ("5 trained, unique", (5, 0), CodeScore::Unique),
     ("10 untrained, unique", (0, 10), CodeScore::Unique),
@@ -61,6 +61,16 @@ const ENSEMBLES: [(&str, (usize, usize), CodeScore); 12] = [
     ("1 trained, amplitude", (1, 0), CodeScore::Amplitude),
     ("5 trained, amplitude", (5, 0), CodeScore::Amplitude),
     ("10 untrained, amplitude", (0, 10), CodeScore::Amplitude),
+    (
+        "10 untrained, amplitude and information",
+        (0, 10),
+        CodeScore::AmplitudeAndInformation,
+    ),
+    (
+        "5 trained, amplitude and information",
+        (5, 0),
+        CodeScore::AmplitudeAndInformation,
+    ),
 ];
 
 /// The same on means over positions and on the last position together.
@@ -93,8 +103,7 @@ fn methods(subject: &str) -> Result<Vec<Named>, Box<dyn Error>> {
         ..MethodSettings::default()
     };
     let mut all: Vec<Named> = Vec::new();
-    let ensemble =
-        |(name, members, score)| Ensemble::<B>::of(name, members, score, sae.clone(), FlexDevice);
+    let ensemble = |(name, members, score)| Ensemble::of(name, members, score, sae.clone());
     for row in ENSEMBLES {
         all.push((row.0, Box::new(ensemble(row))));
     }
@@ -103,6 +112,9 @@ fn methods(subject: &str) -> Result<Vec<Named>, Box<dyn Error>> {
     }
     for name in CONTROLS {
         all.push((name, method::<B>(name, &settings, &FlexDevice)?));
+    }
+    if let Some(part) = std::env::args().nth(1) {
+        all.retain(|(name, _)| name.contains(&part));
     }
     Ok(all)
 }
