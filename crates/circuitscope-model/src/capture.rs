@@ -1,4 +1,7 @@
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
@@ -107,21 +110,29 @@ fn capture_heads<B: Backend, S: AsRef<[u32]>, const N: usize>(
     }
     let mut parts: [Vec<Tensor<B, 3>>; N] = core::array::from_fn(|_| Vec::new());
     let mut order = Vec::with_capacity(sequences.len());
+    let run = |model: &Decoder<B>, batch: &TokenBatch<B>| {
+        let mut taps = Each(taps.clone());
+        model.forward(batch, &mut taps);
+        let results = taps
+            .0
+            .into_iter()
+            .map(|tap| Ok(model.head_results(tap.finish()?)));
+        results.collect::<Result<Vec<_>>>()
+    };
+    let take = |prompts: &[usize], results: Vec<Tensor<B, 3>>| {
+        order.extend_from_slice(prompts);
+        for (parts, result) in parts.iter_mut().zip(results) {
+            parts.push(result);
+        }
+    };
     in_batches(
         model,
         sequences,
         max_batch_tokens,
         device,
         progress,
-        |batch, prompts| {
-            let mut taps = Each(taps.clone());
-            model.forward(batch, &mut taps);
-            for (parts, tap) in parts.iter_mut().zip(taps.0) {
-                parts.push(model.head_results(tap.finish()?));
-            }
-            order.extend_from_slice(prompts);
-            Ok(())
-        },
+        run,
+        take,
     )?;
     let mut place = vec![0i64; order.len()];
     for (at, &prompt) in order.iter().enumerate() {
@@ -163,36 +174,96 @@ impl<B: Backend, T: Tap<B>, const N: usize> Tap<B> for Each<T, N> {
     }
 }
 
-/// Runs prompts in batches of similar length; `run` gets each batch, padded on the right, and the
-/// indices of its prompts.
-fn in_batches<B: Backend, S: AsRef<[u32]>>(
+/// Runs prompts in batches of similar length, padded on the right; `take` gets, batch by batch, the
+/// indices of its prompts and what `run` made of them.
+///
+/// On CPUs some batches run side by side, each within its share of the budget: what is between the matrix
+/// products keeps one core busy at most. They may then end in any order.
+fn in_batches<B: Backend, S: AsRef<[u32]>, R: Send>(
     model: &Decoder<B>,
     sequences: &[S],
     max_batch_tokens: usize,
     device: &B::Device,
     progress: &dyn Progress,
-    mut run: impl FnMut(&TokenBatch<B>, &[usize]) -> Result<()>,
+    run: impl Fn(&Decoder<B>, &TokenBatch<B>) -> Result<R> + Sync,
+    mut take: impl FnMut(&[usize], R),
 ) -> Result<()> {
     model.config().check_tokens(sequences)?;
-    let lengths: Vec<usize> = sequences
-        .iter()
-        .map(|tokens| tokens.as_ref().len())
-        .collect();
+    let sequences: Vec<&[u32]> = sequences.iter().map(AsRef::as_ref).collect();
+    let lengths: Vec<usize> = sequences.iter().map(|tokens| tokens.len()).collect();
+    let threads = host_threads::<B>(device);
+    let all: usize = lengths.iter().sum();
+    let budget = (max_batch_tokens / threads).min(all.div_ceil(threads));
+    let batches = pack_by_length(&lengths, budget);
     progress.begin("capturing", sequences.len() as u64);
-    for prompts in pack_by_length(&lengths, max_batch_tokens) {
-        if progress.cancelled() {
-            return Err(Error::Cancelled);
+    let one = |model: &Decoder<B>, prompts: &[usize]| {
+        let rows: Vec<&[u32]> = prompts.iter().map(|&prompt| sequences[prompt]).collect();
+        run(model, &TokenBatch::new(&rows, PaddingSide::Right, device)?)
+    };
+    if threads.min(batches.len()) < 2 {
+        for prompts in batches {
+            if progress.cancelled() {
+                return Err(Error::Cancelled);
+            }
+            take(&prompts, one(model, &prompts)?);
+            progress.advance(prompts.len() as u64);
         }
-        let rows: Vec<&[u32]> = prompts
-            .iter()
-            .map(|&prompt| sequences[prompt].as_ref())
-            .collect();
-        let batch = TokenBatch::new(&rows, PaddingSide::Right, device)?;
-        run(&batch, &prompts)?;
-        progress.advance(prompts.len() as u64);
+        progress.end();
+        return Ok(());
     }
+    let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let (send, receive) = mpsc::channel();
+    let outcome = thread::scope(|scope| {
+        for _ in 0..threads.min(batches.len()) {
+            let (send, model) = (send.clone(), model.clone());
+            let (next, stop, one, batches) = (&next, &stop, &one, &batches);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(prompts) = batches.get(at) else {
+                        break;
+                    };
+                    // The receiver is gone once another batch has failed.
+                    if send.send((at, one(&model, prompts))).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(send);
+        for (at, result) in receive {
+            let result = result.and_then(|result| {
+                if progress.cancelled() {
+                    Err(Error::Cancelled)
+                } else {
+                    Ok(result)
+                }
+            });
+            match result {
+                Ok(result) => take(&batches[at], result),
+                Err(error) => {
+                    stop.store(true, Ordering::Relaxed);
+                    return Err(error);
+                }
+            }
+            progress.advance(batches[at].len() as u64);
+        }
+        Ok(())
+    });
+    outcome?;
     progress.end();
     Ok(())
+}
+
+/// Batches that run side by side: as many as there are cores, up to eight, where the device is the host;
+/// one elsewhere.
+fn host_threads<B: Backend>(device: &B::Device) -> usize {
+    let name = B::name(device);
+    if ["flex", "ndarray"].iter().any(|host| name.contains(host)) {
+        thread::available_parallelism().map_or(1, |cores| cores.get().min(8))
+    } else {
+        1
+    }
 }
 
 /// One site of all prompts, on the host.
@@ -238,33 +309,39 @@ pub fn capture_sites<B: Backend>(
     progress: &dyn Progress,
 ) -> Result<BTreeMap<Site, SiteValues>> {
     let mut captured: BTreeMap<Site, SiteValues> = BTreeMap::new();
+    let run = |model: &Decoder<B>, batch: &TokenBatch<B>| {
+        let mut tap = Capture::<B>::new(sites.iter().copied()).with_reduce(reduce);
+        model.forward(batch, &mut tap);
+        let found = tap.finish()?.into_iter();
+        Ok(found
+            .map(|(site, tensor)| (site, tensor.into_data().convert::<f32>()))
+            .collect())
+    };
+    let take = |prompts: &[usize], found: Vec<(Site, TensorData)>| {
+        for (site, data) in found {
+            let shape = data.shape.to_vec();
+            let values: Vec<f32> = data.iter().collect();
+            let axes = position_axes(site, reduce);
+            let whole = captured.entry(site).or_insert_with(|| {
+                let mut shape = shape.clone();
+                shape[0] = rows.len();
+                for &axis in axes {
+                    shape[axis] = rows.pos;
+                }
+                let data = vec![0.0; shape.iter().product()];
+                SiteValues { shape, data }
+            });
+            whole.place(&values, &shape, axes, rows, prompts);
+        }
+    };
     in_batches(
         model,
         &rows.prompts,
         max_batch_tokens,
         device,
         progress,
-        |batch, prompts| {
-            let mut tap = Capture::<B>::new(sites.iter().copied()).with_reduce(reduce);
-            model.forward(batch, &mut tap);
-            for (site, tensor) in tap.finish()? {
-                let data = tensor.into_data().convert::<f32>();
-                let shape = data.shape.to_vec();
-                let values: Vec<f32> = data.iter().collect();
-                let axes = position_axes(site, reduce);
-                let whole = captured.entry(site).or_insert_with(|| {
-                    let mut shape = shape.clone();
-                    shape[0] = rows.len();
-                    for &axis in axes {
-                        shape[axis] = rows.pos;
-                    }
-                    let data = vec![0.0; shape.iter().product()];
-                    SiteValues { shape, data }
-                });
-                whole.place(&values, &shape, axes, rows, prompts);
-            }
-            Ok(())
-        },
+        run,
+        take,
     )?;
     Ok(captured)
 }

@@ -1,6 +1,6 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use burn::tensor::activation::{gelu, gelu_approximate, relu, silu};
+use burn::tensor::activation::{gelu, relu, sigmoid, silu};
 use burn::tensor::backend::Backend;
 use circuitscope_hooks::{Site, Tap};
 
@@ -67,9 +67,18 @@ impl Activation {
     pub fn apply<B: Backend>(self, x: Tensor<B, 3>) -> Tensor<B, 3> {
         match self {
             Self::Relu => relu(x),
-            Self::GeluTanh => gelu_approximate(x),
+            Self::GeluTanh => gelu_tanh(x),
             Self::GeluExact => gelu(x),
             Self::Silu => silu(x),
         }
     }
+}
+
+/// `½ x (1 + tanh(√(2/π) (x + 0.044715 x³)))` (Hendrycks and Gimpel 2016, arXiv 1606.08415, §2), as
+/// `x · σ(2 √(2/π) (x + 0.044715 x³))`: the same function in half as many passes over memory.
+fn gelu_tanh<B: Backend>(x: Tensor<B, 3>) -> Tensor<B, 3> {
+    let slope = 2.0 * core::f64::consts::FRAC_2_SQRT_PI / core::f64::consts::SQRT_2;
+    let square = x.clone() * x.clone();
+    let inner = square.mul_scalar(0.044_715 * slope).add_scalar(slope) * x.clone();
+    sigmoid(inner) * x
 }

@@ -327,27 +327,34 @@ impl<B: Backend> Trainer<B> {
                 w_dec.clone().select(0, index.clone()),
             ),
         };
-        let error = f.clone().matmul(dec.clone()) + (shared.clone() - x.clone());
+        // A column of ones and the bias as a row: one product adds the bias, and another one, later,
+        // sums the error over vectors.
+        let ones = Tensor::ones([m, 1], &x.device());
+        let f_and_one = Tensor::cat(vec![f.clone(), ones], 1);
+        let dec_and_bias = Tensor::cat(vec![dec.clone(), shared.clone()], 0);
+        // [m, n + 1] x [n + 1, d_in] -> [m, d_in]
+        let error = f_and_one.clone().matmul(dec_and_bias) - x.clone();
         let mse = (error.clone() * error.clone()).mean();
         // Features are not negative: their sum is the sum of their L1 norms.
         let l1 = f.clone().sum().div_scalar(vectors);
 
         let scale = 2.0 / (vectors * d as f64);
-        // [n, m] x [m, d_in] -> [n, d_in]
-        let to_dec = f
-            .clone()
+        // [n + 1, m] x [m, d_in] -> [n + 1, d_in]
+        let products = f_and_one
             .transpose()
             .matmul(error.clone())
             .mul_scalar(scale);
+        let [n, _] = dec.dims();
+        let (to_dec, error_sums) = (products.clone().narrow(0, 0, n), products.narrow(0, n, 1));
         // [m, d_in] x [d_in, n] -> [m, n], and nothing where a feature is not active.
         let penalty = self.config.l1_coefficient / vectors;
-        let at_features = error.clone().matmul(dec.transpose()).mul_scalar(scale) + penalty;
+        let at_features = error.matmul(dec.transpose()).mul_scalar(scale) + penalty;
         let at_features = at_features.mask_fill(f.lower_equal_elem(0.0), 0.0);
         let sums = at_features.clone().sum_dim(0); // [1, n]
         // [d_in, m] x [m, n] -> [d_in, n]
         let to_enc =
             x.clone().transpose().matmul(at_features) - shared.transpose().matmul(sums.clone());
-        let to_b_dec = error.sum_dim(0).mul_scalar(scale) - sums.clone().matmul(enc.transpose());
+        let to_b_dec = error_sums - sums.clone().matmul(enc.transpose());
 
         let (to_enc, to_dec, to_b_enc) = match some {
             None => (to_enc, to_dec, sums),
