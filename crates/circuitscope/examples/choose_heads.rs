@@ -22,8 +22,9 @@ use circuitscope::{CaptureSettings, judged_task, load_reference};
 
 type B = Autodiff<Flex>;
 
-const METHODS: [&str; 6] = [
+const METHODS: [&str; 7] = [
     "sae",
+    "untrained-ensemble",
     "recommended",
     "k-means",
     "mean-difference",

@@ -17,8 +17,6 @@ pub enum CodeScore {
     MutualInformation,
     /// Codes on positives only, each as often and as strongly as it occurs ([`amplitude_scores`]).
     Amplitude,
-    /// The average of the last two, each standardised over heads.
-    AmplitudeAndInformation,
 }
 
 /// Several dictionaries instead of one: beyond the paper.
@@ -33,9 +31,10 @@ pub enum CodeScore {
 /// | `sae-ensemble` | 5 trained | unique codes |
 /// | `mutual-information` | 1 trained | mutual information |
 /// | `mutual-information-ensemble` | 5 trained | mutual information |
-/// | `amplitude-ensemble` | 10 untrained | amplitude of unique codes |
+/// | `untrained-ensemble` | 10 untrained | unique codes |
+/// | `amplitude-ensemble` | 5 trained | amplitude of unique codes |
 /// | `mean-and-last` | 10 untrained on means over positions, 10 on the last position | unique codes |
-/// | `recommended` | [`RECOMMENDED`] untrained | unique codes |
+/// | `recommended` | [`RECOMMENDED`] untrained | amplitude of unique codes |
 ///
 /// All are those of method `sae-corrected` and of `untrained`, with seeds of their own:
 /// `seed.nth("ensemble/trained", i)` and `seed.nth("ensemble/untrained", i)`. Pairs score the average
@@ -97,35 +96,47 @@ impl Ensemble {
         }
     }
 
+    /// Ten untrained dictionaries, unique codes.
+    pub fn untrained(settings: SaeSettings) -> Self {
+        Self {
+            name: "untrained-ensemble",
+            summary: "codes seen on positives only, average of ten dictionaries that were never trained",
+            trained: 0,
+            untrained: 10,
+            ..Self::unique(settings)
+        }
+    }
+
+    /// Five trained dictionaries, codes weighted by amplitude.
+    pub fn amplitude(settings: SaeSettings) -> Self {
+        Self {
+            name: "amplitude-ensemble",
+            summary: "amplitude of codes seen on positives only, average of five trained dictionaries",
+            score: CodeScore::Amplitude,
+            ..Self::unique(settings)
+        }
+    }
+
     /// What was best on average over the reference model's tasks, at 250 + 250 and at 10 + 10 prompts,
     /// on prompts other than those it is reported on.
     pub fn recommended(settings: SaeSettings) -> Self {
         Self {
             name: "recommended",
-            summary: "codes seen on positives only, average of ten dictionaries that were never trained",
+            summary: "amplitude of codes seen on positives only, average of ten dictionaries that were never trained",
             trained: 0,
             untrained: RECOMMENDED,
+            score: CodeScore::Amplitude,
             ..Self::unique(settings)
         }
     }
 
-    /// The dictionaries of `recommended`, codes weighted by amplitude.
-    pub fn amplitude(settings: SaeSettings) -> Self {
-        Self {
-            name: "amplitude-ensemble",
-            summary: "amplitude of codes seen on positives only, average of ten untrained dictionaries",
-            score: CodeScore::Amplitude,
-            ..Self::recommended(settings)
-        }
-    }
-
-    /// The dictionaries of `recommended`, and as many that read the last position.
+    /// The dictionaries of `untrained-ensemble`, and as many that read the last position.
     pub fn mean_and_last(settings: SaeSettings) -> Self {
         Self {
             name: "mean-and-last",
             summary: "codes seen on positives only, of means over positions and of the last position, average of untrained dictionaries",
             last: true,
-            ..Self::recommended(settings)
+            ..Self::untrained(settings)
         }
     }
 
@@ -216,12 +227,6 @@ impl Ensemble {
             CodeScore::Unique => unique_counts(table)?,
             CodeScore::MutualInformation => mutual_information(table)?,
             CodeScore::Amplitude => amplitude_scores(table)?,
-            CodeScore::AmplitudeAndInformation => {
-                let mut sum = vec![0.0; table.grid().len()];
-                add_standardised(&mut sum, &amplitude_scores(table)?);
-                add_standardised(&mut sum, &mutual_information(table)?);
-                sum
-            }
         })
     }
 }

@@ -47,12 +47,13 @@ use crate::{Discover, Error, Result};
 pub type BoxedMethod<B> = Box<dyn Discover<<B as AutodiffBackend>::InnerBackend>>;
 
 /// The names of all methods, in the order of tables: methods first, then controls.
-pub const NAMES: [&str; 30] = [
+pub const NAMES: [&str; 31] = [
     "sae",
     "sae-corrected",
     "sae-ensemble",
     "mutual-information",
     "mutual-information-ensemble",
+    "untrained-ensemble",
     "amplitude-ensemble",
     "mean-and-last",
     "recommended",
@@ -118,6 +119,7 @@ pub fn method<B: AutodiffBackend>(
         "sae-ensemble" => Box::new(Ensemble::unique(settings.clone())),
         "mutual-information" => Box::new(Ensemble::mutual(settings.clone())),
         "mutual-information-ensemble" => Box::new(Ensemble::mutual_ensemble(settings.clone())),
+        "untrained-ensemble" => Box::new(Ensemble::untrained(settings.clone())),
         "amplitude-ensemble" => Box::new(Ensemble::amplitude(settings.clone())),
         "mean-and-last" => Box::new(Ensemble::mean_and_last(settings.clone())),
         "recommended" => Box::new(Ensemble::recommended(settings.clone())),

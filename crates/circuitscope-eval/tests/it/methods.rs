@@ -284,7 +284,7 @@ fn a_shared_dictionary_is_trained_once() {
 fn the_last_position_is_a_second_view() {
     let evidence = planted(3);
     let both = scores("mean-and-last", &evidence, 5);
-    let one = scores("recommended", &evidence, 5);
+    let one = scores("untrained-ensemble", &evidence, 5);
     for (both, one) in both.nodes.iter().zip(&one.nodes) {
         assert!((both - one).abs() < 1e-9);
     }

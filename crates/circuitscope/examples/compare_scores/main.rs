@@ -36,7 +36,7 @@ const SEEDS: [[u64; 3]; 2] = [[0, 1, 2], [100, 101, 102]];
 /// Pairs of prompts.
 const SIZES: [usize; 2] = [250, 10];
 
-const ENSEMBLES: [(&str, (usize, usize), CodeScore); 14] = [
+const ENSEMBLES: [(&str, (usize, usize), CodeScore); 12] = [
     ("1 trained, unique", (1, 0), CodeScore::Unique),
     ("5 trained, unique", (5, 0), CodeScore::Unique),
     ("10 untrained, unique", (0, 10), CodeScore::Unique),
@@ -61,16 +61,6 @@ const ENSEMBLES: [(&str, (usize, usize), CodeScore); 14] = [
     ("1 trained, amplitude", (1, 0), CodeScore::Amplitude),
     ("5 trained, amplitude", (5, 0), CodeScore::Amplitude),
     ("10 untrained, amplitude", (0, 10), CodeScore::Amplitude),
-    (
-        "10 untrained, amplitude and information",
-        (0, 10),
-        CodeScore::AmplitudeAndInformation,
-    ),
-    (
-        "5 trained, amplitude and information",
-        (5, 0),
-        CodeScore::AmplitudeAndInformation,
-    ),
 ];
 
 /// The same on means over positions and on the last position together.
