@@ -5,7 +5,7 @@ use circuitscope::core::NoProgress;
 use circuitscope::eval::methods::{MethodSettings, SaeSettings};
 use circuitscope::{DiscoverSettings, discover};
 use circuitscope_benches::{SHAPES, devices};
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 
 fn whole(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("discover");
@@ -22,10 +22,14 @@ fn whole(criterion: &mut Criterion) {
     };
     for shape in SHAPES {
         for (backend, device) in devices() {
-            let evidence = shape.evidence::<Dispatch>(&device);
-            let autodiff = DispatchDevice::autodiff(device);
+            let autodiff = DispatchDevice::autodiff(device.clone());
             group.bench_function(BenchmarkId::new(shape.name, backend), |bencher| {
-                bencher.iter(|| discover::<Dispatch>(&evidence, &settings, &autodiff, &NoProgress));
+                // Evidence keeps its codes: each run gets its own.
+                bencher.iter_batched(
+                    || shape.evidence::<Dispatch>(&device),
+                    |evidence| discover::<Dispatch>(&evidence, &settings, &autodiff, &NoProgress),
+                    BatchSize::PerIteration,
+                );
             });
         }
     }

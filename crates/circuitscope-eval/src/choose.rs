@@ -72,7 +72,7 @@ pub struct KneeChoice {
 /// Half samples that [`Choice::Stability`] takes.
 const HALF_SAMPLES: usize = 100;
 
-/// Chooses heads from what a method has measured.
+/// Scores all examples with what a method has measured, and chooses heads.
 ///
 /// `pairs` is the number of pairs that [`Choice::Knee`] runs.
 ///
@@ -87,7 +87,7 @@ pub fn choose<B: Backend>(
     pairs: usize,
     seed: Seed,
     progress: &dyn Progress,
-) -> Result<Chosen> {
+) -> Result<(Scores, Chosen)> {
     let scores = measured.scores(None)?;
     let mut chosen = Chosen {
         circuit: Circuit::from_heads(scores.grid, []),
@@ -125,7 +125,7 @@ pub fn choose<B: Backend>(
             chosen.knee = Some(curve);
         }
     }
-    Ok(chosen)
+    Ok((scores, chosen))
 }
 
 fn stable<B: Backend>(

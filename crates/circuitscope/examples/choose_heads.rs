@@ -73,7 +73,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 let (method, measured) = (method.as_ref(), measured.as_ref());
                 let chosen = choose(choice, method, measured, evidence, PAIRS, SEED, &NoProgress);
                 // Not every method has every choice.
-                let Ok(chosen) = chosen else {
+                let Ok((_, chosen)) = chosen else {
                     cells.push("–".to_owned());
                     continue;
                 };

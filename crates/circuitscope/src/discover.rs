@@ -57,10 +57,9 @@ pub fn discover<B: AutodiffBackend>(
 ) -> Result<Discovery> {
     let method = method::<B>(&settings.method, &settings.methods, device)?;
     let measured = method.measure(evidence, settings.seed, progress)?;
-    let scores = measured.scores(None)?;
     let pairs = settings.methods.patching.patch_pairs;
     let (choice, seed) = (settings.choice, settings.seed);
-    let chosen = choose(
+    let (scores, chosen) = choose(
         choice,
         method.as_ref(),
         measured.as_ref(),

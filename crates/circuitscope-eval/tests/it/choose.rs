@@ -16,7 +16,7 @@ fn chosen(name: &str, evidence: &Evidence<Flex>, choice: Choice) -> Result<Chose
     let method = method::<B>(name, &settings(), &FlexDevice)?;
     let measured = method.measure(evidence, Seed::new(0), &NoProgress)?;
     let (method, measured) = (method.as_ref(), measured.as_ref());
-    choose(
+    let chosen = choose(
         choice,
         method,
         measured,
@@ -24,7 +24,8 @@ fn chosen(name: &str, evidence: &Evidence<Flex>, choice: Choice) -> Result<Chose
         4,
         Seed::new(0),
         &NoProgress,
-    )
+    )?;
+    Ok(chosen.1)
 }
 
 #[test]

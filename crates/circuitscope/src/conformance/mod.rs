@@ -119,34 +119,31 @@ pub fn check_with<B: Backend, T: Tap<B>>(
 /// # Errors
 /// [`Error::Differs`] with the first thing that differs, and those of [`check`].
 pub fn require<B: Backend>(device: &B::Device, config: &DecoderConfig) -> Result<(), Error> {
+    let name = format!("{} {device:?}", B::name(device));
+    once(name.clone(), || check::<B>(device))?;
+    let sizes = shapes::sizes(config);
+    once(format!("{name} {sizes:?}"), || {
+        shapes::check::<B>(device, &sizes)
+    })
+}
+
+/// What `find` found when it was first asked for `key`, as an error if something differs.
+fn once(key: String, find: impl FnOnce() -> Result<Conformance, Error>) -> Result<(), Error> {
     static KNOWN: Mutex<BTreeMap<String, Conformance>> = Mutex::new(BTreeMap::new());
     // Nothing is changed halfway, so that a panic elsewhere leaves it as good as it was.
     let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    let name = format!("{} {device:?}", B::name(device));
-    let sizes = shapes::sizes(config);
-    for (key, find) in [
-        (
-            name.clone(),
-            Box::new(|| check::<B>(device)) as Box<dyn Fn() -> _>,
-        ),
-        (
-            format!("{name} {sizes:?}"),
-            Box::new(|| shapes::check::<B>(device, &sizes)),
-        ),
-    ] {
-        let before = known().get(&key).cloned();
-        let conformance = if let Some(conformance) = before {
-            conformance
-        } else {
-            let found = find()?;
-            known().insert(key, found.clone());
-            found
-        };
-        if let Some(failure) = conformance.first_failure() {
-            return Err(Error::Differs(Box::new(failure.clone())));
-        }
+    let before = known().get(&key).cloned();
+    let conformance = if let Some(conformance) = before {
+        conformance
+    } else {
+        let found = find()?;
+        known().insert(key, found.clone());
+        found
+    };
+    match conformance.first_failure() {
+        None => Ok(()),
+        Some(failure) => Err(Error::Differs(Box::new(failure.clone()))),
     }
-    Ok(())
 }
 
 fn place(check: &Check) -> String {
@@ -255,5 +252,22 @@ mod tests {
             record().compare(&other),
             Err(Error::OtherModel { .. })
         ));
+    }
+
+    #[test]
+    fn a_device_is_asked_once_and_refused_every_time() {
+        let mut wrong = record();
+        wrong.codes[0] = 4;
+        let conformance = record().compare(&wrong).unwrap();
+        for asked in [true, false] {
+            let mut was_asked = false;
+            let outcome = once("a test's device".to_owned(), || {
+                was_asked = true;
+                Ok(conformance.clone())
+            });
+            let error = outcome.unwrap_err().to_string();
+            assert!(error.contains("is codes: by 1"), "{error}");
+            assert_eq!(was_asked, asked);
+        }
     }
 }
