@@ -187,12 +187,8 @@ fn bend<B: Backend>(
             progress.end();
             return Err(Error::Cancelled);
         }
-        let mut kept = vec![false; ranking.len()];
-        for (head, _) in &ranking[..size] {
-            if let Some(at) = scores.grid.index(*head) {
-                kept[at] = true;
-            }
-        }
+        let best = ranking[..size].iter().map(|(head, _)| *head);
+        let kept = Circuit::from_heads(scores.grid, best).head_mask();
         values.push(runs.mean_of(&kept_heads(&runs, &kept), 0, metric)?);
         progress.advance(1);
     }

@@ -117,10 +117,10 @@ impl<B: Backend> Intervention<B> {
         let mut shape = [1; D];
         shape[0] = dims[0];
         let chosen = |axis: Option<usize>, members: &Option<Vec<usize>>, what| {
-            let size = axis.map_or(1, |axis| dims[axis]);
             let Some(members) = members else {
-                return vec![true; size];
+                return vec![true];
             };
+            let size = axis.map_or(1, |axis| dims[axis]);
             let last = members.iter().max().copied().unwrap_or_default();
             assert!(
                 last < size,

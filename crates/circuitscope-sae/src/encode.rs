@@ -169,24 +169,22 @@ impl<B: Backend> SparseAutoencoder<B> {
         let mut tiles = Tiles::default();
         for start in (0..rows).step_by(tile_rows) {
             let end = rows.min(start + tile_rows);
-            let tile = self.tile(x.clone().slice_dim(0, start..end), near_tie_tolerance);
+            let tile = self.tile(x.clone().slice_dim(0, start..end), config);
             tiles.codes.push(tile.codes);
             tiles.sums.push(tile.sum);
             tiles.near_ties.extend(tile.near_ties);
-            if amplitudes {
-                tiles.amplitudes.push(tile.amplitudes);
-            }
+            tiles.amplitudes.extend(tile.amplitudes);
         }
         tiles.read(rows, tile_rows, near_tie_tolerance.is_some())
     }
 
-    fn tile(&self, x: Tensor<B, 2>, near_tie_tolerance: Option<f64>) -> Tile<B> {
+    fn tile(&self, x: Tensor<B, 2>, config: &EncodeConfig) -> Tile<B> {
         // The arg-max of the activations is that of the pre-activations wherever one is positive.
         let pre = self.pre_activations(x);
         let sum = pre.clone().sum();
         // All of burn's backends take the first of equal values here; a test holds them to it.
         let (largest, index) = pre.clone().max_dim_with_indices(1);
-        let near_ties = near_tie_tolerance.map(|tolerance| {
+        let near_ties = config.near_tie_tolerance.map(|tolerance| {
             let features = Tensor::<B, 1, Int>::arange(0..self.d_sae() as i64, &pre.device())
                 .unsqueeze_dim::<2>(0);
             let rest = pre
@@ -198,7 +196,7 @@ impl<B: Backend> SparseAutoencoder<B> {
             near.float().sum()
         });
         Tile {
-            amplitudes: largest.clone().clamp_min(0.0),
+            amplitudes: config.amplitudes.then(|| largest.clone().clamp_min(0.0)),
             codes: index.mask_fill(largest.lower_equal_elem(0.0), INACTIVE),
             sum,
             near_ties,
@@ -214,7 +212,7 @@ struct Tile<B: Backend> {
     sum: Tensor<B, 1>,
     near_ties: Option<Tensor<B, 1>>,
     /// `[rows, 1]`
-    amplitudes: Tensor<B, 2>,
+    amplitudes: Option<Tensor<B, 2>>,
 }
 
 struct Tiles<B: Backend> {
@@ -243,8 +241,7 @@ impl<B: Backend> Tiles<B> {
         if counted {
             transaction = transaction.register(Tensor::cat(self.near_ties, 0));
         }
-        let with_amplitudes = !self.amplitudes.is_empty();
-        if with_amplitudes {
+        if !self.amplitudes.is_empty() {
             transaction = transaction.register(Tensor::cat(self.amplitudes, 0));
         }
         let mut read = execute(transaction)?.into_iter();

@@ -321,7 +321,7 @@ impl<B: Backend> Trainer<B> {
         // Of the features that are left: f [m, n], W_enc [d_in, n], W_dec [n, d_in].
         let (f, enc, dec) = match &some {
             None => (features, w_enc.clone(), w_dec.clone()),
-            Some(Subset { index, .. }) => (
+            Some(Subset { index }) => (
                 features.select(1, index.clone()),
                 w_enc.clone().select(1, index.clone()),
                 w_dec.clone().select(0, index.clone()),

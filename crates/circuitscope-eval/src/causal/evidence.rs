@@ -95,7 +95,7 @@ pub struct CausalEvidence<B: Backend> {
     ablation: Ablation,
     memory: u64,
     device: B::Device,
-    /// `[writers, d_model]` for mean ablation, or `[writers, pos, d_model]` with the position.
+    /// `[writers, 1, d_model]` for mean ablation, or `[writers, pos, d_model]` with the position.
     means: Option<Tensor<B, 3>>,
 }
 

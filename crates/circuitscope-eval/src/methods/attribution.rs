@@ -157,7 +157,7 @@ impl<B: AutodiffBackend> Attribution<B> {
 type Replaced<B> = (Site, AnyTensor<<B as AutodiffBackend>::InnerBackend>);
 
 /// `from + share · (to − from)`.
-fn between<B: burn::tensor::backend::Backend, const D: usize>(
+fn between<B: Backend, const D: usize>(
     from: &Tensor<B, D>,
     to: &Tensor<B, D>,
     share: f64,
