@@ -7,6 +7,7 @@
 
 #![recursion_limit = "256"]
 
+pub mod causal;
 mod folder;
 pub mod workload;
 
