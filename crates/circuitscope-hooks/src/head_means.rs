@@ -11,10 +11,17 @@ use crate::{Error, Positions, Result, Site, Tap};
 #[derive(Debug, Clone)]
 pub struct HeadMeans<B: Backend> {
     layers: Vec<Option<Tensor<B, 3>>>,
-    /// `[batch, 1, pos]`, each row summing to 1.
+    read: Read,
+    /// `[batch, readers, pos]`
     weights: Option<Tensor<B, 3>>,
-    /// Only the last position counts.
-    last: bool,
+}
+
+/// Which positions count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Read {
+    Mean,
+    Last,
+    Given,
 }
 
 impl<B: Backend> HeadMeans<B> {
@@ -23,8 +30,8 @@ impl<B: Backend> HeadMeans<B> {
     pub fn new(n_layers: usize) -> Self {
         Self {
             layers: vec![None; n_layers],
+            read: Read::Mean,
             weights: None,
-            last: false,
         }
     }
 
@@ -32,7 +39,21 @@ impl<B: Backend> HeadMeans<B> {
     #[must_use]
     pub fn at_last(n_layers: usize) -> Self {
         Self {
-            last: true,
+            read: Read::Last,
+            ..Self::new(n_layers)
+        }
+    }
+
+    /// Sums over positions with these weights, for one batch whose rows may be read in several ways:
+    /// results are `[batch * readers, n_heads, d_head]`.
+    ///
+    /// # Shapes
+    /// - `weights`: `[batch, readers, pos]`
+    #[must_use]
+    pub fn weighted(n_layers: usize, weights: Tensor<B, 3>) -> Self {
+        Self {
+            read: Read::Given,
+            weights: Some(weights),
             ..Self::new(n_layers)
         }
     }
@@ -57,15 +78,17 @@ impl<B: Backend> HeadMeans<B> {
 impl<B: Backend> Tap<B> for HeadMeans<B> {
     fn begin(&mut self, positions: &Positions<B>) {
         let mask = &positions.mask;
-        let weights = if self.last {
-            let [batch, pos] = mask.dims();
-            let mut one = vec![0.0f32; batch * pos];
-            for (row, last) in positions.last.iter().enumerate() {
-                one[row * pos + last] = 1.0;
+        let weights = match self.read {
+            Read::Given => return,
+            Read::Mean => mask.clone().div(mask.clone().sum_dim(1)),
+            Read::Last => {
+                let [batch, pos] = mask.dims();
+                let mut one = vec![0.0f32; batch * pos];
+                for (row, last) in positions.last.iter().enumerate() {
+                    one[row * pos + last] = 1.0;
+                }
+                Tensor::from_data(TensorData::new(one, [batch, pos]), &mask.device())
             }
-            Tensor::from_data(TensorData::new(one, [batch, pos]), &mask.device())
-        } else {
-            mask.clone().div(mask.clone().sum_dim(1))
         };
         self.weights = Some(weights.unsqueeze_dim(1));
     }
@@ -78,10 +101,12 @@ impl<B: Backend> Tap<B> for HeadMeans<B> {
         if let (Site::Z(layer), Some(weights)) = (site, &self.weights) {
             let dims = x.dims();
             let [batch, pos, heads, d_head] = [dims[0], dims[1], dims[2], dims[3]];
-            // [batch, 1, pos] x [batch, pos, head * d_head] -> [batch, 1, head * d_head]
+            let [_, readers, _] = weights.dims();
+            // [batch, readers, pos] x [batch, pos, head * d_head] -> [batch, readers, head * d_head]
             let z = x.clone().cast(weights.dtype());
             let z = z.reshape([batch, pos, heads * d_head]);
-            let mean = weights.clone().matmul(z).reshape([batch, heads, d_head]);
+            let mean = weights.clone().matmul(z);
+            let mean = mean.reshape([batch * readers, heads, d_head]);
             self.layers[layer] = Some(mean);
         }
         x

@@ -2,6 +2,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use circuitscope_hooks::Positions;
 
+use crate::prefix::{SharedRow, Tree};
 use crate::rows::PaddedRows;
 use crate::{Error, Result};
 
@@ -28,6 +29,8 @@ pub struct TokenBatch<B: Backend> {
     /// First real position of each row.
     pub(crate) first: Vec<usize>,
     pub(crate) pos: usize,
+    /// For each row, which token follows which, where rows hold several prompts.
+    trees: Option<Vec<Tree>>,
 }
 
 impl<B: Backend> TokenBatch<B> {
@@ -84,6 +87,16 @@ impl<B: Backend> TokenBatch<B> {
         Ok(Self::build(tokens, rows.first, lengths, rows.pos, device))
     }
 
+    /// Rows of prompts that begin alike, padded on the right.
+    pub(crate) fn shared(rows: &[&SharedRow], device: &B::Device) -> Result<Self> {
+        let tokens: Vec<&[u32]> = rows.iter().map(|row| row.tokens.as_slice()).collect();
+        let mut batch = Self::new(&tokens, PaddingSide::Right, device)?;
+        if rows.iter().any(|row| row.ends.len() > 1) {
+            batch.trees = Some(rows.iter().map(|row| row.tree.clone()).collect());
+        }
+        Ok(batch)
+    }
+
     fn build(
         tokens: Vec<i64>,
         first: Vec<usize>,
@@ -116,6 +129,7 @@ impl<B: Backend> TokenBatch<B> {
             positions,
             first,
             pos,
+            trees: None,
         }
     }
 
@@ -146,6 +160,7 @@ impl<B: Backend> TokenBatch<B> {
             },
             first: self.first.repeat(copies),
             pos: self.pos,
+            trees: (self.trees.as_ref()).map(|trees| vec![trees.clone(); copies].concat()),
         }
     }
 
@@ -184,16 +199,34 @@ impl<B: Backend> TokenBatch<B> {
         x.reshape([rows * pos, width]).select(0, index)
     }
 
-    pub(crate) fn is_padded(&self) -> bool {
-        self.positions
-            .lengths
-            .iter()
-            .any(|&length| length != self.pos)
+    /// Whether each row is one prompt, as long as all others.
+    pub(crate) fn is_even(&self) -> bool {
+        let mut lengths = self.positions.lengths.iter();
+        self.trees.is_none() && lengths.all(|&length| length == self.pos)
     }
 
-    /// For each entry of `[batch, pos]`, its place counted from the row's first real token; 0 at
+    /// Positions that the model must know.
+    pub(crate) fn span(&self) -> usize {
+        let Some(trees) = &self.trees else {
+            return self.pos;
+        };
+        let deepest = trees.iter().flat_map(|tree| &tree.depth).max();
+        deepest.map_or(0, |deepest| deepest + 1)
+    }
+
+    /// For each entry of `[batch, pos]`, its place counted from the first token of its prompt; 0 at
     /// padding.
     pub(crate) fn position_ids(&self) -> Vec<i64> {
+        if let Some(trees) = &self.trees {
+            let row = |tree: &Tree| {
+                let mut ids = vec![0; self.pos];
+                for (id, &depth) in ids.iter_mut().zip(&tree.depth) {
+                    *id = depth as i64;
+                }
+                ids
+            };
+            return trees.iter().flat_map(row).collect();
+        }
         let rows = self.first.iter().zip(&self.positions.lengths);
         rows.flat_map(|(&first, &length)| {
             (0..self.pos).map(move |at| {
@@ -216,10 +249,23 @@ impl<B: Backend> TokenBatch<B> {
         window: Option<usize>,
     ) -> Option<(Vec<bool>, [usize; 4])> {
         let pos = self.pos;
+        if let Some(trees) = &self.trees {
+            let mut flags = vec![true; self.batch() * pos * pos];
+            for (tree, flags) in trees.iter().zip(flags.chunks_exact_mut(pos * pos)) {
+                for (q, flags) in flags.chunks_exact_mut(pos).enumerate() {
+                    flags[q] = false;
+                    if q < tree.depth.len() {
+                        let path = tree.path(q).take(window.unwrap_or(pos));
+                        path.for_each(|k| flags[k] = false);
+                    }
+                }
+            }
+            return Some((flags, [self.batch(), 1, pos, pos]));
+        }
         let near = |q: usize, k: usize| {
             !(causal && k > q) && window.is_none_or(|window| q.saturating_sub(k) < window)
         };
-        if !self.is_padded() {
+        if self.is_even() {
             if !causal && window.is_none() {
                 return None;
             }

@@ -9,8 +9,9 @@ use circuitscope_core::Progress;
 use circuitscope_hooks::{Capture, HeadMeans, Positions, Reduce, Site, Tap};
 
 use crate::batch::{PaddingSide, TokenBatch};
-use crate::config::DecoderConfig;
+use crate::config::{DecoderConfig, Direction};
 use crate::decoder::Decoder;
+use crate::prefix;
 use crate::rows::PaddedRows;
 use crate::{Error, Result};
 
@@ -37,8 +38,9 @@ pub fn pack_by_length(lengths: &[usize], max_batch_tokens: usize) -> Vec<Vec<usi
 /// Every head's output averaged over the positions of each prompt, BOS included: what the method
 /// discretises (`hook_result` averaged over `pos`; arXiv 2405.12522, method.md §2.4).
 ///
-/// Prompts are packed into batches of at most `max_batch_tokens` padded tokens. `z` is averaged
-/// first, then multiplied by `W_O`; nothing after the last layer's `z` is computed.
+/// In causal models, prompts that begin alike are run as branches of one row, so that what they have in
+/// common is computed once. Rows are packed into batches of at most `max_batch_tokens` padded tokens.
+/// `z` is averaged first, then multiplied by `W_O`; nothing after the last layer's `z` is computed.
 ///
 /// # Shapes
 /// `[prompts, n_layers * n_heads, d_model]`, in the order of `sequences`.
@@ -66,16 +68,7 @@ pub fn capture_head_means<B: Backend, S: AsRef<[u32]>>(
     device: &B::Device,
     progress: &dyn Progress,
 ) -> Result<Tensor<B, 3>> {
-    let mean = HeadMeans::new(model.config().n_layers);
-    let captured = capture_heads(
-        model,
-        sequences,
-        max_batch_tokens,
-        device,
-        progress,
-        &[mean],
-    )?;
-    let [mean] = captured;
+    let [mean] = capture_heads(model, sequences, max_batch_tokens, device, progress)?;
     Ok(mean)
 }
 
@@ -90,68 +83,76 @@ pub fn capture_head_means_and_last<B: Backend, S: AsRef<[u32]>>(
     device: &B::Device,
     progress: &dyn Progress,
 ) -> Result<[Tensor<B, 3>; 2]> {
-    let layers = model.config().n_layers;
-    let taps = [HeadMeans::new(layers), HeadMeans::at_last(layers)];
-    capture_heads(model, sequences, max_batch_tokens, device, progress, &taps)
+    capture_heads(model, sequences, max_batch_tokens, device, progress)
 }
 
-/// One result for each of `taps`, which are cloned for every batch.
+/// What is read of each prompt: its mean, and with `N` = 2 its last position, too.
 fn capture_heads<B: Backend, S: AsRef<[u32]>, const N: usize>(
     model: &Decoder<B>,
     sequences: &[S],
     max_batch_tokens: usize,
     device: &B::Device,
     progress: &dyn Progress,
-    taps: &[HeadMeans<B>; N],
 ) -> Result<[Tensor<B, 3>; N]> {
+    let config = model.config();
     if sequences.is_empty() {
-        let shape = [0, model.config().grid().len(), model.config().d_model];
+        let shape = [0, config.grid().len(), config.d_model];
         return Ok(core::array::from_fn(|_| Tensor::zeros(shape, device)));
     }
-    let mut parts: [Vec<Tensor<B, 3>>; N] = core::array::from_fn(|_| Vec::new());
-    let mut order = Vec::with_capacity(sequences.len());
-    let run = |model: &Decoder<B>, batch: &TokenBatch<B>| {
-        let mut taps = Each(taps.clone());
-        model.forward(batch, &mut taps);
-        let results = taps
-            .0
-            .into_iter()
-            .map(|tap| Ok(model.head_results(tap.finish()?)));
-        results.collect::<Result<Vec<_>>>()
+    config.check_tokens(sequences)?;
+    let sequences: Vec<&[u32]> = sequences.iter().map(AsRef::as_ref).collect();
+    let causal = config.direction == Direction::Causal;
+    let rows = prefix::share(&sequences, causal, max_batch_tokens);
+    let chosen = |batch: &[usize]| batch.iter().map(|&row| &rows[row]).collect::<Vec<_>>();
+    let run = |model: &Decoder<B>, batch: &[usize]| {
+        let rows = chosen(batch);
+        let mut taps = Each(core::array::from_fn::<_, N, _>(|last| {
+            let weights = prefix::weights(&rows, last == 1, device);
+            HeadMeans::weighted(config.n_layers, weights)
+        }));
+        model.forward(&TokenBatch::shared(&rows, device)?, &mut taps);
+        let read = taps.0.into_iter().map(|tap| Ok(tap.finish()?));
+        read.collect::<Result<Vec<_>>>()
     };
-    let take = |prompts: &[usize], results: Vec<Tensor<B, 3>>| {
-        order.extend_from_slice(prompts);
-        for (parts, result) in parts.iter_mut().zip(results) {
-            parts.push(result);
+    // For each of `N` and each layer, z of all batches: `[rows * readers, n_heads, d_head]`.
+    let mut parts: Vec<Vec<Vec<Tensor<B, 3>>>> = vec![vec![Vec::new(); config.n_layers]; N];
+    // Where the next batch begins in them, and where each prompt is.
+    let (mut start, mut place) = (0, vec![0i64; sequences.len()]);
+    let take = |batch: &[usize], read: Vec<Vec<Tensor<B, 3>>>| {
+        let rows = chosen(batch);
+        let readers = prefix::readers(&rows);
+        for (at, row) in rows.iter().enumerate() {
+            for (reader, &(prompt, _)) in row.ends.iter().enumerate() {
+                place[prompt] = (start + at * readers + reader) as i64;
+            }
         }
+        start += rows.len() * readers;
+        for (parts, read) in parts.iter_mut().zip(read) {
+            for (part, z) in parts.iter_mut().zip(read) {
+                part.push(z);
+            }
+        }
+        rows.iter().map(|row| row.ends.len()).sum()
     };
+    let lengths: Vec<usize> = rows.iter().map(|row| row.tokens.len()).collect();
     in_batches(
         model,
-        sequences,
+        &lengths,
+        sequences.len(),
         max_batch_tokens,
         device,
         progress,
         run,
         take,
     )?;
-    let mut place = vec![0i64; order.len()];
-    for (at, &prompt) in order.iter().enumerate() {
-        place[prompt] = at as i64;
-    }
-    let in_order = order.is_sorted();
     let shape = [place.len()];
     let place = Tensor::<B, 1, Int>::from_data(TensorData::new(place, shape), device);
-    Ok(parts.map(|mut parts| {
-        let sorted = if parts.len() == 1 {
-            parts.remove(0)
-        } else {
-            Tensor::cat(parts, 0)
-        };
-        if in_order {
-            sorted
-        } else {
-            sorted.select(0, place.clone())
-        }
+    let mut parts = parts.into_iter().map(|layers| {
+        let z = |parts| Tensor::cat(parts, 0).select(0, place.clone());
+        model.head_results(layers.into_iter().map(z).collect())
+    });
+    Ok(core::array::from_fn(|_| {
+        parts.next().unwrap_or_else(|| unreachable!("N of them"))
     }))
 }
 
@@ -174,39 +175,37 @@ impl<B: Backend, T: Tap<B>, const N: usize> Tap<B> for Each<T, N> {
     }
 }
 
-/// Runs prompts in batches of similar length, padded on the right; `take` gets, batch by batch, the
-/// indices of its prompts and what `run` made of them.
+/// Runs rows of these lengths in batches of similar length; `take` gets, batch by batch, the indices of
+/// its rows and what `run` made of them, and returns how many of the `prompts` those were.
 ///
 /// On CPUs some batches run side by side, each within its share of the budget: what is between the matrix
 /// products keeps one core busy at most. They may then end in any order.
-fn in_batches<B: Backend, S: AsRef<[u32]>, R: Send>(
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what is run, how, and who is told"
+)]
+fn in_batches<B: Backend, R: Send>(
     model: &Decoder<B>,
-    sequences: &[S],
+    lengths: &[usize],
+    prompts: usize,
     max_batch_tokens: usize,
     device: &B::Device,
     progress: &dyn Progress,
-    run: impl Fn(&Decoder<B>, &TokenBatch<B>) -> Result<R> + Sync,
-    mut take: impl FnMut(&[usize], R),
+    run: impl Fn(&Decoder<B>, &[usize]) -> Result<R> + Sync,
+    mut take: impl FnMut(&[usize], R) -> usize,
 ) -> Result<()> {
-    model.config().check_tokens(sequences)?;
-    let sequences: Vec<&[u32]> = sequences.iter().map(AsRef::as_ref).collect();
-    let lengths: Vec<usize> = sequences.iter().map(|tokens| tokens.len()).collect();
     let threads = host_threads::<B>(device);
     let all: usize = lengths.iter().sum();
     let budget = (max_batch_tokens / threads).min(all.div_ceil(threads));
-    let batches = pack_by_length(&lengths, budget);
-    progress.begin("capturing", sequences.len() as u64);
-    let one = |model: &Decoder<B>, prompts: &[usize]| {
-        let rows: Vec<&[u32]> = prompts.iter().map(|&prompt| sequences[prompt]).collect();
-        run(model, &TokenBatch::new(&rows, PaddingSide::Right, device)?)
-    };
+    let batches = pack_by_length(lengths, budget);
+    progress.begin("capturing", prompts as u64);
     if threads.min(batches.len()) < 2 {
-        for prompts in batches {
+        for batch in batches {
             if progress.cancelled() {
                 return Err(Error::Cancelled);
             }
-            take(&prompts, one(model, &prompts)?);
-            progress.advance(prompts.len() as u64);
+            let done = take(&batch, run(model, &batch)?);
+            progress.advance(done as u64);
         }
         progress.end();
         return Ok(());
@@ -216,15 +215,15 @@ fn in_batches<B: Backend, S: AsRef<[u32]>, R: Send>(
     let outcome = thread::scope(|scope| {
         for _ in 0..threads.min(batches.len()) {
             let (send, model) = (send.clone(), model.clone());
-            let (next, stop, one, batches) = (&next, &stop, &one, &batches);
+            let (next, stop, run, batches) = (&next, &stop, &run, &batches);
             scope.spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
                     let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(prompts) = batches.get(at) else {
+                    let Some(batch) = batches.get(at) else {
                         break;
                     };
                     // The receiver is gone once another batch has failed.
-                    if send.send((at, one(&model, prompts))).is_err() {
+                    if send.send((at, run(&model, batch))).is_err() {
                         break;
                     }
                 }
@@ -240,13 +239,12 @@ fn in_batches<B: Backend, S: AsRef<[u32]>, R: Send>(
                 }
             });
             match result {
-                Ok(result) => take(&batches[at], result),
+                Ok(result) => progress.advance(take(&batches[at], result) as u64),
                 Err(error) => {
                     stop.store(true, Ordering::Relaxed);
                     return Err(error);
                 }
             }
-            progress.advance(batches[at].len() as u64);
         }
         Ok(())
     });
@@ -309,9 +307,15 @@ pub fn capture_sites<B: Backend>(
     progress: &dyn Progress,
 ) -> Result<BTreeMap<Site, SiteValues>> {
     let mut captured: BTreeMap<Site, SiteValues> = BTreeMap::new();
-    let run = |model: &Decoder<B>, batch: &TokenBatch<B>| {
+    model.config().check_tokens(&rows.prompts)?;
+    let run = |model: &Decoder<B>, batch: &[usize]| {
+        let prompts: Vec<&[u32]> = batch
+            .iter()
+            .map(|&row| rows.prompts[row].as_slice())
+            .collect();
+        let batch = TokenBatch::new(&prompts, PaddingSide::Right, device)?;
         let mut tap = Capture::<B>::new(sites.iter().copied()).with_reduce(reduce);
-        model.forward(batch, &mut tap);
+        model.forward(&batch, &mut tap);
         let found = tap.finish()?.into_iter();
         Ok(found
             .map(|(site, tensor)| (site, tensor.into_data().convert::<f32>()))
@@ -333,10 +337,13 @@ pub fn capture_sites<B: Backend>(
             });
             whole.place(&values, &shape, axes, rows, prompts);
         }
+        prompts.len()
     };
+    let lengths: Vec<usize> = rows.prompts.iter().map(Vec::len).collect();
     in_batches(
         model,
-        &rows.prompts,
+        &lengths,
+        rows.len(),
         max_batch_tokens,
         device,
         progress,

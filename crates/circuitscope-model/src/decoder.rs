@@ -144,23 +144,32 @@ impl<B: Backend> Decoder<B> {
     /// - result: `[batch, n_layers * n_heads, d_model]`
     ///
     /// # Panics
-    /// Unless there is one tensor for each layer.
+    /// Unless there is one tensor for each layer, and a layer.
     pub fn head_results(&self, z: Vec<Tensor<B, 3>>) -> Tensor<B, 3> {
         assert_eq!(z.len(), self.config.n_layers, "one z for each layer");
-        let layers = z.into_iter().enumerate().map(|(layer, z)| {
+        let DecoderConfig {
+            n_heads, d_model, ..
+        } = self.config;
+        let [batch, ..] = z[0].dims();
+        // Filled layer by layer: joining finished layers would hold them twice.
+        let mut results = Tensor::zeros([batch, z.len() * n_heads, d_model], &z[0].device());
+        for (layer, z) in z.into_iter().enumerate() {
             // [head, batch, d_head] x [head, d_head, d_model] -> [head, batch, d_model]
             let w_o = wide(self.w_o(layer));
-            z.swap_dims(0, 1).matmul(w_o).swap_dims(0, 1)
-        });
-        Tensor::cat(layers.collect(), 1)
+            let result = z.swap_dims(0, 1).matmul(w_o).swap_dims(0, 1);
+            let heads = layer * n_heads..(layer + 1) * n_heads;
+            results = results.slice_assign([0..batch, heads, 0..d_model], result);
+        }
+        results
     }
 
     fn run<T: Tap<B>>(&self, batch: &TokenBatch<B>, pass: &mut Pass<'_, T>) -> Option<()> {
         let config = &self.config;
         let (rows, pos) = (batch.batch(), batch.pos());
         assert!(
-            pos <= config.n_ctx,
-            "{pos} positions in a model of context {}",
+            batch.span() <= config.n_ctx,
+            "{} positions in a model of context {}",
+            batch.span(),
             config.n_ctx
         );
 
@@ -226,16 +235,16 @@ impl<B: Backend> Decoder<B> {
 
     fn pos_embed(&self, w_pos: &Tensor<B, 2>, batch: &TokenBatch<B>) -> Tensor<B, 3> {
         let (rows, pos, width) = (batch.batch(), batch.pos(), self.config.d_model);
-        if batch.is_padded() {
-            let ids = TensorData::new(batch.position_ids(), [rows * pos]);
-            let ids = Tensor::<B, 1, Int>::from_data(ids, &w_pos.device());
-            w_pos.clone().select(0, ids).reshape([rows, pos, width])
-        } else {
+        if batch.is_even() {
             w_pos
                 .clone()
                 .slice_dim(0, 0..pos)
                 .unsqueeze_dim::<3>(0)
                 .expand([rows, pos, width])
+        } else {
+            let ids = TensorData::new(batch.position_ids(), [rows * pos]);
+            let ids = Tensor::<B, 1, Int>::from_data(ids, &w_pos.device());
+            w_pos.clone().select(0, ids).reshape([rows, pos, width])
         }
     }
 }

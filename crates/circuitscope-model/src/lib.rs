@@ -56,6 +56,7 @@ mod norm;
 mod pass;
 mod ports;
 mod precision;
+mod prefix;
 mod rotary;
 mod rows;
 mod source;

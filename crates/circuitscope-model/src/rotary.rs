@@ -23,13 +23,13 @@ impl<B: Backend> Rotation<B> {
                 .flat_map(|position| rates.iter().map(move |rate| f(position as f32 * rate)));
             let values = TensorData::new(values.collect::<Vec<f32>>(), [batch.pos(), half]);
             let table = Tensor::<B, 2>::from_data(values, device);
-            if batch.is_padded() {
+            if batch.is_even() {
+                table.reshape([1, batch.pos(), 1, half])
+            } else {
                 let ids = batch.position_ids();
                 let ids = TensorData::new(ids, [batch.batch() * batch.pos()]);
                 let rows = table.select(0, Tensor::<B, 1, Int>::from_data(ids, device));
                 rows.reshape([batch.batch(), batch.pos(), 1, half])
-            } else {
-                table.reshape([1, batch.pos(), 1, half])
             }
         };
         Self {

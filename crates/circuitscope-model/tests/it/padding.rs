@@ -6,7 +6,8 @@ use circuitscope_core::{NoProgress, Seed};
 use circuitscope_hooks::{Capture, Reduce, Site};
 use circuitscope_model::{
     Activation, Decoder, DecoderConfig, Error, Mlp, Norm, PaddedRows, PaddingSide, Positions,
-    Processing, RopeScaling, Rotary, RotaryPairs, TokenBatch, capture_head_means, capture_sites,
+    Processing, RopeScaling, Rotary, RotaryPairs, TokenBatch, capture_head_means,
+    capture_head_means_and_last, capture_sites,
 };
 use circuitscope_testkit::{Values, assert_close_named, device};
 use proptest::prelude::*;
@@ -74,10 +75,16 @@ fn real(site: Site, values: &Values, row: usize, from: usize, to: usize) -> Valu
 }
 
 fn prompts() -> impl Strategy<Value = (usize, Vec<Vec<u32>>)> {
-    (0..MODELS.len()).prop_flat_map(|at| {
+    prompts_of(usize::MAX, 5)
+}
+
+/// Fewer than `many` prompts of at most `words` different tokens, for one of the models.
+fn prompts_of(words: usize, many: usize) -> impl Strategy<Value = (usize, Vec<Vec<u32>>)> {
+    (0..MODELS.len()).prop_flat_map(move |at| {
         let config = MODELS[at].1.config();
-        let prompt = proptest::collection::vec(0..config.d_vocab as u32, 1..=config.n_ctx);
-        (Just(at), proptest::collection::vec(prompt, 1..5))
+        let token = 0..config.d_vocab.min(words) as u32;
+        let prompt = proptest::collection::vec(token, 1..=config.n_ctx);
+        (Just(at), proptest::collection::vec(prompt, 1..many))
     })
 }
 
@@ -201,6 +208,23 @@ proptest! {
                         assert_close_named(&name, &together, &alone, PADDING);
                     }
                 }
+            }
+        }
+    }
+
+    /// Of two words only: most prompts begin like another one.
+    #[test]
+    fn common_beginnings_change_nothing((at, prompts) in prompts_of(2, 12), budget in 1usize..200) {
+        let (name, model) = &MODELS[at];
+        let read = |prompts: &[Vec<u32>], budget| {
+            let read = capture_head_means_and_last(model, prompts, budget, &device(), &NoProgress);
+            read.unwrap().map(Values::from)
+        };
+        let together = read(&prompts, budget);
+        for (row, prompt) in prompts.iter().enumerate() {
+            let alone = read(std::slice::from_ref(prompt), 1);
+            for (together, alone) in together.iter().zip(alone) {
+                assert_close_named(name, &together.row(row), &alone.row(0), PADDING);
             }
         }
     }
