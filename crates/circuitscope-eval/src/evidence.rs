@@ -101,28 +101,35 @@ impl<B: Backend> Evidence<B> {
         self.last.as_deref().ok_or(Error::NeedsLast { method })
     }
 
-    /// The codes of `recipe`: those kept, or else those that `make` returns, which are kept then.
+    /// The codes of each of `recipes`: those kept, and else those that `make` returns for all that are
+    /// missing, which are kept then.
     pub(crate) fn encoded(
         &self,
-        recipe: Recipe,
-        make: impl FnOnce(&Recipe) -> Result<Encoded<B>>,
-    ) -> Result<Arc<Encoded<B>>> {
+        recipes: &[Recipe],
+        make: impl FnOnce(&[Recipe]) -> Result<Vec<Encoded<B>>>,
+    ) -> Result<Vec<Arc<Encoded<B>>>> {
         // Nothing is changed halfway, so that a panic elsewhere leaves them as good as they were.
         let lock = || {
             self.encodings
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
         };
-        let kept = lock()
-            .iter()
-            .find(|(made_by, _)| *made_by == recipe)
-            .cloned();
-        if let Some((_, encoded)) = kept {
-            return Ok(encoded);
-        }
-        let encoded = Arc::new(make(&recipe)?);
-        lock().push((recipe, Arc::clone(&encoded)));
-        Ok(encoded)
+        let missing: Vec<Recipe> = {
+            let kept = lock();
+            let is_kept = |recipe: &Recipe| kept.iter().any(|(made_by, _)| made_by == recipe);
+            let missing = recipes.iter().filter(|recipe| !is_kept(recipe));
+            missing.cloned().collect()
+        };
+        let made = make(&missing)?.into_iter().map(Arc::new);
+        let mut kept = lock();
+        kept.extend(missing.into_iter().zip(made));
+        let find = |recipe: &Recipe| {
+            let mut kept = kept.iter();
+            let found = kept.find(|(made_by, _)| made_by == recipe);
+            found.map(|(_, encoded)| Arc::clone(encoded))
+        };
+        let found = recipes.iter().filter_map(find).collect();
+        Ok(found)
     }
 
     /// The evidence of the examples `rows`, some of which may occur several times; all of it for

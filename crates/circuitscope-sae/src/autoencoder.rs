@@ -3,7 +3,7 @@ use burn::tensor::backend::{Backend, DeviceOps as _};
 use burn::tensor::{Tensor, TensorData};
 use circuitscope_core::Seed;
 
-use crate::{Dictionary, Result, SaeConfig, dictionary, init};
+use crate::{Result, SaeConfig, init};
 
 /// A sparse autoencoder with one bias shared between input and output:
 ///
@@ -150,22 +150,6 @@ impl<B: Backend> SparseAutoencoder<B> {
         // [rows, d_in] x [d_in, d_sae] -> [rows, d_sae]
         centred.matmul(self.w_enc.clone()) + self.b_enc.clone().unsqueeze_dim(0)
     }
-
-    /// The same autoencoder with its weights divided by the norms that `dictionary` fixes.
-    #[must_use]
-    pub(crate) fn normalised(self, dictionary: Dictionary) -> Self {
-        Self {
-            w_enc: unit_norm(self.w_enc, dictionary::ENCODER_AXIS),
-            w_dec: unit_norm(self.w_dec, dictionary.decoder_axis()),
-            ..self
-        }
-    }
-}
-
-/// Divides `w` by its L2 norms along `axis`.
-fn unit_norm<B: Backend>(w: Tensor<B, 2>, axis: usize) -> Tensor<B, 2> {
-    let norm = (w.clone() * w.clone()).sum_dim(axis).sqrt();
-    w / norm
 }
 
 fn assert_width(argument: &str, axis: &str, found: usize, expected: usize) {

@@ -59,7 +59,9 @@ mod error;
 mod files;
 mod history;
 mod init;
+mod many;
 mod read;
+mod stack;
 mod train;
 
 pub use autoencoder::SparseAutoencoder;
@@ -69,4 +71,5 @@ pub use encode::{Codes, EncodeConfig, INACTIVE};
 pub use error::{Error, Result};
 pub use files::{CFG_FILE, SaeMetadata, SavedSae, WEIGHTS_FILE, load_dir, save_dir};
 pub use history::History;
+pub use many::{TrainJob, train_many, train_stacked};
 pub use train::{Gradients, Trained, Trainer, train};

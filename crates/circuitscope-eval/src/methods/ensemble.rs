@@ -182,15 +182,21 @@ impl Ensemble {
         }
         let mut members = Vec::new();
         for evidence in views {
-            for at in 0..self.trained as u64 {
-                let sae = Sae::corrected(settings.clone());
-                let seed = seed.nth("ensemble/trained", at);
-                members.push(sae.encode(evidence, seed, progress)?);
-            }
-            for at in 0..self.untrained as u64 {
-                let sae = Sae::untrained(settings.clone());
-                let seed = seed.nth("ensemble/untrained", at);
-                members.push(sae.encode(evidence, seed, progress)?);
+            for (sae, count, stream) in [
+                (
+                    Sae::corrected(settings.clone()),
+                    self.trained,
+                    "ensemble/trained",
+                ),
+                (
+                    Sae::untrained(settings.clone()),
+                    self.untrained,
+                    "ensemble/untrained",
+                ),
+            ] {
+                let seeds = (0..count as u64).map(|at| seed.nth(stream, at));
+                let seeds: Vec<Seed> = seeds.collect();
+                members.extend(sae.encode(evidence, &seeds, progress)?);
             }
         }
         Ok(members)

@@ -51,7 +51,7 @@ impl<B: Backend> Discover<B> for PairedFlipRate {
         if evidence.pairs().is_empty() {
             return Err(Error::Unpaired { method: NAME });
         }
-        let encoded = self.sae.encode(evidence, seed, progress)?;
+        let encoded = self.sae.encode(evidence, &[seed], progress)?.swap_remove(0);
         Ok(Box::new(move |rows: Option<&[usize]>| {
             let pairs = match rows {
                 None => evidence.pairs().to_vec(),

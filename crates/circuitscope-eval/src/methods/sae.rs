@@ -4,7 +4,8 @@ use std::sync::Arc;
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Progress, Seed};
 use circuitscope_sae::{
-    Dictionary, EncodeConfig, History, INACTIVE, SaeConfig, SparseAutoencoder, TrainConfig, train,
+    Dictionary, EncodeConfig, History, INACTIVE, SaeConfig, SparseAutoencoder, TrainConfig,
+    TrainJob, train_many,
 };
 use circuitscope_score::{CodeTable, node_scores, pair_scores};
 use rand::seq::index;
@@ -106,10 +107,11 @@ impl Sae {
         }
     }
 
-    /// Makes the dictionary and encodes all evidence with it, once: the evidence keeps the result for
-    /// whoever asks for the same dictionary and seed.
+    /// Makes one dictionary for each seed and encodes all evidence with it, once: the evidence keeps the
+    /// results for whoever asks for the same dictionary and seed. Those to be trained are trained
+    /// together ([`train_many`]).
     ///
-    /// The training examples are drawn from stream `sae/examples` of `seed`, the initial weights from
+    /// The training examples are drawn from stream `sae/examples` of each seed, the initial weights from
     /// `sae/weights`.
     ///
     /// # Errors
@@ -117,62 +119,69 @@ impl Sae {
     pub fn encode<B: Backend>(
         &self,
         evidence: &Evidence<B>,
-        seed: Seed,
+        seeds: &[Seed],
         progress: &dyn Progress,
-    ) -> Result<Arc<Encoded<B>>> {
-        let recipe = Recipe {
+    ) -> Result<Vec<Arc<Encoded<B>>>> {
+        let recipe = |&seed: &Seed| Recipe {
             settings: self.settings.clone(),
             dictionary: self.dictionary,
             training: self.training,
             seed,
         };
-        evidence.encoded(recipe, |recipe| recipe.make(evidence, progress))
+        let recipes: Vec<Recipe> = seeds.iter().map(recipe).collect();
+        evidence.encoded(&recipes, |missing| self.make(evidence, missing, progress))
     }
-}
 
-/// All that codes of given evidence depend on.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Recipe {
-    settings: SaeSettings,
-    dictionary: Dictionary,
-    training: Training,
-    seed: Seed,
-}
-
-impl Recipe {
+    /// Dictionaries with nothing different but their seeds.
     fn make<B: Backend>(
         &self,
         evidence: &Evidence<B>,
+        recipes: &[Recipe],
         progress: &dyn Progress,
-    ) -> Result<Encoded<B>> {
+    ) -> Result<Vec<Encoded<B>>> {
         let settings = &self.settings;
         let config = SaeConfig::new(evidence.d())
             .with_d_sae(settings.n_codes)
             .with_l1_coefficient(settings.l1_coefficient)
             .with_dictionary(self.dictionary);
-        let weights = self.seed.stream("sae/weights");
-        let (sae, history) = match self.training {
-            Training::Untrained => (
-                config.init(weights, &evidence.activations().device())?,
-                None,
-            ),
-            Training::Trained => {
-                let examples = evidence.labels().len();
-                if examples < settings.train_examples {
-                    return Err(Error::Shape {
-                        what: "examples to train the dictionary on",
-                        found: examples,
-                        expected: settings.train_examples,
-                    });
-                }
-                let mut rng = self.seed.stream("sae/examples").rng();
-                let chosen = index::sample(&mut rng, examples, settings.train_examples).into_vec();
-                let x = evidence.rows(&chosen);
-                let steps = TrainConfig::new().with_steps(settings.steps);
-                let trained = train(&config, &steps, x, weights, progress)?;
-                (trained.sae, Some(trained.history))
+        let weights = |recipe: &Recipe| recipe.seed.stream("sae/weights");
+        let device = evidence.activations().device();
+        let encoded = |sae, history| self.encoded(evidence, sae, history);
+        if self.training == Training::Untrained {
+            let untrained = |recipe| encoded(config.init(weights(recipe), &device)?, None);
+            return recipes.iter().map(untrained).collect();
+        }
+        let examples = evidence.labels().len();
+        if examples < settings.train_examples {
+            return Err(Error::Shape {
+                what: "examples to train the dictionary on",
+                found: examples,
+                expected: settings.train_examples,
+            });
+        }
+        let job = |recipe: &Recipe| {
+            let mut rng = recipe.seed.stream("sae/examples").rng();
+            let chosen = index::sample(&mut rng, examples, settings.train_examples).into_vec();
+            TrainJob {
+                config: config.clone(),
+                x: evidence.rows(&chosen),
+                seed: weights(recipe),
             }
         };
+        let jobs: Vec<_> = recipes.iter().map(job).collect();
+        let steps = TrainConfig::new().with_steps(settings.steps);
+        let trained = train_many(&jobs, &steps, progress)?.into_iter();
+        trained
+            .map(|trained| encoded(trained.sae, Some(trained.history)))
+            .collect()
+    }
+
+    fn encoded<B: Backend>(
+        &self,
+        evidence: &Evidence<B>,
+        sae: SparseAutoencoder<B>,
+        history: Option<History>,
+    ) -> Result<Encoded<B>> {
         let config = EncodeConfig::new().with_amplitudes();
         let codes = sae.encode_codes(evidence.all_rows(), &config)?;
         let table = CodeTable::new(evidence.grid(), evidence.labels().to_vec(), codes.codes)?;
@@ -187,6 +196,15 @@ impl Recipe {
             table,
         })
     }
+}
+
+/// All that codes of given evidence depend on.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Recipe {
+    settings: SaeSettings,
+    dictionary: Dictionary,
+    training: Training,
+    seed: Seed,
 }
 
 /// A dictionary and what it makes of the evidence.
@@ -249,8 +267,8 @@ impl<B: Backend> Discover<B> for Sae {
         seed: Seed,
         progress: &'a dyn Progress,
     ) -> Result<Box<dyn Measured + 'a>> {
-        let encoded = self.encode(evidence, seed, progress)?;
-        Ok(of_dictionary(&encoded))
+        let encoded = self.encode(evidence, &[seed], progress)?;
+        Ok(of_dictionary(&encoded[0]))
     }
 }
 

@@ -10,6 +10,7 @@ mod dispatch;
 mod encode;
 mod files;
 mod golden;
+mod many;
 mod run;
 mod saelens;
 
