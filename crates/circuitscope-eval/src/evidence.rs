@@ -2,12 +2,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
-use circuitscope_core::{HeadGrid, Polarity};
+use circuitscope_core::{HeadGrid, NoProgress, Polarity, Progress};
 use circuitscope_hooks::HeadActivations;
 
 use crate::causal::CausalEvidence;
 use crate::methods::{Encoded, Recipe};
-use crate::{Error, Result};
+use crate::{ActivationSource, Error, Result};
 
 /// What every method starts from: one vector for each head and example, and which examples show
 /// the behaviour.
@@ -17,12 +17,29 @@ use crate::{Error, Result};
 #[derive(Debug, Clone)]
 pub struct Evidence<B: Backend> {
     grid: HeadGrid,
-    activations: Tensor<B, 3>,
+    activations: Activations<B>,
     labels: Vec<Polarity>,
     pairs: Vec<(usize, usize)>,
     encodings: Arc<Mutex<Vec<Encoding<B>>>>,
     causal: Option<Arc<CausalEvidence<B>>>,
     last: Option<Arc<Self>>,
+}
+
+/// One vector for each example and head.
+#[derive(Debug, Clone)]
+enum Activations<B: Backend> {
+    /// `[examples, heads, d]`
+    Held(Tensor<B, 3>),
+    Streamed(Arc<dyn ActivationSource<B>>),
+}
+
+impl<B: Backend> Activations<B> {
+    fn shape(&self) -> [usize; 3] {
+        match self {
+            Self::Held(held) => held.dims(),
+            Self::Streamed(source) => source.shape(),
+        }
+    }
 }
 
 /// Codes, and what made them.
@@ -42,7 +59,30 @@ impl<B: Backend> Evidence<B> {
         labels: Vec<Polarity>,
         pairs: Vec<(usize, usize)>,
     ) -> Result<Self> {
-        let [examples, heads, _] = activations.dims();
+        Self::joining(grid, Activations::Held(activations), labels, pairs)
+    }
+
+    /// The same with activations that are not held: methods that read them more than once have them made
+    /// more than once.
+    ///
+    /// # Errors
+    /// As [`Evidence::new`].
+    pub fn streamed(
+        grid: HeadGrid,
+        source: Arc<dyn ActivationSource<B>>,
+        labels: Vec<Polarity>,
+        pairs: Vec<(usize, usize)>,
+    ) -> Result<Self> {
+        Self::joining(grid, Activations::Streamed(source), labels, pairs)
+    }
+
+    fn joining(
+        grid: HeadGrid,
+        activations: Activations<B>,
+        labels: Vec<Polarity>,
+        pairs: Vec<(usize, usize)>,
+    ) -> Result<Self> {
+        let [examples, heads, _] = activations.shape();
         if heads != grid.len() {
             return Err(Error::Shape {
                 what: "heads of the activations",
@@ -80,16 +120,20 @@ impl<B: Backend> Evidence<B> {
         })
     }
 
-    /// Adds the heads' outputs at the last position, for methods that read them beside the means.
-    ///
-    /// # Shapes
-    /// - `last`: as the activations, `[examples, heads, d]`
+    /// Adds the same examples with the heads' outputs at the last position, for methods that read them
+    /// beside the means.
     ///
     /// # Errors
-    /// [`Error::Shape`].
-    pub fn with_last(mut self, last: Tensor<B, 3>) -> Result<Self> {
-        let (labels, pairs) = (self.labels.clone(), self.pairs.clone());
-        self.last = Some(Arc::new(Self::new(self.grid, last, labels, pairs)?));
+    /// [`Error::Shape`] if there are not as many.
+    pub fn with_last(mut self, last: Self) -> Result<Self> {
+        if last.labels.len() != self.labels.len() {
+            return Err(Error::Shape {
+                what: "examples at the last position",
+                found: last.labels.len(),
+                expected: self.labels.len(),
+            });
+        }
+        self.last = Some(Arc::new(last));
         Ok(self)
     }
 
@@ -144,8 +188,7 @@ impl<B: Backend> Evidence<B> {
         let Some(rows) = rows else {
             return Ok(self.clone());
         };
-        let [_, heads, d] = self.activations.dims();
-        let activations = self.rows(rows).reshape([rows.len(), heads, d]);
+        let activations = self.examples(rows)?;
         let labels = rows.iter().map(|&row| self.labels[row]).collect();
         Self::new(self.grid, activations, labels, self.joined(rows, false))
     }
@@ -199,9 +242,27 @@ impl<B: Backend> Evidence<B> {
         self.grid
     }
 
-    /// `[examples, heads, d]`.
-    pub const fn activations(&self) -> &Tensor<B, 3> {
-        &self.activations
+    /// All activations, `[examples, heads, d]`. Where they are not held, they are made, and take the memory
+    /// that was to be saved.
+    ///
+    /// # Errors
+    /// If they cannot be made.
+    pub fn activations(&self) -> Result<Tensor<B, 3>> {
+        match &self.activations {
+            Activations::Held(held) => Ok(held.clone()),
+            Activations::Streamed(source) => {
+                let all: Vec<usize> = (0..self.labels.len()).collect();
+                source.read(&all)
+            }
+        }
+    }
+
+    /// Where the activations are.
+    pub fn device(&self) -> B::Device {
+        match &self.activations {
+            Activations::Held(held) => held.device(),
+            Activations::Streamed(source) => source.device(),
+        }
     }
 
     /// One label for each example.
@@ -216,38 +277,105 @@ impl<B: Backend> Evidence<B> {
 
     /// Width of each vector.
     pub fn d(&self) -> usize {
-        self.activations.dims()[2]
+        self.activations.shape()[2]
     }
 
     /// The vectors of the given examples as rows: `[examples.len() * heads, d]`.
-    pub fn rows(&self, examples: &[usize]) -> Tensor<B, 2> {
-        let index: Vec<i64> = examples.iter().map(|&row| row as i64).collect();
-        let device = self.activations.device();
-        let index =
-            Tensor::<B, 1, Int>::from_data(TensorData::new(index, [examples.len()]), &device);
-        let heads = self.grid.len();
-        self.activations
-            .clone()
-            .select(0, index)
-            .reshape([examples.len() * heads, self.d()])
+    ///
+    /// # Errors
+    /// If they are not held and cannot be made.
+    pub fn rows(&self, examples: &[usize]) -> Result<Tensor<B, 2>> {
+        let shape = [examples.len() * self.grid.len(), self.d()];
+        Ok(self.examples(examples)?.reshape(shape))
     }
 
-    /// All vectors as rows: `[examples * heads, d]`.
-    pub fn all_rows(&self) -> Tensor<B, 2> {
-        let [examples, heads, d] = self.activations.dims();
-        self.activations.clone().reshape([examples * heads, d])
+    /// The vectors of the given examples, `[examples.len(), heads, d]`.
+    fn examples(&self, examples: &[usize]) -> Result<Tensor<B, 3>> {
+        match &self.activations {
+            Activations::Held(held) => {
+                let index: Vec<i64> = examples.iter().map(|&row| row as i64).collect();
+                let index = TensorData::new(index, [examples.len()]);
+                let index = Tensor::<B, 1, Int>::from_data(index, &held.device());
+                Ok(held.clone().select(0, index))
+            }
+            Activations::Streamed(source) => source.read(examples),
+        }
     }
 
-    /// Length of each vector: `[examples, heads]`.
-    pub(crate) fn lengths(&self) -> Tensor<B, 2> {
-        let squares = self.activations.clone().powi_scalar(2);
-        squares.sum_dim(2).sqrt().squeeze_dim(2)
+    /// Hands all activations to `take`, group by group: indices of examples, and their vectors
+    /// `[examples, heads, d]`. Held ones are one group.
+    ///
+    /// # Errors
+    /// Those of `take`, [`Error::Cancelled`], or if activations cannot be made.
+    pub fn for_each_block(
+        &self,
+        progress: &dyn Progress,
+        mut take: impl FnMut(&[usize], Tensor<B, 3>) -> Result<()>,
+    ) -> Result<()> {
+        match &self.activations {
+            Activations::Held(held) => {
+                let all: Vec<usize> = (0..self.labels.len()).collect();
+                take(&all, held.clone())
+            }
+            Activations::Streamed(source) => {
+                progress.begin("capturing", self.labels.len() as u64);
+                let outcome = source.blocks().iter().try_for_each(|block| {
+                    if progress.cancelled() {
+                        return Err(Error::Cancelled);
+                    }
+                    take(block, source.read(block)?)?;
+                    progress.advance(block.len() as u64);
+                    Ok(())
+                });
+                progress.end();
+                outcome
+            }
+        }
     }
 
-    /// Mean square of each entry over all examples: `[heads, d]`.
-    pub(crate) fn second_moments(&self) -> Tensor<B, 2> {
-        let squares = self.activations.clone().powi_scalar(2);
-        squares.mean_dim(0).squeeze_dim(0)
+    /// The sum of `part` over all groups of examples.
+    fn summed<const D: usize>(
+        &self,
+        mut part: impl FnMut(&[usize], Tensor<B, 3>) -> Tensor<B, D>,
+    ) -> Result<Tensor<B, D>> {
+        let mut sum: Option<Tensor<B, D>> = None;
+        self.for_each_block(&NoProgress, |examples, x| {
+            let part = part(examples, x);
+            sum = Some(match sum.take() {
+                Some(sum) => sum + part,
+                None => part,
+            });
+            Ok(())
+        })?;
+        sum.ok_or(Error::EmptyClass {
+            polarity: Polarity::Positive,
+        })
+    }
+
+    /// Mean length of the vectors of each class, positives first, `[heads]` each.
+    pub(crate) fn mean_lengths(&self) -> Result<[Tensor<B, 1>; 2]> {
+        // [2, examples] x [examples, heads]
+        let means = self.summed(|examples, x| {
+            let lengths = x.powi_scalar(2).sum_dim(2).sqrt().squeeze_dim::<2>(2);
+            let weights = [Polarity::Positive, Polarity::Negative];
+            let weights = weights.map(|class| self.class_weights(class, examples));
+            Tensor::cat(weights.to_vec(), 0).matmul(lengths)
+        })?;
+        Ok([0, 1].map(|at| means.clone().slice_dim(0, at..=at).squeeze_dim(0)))
+    }
+
+    /// Mean square of what entries differ by from the mean of their class, positives first, `[heads, d]`.
+    pub(crate) fn within_classes(&self, means: [Tensor<B, 2>; 2]) -> Result<Tensor<B, 2>> {
+        let means: Tensor<B, 3> = Tensor::stack(means.to_vec(), 0);
+        let sum = self.summed(|examples, x| {
+            let class = |&row: &usize| i64::from(self.labels[row] == Polarity::Negative);
+            let classes: Vec<i64> = examples.iter().map(class).collect();
+            let classes = TensorData::new(classes, [examples.len()]);
+            let classes = Tensor::<B, 1, Int>::from_data(classes, &x.device());
+            let deviation = x - means.clone().select(0, classes);
+            deviation.powi_scalar(2).sum_dim(0).squeeze_dim::<2>(0)
+        })?;
+        Ok(sum.div_scalar(self.labels.len() as f64))
     }
 
     /// Share of positive and of negative examples.
@@ -258,27 +386,35 @@ impl<B: Backend> Evidence<B> {
     }
 
     /// Mean vector of each head over the examples of one class: `[heads, d]`.
-    pub fn class_mean(&self, polarity: Polarity) -> Tensor<B, 2> {
-        let members = self
-            .labels
-            .iter()
-            .filter(|label| **label == polarity)
-            .count();
-        let weight = |label: &Polarity| {
-            if *label == polarity {
-                1.0 / members as f32
+    ///
+    /// # Errors
+    /// If activations are not held and cannot be made.
+    pub fn class_mean(&self, polarity: Polarity) -> Result<Tensor<B, 2>> {
+        self.summed(|examples, x| {
+            let [count, heads, d] = x.dims();
+            // [1, examples] x [examples, heads * d] -> [1, heads * d]
+            let weights = self.class_weights(polarity, examples);
+            weights
+                .matmul(x.reshape([count, heads * d]))
+                .reshape([heads, d])
+        })
+    }
+
+    /// What each of these examples weighs in a mean over one class, `[1, examples]`.
+    fn class_weights(&self, polarity: Polarity, examples: &[usize]) -> Tensor<B, 2> {
+        let members = self.labels.iter().filter(|label| **label == polarity);
+        let share = 1.0 / members.count() as f32;
+        let weight = |&row: &usize| {
+            if self.labels[row] == polarity {
+                share
             } else {
                 0.0
             }
         };
-        let weights: Vec<f32> = self.labels.iter().map(weight).collect();
-        let [examples, heads, d] = self.activations.dims();
-        let weights = Tensor::from_data(
-            TensorData::new(weights, [1, examples]),
-            &self.activations.device(),
-        );
-        // [1, examples] x [examples, heads * d] -> [1, heads * d]
-        let flat = self.activations.clone().reshape([examples, heads * d]);
-        weights.matmul(flat).reshape([heads, d])
+        let weights: Vec<f32> = examples.iter().map(weight).collect();
+        Tensor::from_data(
+            TensorData::new(weights, [1, examples.len()]),
+            &self.device(),
+        )
     }
 }

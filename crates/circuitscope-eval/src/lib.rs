@@ -45,6 +45,7 @@ pub mod methods;
 pub mod report;
 mod select;
 mod significance;
+mod source;
 mod store;
 
 pub use choose::{Choice, Chosen, KneeChoice, StableChoice, choose};
@@ -61,4 +62,5 @@ pub use judge::{Judgement, Spread, judge};
 pub use method::{DictionaryReport, Discover, GraphScores, Measured, Scores, directed_pairs};
 pub use select::Selection;
 pub use significance::{Significance, significance};
+pub use source::ActivationSource;
 pub use store::{FolderStore, MemoryStore, RunKey, RunStore};

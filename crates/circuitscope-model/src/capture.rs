@@ -196,7 +196,10 @@ fn in_batches<B: Backend, R: Send>(
 ) -> Result<()> {
     let threads = host_threads::<B>(device);
     let all: usize = lengths.iter().sum();
-    let budget = (max_batch_tokens / threads).min(all.div_ceil(threads));
+    let mut budget = (max_batch_tokens / threads).min(all.div_ceil(threads));
+    if threads > 1 {
+        budget = budget.min(THREAD_TOKENS);
+    }
     let batches = pack_by_length(lengths, budget);
     progress.begin("capturing", prompts as u64);
     if threads.min(batches.len()) < 2 {
@@ -263,6 +266,9 @@ fn host_threads<B: Backend>(device: &B::Device) -> usize {
         1
     }
 }
+
+/// Largest batch of one of several threads: more tokens gain nothing, and every one takes memory.
+const THREAD_TOKENS: usize = 1024;
 
 /// One site of all prompts, on the host.
 #[derive(Debug, Clone, PartialEq, Default)]

@@ -5,6 +5,7 @@ pub mod conformance;
 mod discover;
 mod error;
 mod prepare;
+mod stream;
 
 pub use circuitscope_core as core;
 pub use circuitscope_eval as eval;

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Progress, Seed};
 use circuitscope_eval::causal::{Ablation, CausalEvidence, Metric, TokenPair};
@@ -12,6 +14,7 @@ use circuitscope_tasks::{
     check_answers, check_pair_lengths, generate, ground_truths, reference_files,
 };
 
+use crate::stream::HeadOutputs;
 use crate::{Error, Result};
 
 /// What causal methods read from the model's output, and how they ablate.
@@ -48,6 +51,9 @@ pub struct CaptureSettings {
     /// Whether to keep what heads put out at the last position, too
     /// ([`reads_last`](circuitscope_eval::methods::reads_last)). Default: no.
     pub last_position: bool,
+    /// Head outputs that take more bytes than this are not held, but made anew whenever a method reads
+    /// them; changes no result beyond rounding. Default: a quarter of `memory`.
+    pub hold: Option<u64>,
     /// For methods that change the model or differentiate it.
     pub causal: CausalSettings,
 }
@@ -69,6 +75,7 @@ impl Default for CaptureSettings {
             max_batch_tokens: None,
             memory: 2 << 30,
             last_position: false,
+            hold: None,
             causal: CausalSettings::default(),
         }
     }
@@ -135,7 +142,8 @@ pub fn task_prompts<B: Backend>(
 }
 
 /// Runs a model on prompts and keeps what the method reads: every head's output averaged over
-/// positions.
+/// positions. Where that would take more than [`CaptureSettings::hold`], the model is run when a method reads
+/// it, some hundred prompts at a time.
 ///
 /// # Errors
 /// If a prompt cannot be tokenised or does not fit the model, if the two prompts of a pair differ in
@@ -160,16 +168,34 @@ pub fn capture<B: Backend>(
         .collect();
     check_pair_lengths(&lengths)?;
     let model = &loaded.model;
+    let config = model.config();
     let longest = tokens.iter().map(Vec::len).max().unwrap_or(0);
-    let batch = settings.batch_tokens(model.config(), longest, &[]);
-    let grid = model.config().grid();
-    let (labels, pairs) = (prompts.labels.clone(), prompts.pairs.clone());
+    let batch = settings.batch_tokens(config, longest, &[]);
+    let grid = config.grid();
+    let evidence = |x| Evidence::new(grid, x, prompts.labels.clone(), prompts.pairs.clone());
+    let kinds = 1 + u64::from(settings.last_position);
+    let bytes = 4 * kinds * (tokens.len() * grid.len() * config.d_model) as u64;
+    if bytes > settings.hold.unwrap_or(settings.memory / 4) {
+        config.check_tokens(&tokens)?;
+        let source = HeadOutputs::new(model.clone(), tokens, batch, device.clone());
+        let last = source.clone().at_last();
+        let streamed = |source| {
+            let (labels, pairs) = (prompts.labels.clone(), prompts.pairs.clone());
+            Evidence::streamed(grid, Arc::new(source), labels, pairs)
+        };
+        let evidence = streamed(source)?;
+        return Ok(if settings.last_position {
+            evidence.with_last(streamed(last)?)?
+        } else {
+            evidence
+        });
+    }
     if settings.last_position {
         let [means, last] = capture_head_means_and_last(model, &tokens, batch, device, progress)?;
-        return Ok(Evidence::new(grid, means, labels, pairs)?.with_last(last)?);
+        return Ok(evidence(means)?.with_last(evidence(last)?)?);
     }
     let means = capture_head_means(model, &tokens, batch, device, progress)?;
-    Ok(Evidence::new(grid, means, labels, pairs)?)
+    Ok(evidence(means)?)
 }
 
 /// The model with matched prompts, for methods that change it or differentiate it.

@@ -27,6 +27,9 @@ use crate::output::{Printer, count, table};
 use crate::progress::Terminal;
 use crate::provenance::{Provenance, human_bytes};
 
+/// Head outputs that take more bytes than this are not held, where a method reads them once.
+const HOLD: u64 = 128 << 20;
+
 /// What was found, in the output folder.
 const DISCOVERY_FILE: &str = "discovery.json";
 
@@ -195,6 +198,9 @@ fn gather(
     };
     let mut settings = inputs::capture_settings(&args.model, device);
     settings.last_position = methods::reads_last(args.method);
+    if methods::reads_once(args.method) && args.save_activations.is_none() {
+        settings.hold = Some(HOLD);
+    }
     let evidence = capture(&loaded, &prompts, settings, device.plain(), progress);
     let mut evidence = evidence.with_context(|| behaviour(args))?;
     let needs_model = args.faithfulness || args.select.0 == Choice::Knee;
@@ -249,7 +255,7 @@ fn show(
 
 /// Writes what the method starts from, in the form that `train` and `encode` read.
 fn save_activations(evidence: &Evidence<B>, path: &Path, provenance: &Provenance) -> Result<()> {
-    let data = evidence.activations().to_data().convert::<f32>();
+    let data = evidence.activations()?.to_data().convert::<f32>();
     let data = data.into_vec::<f32>();
     let data = data.map_err(|error| anyhow!("the device failed: {error:?}"))?;
     let labels = evidence.labels().to_vec();

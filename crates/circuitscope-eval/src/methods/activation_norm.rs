@@ -1,6 +1,6 @@
 use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, TensorData};
-use circuitscope_core::{Polarity, Progress, Seed};
+
+use circuitscope_core::{Progress, Seed};
 
 use crate::causal::host;
 use crate::{Discover, Evidence, Measured, Result, Scores};
@@ -45,14 +45,8 @@ impl<B: Backend> Discover<B> for ActivationNorm {
     ) -> Result<Box<dyn Measured + 'a>> {
         Ok(Box::new(|rows: Option<&[usize]>| {
             let evidence = evidence.sampled(rows)?;
-            let positive = |label: &Polarity| f32::from(u8::from(*label == Polarity::Positive));
-            let labels: Vec<f32> = evidence.labels().iter().map(positive).collect();
-            let count = labels.iter().sum::<f32>();
-            let lengths = evidence.lengths();
-            let labels = TensorData::new(labels, [lengths.dims()[0], 1]);
-            let labels = Tensor::<B, 2>::from_data(labels, &lengths.device());
-            let sums = (lengths * labels).sum_dim(0);
-            let means = host(sums.div_scalar(count))?;
+            let [of_positives, _] = evidence.mean_lengths()?;
+            let means = host(of_positives)?;
             let nodes: Vec<f64> = means.into_iter().map(f64::from).collect();
             Ok(Scores::of_nodes(evidence.grid(), nodes).with_products())
         }))

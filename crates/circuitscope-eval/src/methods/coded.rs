@@ -54,3 +54,11 @@ pub(super) fn of_dictionary<B: Backend>(encoded: &Encoded<B>) -> Box<dyn Measure
         nodes: |tables: &[CodeTable]| unique_counts(&tables[0]),
     })
 }
+
+/// Copies what was found for some examples, head by head, to their places among all.
+pub(super) fn place<T: Copy>(all: &mut [T], examples: &[usize], found: &[T]) {
+    let heads = found.len() / examples.len().max(1);
+    for (&example, found) in examples.iter().zip(found.chunks_exact(heads.max(1))) {
+        all[example * heads..(example + 1) * heads].copy_from_slice(found);
+    }
+}

@@ -5,7 +5,7 @@ use circuitscope_score::CodeTable;
 use rand::RngExt as _;
 use rand::seq::index;
 
-use super::coded::Coded;
+use super::coded::{Coded, place};
 use super::sae::{SaeSettings, unique_codes, unique_counts};
 use crate::causal::{host, values};
 use crate::{Discover, Error, Evidence, Measured, Result};
@@ -153,8 +153,14 @@ impl<B: Backend> Discover<B> for KMeans {
         }
         let mut rng = seed.stream("k-means/examples").rng();
         let chosen = index::sample(&mut rng, examples, settings.train_examples).into_vec();
-        let centres = centres(&evidence.rows(&chosen), settings.n_codes, seed, progress)?;
-        let codes = nearest(&evidence.all_rows(), &centres)?;
+        let centres = centres(&evidence.rows(&chosen)?, settings.n_codes, seed, progress)?;
+        let (heads, d) = (evidence.grid().len(), evidence.d());
+        let mut codes = vec![0; examples * heads];
+        evidence.for_each_block(progress, |rows, x| {
+            let found = nearest(&x.reshape([rows.len() * heads, d]), &centres)?;
+            place(&mut codes, rows, &found);
+            Ok(())
+        })?;
         let table = CodeTable::new(evidence.grid(), evidence.labels().to_vec(), codes)?;
         Ok(Box::new(Coded {
             tables: vec![table],

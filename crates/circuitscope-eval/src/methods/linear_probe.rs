@@ -57,7 +57,7 @@ fn held_out<B: Backend>(
     seed: Seed,
     progress: &dyn Progress,
 ) -> Result<Vec<f64>> {
-    let x = evidence.activations().clone().swap_dims(0, 1);
+    let x = evidence.activations()?.swap_dims(0, 1);
     let [heads, n, _] = x.dims();
     let device = x.device();
     let x = x.clone() - x.mean_dim(1);

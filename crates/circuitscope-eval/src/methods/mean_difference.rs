@@ -41,23 +41,23 @@ impl MeanDifference {
     }
 
     fn nodes<B: Backend>(self, evidence: &Evidence<B>) -> Result<Vec<f64>> {
-        let [positive, negative] =
-            [Polarity::Positive, Polarity::Negative].map(|class| evidence.class_mean(class));
+        let positive = evidence.class_mean(Polarity::Positive)?;
+        let negative = evidence.class_mean(Polarity::Negative)?;
+        let [positive_share, negative_share] = evidence.class_shares();
         let difference = positive.clone() - negative.clone();
         let squares = difference.powi_scalar(2);
         let of_heads = match self.0 {
             Unit::Residual => squares.sum_dim(1).sqrt(),
             Unit::Length => {
                 // [heads, 1]
-                let lengths = evidence.lengths().mean_dim(0).transpose();
+                let [of_positives, of_negatives] = evidence.mean_lengths()?;
+                let lengths = of_positives.mul_scalar(positive_share)
+                    + of_negatives.mul_scalar(negative_share);
+                let lengths = lengths.unsqueeze_dim::<2>(1);
                 squares.sum_dim(1).sqrt() / lengths.clamp_min(f32::MIN_POSITIVE)
             }
             Unit::Spread => {
-                let second = evidence.second_moments();
-                let [positive_share, negative_share] = evidence.class_shares();
-                let within = second
-                    - positive.powi_scalar(2).mul_scalar(positive_share)
-                    - negative.powi_scalar(2).mul_scalar(negative_share);
+                let within = evidence.within_classes([positive, negative])?;
                 // Rounding leaves a little variance where there is none.
                 let size = within.clone().clamp_min(0.0).mean_dim(1).mul_scalar(1e-6);
                 let varies = within.clone().greater(size.expand(within.dims())).float();

@@ -188,6 +188,32 @@ pub fn reads_last(name: &str) -> bool {
     name == "mean-and-last"
 }
 
+/// Whether the method called `name` reads all activations once, but for a few examples: those with codes.
+/// It loses little where activations are not held
+/// ([`Evidence::streamed`](crate::Evidence::streamed)).
+///
+/// ```
+/// use circuitscope_eval::methods::reads_once;
+/// assert!(reads_once("sae") && reads_once("recommended") && !reads_once("mean-difference"));
+/// ```
+#[must_use]
+pub fn reads_once(name: &str) -> bool {
+    [
+        "sae",
+        "sae-corrected",
+        "sae-ensemble",
+        "mutual-information",
+        "mutual-information-ensemble",
+        "untrained-ensemble",
+        "amplitude-ensemble",
+        "recommended",
+        "untrained",
+        "k-means",
+        "paired-flip-rate",
+    ]
+    .contains(&name)
+}
+
 /// The one name that this is.
 ///
 /// # Errors

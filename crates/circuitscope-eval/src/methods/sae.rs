@@ -11,7 +11,7 @@ use circuitscope_score::{CodeTable, node_scores, pair_scores};
 use rand::seq::index;
 use serde::{Deserialize, Serialize};
 
-use super::coded::of_dictionary;
+use super::coded::{of_dictionary, place};
 use crate::method::DictionaryReport;
 use crate::{Discover, Error, Evidence, Measured, Result, Scores};
 
@@ -145,11 +145,10 @@ impl Sae {
             .with_l1_coefficient(settings.l1_coefficient)
             .with_dictionary(self.dictionary);
         let weights = |recipe: &Recipe| recipe.seed.stream("sae/weights");
-        let device = evidence.activations().device();
-        let encoded = |sae, history| self.encoded(evidence, sae, history);
         if self.training == Training::Untrained {
-            let untrained = |recipe| encoded(config.init(weights(recipe), &device)?, None);
-            return recipes.iter().map(untrained).collect();
+            let untrained = |recipe| Ok((config.init(weights(recipe), &evidence.device())?, None));
+            let dictionaries = recipes.iter().map(untrained).collect::<Result<_>>()?;
+            return self.encoded(evidence, dictionaries, progress);
         }
         let examples = evidence.labels().len();
         if examples < settings.train_examples {
@@ -162,39 +161,57 @@ impl Sae {
         let job = |recipe: &Recipe| {
             let mut rng = recipe.seed.stream("sae/examples").rng();
             let chosen = index::sample(&mut rng, examples, settings.train_examples).into_vec();
-            TrainJob {
+            Ok(TrainJob {
                 config: config.clone(),
-                x: evidence.rows(&chosen),
+                x: evidence.rows(&chosen)?,
                 seed: weights(recipe),
-            }
+            })
         };
-        let jobs: Vec<_> = recipes.iter().map(job).collect();
+        let jobs = recipes.iter().map(job).collect::<Result<Vec<_>>>()?;
         let steps = TrainConfig::new().with_steps(settings.steps);
         let trained = train_many(&jobs, &steps, progress)?.into_iter();
-        trained
-            .map(|trained| encoded(trained.sae, Some(trained.history)))
-            .collect()
+        let dictionaries = trained.map(|trained| (trained.sae, Some(trained.history)));
+        self.encoded(evidence, dictionaries.collect(), progress)
     }
 
+    /// Encodes all evidence with each of the dictionaries, reading it once.
     fn encoded<B: Backend>(
         &self,
         evidence: &Evidence<B>,
-        sae: SparseAutoencoder<B>,
-        history: Option<History>,
-    ) -> Result<Encoded<B>> {
+        dictionaries: Vec<(SparseAutoencoder<B>, Option<History>)>,
+        progress: &dyn Progress,
+    ) -> Result<Vec<Encoded<B>>> {
+        if dictionaries.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (heads, d) = (evidence.grid().len(), evidence.d());
+        let entries = evidence.labels().len() * heads;
+        let mut tables = vec![(vec![0; entries], vec![0.0; entries]); dictionaries.len()];
         let config = EncodeConfig::new().with_amplitudes();
-        let codes = sae.encode_codes(evidence.all_rows(), &config)?;
-        let table = CodeTable::new(evidence.grid(), evidence.labels().to_vec(), codes.codes)?;
-        let table = table.with_amplitudes(codes.amplitudes.unwrap_or_default())?;
-        let table = match self.dictionary {
-            Dictionary::PaperCompatible => table.paper_compatible(),
-            Dictionary::UnitNormAtoms => table,
-        };
-        Ok(Encoded {
-            sae,
-            history,
-            table,
+        evidence.for_each_block(progress, |rows, x| {
+            let x = x.reshape([rows.len() * heads, d]);
+            for ((sae, _), (codes, amplitudes)) in dictionaries.iter().zip(&mut tables) {
+                let found = sae.encode_codes(x.clone(), &config)?;
+                place(codes, rows, &found.codes);
+                place(amplitudes, rows, &found.amplitudes.unwrap_or_default());
+            }
+            Ok(())
+        })?;
+        let made = dictionaries.into_iter().zip(tables);
+        made.map(|((sae, history), (codes, amplitudes))| {
+            let table = CodeTable::new(evidence.grid(), evidence.labels().to_vec(), codes)?;
+            let table = table.with_amplitudes(amplitudes)?;
+            let table = match self.dictionary {
+                Dictionary::PaperCompatible => table.paper_compatible(),
+                Dictionary::UnitNormAtoms => table,
+            };
+            Ok(Encoded {
+                sae,
+                history,
+                table,
+            })
         })
+        .collect()
     }
 }
 

@@ -46,7 +46,7 @@ pub(crate) fn planted(seed: u64) -> Evidence<Flex> {
     labels.resize(2 * PAIRS, Polarity::Negative);
     let pairs = (0..PAIRS).map(|i| (i, PAIRS + i)).collect();
     let evidence = Evidence::new(GRID, activations.clone(), labels, pairs).unwrap();
-    evidence.with_last(activations).unwrap()
+    evidence.clone().with_last(evidence).unwrap()
 }
 
 pub(crate) fn settings() -> MethodSettings {
@@ -151,7 +151,7 @@ fn faults_have_names() {
     let evidence = planted(3);
     let unpaired = Evidence::new(
         GRID,
-        evidence.activations().clone(),
+        evidence.activations().unwrap(),
         evidence.labels().to_vec(),
         Vec::new(),
     )
@@ -178,7 +178,7 @@ fn faults_have_names() {
 
     let one_class = vec![Polarity::Positive; 2 * PAIRS];
     let error =
-        Evidence::new(GRID, evidence.activations().clone(), one_class, Vec::new()).unwrap_err();
+        Evidence::new(GRID, evidence.activations().unwrap(), one_class, Vec::new()).unwrap_err();
     assert_eq!(
         error.to_string(),
         "no negative examples: the method compares positive with negative ones"
@@ -186,7 +186,7 @@ fn faults_have_names() {
     let crossed = vec![(PAIRS, 0)];
     let error = Evidence::new(
         GRID,
-        evidence.activations().clone(),
+        evidence.activations().unwrap(),
         evidence.labels().to_vec(),
         crossed,
     );
@@ -233,7 +233,7 @@ proptest! {
         let labels =
             vec![Polarity::Positive, Polarity::Negative, Polarity::Positive, Polarity::Positive];
         let evidence = Evidence::new(grid, x, labels, Vec::new()).unwrap();
-        let mean: Vec<f32> = evidence.class_mean(Polarity::Positive).into_data().to_vec().unwrap();
+        let mean: Vec<f32> = evidence.class_mean(Polarity::Positive).unwrap().into_data().to_vec().unwrap();
         for (i, mean) in mean.iter().enumerate() {
             let expected = (values[i] + values[12 + i] + values[18 + i]) / 3.0;
             prop_assert!((mean - expected).abs() < 1e-5);
@@ -289,9 +289,10 @@ fn the_last_position_is_a_second_view() {
         assert!((both - one).abs() < 1e-9);
     }
     let (labels, pairs) = (evidence.labels().to_vec(), evidence.pairs().to_vec());
-    let zeros = evidence.activations().zeros_like();
-    let silent = Evidence::new(GRID, evidence.activations().clone(), labels, pairs).unwrap();
-    let with_zeros = silent.clone().with_last(zeros).unwrap();
+    let zeros = evidence.activations().unwrap().zeros_like();
+    let fresh = |x| Evidence::new(GRID, x, labels.clone(), pairs.clone()).unwrap();
+    let silent = fresh(evidence.activations().unwrap());
+    let with_zeros = silent.clone().with_last(fresh(zeros)).unwrap();
     assert_ne!(scores("mean-and-last", &with_zeros, 5), both);
     let method = method::<B>("mean-and-last", &settings(), &FlexDevice).unwrap();
     let error = method.scores(&silent, Seed::new(0), &NoProgress);

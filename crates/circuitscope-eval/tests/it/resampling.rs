@@ -1,10 +1,14 @@
 //! Scores of resamples, and scores made of a graph's.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use burn::backend::Autodiff;
+use burn::tensor::Tensor;
 use burn_flex::{Flex, FlexDevice};
 use circuitscope_core::{Graph, HeadId, NoProgress, Node, Port, Seed};
-use circuitscope_eval::methods::method;
-use circuitscope_eval::{GraphScores, Scores};
+use circuitscope_eval::methods::{method, reads_once, runs_model};
+use circuitscope_eval::{ActivationSource, Error, Evidence, GraphScores, Scores};
 
 use crate::methods::{names, planted, settings};
 
@@ -30,6 +34,66 @@ fn the_examples_themselves_are_a_resample_that_changes_nothing() {
     }
 }
 
+/// Reads a tensor group by group, last examples first, and counts the examples read.
+#[derive(Debug)]
+struct Counted(Tensor<Flex, 3>, AtomicUsize);
+
+impl ActivationSource<Flex> for Counted {
+    fn shape(&self) -> [usize; 3] {
+        self.0.dims()
+    }
+
+    fn device(&self) -> FlexDevice {
+        FlexDevice
+    }
+
+    fn blocks(&self) -> Vec<Vec<usize>> {
+        let backwards: Vec<usize> = (0..self.0.dims()[0]).rev().collect();
+        backwards.chunks(7).map(<[usize]>::to_vec).collect()
+    }
+
+    fn read(&self, examples: &[usize]) -> Result<Tensor<Flex, 3>, Error> {
+        self.1.fetch_add(examples.len(), Ordering::Relaxed);
+        let parts = examples
+            .iter()
+            .map(|&at| self.0.clone().slice_dim(0, at..=at));
+        Ok(Tensor::cat(parts.collect(), 0))
+    }
+}
+
+#[test]
+fn activations_that_are_not_held_give_the_same_scores() {
+    let held = planted(0);
+    let source = Arc::new(Counted(held.activations().unwrap(), AtomicUsize::new(0)));
+    let stream = || {
+        let (labels, pairs) = (held.labels().to_vec(), held.pairs().to_vec());
+        Evidence::streamed(held.grid(), source.clone(), labels, pairs).unwrap()
+    };
+    let examples = held.labels().len();
+    for name in names().filter(|name| !runs_model(name)) {
+        // New evidence for each: none finds the codes of another.
+        let streamed = stream().with_last(stream()).unwrap();
+        let fresh = held.sampled(None).unwrap();
+        let method = method::<B>(name, &settings(), &FlexDevice).unwrap();
+        let scores = |evidence| method.scores(evidence, Seed::new(1), &NoProgress).unwrap();
+        source.1.store(0, Ordering::Relaxed);
+        let (found, expected) = (scores(&streamed), scores(&fresh));
+        for (found, expected) in found.nodes.iter().zip(&expected.nodes) {
+            // Sums over examples in another order.
+            assert!(
+                (found - expected).abs() <= 1e-5 * expected.abs().max(1.0),
+                "{name}"
+            );
+        }
+        let read = source.1.load(Ordering::Relaxed);
+        if reads_once(name) {
+            assert!(read < 2 * examples, "{name} read {read} of {examples}");
+        } else if name != "random" {
+            assert!(read >= examples, "{name} read {read} of {examples}");
+        }
+    }
+}
+
 #[test]
 fn copies_of_a_pair_are_pairs() {
     let evidence = planted(0);
@@ -38,8 +102,8 @@ fn copies_of_a_pair_are_pairs() {
     let sampled = evidence.sampled(Some(&rows)).unwrap();
     assert_eq!(sampled.pairs(), [(0, 1), (3, 4)]);
     assert_eq!(sampled.labels()[5], evidence.labels()[7]);
-    let copied: Vec<f32> = sampled.rows(&[4]).into_data().to_vec().unwrap();
-    let original: Vec<f32> = evidence.rows(&[43]).into_data().to_vec().unwrap();
+    let copied: Vec<f32> = sampled.rows(&[4]).unwrap().into_data().to_vec().unwrap();
+    let original: Vec<f32> = evidence.rows(&[43]).unwrap().into_data().to_vec().unwrap();
     assert_eq!(copied, original);
     assert!(evidence.sampled(Some(&[0, 1])).is_err(), "one class only");
 }

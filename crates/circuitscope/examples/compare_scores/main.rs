@@ -159,7 +159,8 @@ fn of_program(folder: &Path, pairs: usize, seed: Seed) -> Result<Subject, Box<dy
     let model = &loaded.model;
     let [means, last] =
         capture_head_means_and_last(model, &prompts, 4096, &FlexDevice, &NoProgress)?;
-    let evidence = Evidence::new(model.config().grid(), means, chosen, Vec::new())?;
+    let evidence = |x| Evidence::new(model.config().grid(), x, chosen.clone(), Vec::new());
+    let (evidence, last) = (evidence(means)?, evidence(last)?);
     let truth: serde_json::Value =
         serde_json::from_slice(&fs_err::read(folder.join("ground_truth.json"))?)?;
     let heads = truth["nodes"].as_array().into_iter().flatten();

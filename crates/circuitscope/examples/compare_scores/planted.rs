@@ -84,8 +84,8 @@ pub(crate) fn evidence(plant: Plant, pairs: usize, seed: Seed) -> (Evidence<Flex
     labels.resize(2 * pairs, Polarity::Negative);
     let matched = (0..pairs).map(|pair| (pair, pairs + pair)).collect();
     // There are no positions here: both views are the same.
-    let evidence = Evidence::new(GRID, activations.clone(), labels, matched)
-        .and_then(|evidence| evidence.with_last(activations));
+    let evidence = Evidence::new(GRID, activations, labels, matched);
+    let evidence = evidence.and_then(|evidence| evidence.clone().with_last(evidence));
     match evidence {
         Ok(evidence) => (evidence, truth),
         Err(error) => unreachable!("one vector for each head and label: {error}"),

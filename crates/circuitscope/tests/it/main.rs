@@ -8,4 +8,5 @@
 mod causal_methods;
 mod planted_program;
 mod reference_model;
+mod streaming;
 mod tracr_edges;
