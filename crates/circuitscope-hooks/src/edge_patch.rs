@@ -43,18 +43,29 @@ impl<B: Backend> EdgePatch<B> {
     /// # Panics
     /// If the mask has another shape.
     pub fn new(graph: Graph, other: StreamOutputs<B>, mask: Tensor<B, 3>) -> Self {
+        let patch = Self {
+            graph,
+            other,
+            mask: mask.clone(),
+            written: Vec::new(),
+        };
+        patch.with_mask(mask)
+    }
+
+    /// The same with another mask.
+    ///
+    /// # Panics
+    /// As [`new`](Self::new).
+    #[must_use]
+    pub fn with_mask(mut self, mask: Tensor<B, 3>) -> Self {
         let [_, readers, writers] = mask.dims();
         assert_eq!(
             (readers, writers),
-            (graph.readers(), graph.writers()),
+            (self.graph.readers(), self.graph.writers()),
             "mask of readers and writers"
         );
-        Self {
-            graph,
-            other,
-            mask,
-            written: Vec::new(),
-        }
+        self.mask = mask;
+        self
     }
 
     /// Starts at block `layer`: the writers before it put out what they did in the run `here`.

@@ -11,6 +11,6 @@ pub use evidence::{Ablation, CausalEvidence, PairBatch, TokenPair, last_logits};
 pub(crate) use gradients::{Differentiable, ReaderGradients, host, values};
 pub use metric::{Metric, Targets};
 pub(crate) use patched::mean;
-pub use patched::{PatchedRuns, Prepared};
+pub use patched::{FromLayer, PatchedRuns, Prepared};
 pub use path::{Between, Receiver, path_patching};
 pub use per_pair::PairEffects;

@@ -161,11 +161,7 @@ impl<'a, B: Backend> PatchedRuns<'a, B> {
         Ok(mean(&values[0][0]))
     }
 
-    /// The model with some sets of edges: `[metric][set][pair]`.
-    ///
-    /// Each set is `[readers * writers]`: 1 where the reader reads this run's output of the writer, 0
-    /// where it reads the ablated one. All edges into layers before `from_layer` must be on; those
-    /// layers are not run again.
+    /// The model with some sets of edges: `[metric][set][pair]`; see [`FromLayer::run`].
     ///
     /// # Errors
     /// None but those of the device.
@@ -178,20 +174,66 @@ impl<'a, B: Backend> PatchedRuns<'a, B> {
         from_layer: usize,
         metrics: &[Metric],
     ) -> Result<Vec<Vec<Vec<f64>>>> {
+        self.from_layer(from_layer).run(sets, metrics)
+    }
+
+    /// Ready to run from block `layer` on, many times over.
+    pub fn from_layer(&self, layer: usize) -> FromLayer<'_, B> {
         let graph = self.graph();
+        let all = [1, graph.readers(), graph.writers()];
+        let patch = |part: &Prepared<B>| {
+            let mask = Tensor::ones(all, self.evidence.device());
+            EdgePatch::new(graph, part.other.clone(), mask).from_layer(layer, &part.here)
+        };
+        FromLayer {
+            runs: self,
+            layer,
+            patches: self.prepared.iter().map(patch).collect(),
+        }
+    }
+}
+
+/// [`PatchedRuns`] that begin at one layer. What the writers before it put out is laid out once.
+#[derive(Debug)]
+pub struct FromLayer<'a, B: Backend> {
+    runs: &'a PatchedRuns<'a, B>,
+    layer: usize,
+    /// One for each batch, its mask to be replaced.
+    patches: Vec<EdgePatch<B>>,
+}
+
+impl<B: Backend> FromLayer<'_, B> {
+    /// The first layer that is run.
+    pub const fn layer(&self) -> usize {
+        self.layer
+    }
+
+    /// The model with some sets of edges: `[metric][set][pair]`.
+    ///
+    /// Each set is `[readers * writers]`: 1 where the reader reads this run's output of the writer, 0
+    /// where it reads the ablated one. All edges into layers before the first one must be on; those
+    /// layers are not run again.
+    ///
+    /// # Errors
+    /// None but those of the device.
+    ///
+    /// # Panics
+    /// If a set has another size.
+    pub fn run(&self, sets: &[&[f32]], metrics: &[Metric]) -> Result<Vec<Vec<Vec<f64>>>> {
+        let PatchedRuns { evidence, prepared } = self.runs;
+        let graph = evidence.graph();
         let mut values = vec![vec![Vec::new(); sets.len()]; metrics.len()];
-        for part in &self.prepared {
+        for (part, patch) in prepared.iter().zip(&self.patches) {
             let prompts = part.batch.members.len();
             let pos = part.here.input.dims()[1];
-            let groups = (self.evidence.rows_per_batch(pos) / prompts).max(1);
+            let groups = (evidence.rows_per_batch(pos) / prompts).max(1);
             let mut at = 0;
             for sets in sets.chunks(groups) {
                 let shape = [sets.len(), graph.readers(), graph.writers()];
                 let mask = TensorData::new(sets.concat(), shape);
-                let mask = Tensor::from_data(mask, self.evidence.device());
-                let patch = EdgePatch::new(graph, part.other.clone(), mask);
-                let patch = patch.from_layer(from_layer, &part.here);
-                let logits = part.logits(self.evidence.model(), sets.len(), from_layer, patch);
+                let mask = Tensor::from_data(mask, evidence.device());
+                let patch = patch.clone().with_mask(mask);
+                let logits = part.logits(evidence.model(), sets.len(), self.layer, patch);
                 for (metric, values) in metrics.iter().zip(&mut values) {
                     let found = part.values(*metric, logits.clone())?;
                     for (group, found) in found.chunks(prompts).enumerate() {

@@ -1,5 +1,5 @@
 use burn::tensor::backend::Backend;
-use circuitscope_core::{Node, Progress, Seed};
+use circuitscope_core::{Graph, Node, Progress, Seed};
 
 use super::PatchingSettings;
 use crate::causal::{Metric, PatchedRuns, mean};
@@ -17,7 +17,8 @@ use crate::{Discover, Error, Evidence, GraphScores, Measured, Result};
 /// Edges into a node that no longer reaches the logits have no effect: they are dropped without a pass.
 ///
 /// # Complexity
-/// For each threshold at most one forward pass for each edge and prompt, from the reader's layer on.
+/// One forward pass for each edge, from the reader's layer on. It holds every prompt once for each threshold
+/// whose circuit is not idle there and differs from that of the threshold before.
 #[derive(Debug, Clone)]
 pub struct Acdc {
     settings: PatchingSettings,
@@ -36,17 +37,47 @@ const NAME: &str = "acdc";
 /// Thresholds of the sweep, in units of the metric's fall from the full model to the ablated one.
 const THRESHOLDS: [f64; 4] = [0.001, 0.01, 0.03, 0.1];
 
-/// The edges that are kept at threshold `tau`, as `[readers * writers]`.
-fn kept<B: Backend>(
+/// A circuit that is being pruned.
+struct Pruned {
+    /// Largest fall of the metric for which an edge is dropped.
+    tau: f64,
+    /// 1 for each edge that is kept, `[readers * writers]`.
+    set: Vec<f32>,
+    /// The metric with these edges.
+    value: f64,
+}
+
+impl Pruned {
+    /// Whether nothing that still reaches the logits reads what `writers` put out.
+    fn is_idle(&self, graph: &Graph, writers: &[usize]) -> bool {
+        let unread = |&writer: &usize| {
+            (0..graph.readers()).all(|reader| {
+                writer >= graph.visible(reader)
+                    || self.set[reader * graph.writers() + writer] == 0.0
+            })
+        };
+        writers.iter().all(unread)
+    }
+}
+
+/// Prunes the full circuit at each of the thresholds `taus`. All of them go through the edges together: one
+/// forward pass for each edge holds all circuits that are still different.
+fn prune<B: Backend>(
     runs: &PatchedRuns<'_, B>,
     metric: Metric,
-    tau: f64,
+    taus: &[f64],
     progress: &dyn Progress,
-) -> Result<Vec<f32>> {
+) -> Result<Vec<Pruned>> {
     let graph = runs.graph();
     let writers = graph.writers();
-    let mut set = vec![1.0; graph.readers() * writers];
-    let mut value = mean(&runs.clean(metric)?);
+    let value = mean(&runs.clean(metric)?);
+    let full = |&tau: &f64| Pruned {
+        tau,
+        set: vec![1.0; graph.readers() * writers],
+        value,
+    };
+    let mut circuits: Vec<Pruned> = taus.iter().map(full).collect();
+    let mut from = runs.from_layer(graph.n_layers - 1);
     for reader in (0..graph.readers()).rev() {
         let (node, _) = graph.reader(reader);
         let entries = reader * writers..(reader + 1) * writers;
@@ -55,36 +86,52 @@ fn kept<B: Backend>(
             Node::Mlp(layer) => layer,
             _ => graph.n_layers - 1,
         };
+        if layer != from.layer() {
+            from = runs.from_layer(layer);
+        }
         // A group of heads shares a reader: it is idle only if all of them are.
-        let heads = |edge: circuitscope_core::Edge| graph.writer_index(edge.destination);
-        let members = graph.edges_between(0, reader).into_iter().map(heads);
-        let idle = node != Node::Logits
-            && members.flatten().all(|writer| {
-                (0..graph.readers()).all(|later| {
-                    set[later * writers + writer] == 0.0 || writer >= graph.visible(later)
-                })
-            });
-        if idle {
-            set[entries].fill(0.0);
-            progress.advance(graph.visible(reader) as u64);
-            continue;
+        let edges = graph.edges_between(0, reader).into_iter();
+        let members: Vec<usize> = edges
+            .filter_map(|edge| graph.writer_index(edge.destination))
+            .collect();
+        let mut live = Vec::new();
+        for circuit in &mut circuits {
+            if node != Node::Logits && circuit.is_idle(&graph, &members) {
+                circuit.set[entries.clone()].fill(0.0);
+            } else {
+                live.push(circuit);
+            }
         }
         for writer in (0..graph.visible(reader)).rev() {
             if progress.cancelled() {
                 return Err(Error::Cancelled);
             }
             let at = entries.start + writer;
-            set[at] = 0.0;
-            let without = runs.mean_of(&set, layer, metric)?;
-            if value - without < tau {
-                value = without;
+            live.iter_mut().for_each(|circuit| circuit.set[at] = 0.0);
+            let mut sets: Vec<&[f32]> = live.iter().map(|circuit| &circuit.set[..]).collect();
+            // Neighbouring thresholds have long the same circuit.
+            sets.dedup();
+            let values = if sets.is_empty() {
+                Vec::new()
             } else {
-                set[at] = 1.0;
+                from.run(&sets, &[metric])?.swap_remove(0)
+            };
+            let of = |circuit: &Pruned| sets.iter().position(|set| *set == circuit.set);
+            let without: Vec<f64> = live
+                .iter()
+                .filter_map(|circuit| of(circuit).map(|set| mean(&values[set])))
+                .collect();
+            for (circuit, without) in live.iter_mut().zip(without) {
+                if circuit.value - without < circuit.tau {
+                    circuit.value = without;
+                } else {
+                    circuit.set[at] = 1.0;
+                }
             }
             progress.advance(1);
         }
     }
-    Ok(set)
+    Ok(circuits)
 }
 
 impl<B: Backend> Discover<B> for Acdc {
@@ -122,24 +169,18 @@ impl<B: Backend> Discover<B> for Acdc {
         let (full, empty) = runs.full_and_empty(metric)?;
         let fall = full - empty;
         let mut edges = vec![0.0; graph.readers() * graph.writers()];
-        let total = THRESHOLDS.len() * graph.n_edges();
-        progress.begin(NAME, total as u64);
-        for share in THRESHOLDS {
-            let set = kept(&runs, metric, share * fall.abs(), progress);
-            if set.is_err() {
-                progress.end();
-            }
-            let set = set?;
-            for reader in 0..graph.readers() {
-                for writer in 0..graph.visible(reader) {
-                    if set[reader * graph.writers() + writer] == 1.0 {
-                        let edge: &mut f64 = &mut edges[writer * graph.readers() + reader];
-                        *edge = edge.max(share);
-                    }
+        progress.begin(NAME, graph.n_edges() as u64);
+        let taus = THRESHOLDS.map(|share| share * fall.abs());
+        let circuits = prune(&runs, metric, &taus, progress);
+        progress.end();
+        for (share, circuit) in THRESHOLDS.into_iter().zip(circuits?) {
+            for (writer, reader) in graph.edges() {
+                if circuit.set[reader * graph.writers() + writer] == 1.0 {
+                    let edge: &mut f64 = &mut edges[writer * graph.readers() + reader];
+                    *edge = edge.max(share);
                 }
             }
         }
-        progress.end();
         let scores = GraphScores {
             graph,
             nodes: None,
