@@ -1,3 +1,5 @@
 //! Checks of what the benches rest on.
 
+#[cfg(feature = "flex")]
+mod backends;
 mod threads;
