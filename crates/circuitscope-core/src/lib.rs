@@ -34,6 +34,7 @@ mod node;
 mod polarity;
 mod progress;
 mod seed;
+pub mod workers;
 
 pub use circuit::Circuit;
 pub use graph::Graph;

@@ -1,3 +1,5 @@
+use core::cell::OnceCell;
+
 use burn::module::{Module, Param};
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
@@ -6,9 +8,10 @@ use circuitscope_hooks::{NoTap, Site, Tap};
 
 use crate::batch::TokenBatch;
 use crate::config::{DecoderConfig, Direction, Norm, Positions};
+use crate::fused;
 use crate::mlp::MlpWeights;
 use crate::norm::{NormWeights, normalise, normalise_heads};
-use crate::pass::{Pass, linear, soft_cap, wide};
+use crate::pass::{Pass, add_bias, affine, linear, soft_cap, wide};
 use crate::rotary::Rotation;
 
 /// One block: attention, then (or beside it) an MLP.
@@ -30,8 +33,25 @@ pub(crate) struct Block<B: Backend> {
     pub(crate) ln2_post: Option<NormWeights<B>>,
 }
 
-/// Which positions may not be attended to; none if all may.
-type Mask<B> = Option<Tensor<B, 4, Bool>>;
+/// Which positions may not be attended to.
+struct Mask<B: Backend> {
+    /// `[batch or 1, 1, q_pos, k_pos]`
+    flags: Vec<bool>,
+    shape: [usize; 4],
+    /// On the device, once a layer asks for it.
+    tensor: OnceCell<Tensor<B, 4, Bool>>,
+}
+
+impl<B: Backend> Mask<B> {
+    /// For all `scores`, `[batch, heads, q_pos, k_pos]`.
+    fn tensor(&self, scores: &Tensor<B, 4>) -> Tensor<B, 4, Bool> {
+        let tensor = self.tensor.get_or_init(|| {
+            let flags = TensorData::new(self.flags.clone(), self.shape);
+            Tensor::from_data(flags, &scores.device())
+        });
+        tensor.clone().expand(scores.dims())
+    }
+}
 
 /// What all blocks share in one pass.
 pub(crate) struct Context<'a, B: Backend> {
@@ -39,8 +59,8 @@ pub(crate) struct Context<'a, B: Backend> {
     /// Position vectors that only queries and keys read.
     qk_positions: Option<Tensor<B, 3>>,
     rotation: Option<Rotation<B>>,
-    /// One mask for each window that occurs.
-    masks: Vec<(Option<usize>, Mask<B>)>,
+    /// One mask for each window that occurs; none if all positions may be attended to.
+    masks: Vec<(Option<usize>, Option<Mask<B>>)>,
 }
 
 impl<'a, B: Backend> Context<'a, B> {
@@ -58,10 +78,10 @@ impl<'a, B: Backend> Context<'a, B> {
         windows.dedup();
         let masks = windows.into_iter().map(|window| {
             let blocked = batch.blocked(config.direction == Direction::Causal, window);
-            let mask = blocked.map(|(flags, shape)| {
-                let flags = TensorData::new(flags, shape);
-                let mask = Tensor::<B, 4, Bool>::from_data(flags, device);
-                mask.expand([batch.batch(), config.n_heads, pos, pos])
+            let mask = blocked.map(|(flags, shape)| Mask {
+                flags,
+                shape,
+                tensor: OnceCell::new(),
             });
             (window, mask)
         });
@@ -78,10 +98,10 @@ impl<'a, B: Backend> Context<'a, B> {
         }
     }
 
-    fn mask(&self, layer: usize, pos: usize) -> Mask<B> {
+    fn mask(&self, layer: usize, pos: usize) -> Option<&Mask<B>> {
         let window = self.config.window(layer, pos);
         let entry = self.masks.iter().find(|(of, _)| *of == window);
-        entry.and_then(|(_, mask)| mask.clone())
+        entry.and_then(|(_, mask)| mask.as_ref())
     }
 }
 
@@ -99,16 +119,13 @@ impl<B: Backend> Block<B> {
         let attn_out = self.attention(layer, context, &x, pass)?;
         let x = match (&self.mlp, config.mlp) {
             (Some(weights), Some(mlp)) => {
-                let input = if config.parallel_attn_mlp {
-                    x.clone()
+                // Sums begin with what nobody else holds: CPU backends add to it in place.
+                let (input, rest) = if config.parallel_attn_mlp {
+                    (x.clone(), attn_out + x)
                 } else {
                     pass.need(Site::ResidMid(layer))?;
-                    pass.site(Site::ResidMid(layer), x.clone() + attn_out.clone())
-                };
-                let rest = if config.parallel_attn_mlp {
-                    x + attn_out
-                } else {
-                    input.clone()
+                    let mid = pass.site(Site::ResidMid(layer), attn_out + x);
+                    (mid.clone(), mid)
                 };
                 pass.need(Site::MlpIn(layer))?;
                 let input = pass.site(Site::MlpIn(layer), input);
@@ -120,9 +137,9 @@ impl<B: Backend> Block<B> {
                 let sites = [Site::Ln2PostScale(layer), Site::Ln2PostNormalized(layer)];
                 let out = norm_after(config, self.ln2_post.as_ref(), out, sites, pass);
                 pass.need(Site::MlpOut(layer))?;
-                rest + pass.site(Site::MlpOut(layer), out)
+                pass.site(Site::MlpOut(layer), out) + rest
             }
-            _ => x + attn_out,
+            _ => attn_out + x,
         };
         pass.need(Site::ResidPost(layer))?;
         Some(pass.site(Site::ResidPost(layer), x))
@@ -162,20 +179,31 @@ impl<B: Backend> Block<B> {
         // Query heads that share a key/value head stand under each other, as one taller matrix:
         // [batch, kv_head, group * q_pos, d_head] x [batch, kv_head, d_head, k_pos].
         let group = heads / kv_heads;
+        let scale = 1.0 / config.score_divisor(layer);
+        let watched = pass.tap.wants(Site::AttnScores(layer));
+        let fuse = !watched && config.attn_scores_soft_cap.is_none() && fused::applies(&q);
+        let q = if fuse { q } else { q.mul_scalar(scale) };
         let q = q
             .swap_dims(1, 2)
-            .mul_scalar(1.0 / config.score_divisor(layer))
             .reshape([rows, kv_heads, group * pos, d_head]);
         let scores = q
             .matmul(k.swap_dims(1, 2).swap_dims(2, 3))
             .reshape([rows, heads, pos, pos]);
-        let mut scores = soft_cap(wide(scores), config.attn_scores_soft_cap);
-        if let Some(mask) = context.mask(layer, pos) {
-            scores = scores.mask_fill(mask, f32::NEG_INFINITY);
-        }
-        let scores = pass.site(Site::AttnScores(layer), scores);
-        pass.need(Site::Pattern(layer))?;
-        let pattern = pass.site(Site::Pattern(layer), softmax(scores, 3));
+        let mask = context.mask(layer, pos);
+        let pattern = if fuse {
+            pass.need(Site::Pattern(layer))?;
+            fused::attend(scores, scale as f32, mask.map_or(&[], |mask| &mask.flags))
+        } else {
+            let mut scores = soft_cap(wide(scores), config.attn_scores_soft_cap);
+            if let Some(mask) = mask {
+                let mask = mask.tensor(&scores);
+                scores = scores.mask_fill(mask, f32::NEG_INFINITY);
+            }
+            let scores = pass.site(Site::AttnScores(layer), scores);
+            pass.need(Site::Pattern(layer))?;
+            softmax(scores, 3)
+        };
+        let pattern = pass.site(Site::Pattern(layer), pattern);
         pass.need(Site::Z(layer))?;
         let z = pattern
             .cast(v.dtype())
@@ -203,7 +231,7 @@ impl<B: Backend> Block<B> {
             linear(z.reshape([rows, pos, heads * d_head]), self.w_o.val())
         };
         pass.need(Site::Ln1PostScale(layer))?;
-        let attn_out = attn_out + self.b_o.val().unsqueeze();
+        let attn_out = add_bias(attn_out, self.b_o.val());
         let sites = [Site::Ln1PostScale(layer), Site::Ln1PostNormalized(layer)];
         let attn_out = norm_after(config, self.ln1_post.as_ref(), attn_out, sites, pass);
         pass.need(Site::AttnOut(layer))?;
@@ -255,15 +283,15 @@ impl<B: Backend> Block<B> {
         };
         let [q, k, v] = columns(config);
         let Some(positions) = &context.qk_positions else {
-            let qkv = linear(x, w) + b.unsqueeze();
+            let qkv = affine(x, w, b);
             return [q, k, v].map(|columns| part(&qkv, columns));
         };
-        let affine = |x: Tensor<B, 3>, columns: core::ops::Range<usize>| {
+        let some = |x: Tensor<B, 3>, columns: core::ops::Range<usize>| {
             let w = w.clone().slice([0..config.d_model, columns.clone()]);
-            linear(x, w) + b.clone().slice([columns]).unsqueeze()
+            affine(x, w, b.clone().slice([columns]))
         };
-        let qk = affine(x.clone() + positions.clone(), 0..k.end);
-        let values = affine(x, v.clone());
+        let qk = some(x.clone() + positions.clone(), 0..k.end);
+        let values = some(x, v.clone());
         [part(&qk, q), part(&qk, k), part(&values, 0..v.len())]
     }
 

@@ -1,11 +1,9 @@
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc;
 use std::thread;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
-use circuitscope_core::Progress;
+use circuitscope_core::{Progress, workers};
 use circuitscope_hooks::{Capture, HeadMeans, Positions, Reduce, Site, Tap};
 
 use crate::batch::{PaddingSide, TokenBatch};
@@ -178,8 +176,8 @@ impl<B: Backend, T: Tap<B>, const N: usize> Tap<B> for Each<T, N> {
 /// Runs rows of these lengths in batches of similar length; `take` gets, batch by batch, the indices of
 /// its rows and what `run` made of them, and returns how many of the `prompts` those were.
 ///
-/// On CPUs some batches run side by side, each within its share of the budget: what is between the matrix
-/// products keeps one core busy at most. They may then end in any order.
+/// On CPUs some batches run side by side, each within its share of the budget and on its share of the cores:
+/// what is between the matrix products keeps one core busy at most. They may then end in any order.
 #[expect(
     clippy::too_many_arguments,
     reason = "what is run, how, and who is told"
@@ -194,7 +192,11 @@ fn in_batches<B: Backend, R: Send>(
     run: impl Fn(&Decoder<B>, &[usize]) -> Result<R> + Sync,
     mut take: impl FnMut(&[usize], R) -> usize,
 ) -> Result<()> {
-    let threads = host_threads::<B>(device);
+    let threads = if workers::on_host(&B::name(device)) {
+        thread::available_parallelism().map_or(1, |cores| cores.get().min(8))
+    } else {
+        1
+    };
     let all: usize = lengths.iter().sum();
     let mut budget = (max_batch_tokens / threads).min(all.div_ceil(threads));
     if threads > 1 {
@@ -202,69 +204,21 @@ fn in_batches<B: Backend, R: Send>(
     }
     let batches = pack_by_length(lengths, budget);
     progress.begin("capturing", prompts as u64);
-    if threads.min(batches.len()) < 2 {
-        for batch in batches {
+    let outcome = workers::run(
+        threads,
+        batches.len(),
+        || model.clone(),
+        |model, at, _| run(model, &batches[at]),
+        |at, result| {
             if progress.cancelled() {
                 return Err(Error::Cancelled);
             }
-            let done = take(&batch, run(model, &batch)?);
-            progress.advance(done as u64);
-        }
-        progress.end();
-        return Ok(());
-    }
-    let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let (send, receive) = mpsc::channel();
-    let outcome = thread::scope(|scope| {
-        for _ in 0..threads.min(batches.len()) {
-            let (send, model) = (send.clone(), model.clone());
-            let (next, stop, run, batches) = (&next, &stop, &run, &batches);
-            scope.spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(batch) = batches.get(at) else {
-                        break;
-                    };
-                    // The receiver is gone once another batch has failed.
-                    if send.send((at, run(&model, batch))).is_err() {
-                        break;
-                    }
-                }
-            });
-        }
-        drop(send);
-        for (at, result) in receive {
-            let result = result.and_then(|result| {
-                if progress.cancelled() {
-                    Err(Error::Cancelled)
-                } else {
-                    Ok(result)
-                }
-            });
-            match result {
-                Ok(result) => progress.advance(take(&batches[at], result) as u64),
-                Err(error) => {
-                    stop.store(true, Ordering::Relaxed);
-                    return Err(error);
-                }
-            }
-        }
-        Ok(())
-    });
-    outcome?;
+            progress.advance(take(&batches[at], result) as u64);
+            Ok(())
+        },
+    );
     progress.end();
-    Ok(())
-}
-
-/// Batches that run side by side: as many as there are cores, up to eight, where the device is the host;
-/// one elsewhere.
-fn host_threads<B: Backend>(device: &B::Device) -> usize {
-    let name = B::name(device);
-    if ["flex", "ndarray"].iter().any(|host| name.contains(host)) {
-        thread::available_parallelism().map_or(1, |cores| cores.get().min(8))
-    } else {
-        1
-    }
+    outcome
 }
 
 /// Largest batch of one of several threads: more tokens gain nothing, and every one takes memory.

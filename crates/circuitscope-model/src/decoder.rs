@@ -147,28 +147,12 @@ impl<B: Backend> Decoder<B> {
     /// Unless there is one tensor for each layer, and a layer.
     pub fn head_results(&self, z: Vec<Tensor<B, 3>>) -> Tensor<B, 3> {
         assert_eq!(z.len(), self.config.n_layers, "one z for each layer");
-        let DecoderConfig {
-            n_heads,
-            d_head,
-            d_model,
-            ..
-        } = self.config;
-        let [batch, ..] = z[0].dims();
-        // Filled head by head: each product is in its final order, and nothing is held twice.
-        let mut results = Tensor::zeros([batch, z.len() * n_heads, d_model], &z[0].device());
-        for (layer, z) in z.into_iter().enumerate() {
+        let layers = z.into_iter().enumerate().map(|(layer, z)| {
+            // [head, batch, d_head] x [head, d_head, d_model] -> [head, batch, d_model]
             let w_o = wide(self.w_o(layer));
-            for head in 0..n_heads {
-                let z = z.clone().slice_dim(1, head..=head);
-                let w_o = w_o.clone().slice_dim(0, head..=head).squeeze_dim::<2>(0);
-                // [batch, d_head] x [d_head, d_model] -> [batch, d_model]
-                let result = z.reshape([batch, d_head]).matmul(w_o);
-                let at = layer * n_heads + head;
-                results = results
-                    .slice_assign([0..batch, at..at + 1, 0..d_model], result.unsqueeze_dim(1));
-            }
-        }
-        results
+            z.swap_dims(0, 1).matmul(w_o).swap_dims(0, 1)
+        });
+        Tensor::cat(layers.collect(), 1)
     }
 
     fn run<T: Tap<B>>(&self, batch: &TokenBatch<B>, pass: &mut Pass<'_, T>) -> Option<()> {

@@ -47,6 +47,7 @@ mod decoder;
 mod error;
 mod family;
 mod fold;
+mod fused;
 mod host;
 #[cfg(feature = "hub")]
 pub mod hub;

@@ -5,7 +5,8 @@ use burn::tensor::backend::Backend;
 use circuitscope_hooks::{Site, Tap};
 
 use crate::config::{Activation, Mlp};
-use crate::pass::{Pass, linear};
+use crate::fused;
+use crate::pass::{Pass, add_bias, affine, linear};
 
 /// Weights of an MLP.
 #[derive(Module, Debug)]
@@ -37,32 +38,43 @@ impl<B: Backend> MlpWeights<B> {
         pass: &mut Pass<'_, T>,
     ) -> Option<Tensor<B, 3>> {
         pass.need(Site::MlpPre(layer))?;
-        let affine = |x: Tensor<B, 3>, w: &Param<Tensor<B, 2>>, b: &Param<Tensor<B, 1>>| {
-            linear(x, w.val()) + b.val().unsqueeze()
+        let (w, b) = match &self.gate {
+            None => (&self.w_in, &self.b_in),
+            Some(gate) => (&gate.w, &gate.b),
         };
-        let post = match &self.gate {
-            None => {
-                let pre = pass.site(Site::MlpPre(layer), affine(x, &self.w_in, &self.b_in));
-                pass.need(Site::MlpPost(layer))?;
-                mlp.activation.apply(pre)
-            }
-            Some(gate) => {
-                let pre = affine(x.clone(), &gate.w, &gate.b);
-                let pre = pass.site(Site::MlpPre(layer), pre);
-                pass.need(Site::MlpPreLinear(layer))?;
-                let linear = affine(x, &self.w_in, &self.b_in);
-                let linear = pass.site(Site::MlpPreLinear(layer), linear);
-                pass.need(Site::MlpPost(layer))?;
-                mlp.activation.apply(pre) * linear
-            }
+        let pre = linear(x.clone(), w.val());
+        let activated = if pass.tap.wants(Site::MlpPre(layer)) {
+            let pre = pass.site(Site::MlpPre(layer), add_bias(pre, b.val()));
+            mlp.activation.apply(pre)
+        } else {
+            mlp.activation.apply_biased(pre, b.val())
+        };
+        let post = if self.gate.is_some() {
+            pass.need(Site::MlpPreLinear(layer))?;
+            let linear = affine(x, self.w_in.val(), self.b_in.val());
+            let linear = pass.site(Site::MlpPreLinear(layer), linear);
+            pass.need(Site::MlpPost(layer))?;
+            activated * linear
+        } else {
+            pass.need(Site::MlpPost(layer))?;
+            activated
         };
         let post = pass.site(Site::MlpPost(layer), post);
         pass.need(Site::Ln2PostScale(layer))?;
-        Some(affine(post, &self.w_out, &self.b_out))
+        Some(affine(post, self.w_out.val(), self.b_out.val()))
     }
 }
 
 impl Activation {
+    /// The function of `x + b`, with `b` at every position.
+    fn apply_biased<B: Backend>(self, x: Tensor<B, 3>, b: Tensor<B, 1>) -> Tensor<B, 3> {
+        if fused::applies(&x) && self != Self::GeluExact {
+            fused::bias_activation(x, b, self)
+        } else {
+            self.apply(add_bias(x, b))
+        }
+    }
+
     /// The function itself, entry by entry.
     pub fn apply<B: Backend>(self, x: Tensor<B, 3>) -> Tensor<B, 3> {
         match self {

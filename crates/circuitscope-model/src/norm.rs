@@ -4,6 +4,7 @@ use burn::tensor::backend::Backend;
 use circuitscope_hooks::{Site, Tap};
 
 use crate::config::Norm;
+use crate::fused;
 use crate::pass::{Pass, wide};
 
 /// Gain of a norm, `[d_model]`, and its bias if it is a `LayerNorm`.
@@ -23,17 +24,24 @@ pub(crate) fn normalise<B: Backend, T: Tap<B>>(
     pass: &mut Pass<'_, T>,
 ) -> Tensor<B, 3> {
     let dtype = x.dtype();
-    let x = match kind {
+    let centre = match kind {
         Norm::None => return x,
-        Norm::Layer | Norm::LayerPre => centred(wide(x)),
-        Norm::Rms | Norm::RmsPre => wide(x),
+        Norm::Layer | Norm::LayerPre => true,
+        Norm::Rms | Norm::RmsPre => false,
     };
+    let watched = [scale_site, normalised_site].map(|site| pass.tap.wants(site));
+    if watched == [false; 2] && fused::applies(&x) {
+        let gain = weights.map(|norm| norm.w.val());
+        let bias = weights.and_then(|norm| norm.b.as_ref());
+        return fused::normalise(x, eps, centre, gain, bias.map(Param::val));
+    }
+    let x = if centre { centred(wide(x)) } else { wide(x) };
     let scale = pass.site(scale_site, root_mean_square(x.clone(), eps));
     let x = x / scale;
-    let x = if matches!(kind, Norm::Rms | Norm::RmsPre) {
-        gain(weights, pass.site(normalised_site, x))
-    } else {
+    let x = if centre {
         pass.site(normalised_site, gain(weights, x))
+    } else {
+        gain(weights, pass.site(normalised_site, x))
     };
     x.cast(dtype)
 }

@@ -2,6 +2,8 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor};
 use circuitscope_hooks::{Site, Tap};
 
+use crate::fused;
+
 /// A tap on one forward pass, and how far the pass goes.
 pub(crate) struct Pass<'a, T> {
     pub(crate) tap: &'a mut T,
@@ -38,6 +40,24 @@ pub(crate) fn linear<B: Backend>(x: Tensor<B, 3>, w: Tensor<B, 2>) -> Tensor<B, 
     x.reshape([rows * pos, width])
         .matmul(w)
         .reshape([rows, pos, out])
+}
+
+/// `x · w + b`, `[batch, pos, in]` to `[batch, pos, out]`.
+pub(crate) fn affine<B: Backend>(
+    x: Tensor<B, 3>,
+    w: Tensor<B, 2>,
+    b: Tensor<B, 1>,
+) -> Tensor<B, 3> {
+    add_bias(linear(x, w), b)
+}
+
+/// `x + b` at every position.
+pub(crate) fn add_bias<B: Backend>(x: Tensor<B, 3>, b: Tensor<B, 1>) -> Tensor<B, 3> {
+    if fused::applies(&x) {
+        fused::add_bias(x, b)
+    } else {
+        x + b.unsqueeze()
+    }
 }
 
 /// Half precision widened to f32: norms, softmax and logits are computed in it. Other types stay.

@@ -1,12 +1,11 @@
 //! Many dictionaries in one call.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::{panic, thread};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use circuitscope_core::{Progress, Seed};
+use circuitscope_core::{Progress, Seed, workers};
 
 use crate::stack::{Stack, waits_cheaply};
 use crate::train::check;
@@ -101,15 +100,25 @@ fn run<B: Backend>(
     let stacks = alike(jobs, stacked);
     let total = steps.steps * jobs.len();
     progress.begin("training the dictionary", total as u64);
-    let trained = in_threads(threads.min(stacks.len()), stacks.len(), |at, stop| {
-        let jobs: Vec<_> = stacks[at].iter().map(|&job| &jobs[job]).collect();
-        stack(&jobs, steps, stop, progress)
-    });
+    let mut trained: Vec<Option<Trained<B>>> = vec![None; jobs.len()];
+    let outcome = workers::run(
+        threads,
+        stacks.len(),
+        || (),
+        |(), at, stop| {
+            let jobs: Vec<_> = stacks[at].iter().map(|&job| &jobs[job]).collect();
+            stack(&jobs, steps, stop, progress)
+        },
+        |at, results| {
+            for (&job, result) in stacks[at].iter().zip(results) {
+                trained[job] = Some(result);
+            }
+            Ok(())
+        },
+    );
     progress.end();
-    let trained = trained?.into_iter().flatten();
-    let mut results: Vec<_> = stacks.into_iter().flatten().zip(trained).collect();
-    results.sort_by_key(|(job, _)| *job);
-    Ok(results.into_iter().map(|(_, trained)| trained).collect())
+    outcome?;
+    Ok(trained.into_iter().flatten().collect())
 }
 
 /// Jobs that can be one problem, by their indices.
@@ -154,50 +163,4 @@ fn stack<B: Backend>(
         progress.advance(jobs.len() as u64);
     }
     stack.finish()
-}
-
-/// The results of `work` for `0..count`, in order, `threads` at a time. After an error no further one begins,
-/// those that run are told to stop, and the error is returned.
-fn in_threads<R: Send>(
-    threads: usize,
-    count: usize,
-    work: impl Fn(usize, &AtomicBool) -> Result<R> + Sync,
-) -> Result<Vec<R>> {
-    let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let failed = Mutex::new(None);
-    let run = || {
-        let mut done = Vec::new();
-        while !stop.load(Ordering::Relaxed) {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            if at >= count {
-                break;
-            }
-            match work(at, &stop) {
-                Ok(result) => done.push((at, result)),
-                Err(error) => {
-                    let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
-                    failed.get_or_insert(error);
-                    stop.store(true, Ordering::Relaxed);
-                }
-            }
-        }
-        done
-    };
-    let mut done = thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(run)).collect();
-        let mut done = run();
-        for other in others {
-            match other.join() {
-                Ok(results) => done.extend(results),
-                Err(payload) => panic::resume_unwind(payload),
-            }
-        }
-        done
-    });
-    let failed = failed.into_inner();
-    if let Some(error) = failed.unwrap_or_else(PoisonError::into_inner) {
-        return Err(error);
-    }
-    done.sort_by_key(|(at, _)| *at);
-    Ok(done.into_iter().map(|(_, result)| result).collect())
 }

@@ -4,6 +4,8 @@ use burn::tensor::activation::relu;
 use burn::tensor::backend::Backend;
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData, Transaction};
 
+use circuitscope_core::workers;
+
 use crate::adam::{AdamStep, Moments};
 use crate::history::explained_variance;
 use crate::read::{execute, floats};
@@ -383,8 +385,7 @@ impl<B: Backend> Subset<B> {
 /// Whether reading a few numbers in every step costs nothing to speak of: on backends whose device is
 /// the host.
 pub(crate) fn waits_cheaply<B: Backend, const D: usize>(x: &Tensor<B, D>) -> bool {
-    let name = B::name(&x.device());
-    ["flex", "ndarray"].iter().any(|host| name.contains(host))
+    workers::on_host(&B::name(&x.device()))
 }
 
 /// `g − (g · w) w` along `axis`, where `w` has unit length: what is left moves along the sphere.
