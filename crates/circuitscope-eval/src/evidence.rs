@@ -365,7 +365,7 @@ impl<B: Backend> Evidence<B> {
     }
 
     /// Mean square of what entries differ by from the mean of their class, positives first, `[heads, d]`.
-    pub(crate) fn within_classes(&self, means: [Tensor<B, 2>; 2]) -> Result<Tensor<B, 2>> {
+    pub(crate) fn within_classes(&self, means: &[Tensor<B, 2>; 2]) -> Result<Tensor<B, 2>> {
         let means: Tensor<B, 3> = Tensor::stack(means.to_vec(), 0);
         let sum = self.summed(|examples, x| {
             let class = |&row: &usize| i64::from(self.labels[row] == Polarity::Negative);

@@ -107,7 +107,9 @@ fn prune<B: Backend>(
                 return Err(Error::Cancelled);
             }
             let at = entries.start + writer;
-            live.iter_mut().for_each(|circuit| circuit.set[at] = 0.0);
+            for circuit in &mut live {
+                circuit.set[at] = 0.0;
+            }
             let mut sets: Vec<&[f32]> = live.iter().map(|circuit| &circuit.set[..]).collect();
             // Neighbouring thresholds have long the same circuit.
             sets.dedup();

@@ -57,9 +57,9 @@ impl MeanDifference {
                 squares.sum_dim(1).sqrt() / lengths.clamp_min(f32::MIN_POSITIVE)
             }
             Unit::Spread => {
-                let within = evidence.within_classes([positive, negative])?;
+                let within = evidence.within_classes(&[positive, negative])?;
                 // Rounding leaves a little variance where there is none.
-                let size = within.clone().clamp_min(0.0).mean_dim(1).mul_scalar(1e-6);
+                let size = within.clone().mean_dim(1).mul_scalar(1e-6);
                 let varies = within.clone().greater(size.expand(within.dims())).float();
                 let ratios = squares / within.clamp_min(f32::MIN_POSITIVE) * varies.clone();
                 let count = varies.sum_dim(1).clamp_min(1.0);
