@@ -115,7 +115,8 @@ pub(crate) struct PatchingArgs {
     #[arg(long)]
     pub(crate) metric: Option<Metric>,
     /// What takes the place of an ablated output: `patching` (the same on the matched negative
-    /// prompt), `zero` or `mean` (over all negative prompts)
+    /// prompt), `zero`, `mean` (over all negative prompts) or `mean-positional` (the same at each
+    /// position)
     #[arg(long, default_value_t = Ablation::Patching, value_name = "HOW")]
     pub(crate) ablation: Ablation,
     /// Pairs that gradients are averaged over, at most
