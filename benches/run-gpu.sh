@@ -2,7 +2,7 @@
 # Everything that a machine with a GPU is to show, from programs built elsewhere: it needs no toolchain.
 #
 #   benches/run-gpu.sh pack FOLDER      build and copy the programs and this script (here)
-#   FOLDER/run-gpu.sh run RESULTS       conformance, a discovery and all benches on every device (there)
+#   FOLDER/run-gpu.sh run RESULTS       conformance, a discovery, every stage against the CPU, all benches (there)
 #
 # FEATURES names the backends to build, DEVICES those to run on. What `run` leaves in RESULTS/criterion
 # becomes a table with `cargo xtask bench-report --criterion RESULTS/criterion --name NAME`.
@@ -20,7 +20,10 @@ pack() {
   cargo bench --locked -p circuitscope-benches --features "$features" --no-run --message-format json \
     | sed -n 's/.*"kind":\["bench"\].*"name":"\([^"]*\)".*"executable":"\([^"]*\)".*/\1 \2/p' \
     | while read -r name file; do cp "$file" "$out/bench-$name"; done
-  strip "$out/circuitscope" "$out"/bench-*
+  cargo test --release --locked -p circuitscope-benches --test it --features "$features" --no-run --message-format json \
+    | sed -n 's/.*"kind":\["test"\].*"executable":"\([^"]*\)".*/\1/p' \
+    | while read -r file; do cp "$file" "$out/device-tests"; done
+  strip "$out/circuitscope" "$out/device-tests" "$out"/bench-*
   cp benches/run-gpu.sh "$out/"
   du -sh "$out"
 }
@@ -43,6 +46,8 @@ run() {
     "$here/circuitscope" discover --task ioi --device "$device" --format json \
       >"$results/discover-${device//:/-}.json" || failed=1
   done
+  echo "== every stage on every backend"
+  "$here/device-tests" gpu_ --test-threads 1 >"$results/device-tests.txt" 2>&1 || failed=1
   for bench in $benches; do
     echo "== bench $bench"
     "$here/bench-$bench" --bench >"$results/bench-$bench.txt" || failed=1

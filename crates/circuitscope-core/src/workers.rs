@@ -33,7 +33,7 @@ pub fn on_host(backend: &str) -> bool {
 /// use circuitscope_core::workers;
 ///
 /// let mut squares = vec![0; 10];
-/// let square = |_: &(), at: usize, _: &_| Ok::<_, ()>(at * at);
+/// let square = |(): &(), at: usize, _: &_| Ok::<_, ()>(at * at);
 /// workers::run(2, 10, || (), square, |at, found| Ok(squares[at] = found))?;
 /// assert_eq!(squares[..4], [0, 1, 4, 9]);
 /// # Ok::<(), ()>(())
@@ -91,7 +91,7 @@ mod tests {
     fn every_piece_is_done_once_on_any_number_of_threads() {
         for threads in [0, 1, 3, 50] {
             let mut times = vec![0; 20];
-            let work = |_: &(), at: usize, _: &AtomicBool| Ok::<_, ()>(at);
+            let work = |(): &(), at: usize, _: &AtomicBool| Ok::<_, ()>(at);
             let done = run(
                 threads,
                 20,
@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn an_error_stops_the_others() {
         let begun = AtomicUsize::new(0);
-        let work = |_: &(), at: usize, stop: &AtomicBool| {
+        let work = |(): &(), at: usize, stop: &AtomicBool| {
             begun.fetch_add(1, Ordering::Relaxed);
             if at == 0 {
                 return Err("failed");
@@ -123,14 +123,14 @@ mod tests {
         assert_eq!(run(2, 1000, || (), work, |_, ()| Ok(())), Err("failed"));
         assert!(begun.into_inner() <= 3);
         // One that cannot be taken, too.
-        let quick = |_: &(), _: usize, _: &AtomicBool| Ok(());
+        let quick = |(): &(), _: usize, _: &AtomicBool| Ok(());
         assert_eq!(run(2, 10, || (), quick, |_, ()| Err("full")), Err("full"));
     }
 
     #[test]
     fn each_thread_has_its_share_of_the_cores() {
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        let work = |_: &(), _: usize, _: &AtomicBool| Ok::<_, ()>(rayon::current_num_threads());
+        let work = |(): &(), _: usize, _: &AtomicBool| Ok::<_, ()>(rayon::current_num_threads());
         let check = |_, found| {
             assert_eq!(found, (cores / 2).max(1));
             Ok(())

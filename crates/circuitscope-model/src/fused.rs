@@ -4,6 +4,11 @@
 //! changed in place and put back without a copy. Where gradients are recorded, on other devices and in
 //! half precision, the same steps are made of burn's operations: callers ask [`applies`] first.
 
+#![expect(
+    clippy::inline_always,
+    reason = "what is not inlined is not compiled for the vector instructions of its caller"
+)]
+
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor};
 use circuitscope_core::workers;
@@ -37,9 +42,9 @@ fn rows<B: Backend, const D: usize>(
     let Ok(values) = data.as_mut_slice::<f32>() else {
         unreachable!("`applies` lets only f32 through")
     };
-    if width > 0 {
+    if let Some(together) = TASK.checked_div(width) {
         let arch = Arch::new();
-        let together = (TASK / width).max(1);
+        let together = together.max(1);
         let tasks = values.par_chunks_mut(together * width).enumerate();
         tasks.for_each(|(task, values)| {
             // Compiled for each set of vector instructions; the best that there is runs.
@@ -130,13 +135,16 @@ pub(crate) fn normalise<B: Backend>(
     let bias = bias.map_or_else(|| vec![0.0; width], vector);
     let (eps, count) = (eps as f32, width as f32);
     rows(
-        x,
+        // The residual stream is held elsewhere, too: this copies it, which ndarray else does value by value.
+        x.mul_scalar(1.0),
         width,
         #[inline(always)]
         |_, row| {
             if centre {
                 let mean = sum(row, |x| x) / count;
-                row.iter_mut().for_each(|x| *x -= mean);
+                for x in row.iter_mut() {
+                    *x -= mean;
+                }
             }
             let scale = (sum(row, |x| x * x) / count + eps).sqrt();
             for ((x, gain), bias) in row.iter_mut().zip(&gain).zip(&bias) {
@@ -181,9 +189,13 @@ pub(crate) fn attend<B: Backend>(
                     largest = largest.max(*x);
                 }
             }
-            row.iter_mut().for_each(|x| *x = exp(*x - largest));
+            for x in row.iter_mut() {
+                *x = exp(*x - largest);
+            }
             let share = 1.0 / sum(row, |x| x);
-            row.iter_mut().for_each(|x| *x *= share);
+            for x in row.iter_mut() {
+                *x *= share;
+            }
         },
     )
 }
@@ -324,7 +336,7 @@ mod tests {
         let scaled = x.clone().mul_scalar(0.25);
         close(&attend(x.clone(), 0.25, &[]), &softmax(scaled.clone(), 3));
         for batches in [1, batch] {
-            let flag = |at: usize| at % pos > at / pos % pos || (at * 31) % 17 == 0;
+            let flag = |at: usize| at % pos > at / pos % pos || (at * 31).is_multiple_of(17);
             let count = batches * pos * pos;
             // Every query may attend to itself.
             let own = |at: usize| at % pos == at / pos % pos;

@@ -6,8 +6,8 @@ use circuitscope_core::NoProgress;
 use circuitscope_eval::{ActivationSource, Result};
 use circuitscope_model::{Decoder, capture_head_means, capture_head_means_and_last};
 
-/// Prompts of a block.
-const BLOCK: usize = 256;
+/// Bytes of a block: enough prompts that products are large, and little beside the weights of a model.
+const BLOCK: usize = 48 << 20;
 
 /// Head outputs that are made anew whenever they are read.
 #[derive(Debug, Clone)]
@@ -56,7 +56,9 @@ impl<B: Backend> ActivationSource<B> for HeadOutputs<B> {
     fn blocks(&self) -> Vec<Vec<usize>> {
         let mut order: Vec<usize> = (0..self.tokens.len()).collect();
         order.sort_by_key(|&prompt| (&self.tokens[prompt], prompt));
-        order.chunks(BLOCK).map(<[usize]>::to_vec).collect()
+        let [_, heads, d] = self.shape();
+        let prompts = (BLOCK / (4 * heads * d)).clamp(8, 256);
+        order.chunks(prompts).map(<[usize]>::to_vec).collect()
     }
 
     fn read(&self, examples: &[usize]) -> Result<Tensor<B, 3>> {
