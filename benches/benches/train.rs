@@ -2,8 +2,8 @@
 
 use burn::Dispatch;
 use circuitscope::core::{NoProgress, Seed};
-use circuitscope::sae::{SaeConfig, TrainConfig, train};
-use circuitscope_benches::{SHAPES, devices};
+use circuitscope::sae::{SaeConfig, TrainConfig, TrainJob, train, train_many};
+use circuitscope_benches::{SHAPES, TINY, devices};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 /// A tenth of the default, so that a bench takes seconds.
@@ -30,5 +30,34 @@ fn training(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, training);
+/// Twenty seeds in one call, and one after another.
+fn many(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("train-20");
+    group.sample_size(10);
+    let steps = TrainConfig::new().with_steps(STEPS);
+    let config = SaeConfig::new(TINY.d_model).with_d_sae(TINY.codes);
+    for (backend, device) in devices() {
+        let x = TINY.rows::<Dispatch>(10 * TINY.grid.len(), &device);
+        let job = |seed| TrainJob {
+            config: config.clone(),
+            x: x.clone(),
+            seed: Seed::new(seed),
+        };
+        let jobs: Vec<_> = (0..20).map(job).collect();
+        group.bench_function(BenchmarkId::new("at-once", backend), |bencher| {
+            bencher.iter(|| train_many(&jobs, &steps, &NoProgress));
+        });
+        group.bench_function(BenchmarkId::new("one-by-one", backend), |bencher| {
+            bencher.iter(|| {
+                let each = |job: &TrainJob<_>| {
+                    train(&job.config, &steps, job.x.clone(), job.seed, &NoProgress)
+                };
+                jobs.iter().map(each).collect::<Vec<_>>()
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, training, many);
 criterion_main!(benches);
