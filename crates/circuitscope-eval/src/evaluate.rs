@@ -323,7 +323,8 @@ pub struct SummaryRow {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub against: Vec<Against>,
     /// For a method: the controls that it is not clearly above: those whose mean node AUC it does not
-    /// exceed, and those from which the interval of the paired difference reaches down to 0.
+    /// exceed, those from which the interval of the paired difference reaches down to 0, and, where a method is
+    /// not run on resamples, all of them: nothing says how far its lead would last.
     pub not_above: Vec<String>,
 }
 
@@ -429,7 +430,7 @@ pub fn summarise(records: &[RunRecord]) -> Vec<SummaryRow> {
         for (_, control, mean) in controls.iter().filter(|(task, ..)| *task == row.task) {
             let (values, theirs) = paired(records, &row.task, &row.method, control);
             let comparison = PairedComparison::new(&values, &theirs, LEVEL).ok();
-            let unclear = comparison.is_some_and(|comparison| !comparison.is_ahead());
+            let unclear = comparison.is_none_or(|comparison| !comparison.is_ahead());
             if *mean >= row.node_auc.mean || unclear {
                 row.not_above.push(control.clone());
             }

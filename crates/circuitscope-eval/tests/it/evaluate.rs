@@ -173,6 +173,18 @@ fn summary_marks_what_no_control_is_below() {
         row("control").not_above.is_empty(),
         "controls are not marked"
     );
+    // Ahead, but on these prompts alone.
+    let mut once = records;
+    for record in once.iter_mut().filter(|record| record.method == "good") {
+        record.resampled = None;
+    }
+    let rows = summarise(&once);
+    let good = rows.iter().find(|row| row.method == "good").unwrap();
+    assert_eq!(good.node_auc.mean, 1.0);
+    assert_eq!(
+        (&good.not_above[..], good.against.len()),
+        (&["control".to_owned()][..], 0)
+    );
 }
 
 #[test]
