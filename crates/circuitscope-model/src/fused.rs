@@ -61,14 +61,32 @@ fn rows<B: Backend, const D: usize>(
     Tensor::from_data(data, &device)
 }
 
-/// `x + b`, `b` added to every row.
-pub(crate) fn add_bias<B: Backend>(x: Tensor<B, 3>, b: Tensor<B, 1>) -> Tensor<B, 3> {
+/// `change(x + b)`, `b` added to every row.
+fn biased<B: Backend>(
+    x: Tensor<B, 3>,
+    b: Tensor<B, 1>,
+    change: impl Fn(f32) -> f32 + Sync,
+) -> Tensor<B, 3> {
     let b = vector(b);
     rows(
         x,
         b.len(),
         #[inline(always)]
-        |_, row| row.iter_mut().zip(&b).for_each(|(x, b)| *x += b),
+        |_, row| {
+            for (x, b) in row.iter_mut().zip(&b) {
+                *x = change(*x + b);
+            }
+        },
+    )
+}
+
+/// `x + b`, `b` added to every row.
+pub(crate) fn add_bias<B: Backend>(x: Tensor<B, 3>, b: Tensor<B, 1>) -> Tensor<B, 3> {
+    biased(
+        x,
+        b,
+        #[inline(always)]
+        |y| y,
     )
 }
 
@@ -83,40 +101,24 @@ pub(crate) fn bias_activation<B: Backend>(
 ) -> Tensor<B, 3> {
     /// `√(2/π)`, doubled: GELU's tanh as a logistic function.
     const SLOPE: f32 = 2.0 * core::f32::consts::FRAC_2_SQRT_PI * core::f32::consts::FRAC_1_SQRT_2;
-    let b = vector(b);
-    let width = b.len();
     match activation {
-        Activation::GeluTanh => rows(
+        Activation::GeluTanh => biased(
             x,
-            width,
+            b,
             #[inline(always)]
-            |_, row| {
-                for (x, b) in row.iter_mut().zip(&b) {
-                    let y = *x + b;
-                    *x = y * logistic(SLOPE * y * (1.0 + 0.044_715 * y * y));
-                }
-            },
+            |y| y * logistic(SLOPE * y * (1.0 + 0.044_715 * y * y)),
         ),
-        Activation::Silu => rows(
+        Activation::Silu => biased(
             x,
-            width,
+            b,
             #[inline(always)]
-            |_, row| {
-                for (x, b) in row.iter_mut().zip(&b) {
-                    let y = *x + b;
-                    *x = y * logistic(y);
-                }
-            },
+            |y| y * logistic(y),
         ),
-        Activation::Relu => rows(
+        Activation::Relu => biased(
             x,
-            width,
+            b,
             #[inline(always)]
-            |_, row| {
-                for (x, b) in row.iter_mut().zip(&b) {
-                    *x = (*x + b).max(0.0);
-                }
-            },
+            |y| y.max(0.0),
         ),
         Activation::GeluExact => unreachable!("the exact GELU is not fused"),
     }
