@@ -214,7 +214,7 @@ pub(crate) struct Device {
 impl Device {
     #[cfg(any(feature = "flex", feature = "ndarray"))]
     fn cpu(backend: BackendName, inner: DispatchDevice) -> Self {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = circuitscope::core::workers::cores();
         Self {
             name: backend.name().to_owned(),
             hardware: format!("CPU, {threads} threads"),

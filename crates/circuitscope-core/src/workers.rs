@@ -19,6 +19,12 @@ pub fn on_host(backend: &str) -> bool {
         .any(|host| backend.contains(host))
 }
 
+/// Cores that this process may use; one where the system does not say.
+#[must_use]
+pub fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Does `work` for each of `0..count`, up to `threads` pieces at a time, and hands the results to `take` on the
 /// calling thread, in the order in which they come.
 ///
@@ -51,8 +57,7 @@ pub fn run<S: Send, R: Send, E: Send>(
         let state = state();
         return (0..count).try_for_each(|at| take(at, work(&state, at, &stop)?));
     }
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let share = (cores / threads).max(1);
+    let share = (cores() / threads).max(1);
     let (send, receive) = mpsc::channel();
     thread::scope(|scope| {
         for _ in 0..threads {
@@ -129,10 +134,9 @@ mod tests {
 
     #[test]
     fn each_thread_has_its_share_of_the_cores() {
-        let cores = thread::available_parallelism().map_or(1, usize::from);
         let work = |(): &(), _: usize, _: &AtomicBool| Ok::<_, ()>(rayon::current_num_threads());
         let check = |_, found| {
-            assert_eq!(found, (cores / 2).max(1));
+            assert_eq!(found, (cores() / 2).max(1));
             Ok(())
         };
         run(2, 8, || (), work, check).unwrap();

@@ -1,5 +1,4 @@
 use std::collections::BTreeMap;
-use std::thread;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
@@ -193,7 +192,7 @@ fn in_batches<B: Backend, R: Send>(
     mut take: impl FnMut(&[usize], R) -> usize,
 ) -> Result<()> {
     let threads = if workers::on_host(&B::name(device)) {
-        thread::available_parallelism().map_or(1, |cores| cores.get().min(8))
+        workers::cores().min(8)
     } else {
         1
     };

@@ -1,7 +1,6 @@
 //! Many dictionaries in one call.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -63,8 +62,7 @@ pub fn train_many<B: Backend>(
 ) -> Result<Vec<Trained<B>>> {
     let host = jobs.iter().all(|job| waits_cheaply(&job.x));
     let (stacked, threads) = if host {
-        let cores = thread::available_parallelism().map_or(1, usize::from);
-        (1, cores)
+        (1, workers::cores())
     } else {
         (STACKED, 1)
     };
