@@ -43,6 +43,9 @@ pub struct ModelProvenance {
     /// Where on the hub it came from, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hub: Option<HubOrigin>,
+    /// What was assumed, passed over or resolved between files that disagree: one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// A commit of a repository of the Hugging Face hub.
@@ -268,6 +271,7 @@ fn load<B: Backend>(
             dtype: precision,
             files,
             hub: None,
+            notes: Vec::new(),
         },
     })
 }

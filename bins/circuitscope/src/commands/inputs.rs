@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use crate::args::ModelArgs;
 use crate::device::{B, Device, quietly};
 use crate::memory;
+use crate::output::note;
 
 /// Name of the model inside this program.
 pub(crate) const REFERENCE: &str = "reference";
@@ -27,6 +28,9 @@ pub(crate) fn load_model(
     let loaded = named_model(args, device, progress);
     memory::keep_freed();
     let loaded = loaded?;
+    for assumed in &loaded.provenance.notes {
+        note(&format!("note: {}: {assumed}", loaded.provenance.name));
+    }
     if !args.trust_device {
         let config = loaded.model.config();
         // A driver that fails does so by panicking inside burn.
