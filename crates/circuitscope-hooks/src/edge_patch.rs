@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Graph, Port};
 
-use crate::{Site, StreamOutputs, Tap};
+use crate::{Site, StreamOutputs, Tap, wide};
 
 /// The edge-patched forward: every head's q, k and v input, every MLP's input and the logits read
 /// their own masked sum of what all earlier writers put out in this run and in another one.
@@ -106,7 +106,7 @@ impl<B: Backend> EdgePatch<B> {
     fn write<const D: usize>(&mut self, first: usize, x: Tensor<B, D>, other: Tensor<B, 4>) {
         let [prompts, pos, count, d_model] = other.dims();
         let groups = x.dims()[0] / prompts;
-        let here = x.reshape([groups, prompts, pos, count * d_model]);
+        let here = wide(x).reshape([groups, prompts, pos, count * d_model]);
         let other = other.reshape([1, prompts, pos, count * d_model]);
         let difference = here - other;
         self.put(

@@ -2,12 +2,13 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use circuitscope_core::Graph;
 
-use crate::{Capture, Error, Result, Site};
+use crate::{Capture, Error, Result, Site, wide};
 
 /// What every writer of a [`Graph`] put into the residual stream in one run, and the stream itself
 /// where it is read.
 ///
-/// Capture [`StreamOutputs::sites`] in a run and make it of the result.
+/// Capture [`StreamOutputs::sites`] in a run and make it of the result. Half precision is widened:
+/// runs are compared, and parts of them are summed, in f32.
 #[derive(Debug, Clone)]
 pub struct StreamOutputs<B: Backend> {
     /// `[batch, pos, d_model]`: token plus position embedding.
@@ -43,7 +44,7 @@ impl<B: Backend> StreamOutputs<B> {
     pub fn take(graph: &Graph, mut capture: Capture<B>) -> Result<Self> {
         let mut stream = |site: Site| {
             let value = capture.take(site).and_then(|value| value.get::<3>());
-            value.ok_or(Error::NeverFired { site })
+            value.map(wide).ok_or(Error::NeverFired { site })
         };
         let all = |site: fn(usize) -> Site,
                    stream: &mut dyn FnMut(Site) -> Result<Tensor<B, 3>>| {
@@ -62,7 +63,7 @@ impl<B: Backend> StreamOutputs<B> {
             .map(|layer| {
                 let site = Site::Result(layer);
                 let value = capture.take(site).and_then(|value| value.get::<4>());
-                value.ok_or(Error::NeverFired { site })
+                value.map(wide).ok_or(Error::NeverFired { site })
             })
             .collect::<Result<Vec<_>>>()?;
         Ok(Self {

@@ -216,8 +216,10 @@ impl<B: Backend> Block<B> {
 
         let attn_out = if pass.tap.wants(Site::Result(layer)) {
             // [head, batch * pos, d_head] x [head, d_head, d_model] -> [batch, pos, head, d_model]
-            let w_o = self.w_o.val().reshape([heads, d_head, config.d_model]);
-            let result = z
+            // In f32 at least: their sum is what the one product of all heads gives, rounded once.
+            let w_o = wide(self.w_o.val()).reshape([heads, d_head, config.d_model]);
+            let dtype = z.dtype();
+            let result = wide(z)
                 .reshape([rows * pos, heads, d_head])
                 .swap_dims(0, 1)
                 .matmul(w_o);
@@ -226,7 +228,8 @@ impl<B: Backend> Block<B> {
                 .reshape([rows, pos, heads, config.d_model]);
             pass.site(Site::Result(layer), result)
                 .sum_dim(2)
-                .squeeze_dim(2)
+                .squeeze_dim::<3>(2)
+                .cast(dtype)
         } else {
             linear(z.reshape([rows, pos, heads * d_head]), self.w_o.val())
         };

@@ -2,7 +2,7 @@ use burn::tensor::activation::sigmoid;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Tensor, TensorData};
 use circuitscope_core::{Graph, Progress, Seed};
-use circuitscope_hooks::{Capture, EdgePatch, Site, StreamOutputs, Tap};
+use circuitscope_hooks::{Capture, EdgePatch, Site, StreamOutputs, Tap, wide};
 use rand::RngExt as _;
 
 use super::PatchingSettings;
@@ -134,7 +134,7 @@ fn tracked<B: AutodiffBackend>(run: &StreamOutputs<B::InnerBackend>) -> StreamOu
     }
 }
 
-/// Mixes every writer's output with its ablated one.
+/// Mixes every writer's output with its ablated one, in f32 at least.
 #[derive(Debug)]
 struct NodeGates<B: Backend> {
     graph: Graph,
@@ -174,7 +174,7 @@ impl<B: Backend> Tap<B> for NodeGates<B> {
             shape[2] = gates.dims()[2];
         }
         let gates = gates.reshape(shape);
-        other.clone() + (x - other) * gates
+        other.clone() + (wide(x) - other) * gates
     }
 }
 
