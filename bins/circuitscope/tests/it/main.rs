@@ -12,5 +12,6 @@ mod gpu;
 mod help;
 #[cfg(feature = "hub")]
 mod hub;
+mod matrix;
 mod resume;
 mod support;
