@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use circuitscope_core::files::describe;
 use circuitscope_core::{Polarity, did_you_mean};
+use circuitscope_model::Precision;
 
 /// What can go wrong between activations and a report.
 #[derive(Debug, thiserror::Error)]
@@ -183,6 +184,24 @@ pub enum Error {
         reason: String,
     },
 
+    /// What a method read is not finite, though what the model computes on the unchanged prompts is.
+    #[error("what the method reads is NaN or infinite{}", overflow(*precision))]
+    NotFinite {
+        /// What the model computes in, where a model was run.
+        precision: Option<Precision>,
+    },
+
+    /// The gradient of a metric says nothing.
+    #[error(
+        "method `{method}` differentiates the metric, and `{metric}` is a count that small changes leave as it is: use --metric logit-difference, probability-difference or log-probability"
+    )]
+    NoGradient {
+        /// Name of the method.
+        method: &'static str,
+        /// The metric.
+        metric: crate::causal::Metric,
+    },
+
     /// No method has this name.
     #[error(
         "unknown method `{name}`{}: expected {known}",
@@ -244,4 +263,17 @@ fn polarity_name(polarity: Polarity) -> &'static str {
         Polarity::Positive => "positive",
         Polarity::Negative => "negative",
     }
+}
+
+fn overflow(precision: Option<Precision>) -> String {
+    let Some(precision) = precision else {
+        return String::new();
+    };
+    let remedy = match precision {
+        Precision::F32 => "",
+        Precision::F16 | Precision::Bf16 => ": use --dtype f32",
+    };
+    format!(
+        ", and the unchanged prompts are not: a changed run or a gradient overflows in {precision}{remedy}"
+    )
 }

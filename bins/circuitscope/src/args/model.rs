@@ -143,6 +143,15 @@ impl PatchingArgs {
         }
     }
 
+    /// Fails if one of these methods cannot differentiate the metric that was asked for.
+    pub(crate) fn check(&self, methods: &[&'static str]) -> Result<(), circuitscope::eval::Error> {
+        let Some(metric) = self.metric else {
+            return Ok(());
+        };
+        let mut methods = methods.iter();
+        methods.try_for_each(|method| methods::check_metric(method, metric))
+    }
+
     pub(crate) const fn causal(&self) -> CausalSettings {
         CausalSettings {
             metric: self.metric,

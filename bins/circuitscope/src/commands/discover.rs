@@ -11,7 +11,7 @@ use circuitscope::eval::{
     Choice, Chosen, CircuitQuality, DictionaryReport, Evidence, GraphScores, circuit_quality,
 };
 use circuitscope::hooks::HeadActivations;
-use circuitscope::model::{Loaded, ModelProvenance, PaddingSide, TokenBatch};
+use circuitscope::model::{Loaded, ModelProvenance, PaddingSide, TokenBatch, check_finite};
 use circuitscope::tasks::{GroundTruth, LabelledPrompts, read_lines, read_pairs};
 use circuitscope::{
     DiscoverSettings, Discovery, capture, causal_evidence, default_metric, discover,
@@ -108,6 +108,7 @@ struct Gathered {
 
 pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) -> Result<()> {
     let mut provenance = Provenance::start();
+    args.patching.check(&[args.method])?;
     let device = args.device.device.open()?;
     provenance.on(&device);
     if let Some(folder) = &args.output {
@@ -245,6 +246,9 @@ fn show(
     let shares = softmax(batch.last(logits), 1).into_data().convert::<f32>();
     let shares = shares.into_vec::<f32>();
     let shares = shares.map_err(|error| anyhow!("the device failed: {error:?}"))?;
+    if shares.iter().any(|share| !share.is_finite()) {
+        check_finite(&loaded.model, &[&tokens], device.plain())?;
+    }
     let best = shares.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
     Ok(Shown {
         prompt: prompt.clone(),

@@ -52,6 +52,7 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
     if args.sae.codes == 0 {
         bail!("--codes 0: expected at least one");
     }
+    args.patching.check(methods)?;
     let device = args.device.device.open()?;
     provenance.on(&device);
     let loaded = inputs::load_model(&args.model, &device, progress)?;

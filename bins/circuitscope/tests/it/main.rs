@@ -13,5 +13,6 @@ mod help;
 #[cfg(feature = "hub")]
 mod hub;
 mod matrix;
+mod numerics;
 mod resume;
 mod support;

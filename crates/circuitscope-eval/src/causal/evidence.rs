@@ -5,7 +5,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use circuitscope_core::{Graph, Progress, nearest};
 use circuitscope_hooks::{Capture, StreamOutputs};
-use circuitscope_model::{Decoder, PaddingSide, TokenBatch};
+use circuitscope_model::{Decoder, PaddingSide, TokenBatch, check_finite};
 use serde::{Deserialize, Serialize};
 
 use super::{Metric, Targets};
@@ -196,6 +196,22 @@ impl<B: Backend> CausalEvidence<B> {
     /// Where the model lives.
     pub const fn device(&self) -> &B::Device {
         &self.device
+    }
+
+    /// The same outcome; where a value was not finite, the error names the first site of the unchanged
+    /// prompts that is not.
+    pub(crate) fn located<T>(&self, outcome: Result<T>) -> Result<T> {
+        if !matches!(outcome, Err(Error::NotFinite { .. })) {
+            return outcome;
+        }
+        let prompts = self
+            .pairs
+            .iter()
+            .flat_map(|pair| [&pair.clean, &pair.corrupt]);
+        check_finite(&self.model, &prompts.collect::<Vec<_>>(), &self.device)?;
+        Err(Error::NotFinite {
+            precision: Some(self.model.precision()),
+        })
     }
 
     /// Fails unless the first pairs have answers, which method `method` reads whatever the metric.

@@ -270,8 +270,16 @@ impl<B: Backend> WriterGradients<B> {
 }
 
 /// The values of a tensor, row-major.
+///
+/// # Errors
+/// [`Error::NotFinite`], which [`CausalEvidence::located`] turns into the site where it began.
 pub(crate) fn host<B: Backend, const D: usize>(x: Tensor<B, D>) -> Result<Vec<f32>> {
-    values(x.into_data())
+    let values: Vec<f32> = values(x.into_data())?;
+    if values.iter().all(|x| x.is_finite()) {
+        Ok(values)
+    } else {
+        Err(Error::NotFinite { precision: None })
+    }
 }
 
 /// Data of a device as values of one type.

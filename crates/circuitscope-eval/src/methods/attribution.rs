@@ -5,11 +5,11 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use circuitscope_core::{Graph, Port, Progress, Seed};
 use circuitscope_hooks::{AnyTensor, Site, StreamOutputs};
 
-use super::PatchingSettings;
+use super::{PatchingSettings, check_metric};
 use crate::causal::{
     CausalEvidence, Differentiable, PairBatch, PairEffects, ReaderGradients, last_logits,
 };
-use crate::{Discover, Error, Evidence, Measured, Result};
+use crate::{Discover, Evidence, Measured, Result};
 
 /// Where gradients are taken, and of what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -298,13 +298,7 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for Attribution<B> {
     ) -> Result<Box<dyn Measured + 'a>> {
         let method = Discover::<B::InnerBackend>::name(self);
         let causal = evidence.causal(method)?;
-        let integrated = matches!(
-            self.kind,
-            Kind::EapIgInputs | Kind::EapIgActivations | Kind::NapIg
-        );
-        if causal.metric().needs_clean() && !integrated {
-            return Err(Error::FlatMetric { method });
-        }
+        check_metric(method, causal.metric())?;
         let model = Differentiable::<B>::new(causal);
         let count = self
             .settings

@@ -5,7 +5,7 @@ use circuitscope_core::{Graph, Progress, Seed};
 use circuitscope_hooks::{Capture, EdgePatch, Site, StreamOutputs, Tap, wide};
 use rand::RngExt as _;
 
-use super::PatchingSettings;
+use super::{PatchingSettings, check_metric};
 use crate::causal::{CausalEvidence, Differentiable, PatchedRuns, Prepared, host, last_logits};
 use crate::{Discover, Error, Evidence, GraphScores, Measured, Result};
 
@@ -235,6 +235,7 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for MaskLearning<B> {
     ) -> Result<Box<dyn Measured + 'a>> {
         let method = self.method();
         let causal = evidence.causal(method)?;
+        check_metric(method, causal.metric())?;
         let graph = causal.graph();
         let runs = PatchedRuns::in_batches(
             causal,
