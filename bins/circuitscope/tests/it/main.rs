@@ -12,5 +12,6 @@ mod gpu;
 mod help;
 #[cfg(feature = "hub")]
 mod hub;
+mod norm_after;
 mod resume;
 mod support;
