@@ -2,7 +2,7 @@ use core::fmt;
 
 use circuitscope::CausalSettings;
 use circuitscope::eval::causal::{Ablation, Metric};
-use circuitscope::eval::methods::{PatchingSettings, SaeSettings};
+use circuitscope::eval::methods::{PatchingSettings, SaeSettings, check_metric};
 use circuitscope::model::{LoadSettings, Precision, Processing};
 use clap::{ArgAction, Args, ValueEnum};
 
@@ -149,7 +149,7 @@ impl PatchingArgs {
             return Ok(());
         };
         let mut methods = methods.iter();
-        methods.try_for_each(|method| methods::check_metric(method, metric))
+        methods.try_for_each(|method| check_metric(method, metric))
     }
 
     pub(crate) const fn causal(&self) -> CausalSettings {
