@@ -12,5 +12,6 @@ mod gpu;
 mod help;
 #[cfg(feature = "hub")]
 mod hub;
+mod published;
 mod resume;
 mod support;

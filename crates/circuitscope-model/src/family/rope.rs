@@ -6,7 +6,7 @@ use crate::config::{Positions, RopeScaling, Rotary, RotaryPairs};
 
 /// How a family writes its rotary positions down.
 pub(super) struct Style {
-    /// Keys of θ beside `rope_parameters`; the first that is there counts.
+    /// Keys of θ beside `rope_parameters`; those after the first repeat it.
     pub(super) base: &'static [&'static str],
     /// Keys of the share of a head that rotates; none if all of it always does.
     pub(super) partial: &'static [&'static str],
@@ -33,7 +33,9 @@ pub(super) fn positions(keys: &Keys<'_>, style: &Style, d_head: usize) -> Result
     };
     let parameters = object("rope_parameters")?;
     let scaling = object("rope_scaling")?;
-    if let (Some(_), Some((_, map))) = (parameters, scaling) {
+    if let (Some((_, newer)), Some((_, map))) = (parameters, scaling)
+        && newer != map
+    {
         let found = Value::Object(map.clone());
         return Err(keys.unsupported("rope_scaling", &found, "null beside rope_parameters"));
     }
@@ -87,7 +89,10 @@ pub(super) fn positions(keys: &Keys<'_>, style: &Style, d_head: usize) -> Result
                 factor: inner.required("factor")?,
                 low_freq_factor: low,
                 high_freq_factor: high,
-                original: inner.required("original_max_position_embeddings")?,
+                original: match inner.number("original_max_position_embeddings")? {
+                    Some(original) => original,
+                    None => keys.required("max_position_embeddings")?,
+                },
             }
         }
         None if section == "rope_scaling" && !map.is_empty() => {
