@@ -199,7 +199,8 @@ fn gather(
         }
         (None, None) => bail!("no examples: use --task, --pairs, --positive or --activations"),
     };
-    let bos = Bos::settle(&loaded, &args.model, args.chat, &mut prompts.texts)?;
+    let bos = Bos::settle(&loaded, &args.model, args.chat, &mut prompts.texts);
+    let bos = bos.with_context(|| behaviour(args))?;
     let mut settings = inputs::capture_settings(&args.model, device);
     settings.prepend_bos = bos.setting();
     settings.last_position = methods::reads_last(args.method);
