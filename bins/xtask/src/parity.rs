@@ -273,6 +273,7 @@ fn half_precision(folder: &Path, golden: &Golden, name: &str) -> Result<Vec<Row>
         let settings = LoadSettings {
             processing: Processing::Raw,
             precision,
+            ..LoadSettings::default()
         };
         Ok(load(folder, settings)?.logits(&batch.tokens).into())
     };

@@ -1,6 +1,5 @@
 use std::path::PathBuf;
 
-use circuitscope_core::did_you_mean;
 use circuitscope_core::files::describe;
 
 use crate::precision::Precision;
@@ -51,15 +50,14 @@ pub enum Error {
         reason: String,
     },
 
-    /// A configuration key that nobody knows: ignoring it could change the model silently.
-    #[error("{}: unknown key `{key}`{}", path.display(), did_you_mean(nearest.as_deref()))]
-    UnknownKey {
+    /// Configuration keys that nobody knows, where these are not to be passed over
+    /// ([`LoadSettings::strict_config`](crate::LoadSettings)).
+    #[error("{}: unknown {} {}", path.display(), if keys.len() == 1 { "key" } else { "keys" }, keys.join(", "))]
+    UnknownKeys {
         /// The file.
         path: PathBuf,
-        /// The key.
-        key: String,
-        /// The most similar known key.
-        nearest: Option<String>,
+        /// Each key, with the most similar known one.
+        keys: Vec<String>,
     },
 
     /// A value of a configuration that is not implemented.
@@ -123,6 +121,19 @@ pub enum Error {
     /// A beginning-of-sequence token was asked for and the model names none.
     #[error("the model names no beginning-of-sequence token: use --prepend-bos false")]
     NoBos,
+
+    /// A conversation was asked for and the tokenizer has no template for one.
+    #[error(
+        "the model's tokenizer has no chat template: leave out --chat, or use the instruct version of the model"
+    )]
+    NoChatTemplate,
+
+    /// A chat template that cannot be rendered.
+    #[error("the tokenizer's chat template: {reason}")]
+    ChatTemplate {
+        /// Why.
+        reason: String,
+    },
 
     /// A prompt without tokens.
     #[error("prompt {prompt} has no tokens")]

@@ -5,8 +5,9 @@
 //! [`circuitscope_hooks::Tap`], computes no further than the last one that is wanted, and nothing that
 //! is not.
 //!
-//! Loading is strict: an unknown configuration key, an option that is not implemented, a tensor that is
-//! missing, left over, of another shape or not finite is an error that names it. Nothing is silently
+//! Loading is strict: an option that is not implemented, a tensor that is missing, left over, of another
+//! shape or not finite is an error that names it. Configuration keys that nobody knows, and what was
+//! assumed or resolved between files that disagree, stand in [`ModelProvenance::notes`]. Nothing is silently
 //! ignored, because a model that is almost right gives numbers that look right.
 //!
 //! ```
@@ -41,6 +42,7 @@
 
 mod batch;
 mod block;
+mod bos;
 mod capture;
 mod config;
 mod decoder;
@@ -66,6 +68,7 @@ mod tokenizer;
 mod upload;
 
 pub use batch::{PaddingSide, TokenBatch};
+pub use bos::PrependBos;
 pub use capture::{
     SiteValues, capture_head_means, capture_head_means_and_last, capture_sites, pack_by_length,
 };
@@ -83,4 +86,4 @@ pub use loaded::{
 };
 pub use precision::Precision;
 pub use rows::PaddedRows;
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{ChatPrompt, Tokenizer, TokenizerSettings};

@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::decoder::Decoder;
-use crate::family::{self, Family, Reader};
+use crate::family::{self, Family, Findings, Keys, Reader};
 use crate::fold::{Fold, Processing};
 use crate::host::HostWeights;
 use crate::precision::Precision;
 use crate::source::{Source, hash};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{TOKENIZER, Tokenizer, TokenizerFiles};
 use crate::upload::Upload;
 use crate::{Error, Result};
 
@@ -85,7 +85,6 @@ impl<B: Backend> Loaded<B> {
 }
 
 pub(crate) const CONFIG: &str = "config.json";
-pub(crate) const TOKENIZER: &str = "tokenizer.json";
 
 /// The files of a model in memory.
 #[derive(Debug, Clone, Copy)]
@@ -107,6 +106,9 @@ pub struct LoadSettings {
     pub processing: Processing,
     /// What they are held and multiplied in.
     pub precision: Precision,
+    /// Whether keys of `config.json` that nothing here reads are an error. Default: no, they are named in
+    /// [`ModelProvenance::notes`].
+    pub strict_config: bool,
 }
 
 impl From<Processing> for LoadSettings {
@@ -152,12 +154,7 @@ pub fn load_dir<B: Backend>(
         })
     };
     let config = read(&config_path)?;
-    let tokenizer_path = folder.join(TOKENIZER);
-    let tokenizer = if tokenizer_path.exists() {
-        Some(read(&tokenizer_path)?)
-    } else {
-        None
-    };
+    let tokenizer = TokenizerFiles::read(folder)?;
     let source = Source::open(folder)?;
     let name = folder.canonicalize().ok();
     let name = name
@@ -168,8 +165,7 @@ pub fn load_dir<B: Backend>(
         name: &name.to_string_lossy(),
         config_path: &config_path,
         config: &config,
-        tokenizer_path: &tokenizer_path,
-        tokenizer: tokenizer.as_deref(),
+        tokenizer,
         source,
     };
     load(parts, settings.into(), device, progress)
@@ -190,8 +186,7 @@ pub fn load_bytes<B: Backend>(
         name: files.name,
         config_path: &at(CONFIG),
         config: files.config,
-        tokenizer_path: &at(TOKENIZER),
-        tokenizer: files.tokenizer,
+        tokenizer: TokenizerFiles::embedded(Path::new(files.name), files.tokenizer),
         source,
     };
     load(parts, settings.into(), device, &NoProgress)
@@ -201,8 +196,7 @@ struct Parts<'a> {
     name: &'a str,
     config_path: &'a Path,
     config: &'a [u8],
-    tokenizer_path: &'a Path,
-    tokenizer: Option<&'a [u8]>,
+    tokenizer: TokenizerFiles<'a>,
     source: Source<'a>,
 }
 
@@ -216,13 +210,13 @@ fn load<B: Backend>(
         name,
         config_path,
         config: config_bytes,
-        tokenizer_path,
-        tokenizer,
+        tokenizer: tokenizer_files,
         source,
     } = parts;
     let LoadSettings {
         processing,
         precision,
+        strict_config,
     } = settings;
     if !B::supports_dtype(device, precision.dtype()) {
         return Err(Error::Precision {
@@ -236,28 +230,34 @@ fn load<B: Backend>(
             reason: error.to_string(),
         })?;
     let family = family::detect(config_path, &json)?;
-    let config = family.config(config_path, &json)?;
+    let findings = Findings::default();
+    let mut config = family.config(&Keys::new(config_path, &json, &findings))?;
+    if strict_config {
+        findings.refuse_unknown(config_path)?;
+    }
+    if let Some(layout) = family.layout() {
+        layout.settle(&mut config, &source, &findings);
+    }
     let reader = Reader {
         config: &config,
         json: &json,
         source: &source,
     };
     check(family, reader)?;
-    let tokenizer_hash = tokenizer.map(|bytes| hash(TOKENIZER, bytes));
-    let tokenizer = match tokenizer {
-        Some(bytes) => Some(Tokenizer::from_bytes(
-            tokenizer_path,
-            bytes,
-            config.bos_token,
-        )?),
-        None => None,
+    if let Some(names) = source.renamed() {
+        findings.note(format!("names of tensors: {names}"));
+    }
+    let model_type = json.get("model_type").and_then(Value::as_str);
+    let tokenizer = tokenizer_files.tokenizer(config.bos_token, model_type, &findings)?;
+    let tokenizer = match family.prepends_bos(&json) {
+        Some(adds) => tokenizer.map(|tokenizer| tokenizer.with_adds_bos(adds)),
+        None => tokenizer,
     };
     let mut model = stream(family, reader, settings, device, progress)?;
-    model.config.bos_token = config
-        .bos_token
-        .or(tokenizer.as_ref().and_then(Tokenizer::bos));
+    let bos = tokenizer.as_ref().and_then(Tokenizer::bos);
+    model.config.bos_token = bos.or(config.bos_token);
     let mut files = vec![hash(CONFIG, config_bytes)];
-    files.extend(tokenizer_hash);
+    files.extend(tokenizer_files.hashes());
     files.extend(source.hashes());
     progress.end();
     tracing::debug!(name, family = family.name(), %processing, %precision, "loaded a model");
@@ -271,7 +271,7 @@ fn load<B: Backend>(
             dtype: precision,
             files,
             hub: None,
-            notes: Vec::new(),
+            notes: findings.into_notes(),
         },
     })
 }
@@ -293,7 +293,7 @@ fn check(family: &dyn Family, reader: Reader<'_>) -> Result<()> {
         family.mlp(reader, layer);
     }
     family.unembedding(reader);
-    source.checked(|name| family.is_leftover(name))
+    source.checked(|name| family.is_leftover(&name.replacen("language_model.", "", 1)))
 }
 
 /// Reads, rewrites and uploads part by part: the two embeddings first, while nothing else is held.

@@ -11,6 +11,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
+use crate::family::Layout;
 use crate::host::transpose;
 use crate::loaded::FileHash;
 use crate::{Error, Result};
@@ -137,6 +138,10 @@ pub(crate) struct Source<'a> {
     problems: RefCell<Vec<String>>,
     /// Whether [`Source::take`] only checks and gives nothing.
     dry: Cell<bool>,
+    /// How the family names tensors, where they may lie under other names.
+    layout: Cell<Option<Layout>>,
+    /// A tensor that is read in the place of another.
+    instead: Cell<Option<(&'static str, &'static str)>>,
 }
 
 impl Source<'static> {
@@ -232,6 +237,8 @@ impl<'a> Source<'a> {
             taken: RefCell::default(),
             problems: RefCell::new(problems),
             dry: Cell::new(true),
+            layout: Cell::new(None),
+            instead: Cell::new(None),
         })
     }
 
@@ -244,7 +251,77 @@ impl<'a> Source<'a> {
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.index.contains_key(name)
+        self.find(name).is_some()
+    }
+
+    /// From now on tensors are also found under the names that `layout` allows.
+    pub(crate) fn set_layout(&self, layout: Layout) {
+        self.layout.set(Some(layout));
+    }
+
+    /// From now on `stored` is read in the place of `wanted`.
+    pub(crate) fn stands_for(&self, stored: &'static str, wanted: &'static str) {
+        self.instead.set(Some((wanted, stored)));
+    }
+
+    /// A tensor, with the name that it lies under.
+    fn find(&self, name: &str) -> Option<(&str, &Stored)> {
+        let name = match self.instead.get() {
+            Some((wanted, stored)) if wanted == name => stored,
+            _ => name,
+        };
+        let at = |name: &str| self.index.get_key_value(name);
+        let other = || {
+            let names = self.layout.get()?.alternatives(name);
+            names.iter().find_map(|name| at(name))
+        };
+        let (name, stored) = at(name).or_else(other)?;
+        Some((name, stored))
+    }
+
+    /// Whether two tensors hold the same numbers.
+    pub(crate) fn equal(&self, one: &str, other: &str) -> bool {
+        const PIECE: usize = 16 << 20;
+        let (Some((_, one)), Some((_, other))) = (self.find(one), self.find(other)) else {
+            return false;
+        };
+        if one.shape != other.shape {
+            return false;
+        }
+        let [(a, first), (b, second)] = [one, other].map(|stored| {
+            let file = &self.files[stored.file].1;
+            (file, &file[stored.bytes.clone()])
+        });
+        if one.dtype != other.dtype {
+            return widened_as_stored(one, first) == widened_as_stored(other, second);
+        }
+        let pieces = first.chunks(PIECE).zip(second.chunks(PIECE)).enumerate();
+        let same = |(at, (x, y)): (usize, (&[u8], &[u8]))| {
+            let same = x == y;
+            a.release(one.bytes.start + at * PIECE, x.len());
+            b.release(other.bytes.start + at * PIECE, y.len());
+            same
+        };
+        first.len() == second.len() && pieces.map(same).all(|same| same)
+    }
+
+    /// What is stored under another name than the family's own: an example, and how many there are.
+    pub(crate) fn renamed(&self) -> Option<String> {
+        let layout = self.layout.get()?;
+        let taken = self.taken.borrow();
+        let mut others = taken.iter().filter_map(|name| {
+            let (stored, _) = self.find(name)?;
+            let by_layout = layout
+                .alternatives(name)
+                .iter()
+                .any(|other| other == stored);
+            by_layout.then(|| format!("{stored} stands for {name}"))
+        });
+        let first = others.next()?;
+        Some(match others.count() {
+            0 => first,
+            more => format!("{first}, and {more} more alike"),
+        })
     }
 
     pub(crate) fn problem(&self, problem: String) {
@@ -269,12 +346,7 @@ impl<'a> Source<'a> {
     /// problem if it does not fit. Nothing, because the size that a broken configuration asks
     /// for may not fit into memory.
     pub(crate) fn take(&self, name: &str, shape: &[usize]) -> Vec<f32> {
-        let decode = |stored: &Stored, data: &[u8]| match stored.dtype {
-            Dtype::F16 => widened(data, f16),
-            Dtype::BF16 => widened(data, bf16),
-            _ => bytemuck::pod_collect_to_vec(data),
-        };
-        let values = self.read(name, shape, decode, |at| at);
+        let values = self.read(name, shape, widened_as_stored, |at| at);
         self.sound_or(name, values)
     }
 
@@ -308,7 +380,7 @@ impl<'a> Source<'a> {
         place: impl Fn(usize) -> usize,
     ) -> Result<Vec<f32>, String> {
         self.taken.borrow_mut().insert(name.to_owned());
-        let Some(stored) = self.index.get(name) else {
+        let Some((_, stored)) = self.find(name) else {
             return Err(format!("missing, expected shape {shape:?}"));
         };
         if stored.shape != shape {
@@ -339,10 +411,14 @@ impl<'a> Source<'a> {
     /// `leftover` says which unused tensors are known and harmless.
     pub(crate) fn checked(&self, leftover: impl Fn(&str) -> bool) -> Result<()> {
         let taken = self.taken.borrow();
+        let found = taken
+            .iter()
+            .filter_map(|name| Some(self.find(name)?.0.to_owned()));
+        let used: BTreeSet<String> = found.collect();
         let unused = self
             .index
             .keys()
-            .filter(|name| !taken.contains(*name) && !leftover(name));
+            .filter(|name| !used.contains(*name) && !leftover(name));
         let unused =
             unused.map(|name| format!("{name}: unused, the configuration has no place for it"));
         self.problems.borrow_mut().extend(unused);
@@ -392,6 +468,14 @@ fn pickle(folder: &Path) -> Option<PathBuf> {
     let entries = fs_err::read_dir(folder).ok()?;
     let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
     paths.filter(|path| is_pickle(path)).min()
+}
+
+fn widened_as_stored(stored: &Stored, data: &[u8]) -> Vec<f32> {
+    match stored.dtype {
+        Dtype::F16 => widened(data, f16),
+        Dtype::BF16 => widened(data, bf16),
+        _ => bytemuck::pod_collect_to_vec(data),
+    }
 }
 
 fn f16(bytes: [u8; 2]) -> f32 {

@@ -83,6 +83,18 @@ pub enum Error {
         /// The valid choice most like the value.
         nearest: Option<String>,
     },
+    /// A folder of another tool, or of another kind of autoencoder.
+    #[error(
+        "{}: this is {found}; standard (ReLU) autoencoders are read, as circuitscope, SAELens 6 and SAELens 3 to 5 \
+         write them",
+        path.display()
+    )]
+    OtherFormat {
+        /// Its `cfg.json`.
+        path: PathBuf,
+        /// What it is.
+        found: String,
+    },
     /// `cfg.json` has a field that neither SAELens 6 nor this crate writes.
     #[error("{}: unknown field {field:?}{}", path.display(), did_you_mean(nearest.as_deref()))]
     UnknownField {

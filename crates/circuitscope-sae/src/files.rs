@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::autoencoder::HostWeights;
+use crate::formats::{Format, OLD_FIELDS};
 use crate::read::{execute, floats};
 use crate::{Dictionary, Error, Result, SparseAutoencoder, TrainConfig};
 
@@ -175,12 +176,12 @@ pub fn save_dir<B: Backend>(
 }
 
 /// Reads a dictionary from the folder `folder`: one that [`save_dir`] wrote, or any standard (ReLU)
-/// autoencoder of SAELens 6 that needs no rescaling of its input. Weights in f16 or bf16 are
+/// autoencoder of SAELens 6, or of 3 to 5, that needs no rescaling of its input. Weights in f16 or bf16 are
 /// widened.
 ///
 /// # Errors
 /// Names the file, the field or tensor, what was found and what was expected:
-/// [`Error::Io`], [`Error::Json`], [`Error::Field`] (among them an architecture other than
+/// [`Error::Io`], [`Error::Json`], [`Error::OtherFormat`], [`Error::Field`] (among them an architecture other than
 /// `standard`), [`Error::UnknownField`], [`Error::Safetensors`], [`Error::MissingTensor`],
 /// [`Error::UnexpectedTensor`], [`Error::Shape`], [`Error::Dtype`], [`Error::NonFiniteWeight`].
 pub fn load_dir<B: Backend>(folder: &Path, device: &B::Device) -> Result<SavedSae<B>> {
@@ -204,18 +205,25 @@ impl Cfg {
         let text = fs_err::read(&path)?;
         let mut fields: Map<String, Value> =
             serde_json::from_slice(&text).map_err(|source| json_error(&path, source))?;
+        // What a folder is comes before its details.
+        let format = Format::of(&path, &fields)?;
+        let fields_of = Fields { path: &path };
+        let (architecture, more): (_, &[&str]) = match format {
+            Format::SaeLens6 => (None, &[]),
+            Format::SaeLens5 => (Some("standard"), &OLD_FIELDS),
+        };
+        fields_of.one_of(&fields, "architecture", &["standard"], architecture)?;
+        let known = || FIELDS.into_iter().chain(more.iter().copied());
         if let Some(field) = fields
             .keys()
-            .find(|field| !FIELDS.contains(&field.as_str()))
+            .find(|field| !known().any(|known| known == *field))
         {
             return Err(Error::UnknownField {
-                nearest: nearest(field, FIELDS).map(str::to_owned),
+                nearest: nearest(field, known()).map(str::to_owned),
                 field: field.clone(),
                 path,
             });
         }
-        let fields_of = Fields { path: &path };
-        fields_of.one_of(&fields, "architecture", &["standard"], None)?;
         let d_in = fields_of.size(&fields, "d_in")?;
         let d_sae = fields_of.size(&fields, "d_sae")?;
         fields_of.one_of(&fields, "normalize_activations", &["none"], Some("none"))?;

@@ -57,6 +57,7 @@ mod dictionary;
 mod encode;
 mod error;
 mod files;
+mod formats;
 mod history;
 mod init;
 mod many;

@@ -6,7 +6,7 @@ use circuitscope_eval::causal::{Ablation, CausalEvidence, Metric, TokenPair};
 use circuitscope_eval::{Evidence, JudgedTask};
 use circuitscope_hooks::Site;
 use circuitscope_model::{
-    DecoderConfig, LoadSettings, Loaded, ModelBytes, capture_head_means,
+    DecoderConfig, LoadSettings, Loaded, ModelBytes, PrependBos, capture_head_means,
     capture_head_means_and_last, load_bytes,
 };
 use circuitscope_tasks::{
@@ -41,8 +41,9 @@ pub const fn default_metric(task: Task) -> Metric {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CaptureSettings {
     /// Whether the model's beginning-of-sequence token is put before each prompt; its position counts
-    /// in the mean. Default: yes, as in the paper.
-    pub prepend_bos: bool,
+    /// in the mean. Default: as the model's own tokenizer does, and yes for GPT-2 and TransformerLens
+    /// models, as in the paper.
+    pub prepend_bos: PrependBos,
     /// Largest batch, in padded tokens; changes no result. Default: by `memory`.
     pub max_batch_tokens: Option<usize>,
     /// Bytes that the device has for a batch and everything else
@@ -71,7 +72,7 @@ impl CaptureSettings {
 impl Default for CaptureSettings {
     fn default() -> Self {
         Self {
-            prepend_bos: true,
+            prepend_bos: PrependBos::Auto,
             max_batch_tokens: None,
             memory: 2 << 30,
             last_position: false,
@@ -156,10 +157,11 @@ pub fn capture<B: Backend>(
     progress: &dyn Progress,
 ) -> Result<Evidence<B>> {
     let tokenizer = loaded.tokenizer()?;
+    let bos = loaded.prepends_bos(settings.prepend_bos);
     let tokens = prompts
         .texts
         .iter()
-        .map(|text| tokenizer.encode(text, settings.prepend_bos))
+        .map(|text| tokenizer.encode(text, bos))
         .collect::<Result<Vec<_>, _>>()?;
     let lengths: Vec<(usize, usize)> = prompts
         .pairs
@@ -213,7 +215,8 @@ pub fn causal_evidence<B: Backend>(
     device: &B::Device,
 ) -> Result<CausalEvidence<B>> {
     let tokenizer = loaded.tokenizer()?;
-    let encode = |row: usize| tokenizer.encode(&prompts.texts[row], settings.prepend_bos);
+    let bos = loaded.prepends_bos(settings.prepend_bos);
+    let encode = |row: usize| tokenizer.encode(&prompts.texts[row], bos);
     let token = |answer: &AnswerToken| match answer {
         AnswerToken::Id(id) => Ok(*id),
         AnswerToken::Word(word) => {

@@ -35,6 +35,9 @@ pub(crate) struct CaptureArgs {
     /// File to write
     #[arg(long, value_name = "FILE")]
     pub(crate) output: PathBuf,
+    /// Put every prompt into the tokenizer's chat template, as a message of the user before the model's answer
+    #[arg(long, conflicts_with = "tokens")]
+    pub(crate) chat: bool,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
     #[command(flatten)]

@@ -54,6 +54,9 @@ pub(crate) struct DiscoverArgs {
     /// Heads to list in text form
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub(crate) top: usize,
+    /// Put every prompt into the tokenizer's chat template, as a message of the user before the model's answer
+    #[arg(long, conflicts_with = "activations")]
+    pub(crate) chat: bool,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
     #[command(flatten)]
@@ -81,7 +84,7 @@ pub(crate) struct Behaviour {
     #[arg(long, value_name = "FILE", requires = "negative")]
     pub(crate) positive: Option<PathBuf>,
     /// Activations file; no model is run
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "processing", "prepend_bos", "dtype", "max_batch_tokens"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "processing", "prepend_bos", "strict_config", "dtype", "max_batch_tokens"])]
     pub(crate) activations: Option<PathBuf>,
 }
 

@@ -3,8 +3,8 @@ use core::fmt;
 use circuitscope::CausalSettings;
 use circuitscope::eval::causal::{Ablation, Metric};
 use circuitscope::eval::methods::{PatchingSettings, SaeSettings, check_metric};
-use circuitscope::model::{LoadSettings, Precision, Processing};
-use clap::{ArgAction, Args, ValueEnum};
+use circuitscope::model::{LoadSettings, Precision, PrependBos, Processing};
+use clap::{Args, ValueEnum};
 
 /// The model and how it is run.
 #[derive(Debug, Args)]
@@ -24,9 +24,13 @@ pub(crate) struct ModelArgs {
     /// does by default
     #[arg(long, value_enum, default_value_t = ProcessingArg::Folded, value_name = "HOW")]
     pub(crate) processing: ProcessingArg,
-    /// Put the beginning-of-sequence token before every prompt
-    #[arg(long, value_name = "true|false", default_value_t = true, action = ArgAction::Set)]
-    pub(crate) prepend_bos: bool,
+    /// Put the beginning-of-sequence token before every prompt that does not begin with it: `auto` as the
+    /// model's own tokenizer does, and yes for GPT-2 and TransformerLens models, as in the paper
+    #[arg(long, default_value_t = PrependBos::Auto, value_name = "auto|true|false")]
+    pub(crate) prepend_bos: PrependBos,
+    /// Refuse a config.json with keys that no model here reads, instead of naming them in a note
+    #[arg(long)]
+    pub(crate) strict_config: bool,
     /// What the model is held and computed in; norms, softmax and logits are always f32
     #[arg(long, default_value_t = Precision::F32, value_name = "f32|f16|bf16")]
     pub(crate) dtype: Precision,
@@ -44,6 +48,7 @@ impl ModelArgs {
         LoadSettings {
             processing: self.processing.into(),
             precision: self.dtype,
+            strict_config: self.strict_config,
         }
     }
 }

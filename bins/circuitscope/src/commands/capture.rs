@@ -12,6 +12,7 @@ use circuitscope::task_prompts;
 use safetensors::{Dtype, View};
 use serde::{Deserialize, Serialize};
 
+use super::bos::Bos;
 use super::inputs;
 use crate::args::{CaptureArgs, CapturePrompts};
 use crate::device::B;
@@ -35,6 +36,8 @@ struct Report {
     prompts: usize,
     lengths: Vec<usize>,
     sites: BTreeMap<String, Vec<usize>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prepend_bos: Option<Bos>,
     provenance: Provenance,
 }
 
@@ -45,7 +48,8 @@ pub(crate) fn run(args: &CaptureArgs, printer: Printer, progress: &Terminal) -> 
     inputs::writable_file(&args.output)?;
     let model = inputs::load_model(&args.model, &device, progress)?;
     let sites = model.model.config().catalog().resolve(&args.sites)?;
-    let rows = rows(args, &model, prompts(args, &model, &mut provenance)?)?;
+    let (prompts, bos) = prompts(args, &model, &mut provenance)?;
+    let rows = rows(args, &model, prompts)?;
     let config = model.model.config();
     let settings = inputs::capture_settings(&args.model, &device);
     let batch = settings.batch_tokens(config, rows.pos(), &sites);
@@ -59,8 +63,8 @@ pub(crate) fn run(args: &CaptureArgs, printer: Printer, progress: &Terminal) -> 
         serde_json::to_string(&model.provenance)?,
     );
     metadata.insert("lengths".to_owned(), serde_json::to_string(&lengths)?);
-    if args.prompts.tokens.is_none() {
-        metadata.insert("prepend_bos".to_owned(), args.model.prepend_bos.to_string());
+    if let Some(bos) = &bos {
+        metadata.insert("prepend_bos".to_owned(), bos.done.to_string());
     }
     write(&args.output, &captured, metadata)?;
 
@@ -73,15 +77,21 @@ pub(crate) fn run(args: &CaptureArgs, printer: Printer, progress: &Terminal) -> 
         prompts: rows.len(),
         lengths,
         sites,
+        prepend_bos: bos,
         provenance: provenance.now(),
     };
     printer.print(&report, || report.text())
 }
 
-fn prompts(args: &CaptureArgs, model: &Loaded<B>, provenance: &mut Provenance) -> Result<Tokens> {
-    let texts = if let Some(path) = &args.prompts.tokens {
+/// With what was put before each, where they were texts.
+fn prompts(
+    args: &CaptureArgs,
+    model: &Loaded<B>,
+    provenance: &mut Provenance,
+) -> Result<(Tokens, Option<Bos>)> {
+    let mut texts = if let Some(path) = &args.prompts.tokens {
         provenance.input(path)?;
-        return Tokens::read(path);
+        return Ok((Tokens::read(path)?, None));
     } else if let Some(path) = &args.prompts.prompts {
         provenance.input(path)?;
         inputs::read_prompts(path)?
@@ -94,10 +104,12 @@ fn prompts(args: &CaptureArgs, model: &Loaded<B>, provenance: &mut Provenance) -
     } else {
         bail!("no prompts: use --task, --prompts or --tokens");
     };
-    Ok(Tokens {
-        tokens: inputs::encode(model, &texts, args.model.prepend_bos)?,
+    let bos = Bos::settle(model, &args.model, args.chat, &mut texts)?;
+    let tokens = Tokens {
+        tokens: inputs::encode(model, &texts, bos.done)?,
         attention_mask: None,
-    })
+    };
+    Ok((tokens, Some(bos)))
 }
 
 /// The prompts in rows of one length, if the model takes them: errors name the file that they come
@@ -235,8 +247,10 @@ impl Report {
             .map_or_else(String::new, |bytes| {
                 format!(", at most {} of memory", human_bytes(bytes))
             });
+        let bos = self.prepend_bos.as_ref();
+        let bos = bos.map_or_else(String::new, |bos| format!("{}\n", bos.text()));
         format!(
-            "{}\nwrote {} for {} in {:.2} s{memory}",
+            "{}\n{bos}wrote {} for {} in {:.2} s{memory}",
             table(&["site", "shape"], &rows),
             self.output,
             count(self.prompts, "prompt"),

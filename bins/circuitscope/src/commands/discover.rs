@@ -19,6 +19,7 @@ use circuitscope::{
 };
 use serde::Serialize;
 
+use super::bos::Bos;
 use super::exports::{self, Shown};
 use super::{inputs, pages};
 use crate::args::{Behaviour, DiscoverArgs};
@@ -75,7 +76,7 @@ pub(crate) struct Found {
 #[derive(Debug, Serialize)]
 pub(crate) struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
-    prepend_bos: Option<bool>,
+    prepend_bos: Option<Bos>,
     methods: MethodSettings,
     seed: Seed,
 }
@@ -102,6 +103,7 @@ struct Gathered {
     graph: Option<Graph>,
     model: Option<ModelProvenance>,
     truth: Option<GroundTruth>,
+    bos: Option<Bos>,
     /// A prompt to show, where results are written.
     shown: Option<Shown>,
 }
@@ -179,6 +181,7 @@ fn gather(
             model: None,
             graph: None,
             truth: None,
+            bos: None,
             shown: None,
         });
     }
@@ -187,7 +190,7 @@ fn gather(
     stages.add("load", start);
 
     let start = Instant::now();
-    let (prompts, truth) = match (prompts, args.behaviour.task) {
+    let (mut prompts, truth) = match (prompts, args.behaviour.task) {
         (Some(prompts), _) => (prompts, None),
         (None, Some(task)) => {
             let seed = Seed::new(args.seed.seed);
@@ -197,7 +200,10 @@ fn gather(
         }
         (None, None) => bail!("no examples: use --task, --pairs, --positive or --activations"),
     };
+    let bos = Bos::settle(&loaded, &args.model, args.chat, &mut prompts.texts);
+    let bos = bos.with_context(|| behaviour(args))?;
     let mut settings = inputs::capture_settings(&args.model, device);
+    settings.prepend_bos = bos.setting();
     settings.last_position = methods::reads_last(args.method);
     if methods::reads_once(args.method) && args.save_activations.is_none() {
         settings.hold = Some(HOLD);
@@ -215,10 +221,11 @@ fn gather(
     }
     stages.add("capture", start);
     let shown = match &args.output {
-        Some(_) => Some(show(&loaded, &prompts, args.model.prepend_bos, device)?),
+        Some(_) => Some(show(&loaded, &prompts, bos.done, device)?),
         None => None,
     };
     Ok(Gathered {
+        bos: Some(bos),
         shown,
         evidence,
         graph: Some(loaded.model.config().graph()),
@@ -377,7 +384,7 @@ impl Found {
             dictionary: scores.dictionary,
             model: gathered.model.clone(),
             settings: Settings {
-                prepend_bos: gathered.model.as_ref().map(|_| args.model.prepend_bos),
+                prepend_bos: gathered.bos.clone(),
                 methods: settings.methods.clone(),
                 seed: settings.seed,
             },
@@ -469,8 +476,10 @@ impl Found {
             format!("; peak memory {}", human_bytes(bytes))
         });
         let page = page.map_or_else(String::new, |page| format!("\nreport: {}", page.display()));
+        let bos = self.settings.prepend_bos.as_ref();
+        let bos = bos.map_or_else(String::new, |bos| format!("\n{}", bos.text()));
         format!(
-            "{} against {}, {} layers of {}, method {}\n\n{}\ncircuit ({}): {circuit}{}\ntime: {}{memory}{page}",
+            "{} against {}, {} layers of {}, method {}{bos}\n\n{}\ncircuit ({}): {circuit}{}\ntime: {}{memory}{page}",
             count(self.positives, "positive example"),
             count(self.negatives, "negative one"),
             self.n_layers,

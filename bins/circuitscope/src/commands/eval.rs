@@ -224,7 +224,10 @@ fn settings(args: &EvalArgs, loaded: &Loaded<B>, circuits: &str, provenance: &Pr
         "circuitscope": VERSION,
         "model": loaded.provenance,
         "circuits": circuits,
-        "prepend_bos": args.model.prepend_bos,
+        "prepend_bos": {
+            "asked": args.model.prepend_bos,
+            "done": loaded.prepends_bos(args.model.prepend_bos),
+        },
         "examples": args.examples,
         "prompt_seed": args.seed.seed,
         "codes": args.sae.codes,

@@ -1,5 +1,6 @@
 //! What each command does: settings checked, libraries called, results printed.
 
+mod bos;
 mod capture;
 mod discover;
 mod doctor;

@@ -50,7 +50,7 @@ pub(crate) fn evaluation(
             format!(
                 "{} pairs for each task, {} before each",
                 settings["examples"],
-                bos(&settings["prepend_bos"])
+                bos(&settings["prepend_bos"]["done"])
             ),
         ),
         (

@@ -185,7 +185,7 @@ fn models_that_cannot_be_trusted() {
     bench.reference_model("m");
     bench.set("m/config.json", "n_haed", json!(4));
     bench.fails(
-        line,
+        &format!("{line} --strict-config"),
         "m/config.json: unknown key `n_haed` (did you mean `n_head`?)",
     );
     bench.reference_model("m");

@@ -15,5 +15,6 @@ mod hub;
 mod matrix;
 mod norm_after;
 mod numerics;
+mod published;
 mod resume;
 mod support;

@@ -25,6 +25,7 @@ fuzz_target!(|data: &[u8]| {
         let settings = LoadSettings {
             processing,
             precision: Precision::F32,
+            strict_config: false,
         };
         if let Ok(loaded) = load_bytes::<burn_flex::Flex>(&files, settings, &device) {
             let prompt = vec![0; loaded.model.config().n_ctx.min(5)];

@@ -1,12 +1,10 @@
-use std::path::Path;
-
 use serde_json::{Map, Value, json};
 
 use super::keys::Keys;
 use super::llama::GEMMA3;
 use super::reader::Reader;
 use super::window::{Windowed, windows};
-use super::{Family, rope};
+use super::{Family, Layout, rope};
 use crate::Result;
 use crate::config::{Activation, DecoderConfig, Direction, Mlp, Norm};
 use crate::host::{HostAttention, HostEmbedding, HostMlp, HostUnembedding};
@@ -30,15 +28,14 @@ impl Family for Multimodal {
         "Gemma 3, text part"
     }
 
-    fn config(&self, path: &Path, json: &Map<String, Value>) -> Result<DecoderConfig> {
-        let keys = Keys::new(path, json);
+    fn config(&self, keys: &Keys<'_>) -> Result<DecoderConfig> {
         keys.plain_decoder()?;
         let inner = match keys.get("text_config") {
             Some(Value::Object(inner)) => inner,
             Some(other) => return Err(keys.unsupported("text_config", other, "an object")),
             None => return Err(keys.missing("text_config")),
         };
-        let mut config = config(path, inner)?;
+        let mut config = config(&keys.within(inner))?;
         if let Some(cap) = config.output_logits_soft_cap {
             let expected = "null: whether it holds beside images depends on the program";
             let key = "text_config.final_logit_softcapping";
@@ -58,6 +55,10 @@ impl Family for Multimodal {
             "vision_config",
         ])?;
         Ok(config)
+    }
+
+    fn layout(&self) -> Option<Layout> {
+        GEMMA3.layout()
     }
 
     fn embedding(&self, reader: Reader<'_>) -> HostEmbedding {
@@ -81,14 +82,13 @@ impl Family for Multimodal {
     fn is_leftover(&self, name: &str) -> bool {
         let whole = name.strip_prefix("model.").unwrap_or(name);
         let images = IMAGES.iter().any(|part| whole.starts_with(part));
-        images || name == "language_model.lm_head.weight" || GEMMA3.is_leftover(name)
+        images || GEMMA3.is_leftover(name)
     }
 }
 
 /// Reads a `gemma3_text` configuration. What is absent is as transformers has it for this family:
 /// configurations on the hub leave out whatever is so.
-pub(super) fn config(path: &Path, json: &Map<String, Value>) -> Result<DecoderConfig> {
-    let keys = Keys::new(path, json);
+pub(super) fn config(keys: &Keys<'_>) -> Result<DecoderConfig> {
     let d_model = keys.size_or("hidden_size", Some(2304))?;
     let n_heads = keys.size_or("num_attention_heads", Some(8))?;
     let n_layers = match keys.get("num_hidden_layers") {
@@ -132,14 +132,14 @@ pub(super) fn config(path: &Path, json: &Map<String, Value>) -> Result<DecoderCo
         norm_after: true,
         qk_norm: true,
         eps: keys.positive_or("rms_norm_eps", 1e-6)?,
-        positions: rope::by_window(&keys, d_head)?,
+        positions: rope::by_window(keys, d_head)?,
         direction: Direction::Causal,
-        windows: windows(&keys, Windowed::AllBut { every }, n_layers)?,
+        windows: windows(keys, Windowed::AllBut { every }, Some(4096), n_layers)?,
         attn_scale: keys.positive_or("query_pre_attn_scalar", 256.0)?.sqrt(),
         scale_attn_by_inverse_layer_idx: false,
         attn_scores_soft_cap: None,
         output_logits_soft_cap: keys.number("final_logit_softcapping")?,
-        bos_token: if json.contains_key("bos_token_id") {
+        bos_token: if keys.has("bos_token_id") {
             keys.bos_token(d_vocab)?
         } else {
             Some(2).filter(|bos| (*bos as usize) < d_vocab)
@@ -151,8 +151,11 @@ pub(super) fn config(path: &Path, json: &Map<String, Value>) -> Result<DecoderCo
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::config::{Positions, RopeScaling};
+    use crate::family::Findings;
 
     /// A Gemma 3 on the hub leaves out what is as transformers has it.
     #[test]
@@ -163,7 +166,9 @@ mod tests {
             "sliding_window": 1024, "vocab_size": 262_144, "torch_dtype": "bfloat16",
         });
         let published = published.as_object().unwrap();
-        let config = config(Path::new("config.json"), published).unwrap();
+        let findings = Findings::default();
+        let keys = Keys::new(Path::new("config.json"), published, &findings);
+        let config = config(&keys).unwrap();
         assert_eq!((config.n_heads, config.n_key_value_heads), (8, 4));
         assert_eq!((config.d_head, config.n_ctx), (256, 131_072));
         assert_eq!((config.attn_scale, config.eps), (16.0, 1e-6));

@@ -6,9 +6,9 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::{Map, Value, json};
 
-use super::Family;
 use super::keys::{ACTIVATIONS, Keys};
 use super::reader::{Reader, in_layer};
+use super::{Family, Layout};
 use crate::config::{Activation, DecoderConfig, Mlp};
 use crate::config::{Direction, Norm, Positions};
 use crate::host::{HostAttention, HostEmbedding, HostMlp, HostNorm, HostUnembedding};
@@ -34,15 +34,21 @@ const IRRELEVANT: &[&str] = &[
     "summary_use_proj",
 ];
 
+const LAYOUT: Layout = Layout {
+    base: "transformer.",
+    embedding: "transformer.wte.weight",
+    head: "lm_head.weight",
+};
+
 impl Family for Gpt2 {
     fn name(&self) -> &'static str {
         "GPT-2"
     }
 
-    fn config(&self, path: &Path, json: &Map<String, Value>) -> Result<DecoderConfig> {
-        let keys = Keys::new(path, json);
+    fn config(&self, keys: &Keys<'_>) -> Result<DecoderConfig> {
         let d_model = keys.size("n_embd")?;
-        let n_heads = keys.divisor_or("n_head", None, d_model, "n_embd")?;
+        let n_heads = keys.size_assumed("n_head", 12)?;
+        let n_heads = keys.divisor_or("n_head", Some(n_heads), d_model, "n_embd")?;
         let d_vocab = keys.size("vocab_size")?;
         let d_head = d_model / n_heads;
         let d_mlp = keys.size_or("n_inner", Some(4 * d_model))?;
@@ -51,6 +57,14 @@ impl Family for Gpt2 {
             .unwrap_or(Activation::GeluTanh);
         let scaled = keys.flag_or("scale_attn_weights", true)?;
         keys.plain_decoder()?;
+        keys.never_null(&[
+            "activation_function",
+            "layer_norm_epsilon",
+            "n_positions",
+            "scale_attn_by_inverse_layer_idx",
+            "scale_attn_weights",
+            "tie_word_embeddings",
+        ])?;
         let config = DecoderConfig {
             n_ctx: keys.size_or("n_positions", Some(1024))?,
             tied_embeddings: keys.flag_or("tie_word_embeddings", true)?,
@@ -70,6 +84,10 @@ impl Family for Gpt2 {
         Ok(config)
     }
 
+    fn layout(&self) -> Option<Layout> {
+        Some(LAYOUT)
+    }
+
     fn embedding(&self, reader: Reader<'_>) -> HostEmbedding {
         let DecoderConfig {
             d_vocab,
@@ -77,16 +95,15 @@ impl Family for Gpt2 {
             n_ctx,
             ..
         } = *reader.config;
-        let prefix = prefix(reader);
         HostEmbedding {
-            w_e: reader.matrix(&format!("{prefix}wte.weight"), d_vocab, d_model),
-            w_pos: Some(reader.matrix(&format!("{prefix}wpe.weight"), n_ctx, d_model)),
+            w_e: reader.matrix("transformer.wte.weight", d_vocab, d_model),
+            w_pos: Some(reader.matrix("transformer.wpe.weight", n_ctx, d_model)),
         }
     }
 
     fn attention(&self, reader: Reader<'_>, layer: usize) -> HostAttention {
         let d = reader.config.d_model;
-        let at = |name: &str| format!("{}h.{layer}.{name}", prefix(reader));
+        let at = |name: &str| format!("transformer.h.{layer}.{name}");
         HostAttention {
             ln1: Some(reader.layer_norm(&at("ln_1"))),
             w_qkv: reader.matrix(&at("attn.c_attn.weight"), d, 3 * d),
@@ -100,7 +117,7 @@ impl Family for Gpt2 {
 
     fn mlp(&self, reader: Reader<'_>, layer: usize) -> Option<HostMlp> {
         let (d, d_mlp) = (reader.config.d_model, reader.config.mlp?.d_mlp);
-        let at = |name: &str| format!("{}h.{layer}.{name}", prefix(reader));
+        let at = |name: &str| format!("transformer.h.{layer}.{name}");
         Some(HostMlp {
             ln2: Some(reader.layer_norm(&at("ln_2"))),
             gate: None,
@@ -114,10 +131,14 @@ impl Family for Gpt2 {
 
     fn unembedding(&self, reader: Reader<'_>) -> HostUnembedding {
         HostUnembedding {
-            ln_final: Some(reader.layer_norm(&format!("{}ln_f", prefix(reader)))),
+            ln_final: Some(reader.layer_norm("transformer.ln_f")),
             w_u: reader.untied("lm_head.weight"),
             b_u: None,
         }
+    }
+
+    fn prepends_bos(&self, _json: &Map<String, Value>) -> Option<bool> {
+        Some(true)
     }
 
     /// Causal masks that old checkpoints carry, and the copy of the tied embedding.
@@ -126,10 +147,6 @@ impl Family for Gpt2 {
         let mask = in_layer(name, "h.");
         matches!(mask, Some("attn.bias" | "attn.masked_bias")) || name == "lm_head.weight"
     }
-}
-
-fn prefix(reader: Reader<'_>) -> &'static str {
-    reader.prefix("transformer.", "wte.weight")
 }
 
 /// Writes a raw model of GPT-2's architecture as a Hugging Face folder: `config.json` and

@@ -1,11 +1,7 @@
-use std::path::Path;
-
-use serde_json::{Map, Value};
-
-use super::Family;
 use super::keys::{ACTIVATIONS, Keys};
 use super::reader::{Reader, in_layer};
 use super::rope::{self, Style};
+use super::{Family, Layout};
 use crate::Result;
 use crate::config::{Activation, DecoderConfig, Mlp};
 use crate::host::{HostAttention, HostEmbedding, HostMlp, HostUnembedding, Matrix};
@@ -20,18 +16,35 @@ const ROPE: Style = Style {
     partial_default: 0.25,
 };
 
+const LAYOUT: Layout = Layout {
+    base: "gpt_neox.",
+    embedding: "gpt_neox.embed_in.weight",
+    head: "embed_out.weight",
+};
+
 impl Family for GptNeoX {
     fn name(&self) -> &'static str {
         "GPT-NeoX"
     }
 
-    fn config(&self, path: &Path, json: &Map<String, Value>) -> Result<DecoderConfig> {
-        let keys = Keys::new(path, json);
+    fn config(&self, keys: &Keys<'_>) -> Result<DecoderConfig> {
         let d_model = keys.size("hidden_size")?;
-        let n_heads = keys.divisor_or("num_attention_heads", None, d_model, "hidden_size")?;
+        let n_heads = keys.size_assumed("num_attention_heads", 64)?;
+        let n_heads =
+            keys.divisor_or("num_attention_heads", Some(n_heads), d_model, "hidden_size")?;
         let d_vocab = keys.size("vocab_size")?;
         let d_head = d_model / n_heads;
         keys.plain_decoder()?;
+        keys.never_null(&[
+            "attention_bias",
+            "hidden_act",
+            "layer_norm_eps",
+            "max_position_embeddings",
+            "rotary_emb_base",
+            "rotary_pct",
+            "tie_word_embeddings",
+            "use_parallel_residual",
+        ])?;
         keys.flag_or("attention_bias", true)?;
         let activation = keys
             .choice("hidden_act", &ACTIVATIONS)?
@@ -47,7 +60,7 @@ impl Family for GptNeoX {
             }),
             parallel_attn_mlp: keys.flag_or("use_parallel_residual", true)?,
             eps: keys.positive_or("layer_norm_eps", 1e-5)?,
-            positions: rope::positions(&keys, &ROPE, d_head)?,
+            positions: rope::positions(keys, &ROPE, d_head)?,
             bos_token: keys.bos_token(d_vocab)?,
             ..DecoderConfig::gpt2(n_layers, n_heads, d_model, 1, d_vocab)
         };
@@ -55,15 +68,19 @@ impl Family for GptNeoX {
         Ok(config)
     }
 
+    fn layout(&self) -> Option<Layout> {
+        Some(LAYOUT)
+    }
+
     fn embedding(&self, reader: Reader<'_>) -> HostEmbedding {
-        reader.tokens_only(&format!("{}embed_in.weight", prefix(reader)))
+        reader.tokens_only("gpt_neox.embed_in.weight")
     }
 
     fn attention(&self, reader: Reader<'_>, layer: usize) -> HostAttention {
         let config = reader.config;
         let (d, heads, d_head) = (config.d_model, config.n_heads, config.d_head);
         let bias = reader.flag_or("attention_bias", true);
-        let at = |name: &str| format!("{}layers.{layer}.{name}", prefix(reader));
+        let at = |name: &str| format!("gpt_neox.layers.{layer}.{name}");
         // Row head * 3 * d_head + port * d_head + entry is entry of that port of that head.
         let place = |port: usize| {
             (0..heads).flat_map(move |head| {
@@ -86,7 +103,7 @@ impl Family for GptNeoX {
     }
 
     fn mlp(&self, reader: Reader<'_>, layer: usize) -> Option<HostMlp> {
-        let at = |name: &str| format!("{}layers.{layer}.{name}", prefix(reader));
+        let at = |name: &str| format!("gpt_neox.layers.{layer}.{name}");
         let layers = [&at("mlp.dense_h_to_4h"), &at("mlp.dense_4h_to_h")];
         reader.plain_mlp(
             &at("post_attention_layernorm"),
@@ -96,7 +113,7 @@ impl Family for GptNeoX {
     }
 
     fn unembedding(&self, reader: Reader<'_>) -> HostUnembedding {
-        let norm = format!("{}final_layer_norm", prefix(reader));
+        let norm = "gpt_neox.final_layer_norm";
         HostUnembedding {
             ln_final: Some(reader.layer_norm(&norm)),
             w_u: reader.untied("embed_out.weight"),
@@ -115,8 +132,4 @@ impl Family for GptNeoX {
         ];
         rest.is_some_and(|rest| buffers.contains(&rest)) || name == "embed_out.weight"
     }
-}
-
-fn prefix(reader: Reader<'_>) -> &'static str {
-    reader.prefix("gpt_neox.", "embed_in.weight")
 }

@@ -1,10 +1,8 @@
-use std::path::Path;
+use serde_json::{Value, json};
 
-use serde_json::{Map, Value, json};
-
-use super::Family;
 use super::keys::{ACTIVATIONS, Keys};
 use super::reader::{Reader, in_layer};
+use super::{Family, Layout};
 use crate::Result;
 use crate::config::{Activation, DecoderConfig, Mlp, Positions, RopeScaling, Rotary, RotaryPairs};
 use crate::host::{HostAttention, HostEmbedding, HostMlp, HostUnembedding, Matrix};
@@ -13,23 +11,36 @@ use crate::host::{HostAttention, HostEmbedding, HostMlp, HostUnembedding, Matrix
 /// unembedding has a bias.
 pub(super) struct GptJ;
 
+const LAYOUT: Layout = Layout {
+    base: "transformer.",
+    embedding: "transformer.wte.weight",
+    head: "lm_head.weight",
+};
+
 impl Family for GptJ {
     fn name(&self) -> &'static str {
         "GPT-J"
     }
 
-    fn config(&self, path: &Path, json: &Map<String, Value>) -> Result<DecoderConfig> {
-        let keys = Keys::new(path, json);
+    fn config(&self, keys: &Keys<'_>) -> Result<DecoderConfig> {
         let d_model = keys.size("n_embd")?;
-        let n_heads = keys.divisor_or("n_head", None, d_model, "n_embd")?;
+        let n_heads = keys.size_assumed("n_head", 16)?;
+        let n_heads = keys.divisor_or("n_head", Some(n_heads), d_model, "n_embd")?;
         let d_vocab = keys.size("vocab_size")?;
         let d_head = d_model / n_heads;
-        let dim = keys.size("rotary_dim")?;
+        let dim = keys.size_or("rotary_dim", Some(64))?;
         if dim > d_head || !dim.is_multiple_of(2) {
             let expected = format!("an even number up to n_embd / n_head = {d_head}");
             return Err(keys.unsupported("rotary_dim", &Value::from(dim), &expected));
         }
         keys.plain_decoder()?;
+        keys.never_null(&[
+            "activation_function",
+            "layer_norm_epsilon",
+            "n_positions",
+            "rotary_dim",
+            "tie_word_embeddings",
+        ])?;
         keys.off(&[
             ("rope_scaling", Value::Null),
             ("scale_attn_weights", json!(true)),
@@ -72,13 +83,17 @@ impl Family for GptJ {
         Ok(config)
     }
 
+    fn layout(&self) -> Option<Layout> {
+        Some(LAYOUT)
+    }
+
     fn embedding(&self, reader: Reader<'_>) -> HostEmbedding {
-        reader.tokens_only(&format!("{}wte.weight", prefix(reader)))
+        reader.tokens_only("transformer.wte.weight")
     }
 
     fn attention(&self, reader: Reader<'_>, layer: usize) -> HostAttention {
         let d = reader.config.d_model;
-        let at = |name: &str| format!("{}h.{layer}.{name}", prefix(reader));
+        let at = |name: &str| format!("transformer.h.{layer}.{name}");
         let qkv = ["q", "k", "v"];
         let qkv = qkv.map(|port| reader.matrix(&at(&format!("attn.{port}_proj.weight")), d, d));
         HostAttention {
@@ -94,7 +109,7 @@ impl Family for GptJ {
 
     /// With a copy of the one norm, so that it can be folded into the MLP too.
     fn mlp(&self, reader: Reader<'_>, layer: usize) -> Option<HostMlp> {
-        let at = |name: &str| format!("{}h.{layer}.{name}", prefix(reader));
+        let at = |name: &str| format!("transformer.h.{layer}.{name}");
         let layers = [&at("mlp.fc_in"), &at("mlp.fc_out")];
         reader.plain_mlp(&at("ln_1"), layers.map(String::as_str), true)
     }
@@ -102,7 +117,7 @@ impl Family for GptJ {
     fn unembedding(&self, reader: Reader<'_>) -> HostUnembedding {
         let config = reader.config;
         HostUnembedding {
-            ln_final: Some(reader.layer_norm(&format!("{}ln_f", prefix(reader)))),
+            ln_final: Some(reader.layer_norm("transformer.ln_f")),
             w_u: Some(reader.linear("lm_head.weight", config.d_model, config.d_vocab)),
             b_u: Some(reader.vector("lm_head.bias", config.d_vocab)),
         }
@@ -114,8 +129,4 @@ impl Family for GptJ {
         let buffers = ["attn.bias", "attn.masked_bias", "attn.embed_positions"];
         in_layer(name, "h.").is_some_and(|rest| buffers.contains(&rest))
     }
-}
-
-fn prefix(reader: Reader<'_>) -> &'static str {
-    reader.prefix("transformer.", "wte.weight")
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use circuitscope_core::nearest;
 use serde_json::{Map, Value, json};
 
+use super::findings::{Change, Findings, changes};
 use crate::config::Activation;
 use crate::{Error, Result};
 
@@ -82,24 +83,60 @@ pub(crate) const ACTIVATIONS: [(&str, Activation); 7] = [
     ("swish", Activation::Silu),
 ];
 
-/// A configuration read key by key. Every key must be read, or be listed as one that cannot change
-/// the forward pass.
+/// A configuration read key by key. A key that is neither read nor listed as one that cannot change the forward
+/// pass is refused if it is known to change that of some model, and noted otherwise.
 pub(crate) struct Keys<'a> {
     path: &'a Path,
     /// Prefix of keys in errors, with its dot; empty at the top.
     section: String,
     json: &'a Map<String, Value>,
     known: RefCell<BTreeSet<&'static str>>,
+    findings: &'a Findings,
 }
 
 impl<'a> Keys<'a> {
-    pub(crate) fn new(path: &'a Path, json: &'a Map<String, Value>) -> Self {
+    pub(crate) fn new(
+        path: &'a Path,
+        json: &'a Map<String, Value>,
+        findings: &'a Findings,
+    ) -> Self {
         Self {
             path,
             section: String::new(),
             json,
             known: RefCell::default(),
+            findings,
         }
+    }
+
+    /// Whether the key is there, be it null.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.json.contains_key(key)
+    }
+
+    /// Something worth a sentence in the model's provenance.
+    pub(crate) fn note(&self, note: String) {
+        self.findings.note(format!("config.json: {note}"));
+    }
+
+    /// Refuses null where transformers does: for what always has a value.
+    pub(crate) fn never_null(&self, keys: &[&'static str]) -> Result<()> {
+        for key in keys {
+            if self.json.get(*key).is_some_and(Value::is_null) {
+                return Err(self.unsupported(key, &Value::Null, "a value, or no such key"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A number whose default in its family is not neutral: absent it is that default, with a note; null switches it
+    /// off.
+    pub(crate) fn nullable_or(&self, key: &'static str, default: f64) -> Result<Option<f64>> {
+        if self.has(key) {
+            return self.number(key);
+        }
+        self.note(format!("no `{key}`, so it is {default} as in transformers"));
+        Ok(Some(default))
     }
 
     /// An object inside this one.
@@ -112,18 +149,22 @@ impl<'a> Keys<'a> {
             section: format!("{name}."),
             json,
             known: RefCell::default(),
+            findings: self.findings,
         }
+    }
+
+    /// An object inside this one that is a configuration of its own.
+    pub(crate) fn within<'b>(&self, json: &'b Map<String, Value>) -> Keys<'b>
+    where
+        'a: 'b,
+    {
+        Keys::new(self.path, json, self.findings)
     }
 
     /// The value, `None` if the key is absent or null.
     pub(crate) fn get(&self, key: &'static str) -> Option<&'a Value> {
         self.known.borrow_mut().insert(key);
         self.json.get(key).filter(|value| !value.is_null())
-    }
-
-    /// Whether the key is there, null or not.
-    pub(crate) fn has(&self, key: &str) -> bool {
-        self.json.contains_key(key)
     }
 
     pub(crate) fn unsupported(&self, key: &str, found: &Value, expected: &str) -> Error {
@@ -152,6 +193,14 @@ impl<'a> Keys<'a> {
             .filter(|&size| (1..=u64::from(u32::MAX)).contains(&size));
         size.map(|size| size as usize)
             .ok_or_else(|| self.unsupported(key, value, "a positive number"))
+    }
+
+    /// A size that the weights do not show: absent it is the family's default, with a note.
+    pub(crate) fn size_assumed(&self, key: &'static str, default: usize) -> Result<usize> {
+        if !self.has(key) {
+            self.note(format!("no `{key}`, so it is {default} as in transformers"));
+        }
+        self.size_or(key, Some(default))
     }
 
     pub(crate) fn size(&self, key: &'static str) -> Result<usize> {
@@ -188,9 +237,21 @@ impl<'a> Keys<'a> {
         self.number(key)?.ok_or_else(|| self.missing(key))
     }
 
-    /// One number that may be written under several keys, and in `other` too: all must agree.
+    /// One number that may be written under several keys, and in `other` too: all must agree. Where neither `other`
+    /// nor the first key is there, the others do not count: they only repeat it.
     pub(crate) fn agreed(&self, keys: &[&'static str], other: Option<f64>) -> Result<Option<f64>> {
         let mut agreed = other;
+        if let (None, [first, repeats @ ..]) = (other, keys)
+            && self.get(first).is_none()
+        {
+            let alone = repeats.iter().filter(|key| self.get(key).is_some());
+            for key in alone {
+                self.note(format!(
+                    "`{key}` does not count without `{first}`, as in transformers"
+                ));
+            }
+            return Ok(None);
+        }
         for key in keys {
             let Some(number) = self.number(key)? else {
                 continue;
@@ -288,25 +349,38 @@ impl<'a> Keys<'a> {
         ])
     }
 
-    /// Refuses keys that were neither read nor are in `irrelevant`.
-    pub(crate) fn finish(self, irrelevant: &[&'static str]) -> Result<()> {
-        let mut known = self.known.into_inner();
+    /// Of the keys that were neither read nor are in `irrelevant`, refuses those that are known to change the
+    /// forward pass of some model, and notes the others.
+    pub(crate) fn finish(&self, irrelevant: &[&'static str]) -> Result<()> {
+        let mut known = self.known.borrow_mut();
         known.extend(irrelevant);
         if self.section.is_empty() {
             known.extend(GENERAL);
         }
-        match self.json.keys().find(|key| !known.contains(key.as_str())) {
-            None => Ok(()),
-            Some(key) => Err(Error::UnknownKey {
-                path: self.path.to_owned(),
-                key: format!("{}{key}", self.section),
-                nearest: nearest(key, known.iter().copied()).map(str::to_owned),
-            }),
+        for (key, value) in self.json {
+            if known.contains(key.as_str()) {
+                continue;
+            }
+            let change = if self.section.is_empty() {
+                changes(key, value)
+            } else {
+                Change::Unknown
+            };
+            match change {
+                Change::Neutral => {}
+                Change::Refused(expected) => return Err(self.unsupported(key, value, &expected)),
+                Change::Unknown => {
+                    let near = nearest(key, known.iter().copied());
+                    let key = format!("{}{key}", self.section);
+                    self.findings.unknown(&key, near);
+                }
+            }
         }
+        Ok(())
     }
 }
 
 /// Equal, with `-1` and `-1.0` the same.
-fn same(a: &Value, b: &Value) -> bool {
+pub(super) fn same(a: &Value, b: &Value) -> bool {
     a == b || matches!((a.as_f64(), b.as_f64()), (Some(a), Some(b)) if a == b)
 }

@@ -1,12 +1,10 @@
-use std::path::Path;
-
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::keys::{ACTIVATIONS, Keys};
 use super::reader::{Reader, in_layer};
 use super::rope::{self, Style};
 use super::window::{Windowed, windows};
-use super::{Family, gemma3};
+use super::{Family, Layout, gemma3};
 use crate::Result;
 use crate::config::{Activation, DecoderConfig, Direction, Mlp, Norm};
 use crate::host::{HostAttention, HostEmbedding, HostMlp, HostNorm, HostUnembedding, Matrix};
@@ -94,16 +92,61 @@ impl LlamaLike {
             let named = keys.choice("hidden_act", &ACTIVATIONS)?;
             return Ok(named.unwrap_or(Activation::Silu));
         }
-        // Old configurations say "gelu" where the model was trained with the tanh form, and programs
-        // differ in which they follow: only an unmistakable name is accepted.
-        let tanh = [("gelu_pytorch_tanh", Activation::GeluTanh)];
-        keys.choice("hidden_act", &tanh)?;
-        keys.choice("hidden_activation", &tanh)?;
+        // Published configurations say "gelu" in `hidden_act` where the model was trained with the tanh form, and
+        // transformers 5 takes it for that. Of other names programs differ in which they follow.
+        let tanh = ("gelu_pytorch_tanh", Activation::GeluTanh);
+        keys.choice("hidden_activation", &[tanh])?;
+        let act = keys.get("hidden_act");
+        keys.choice("hidden_act", &[tanh, ("gelu", Activation::GeluTanh)])?;
+        if act.is_some_and(|act| act == "gelu") {
+            keys.note(
+                "`hidden_act` is \"gelu\", which in this family means \"gelu_pytorch_tanh\", as in transformers"
+                    .to_owned(),
+            );
+        }
         Ok(Activation::GeluTanh)
     }
 
+    /// Keys that always have a value.
+    const fn never_null(&self) -> &'static [&'static str] {
+        match self.variant {
+            Variant::Llama => &["attention_bias", "hidden_act", "mlp_bias"],
+            Variant::Mistral => &["hidden_act"],
+            Variant::Qwen2 => &["hidden_act", "max_window_layers", "use_sliding_window"],
+            Variant::Qwen3 => &[
+                "attention_bias",
+                "hidden_act",
+                "max_window_layers",
+                "use_sliding_window",
+            ],
+            Variant::Gemma => &["attention_bias"],
+            Variant::Gemma2 | Variant::Gemma3 => &["attention_bias", "query_pre_attn_scalar"],
+            Variant::Phi3 => &["hidden_act", "partial_rotary_factor"],
+        }
+    }
+
+    /// The number of heads where the configuration does not say.
+    const fn n_heads(&self) -> usize {
+        match self.variant {
+            Variant::Gemma => 16,
+            Variant::Gemma2 | Variant::Gemma3 => 8,
+            _ => 32,
+        }
+    }
+
+    /// The context where the configuration does not say.
+    const fn n_ctx(&self) -> usize {
+        match self.variant {
+            Variant::Llama => 2048,
+            Variant::Mistral | Variant::Gemma3 => 131_072,
+            Variant::Qwen2 | Variant::Qwen3 => 32_768,
+            Variant::Gemma | Variant::Gemma2 => 8192,
+            Variant::Phi3 => 4096,
+        }
+    }
+
     fn norm(&self, reader: Reader<'_>, layer: usize, name: &str) -> HostNorm {
-        let name = format!("{}layers.{layer}.{name}.weight", prefix(reader));
+        let name = format!("model.layers.{layer}.{name}.weight");
         self.gain(reader, &name)
     }
 
@@ -123,18 +166,23 @@ impl LlamaLike {
     }
 }
 
+const LAYOUT: Layout = Layout {
+    base: "model.",
+    embedding: "model.embed_tokens.weight",
+    head: "lm_head.weight",
+};
+
 impl Family for LlamaLike {
     fn name(&self) -> &'static str {
         self.name
     }
 
-    fn config(&self, path: &Path, json: &Map<String, Value>) -> Result<DecoderConfig> {
+    fn config(&self, keys: &Keys<'_>) -> Result<DecoderConfig> {
         if self.variant == Variant::Gemma3 {
-            return gemma3::config(path, json);
+            return gemma3::config(keys);
         }
-        let keys = Keys::new(path, json);
         let d_model = keys.size("hidden_size")?;
-        let n_heads = keys.size("num_attention_heads")?;
+        let n_heads = keys.size_assumed("num_attention_heads", self.n_heads())?;
         let n_layers = keys.layers("num_hidden_layers")?;
         let d_vocab = keys.size("vocab_size")?;
         // Where no width is given, heads divide that of the stream; Qwen3 and Gemma have their own.
@@ -144,7 +192,7 @@ impl Family for LlamaLike {
             (None, Variant::Gemma | Variant::Gemma2) => 256,
             _ => {
                 let heads = "num_attention_heads";
-                d_model / keys.divisor_or(heads, None, d_model, "hidden_size")?
+                d_model / keys.divisor_or(heads, Some(n_heads), d_model, "hidden_size")?
             }
         };
         if n_heads.saturating_mul(d_head) > u32::MAX as usize {
@@ -159,7 +207,7 @@ impl Family for LlamaLike {
             Variant::Llama | Variant::Phi3 => n_heads,
         };
         // Absent, a family's default holds; null stands for as many as there are heads.
-        let default = if json.contains_key("num_key_value_heads") {
+        let default = if keys.has("num_key_value_heads") {
             n_heads
         } else {
             kv_heads
@@ -168,6 +216,13 @@ impl Family for LlamaLike {
         let n_key_value_heads =
             keys.divisor_or("num_key_value_heads", Some(default), n_heads, heads)?;
         keys.plain_decoder()?;
+        keys.never_null(&[
+            "max_position_embeddings",
+            "rms_norm_eps",
+            "rope_theta",
+            "tie_word_embeddings",
+        ])?;
+        keys.never_null(self.never_null())?;
         keys.off(&[
             ("use_bidirectional_attention", json!(false)),
             ("use_mrope", json!(false)),
@@ -191,15 +246,16 @@ impl Family for LlamaLike {
                 keys.off(&[("sliding_window", Value::Null)])?;
                 Vec::new()
             }
-            Variant::Mistral | Variant::Phi3 => windows(&keys, Windowed::All, n_layers)?,
-            Variant::Gemma2 => windows(&keys, Windowed::Alternate, n_layers)?,
-            Variant::Gemma3 => windows(&keys, Windowed::AllBut { every: 6 }, n_layers)?,
-            Variant::Qwen2 | Variant::Qwen3 => windows(&keys, Windowed::Late, n_layers)?,
+            Variant::Mistral => windows(keys, Windowed::All, Some(4096), n_layers)?,
+            Variant::Phi3 => windows(keys, Windowed::All, None, n_layers)?,
+            Variant::Gemma2 => windows(keys, Windowed::Alternate, Some(4096), n_layers)?,
+            Variant::Gemma3 => windows(keys, Windowed::AllBut { every: 6 }, Some(4096), n_layers)?,
+            Variant::Qwen2 | Variant::Qwen3 => windows(keys, Windowed::Late, Some(4096), n_layers)?,
         };
         let (scale, soft_caps) = if self.variant == Variant::Gemma2 {
             let caps = [
-                keys.number("attn_logit_softcapping")?,
-                keys.number("final_logit_softcapping")?,
+                keys.nullable_or("attn_logit_softcapping", 50.0)?,
+                keys.nullable_or("final_logit_softcapping", 30.0)?,
             ];
             (keys.positive_or("query_pre_attn_scalar", 256.0)?, caps)
         } else {
@@ -211,7 +267,7 @@ impl Family for LlamaLike {
             n_key_value_heads,
             d_model,
             d_head,
-            n_ctx: keys.size("max_position_embeddings")?,
+            n_ctx: keys.size_assumed("max_position_embeddings", self.n_ctx())?,
             d_vocab,
             d_vocab_out: d_vocab,
             embed_scale: if self.is_gemma() {
@@ -222,7 +278,7 @@ impl Family for LlamaLike {
             tied_embeddings: keys.flag_or("tie_word_embeddings", self.is_gemma())?,
             mlp: Some(Mlp {
                 d_mlp: keys.size("intermediate_size")?,
-                activation: self.activation(&keys)?,
+                activation: self.activation(keys)?,
                 gated: true,
             }),
             parallel_attn_mlp: false,
@@ -233,7 +289,7 @@ impl Family for LlamaLike {
                 Variant::Phi3 => keys.positive_or("rms_norm_eps", 1e-5)?,
                 _ => keys.positive_or("rms_norm_eps", 1e-6)?,
             },
-            positions: rope::positions(&keys, &style, d_head)?,
+            positions: rope::positions(keys, &style, d_head)?,
             direction: Direction::Causal,
             windows,
             attn_scale: scale.sqrt(),
@@ -256,8 +312,12 @@ impl Family for LlamaLike {
         Ok(config)
     }
 
+    fn layout(&self) -> Option<Layout> {
+        Some(LAYOUT)
+    }
+
     fn embedding(&self, reader: Reader<'_>) -> HostEmbedding {
-        reader.tokens_only(&format!("{}embed_tokens.weight", prefix(reader)))
+        reader.tokens_only("model.embed_tokens.weight")
     }
 
     fn attention(&self, reader: Reader<'_>, layer: usize) -> HostAttention {
@@ -265,7 +325,7 @@ impl Family for LlamaLike {
         let d = config.d_model;
         let (q, kv) = (config.q_width(), config.kv_width());
         let biases = self.biases(|key| reader.flag_or(key, false));
-        let at = |name: &str| format!("{}layers.{layer}.self_attn.{name}", prefix(reader));
+        let at = |name: &str| format!("model.layers.{layer}.self_attn.{name}");
         let ports = [("q", q), ("k", kv), ("v", kv)];
         let w_qkv = if self.variant == Variant::Phi3 {
             reader.linear(&at("qkv_proj.weight"), d, q + 2 * kv)
@@ -297,7 +357,7 @@ impl Family for LlamaLike {
         let config = reader.config;
         let (d, d_mlp) = (config.d_model, config.mlp?.d_mlp);
         let expected = self.biases(|key| reader.flag_or(key, false)).mlp;
-        let at = |name: &str| format!("{}layers.{layer}.mlp.{name}", prefix(reader));
+        let at = |name: &str| format!("model.layers.{layer}.mlp.{name}");
         let (w_gate, w_in) = if self.variant == Variant::Phi3 {
             let both = reader.matrix(&at("gate_up_proj.weight"), 2 * d_mlp, d);
             let half = |rows| both.rows(d_mlp, rows).transposed();
@@ -328,7 +388,7 @@ impl Family for LlamaLike {
 
     fn unembedding(&self, reader: Reader<'_>) -> HostUnembedding {
         HostUnembedding {
-            ln_final: Some(self.gain(reader, &format!("{}norm.weight", prefix(reader)))),
+            ln_final: Some(self.gain(reader, "model.norm.weight")),
             w_u: reader.untied("lm_head.weight"),
             b_u: None,
         }
@@ -340,14 +400,4 @@ impl Family for LlamaLike {
         let rates = in_layer(name, "layers.") == Some("self_attn.rotary_emb.inv_freq");
         rates || matches!(name, "rotary_emb.inv_freq" | "lm_head.weight")
     }
-}
-
-/// That of a model with a head, of the text part of one that sees images, as transformers 4 and 5 write
-/// it, or none.
-fn prefix(reader: Reader<'_>) -> &'static str {
-    let prefixes = ["model.", "language_model.model.", "model.language_model."];
-    let mut found = prefixes.into_iter();
-    found
-        .find(|prefix| !reader.prefix(prefix, "embed_tokens.weight").is_empty())
-        .unwrap_or_default()
 }

@@ -1,10 +1,12 @@
 //! Families: each a parser into [`DecoderConfig`] and a table of weight names.
 
+mod findings;
 mod gemma3;
 mod gpt2;
 mod gpt_neox;
 mod gptj;
 mod keys;
+mod layout;
 mod llama;
 mod opt;
 mod reader;
@@ -16,7 +18,10 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+pub(crate) use findings::Findings;
 pub(crate) use gpt2::save as save_gpt2_folder;
+pub(crate) use keys::Keys;
+pub(crate) use layout::Layout;
 pub(crate) use reader::Reader;
 
 use crate::config::DecoderConfig;
@@ -29,7 +34,12 @@ pub(crate) trait Family: Sync {
     fn name(&self) -> &'static str;
 
     /// The validated configuration.
-    fn config(&self, path: &Path, json: &Map<String, Value>) -> Result<DecoderConfig>;
+    fn config(&self, keys: &Keys<'_>) -> Result<DecoderConfig>;
+
+    /// How its tensors are named; `None` where they can lie in one way only.
+    fn layout(&self) -> Option<Layout> {
+        None
+    }
 
     /// Token embedding and position vectors.
     fn embedding(&self, reader: Reader<'_>) -> HostEmbedding;
@@ -42,6 +52,12 @@ pub(crate) trait Family: Sync {
 
     /// Final norm and unembedding; no `w_u` where the configuration ties it to the embedding.
     fn unembedding(&self, reader: Reader<'_>) -> HostUnembedding;
+
+    /// Whether the beginning-of-sequence token goes before a text where nobody says otherwise; `None` if
+    /// that is the tokenizer's to say.
+    fn prepends_bos(&self, _json: &Map<String, Value>) -> Option<bool> {
+        None
+    }
 
     /// Whether an unused tensor of this name is a known leftover.
     fn is_leftover(&self, name: &str) -> bool;

@@ -1,10 +1,8 @@
-use std::path::Path;
+use serde_json::json;
 
-use serde_json::{Map, Value, json};
-
-use super::Family;
 use super::keys::{ACTIVATIONS, Keys};
 use super::reader::Reader;
+use super::{Family, Layout};
 use crate::Result;
 use crate::config::{Activation, DecoderConfig, Mlp};
 use crate::host::{HostAttention, HostEmbedding, HostMlp, HostUnembedding, Matrix};
@@ -16,17 +14,33 @@ pub(super) struct Opt;
 /// Rows of `embed_positions` before the one of position 0.
 const OFFSET: usize = 2;
 
+const LAYOUT: Layout = Layout {
+    base: "model.",
+    embedding: "model.decoder.embed_tokens.weight",
+    head: "lm_head.weight",
+};
+
 impl Family for Opt {
     fn name(&self) -> &'static str {
         "OPT"
     }
 
-    fn config(&self, path: &Path, json: &Map<String, Value>) -> Result<DecoderConfig> {
-        let keys = Keys::new(path, json);
+    fn config(&self, keys: &Keys<'_>) -> Result<DecoderConfig> {
         let d_model = keys.size("hidden_size")?;
-        let n_heads = keys.divisor_or("num_attention_heads", None, d_model, "hidden_size")?;
+        let n_heads = keys.size_assumed("num_attention_heads", 12)?;
+        let n_heads =
+            keys.divisor_or("num_attention_heads", Some(n_heads), d_model, "hidden_size")?;
         let d_vocab = keys.size("vocab_size")?;
         keys.plain_decoder()?;
+        keys.never_null(&[
+            "_remove_final_layer_norm",
+            "activation_function",
+            "do_layer_norm_before",
+            "enable_bias",
+            "layer_norm_elementwise_affine",
+            "max_position_embeddings",
+            "tie_word_embeddings",
+        ])?;
         keys.off(&[
             ("do_layer_norm_before", json!(true)),
             ("_remove_final_layer_norm", json!(false)),
@@ -53,12 +67,15 @@ impl Family for Opt {
         Ok(config)
     }
 
+    fn layout(&self) -> Option<Layout> {
+        Some(LAYOUT)
+    }
+
     fn embedding(&self, reader: Reader<'_>) -> HostEmbedding {
         let config = reader.config;
-        let prefix = prefix(reader);
         let rows = config.n_ctx + OFFSET;
-        let table = format!("{prefix}embed_positions.weight");
-        let name = format!("{prefix}embed_tokens.weight");
+        let table = "model.decoder.embed_positions.weight";
+        let name = "model.decoder.embed_tokens.weight";
         HostEmbedding {
             w_e: reader.matrix(&name, config.d_vocab, config.d_model),
             w_pos: Some(
@@ -72,7 +89,7 @@ impl Family for Opt {
     fn attention(&self, reader: Reader<'_>, layer: usize) -> HostAttention {
         let d = reader.config.d_model;
         let bias = reader.flag_or("enable_bias", true);
-        let at = |name: &str| format!("{}layers.{layer}.{name}", prefix(reader));
+        let at = |name: &str| format!("model.decoder.layers.{layer}.{name}");
         let qkv = ["q", "k", "v"].map(|port| at(&format!("self_attn.{port}_proj")));
         let w_qkv = qkv
             .each_ref()
@@ -91,13 +108,13 @@ impl Family for Opt {
 
     fn mlp(&self, reader: Reader<'_>, layer: usize) -> Option<HostMlp> {
         let bias = reader.flag_or("enable_bias", true);
-        let at = |name: &str| format!("{}layers.{layer}.{name}", prefix(reader));
+        let at = |name: &str| format!("model.decoder.layers.{layer}.{name}");
         let layers = [&at("fc1"), &at("fc2")];
         reader.plain_mlp(&at("final_layer_norm"), layers.map(String::as_str), bias)
     }
 
     fn unembedding(&self, reader: Reader<'_>) -> HostUnembedding {
-        let norm = format!("{}final_layer_norm", prefix(reader));
+        let norm = "model.decoder.final_layer_norm";
         HostUnembedding {
             ln_final: Some(reader.layer_norm(&norm)),
             w_u: reader.untied("lm_head.weight"),
@@ -108,12 +125,5 @@ impl Family for Opt {
     /// The copy of the tied embedding.
     fn is_leftover(&self, name: &str) -> bool {
         name == "lm_head.weight"
-    }
-}
-
-fn prefix(reader: Reader<'_>) -> &'static str {
-    match reader.prefix("model.decoder.", "embed_tokens.weight") {
-        "" => reader.prefix("decoder.", "embed_tokens.weight"),
-        prefix => prefix,
     }
 }

@@ -20,16 +20,6 @@ impl Reader<'_> {
         value.unwrap_or(default)
     }
 
-    /// The prefix if the tensor `name` is there under it, else nothing: checkpoints of a base model
-    /// lack the prefix of the whole.
-    pub(crate) fn prefix(&self, prefix: &'static str, name: &str) -> &'static str {
-        if self.source.has(&format!("{prefix}{name}")) {
-            prefix
-        } else {
-            ""
-        }
-    }
-
     pub(crate) fn vector(&self, name: &str, len: usize) -> Vec<f32> {
         self.source.take(name, &[len])
     }

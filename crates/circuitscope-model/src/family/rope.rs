@@ -6,7 +6,7 @@ use crate::config::{Positions, RopeScaling, Rotary, RotaryPairs};
 
 /// How a family writes its rotary positions down.
 pub(super) struct Style {
-    /// Keys of θ beside `rope_parameters`; the first that is there counts.
+    /// Keys of θ beside `rope_parameters`; those after the first repeat it.
     pub(super) base: &'static [&'static str],
     /// Keys of the share of a head that rotates; none if all of it always does.
     pub(super) partial: &'static [&'static str],
@@ -81,7 +81,9 @@ fn object<'a>(keys: &Keys<'a>, key: &'static str) -> Result<Option<&'a Map<Strin
 fn objects<'a>(keys: &Keys<'a>) -> Result<Option<(&'static str, &'a Map<String, Value>)>> {
     let parameters = object(keys, "rope_parameters")?;
     let scaling = object(keys, "rope_scaling")?;
-    if let (Some(_), Some(map)) = (parameters, scaling) {
+    if let (Some(newer), Some(map)) = (parameters, scaling)
+        && newer != map
+    {
         let found = Value::Object(map.clone());
         return Err(keys.unsupported("rope_scaling", &found, "null beside rope_parameters"));
     }
@@ -142,7 +144,10 @@ fn rotary(
                 factor: inner.required("factor")?,
                 low_freq_factor: low,
                 high_freq_factor: high,
-                original: inner.required("original_max_position_embeddings")?,
+                original: match inner.number("original_max_position_embeddings")? {
+                    Some(original) => original,
+                    None => keys.required("max_position_embeddings")?,
+                },
             }
         }
         None if section == "rope_scaling" && !map.is_empty() => {

@@ -1,5 +1,3 @@
-use std::path::Path;
-
 use serde_json::{Map, Value, json};
 
 use super::Family;
@@ -59,8 +57,7 @@ impl Family for TransformerLens {
         "TransformerLens"
     }
 
-    fn config(&self, path: &Path, json: &Map<String, Value>) -> Result<DecoderConfig> {
-        let keys = Keys::new(path, json);
+    fn config(&self, keys: &Keys<'_>) -> Result<DecoderConfig> {
         keys.off(&[
             ("attn_scores_soft_cap", json!(-1)),
             ("attn_types", Value::Null),
@@ -82,7 +79,7 @@ impl Family for TransformerLens {
         let d_head = keys.size("d_head")?;
         let n_heads = keys.size_or("n_heads", Some((d_model / d_head).max(1)))?;
         if n_heads.saturating_mul(d_head) > u32::MAX as usize {
-            let found = json["d_head"].clone();
+            let found = Value::from(d_head);
             return Err(keys.unsupported("d_head", &found, "heads of a total width below 2^32"));
         }
         let d_vocab = keys.size("d_vocab")?;
@@ -105,7 +102,7 @@ impl Family for TransformerLens {
             })
         };
         let norms = [("LN", Norm::Layer), ("LNPre", Norm::LayerPre)];
-        let norm = if json.contains_key("normalization_type") {
+        let norm = if keys.has("normalization_type") {
             keys.choice("normalization_type", &norms)?
                 .unwrap_or(Norm::None)
         } else {
@@ -226,6 +223,10 @@ impl Family for TransformerLens {
             w_u: Some(reader.matrix("unembed.W_U", config.d_model, config.d_vocab_out)),
             b_u: Some(reader.vector("unembed.b_U", config.d_vocab_out)),
         }
+    }
+
+    fn prepends_bos(&self, json: &Map<String, Value>) -> Option<bool> {
+        Some(json.get("default_prepend_bos") != Some(&json!(false)))
     }
 
     /// Causal masks and the constant for masked scores.

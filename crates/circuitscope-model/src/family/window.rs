@@ -16,16 +16,18 @@ pub(super) enum Windowed {
     Late,
 }
 
-/// Reads `sliding_window` and `layer_types`: the window of each layer, or nothing if no layer has one.
+/// Reads `sliding_window` and `layer_types`: the window of each layer, or nothing if no layer has one. `default` is
+/// the family's window where the configuration does not speak of one.
 pub(super) fn windows(
     keys: &Keys<'_>,
     style: Windowed,
+    default: Option<usize>,
     n_layers: usize,
 ) -> Result<Vec<Option<usize>>> {
-    let window = match (keys.get("sliding_window"), style) {
-        (Some(_), _) => Some(keys.size("sliding_window")?),
-        (None, Windowed::AllBut { .. }) if !keys.has("sliding_window") => Some(4096),
-        (None, _) => None,
+    let window = match keys.get("sliding_window") {
+        None if keys.has("sliding_window") => None,
+        None => default,
+        Some(_) => Some(keys.size("sliding_window")?),
     };
     let (window, first) = match style {
         Windowed::Late => {
@@ -49,12 +51,18 @@ pub(super) fn windows(
             })
             .collect(),
     };
-    if window.is_none() && keys.get("layer_types").is_some() && windowed.contains(&true) {
-        let expected = "a positive number, because layer_types names sliding_attention";
+    let named = keys.get("layer_types").is_some() || matches!(style, Windowed::Alternate);
+    if window.is_none() && named && windowed.contains(&true) {
+        let expected = "a positive number, because there are layers of sliding_attention";
         return Err(keys.unsupported("sliding_window", &Value::Null, expected));
     }
     if window.is_none() || !windowed.contains(&true) {
         return Ok(Vec::new());
+    }
+    if let (Some(window), false) = (window, keys.has("sliding_window")) {
+        keys.note(format!(
+            "no `sliding_window`, so it is {window} as in transformers"
+        ));
     }
     let windows = windowed.into_iter();
     Ok(windows.map(|is| window.filter(|_| is)).collect())

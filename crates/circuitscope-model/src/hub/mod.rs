@@ -5,7 +5,7 @@
 //! requests are made here: that crate's client does not check hashes or the start of a resumed range,
 //! cannot be cancelled, and sends the token to the host that it is redirected to.
 //!
-//! Only `config.json`, `tokenizer.json` and safetensors are downloaded, never pickles. Every file is
+//! Only `config.json`, the files of the tokenizer and safetensors are downloaded, never pickles. Every file is
 //! checked against the hash that the hub announces in its entity tag: SHA-256 for large files, git's
 //! SHA-1 of the blob for small ones.
 
@@ -22,8 +22,9 @@ use circuitscope_core::Progress;
 pub use error::HubError;
 pub use id::HubId;
 
-use crate::loaded::{CONFIG, TOKENIZER};
+use crate::loaded::CONFIG;
 use crate::source::{INDEX, SINGLE, is_pickle};
+use crate::tokenizer::{TOKENIZER, TOKENIZER_FILES};
 use crate::{Error, HubOrigin, Result};
 use cache::RepoCache;
 use client::{Client, Failure};
@@ -130,8 +131,12 @@ pub fn fetch(id: &HubId, settings: &HubSettings, progress: &dyn Progress) -> Res
     }
     // Weights come last: a snapshot that has them has everything.
     get(CONFIG)?;
-    if has(TOKENIZER) {
-        get(TOKENIZER)?;
+    let whole = has(TOKENIZER);
+    for file in TOKENIZER_FILES {
+        // Where the tokenizer lies in one file, its older parts are not read.
+        if has(file) && !(whole && ["vocab.json", "merges.txt"].contains(&file)) {
+            get(file)?;
+        }
     }
     if has(SINGLE) {
         get(SINGLE)?;

@@ -162,34 +162,6 @@ fn known_leftovers_are_ignored() {
 }
 
 #[test]
-fn unknown_configuration_keys() {
-    for (folder, key, near) in [
-        (gpt2(), "n_layers", Some("n_layer")),
-        (gpt2(), "layer_norm_eps", Some("layer_norm_epsilon")),
-        (
-            lens(),
-            "positional_embedding_typ",
-            Some("positional_embedding_type"),
-        ),
-    ] {
-        folder.edit_config(|config| {
-            config.insert(key.into(), json!(2));
-        });
-        match error(&folder) {
-            Error::UnknownKey {
-                path,
-                key: found,
-                nearest,
-            } => {
-                assert!(path.ends_with("config.json"));
-                assert_eq!((found.as_str(), nearest.as_deref()), (key, near));
-            }
-            other => panic!("{other}"),
-        }
-    }
-}
-
-#[test]
 fn options_that_are_not_implemented() {
     for (folder, key, value) in [
         (gpt2(), "model_type", json!("bloom")),

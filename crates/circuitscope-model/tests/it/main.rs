@@ -17,9 +17,11 @@ mod head_means;
 mod hub;
 mod padding;
 mod precision;
+mod published;
 mod saving;
 mod split_inputs;
 mod tokenizer;
+mod tokenizer_files;
 mod tracr;
 mod training;
 

@@ -22,7 +22,13 @@ fn gpt2_gives_the_recorded_ids() {
         let text = example["text"].as_str().unwrap();
         let ids: Vec<u32> = serde_json::from_value(example["ids"].clone()).unwrap();
         assert_eq!(tokenizer.encode(text, false).unwrap(), ids, "{text:?}");
-        let with_bos = [&[50_256], ids.as_slice()].concat();
+        // A text that begins with the token gets no second one.
+        let bos: &[u32] = if ids.first() == Some(&50_256) {
+            &[]
+        } else {
+            &[50_256]
+        };
+        let with_bos = [bos, ids.as_slice()].concat();
         assert_eq!(tokenizer.encode(text, true).unwrap(), with_bos, "{text:?}");
         assert_eq!(tokenizer.decode(&ids).unwrap(), text);
     }
