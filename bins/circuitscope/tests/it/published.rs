@@ -1,9 +1,8 @@
 //! Models and dictionaries as others publish them.
 
-use safetensors::tensor::Dtype::F32;
 use serde_json::{Value, json};
 
-use crate::support::{Bench, bytes, floats};
+use crate::support::Bench;
 
 const CAPTURE: &str = "capture --model m --prompts p.txt --sites hook_embed --output x.safetensors";
 
@@ -11,7 +10,10 @@ const CAPTURE: &str = "capture --model m --prompts p.txt --sites hook_embed --ou
 fn bench() -> Bench {
     let bench = Bench::new();
     bench.reference_model("m");
-    bench.write("p.txt", "After breakfast and cycled\n<bos> After breakfast\n");
+    bench.write(
+        "p.txt",
+        "After breakfast and cycled\n<bos> After breakfast\n",
+    );
     bench
 }
 
