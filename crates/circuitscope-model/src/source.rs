@@ -295,14 +295,14 @@ impl<'a> Source<'a> {
         if one.dtype != other.dtype {
             return widened_as_stored(one, first) == widened_as_stored(other, second);
         }
-        let pieces = first.chunks(PIECE).zip(second.chunks(PIECE)).enumerate();
+        let mut pieces = first.chunks(PIECE).zip(second.chunks(PIECE)).enumerate();
         let same = |(at, (x, y)): (usize, (&[u8], &[u8]))| {
             let same = x == y;
             a.release(one.bytes.start + at * PIECE, x.len());
             b.release(other.bytes.start + at * PIECE, y.len());
             same
         };
-        first.len() == second.len() && pieces.map(same).all(|same| same)
+        first.len() == second.len() && pieces.all(same)
     }
 
     /// What is stored under another name than the family's own: an example, and how many there are.

@@ -36,7 +36,7 @@ pub(crate) const OLD_FIELDS: [&str; 17] = [
     "seqpos_slice",
 ];
 
-/// Fields that EleutherAI's sparsify writes and no SAELens does.
+/// Fields that sparsify (of Eleuther AI) writes and no SAELens does.
 const SPARSIFY: [&str; 4] = [
     "expansion_factor",
     "multi_topk",
@@ -55,7 +55,7 @@ impl Format {
             found,
         };
         let has = |field: &&str| fields.contains_key(*field);
-        if !fields.contains_key("architecture") && SPARSIFY.iter().any(|field| has(&field)) {
+        if !fields.contains_key("architecture") && SPARSIFY.iter().any(has) {
             let k = fields
                 .get("k")
                 .map_or_else(String::new, |k| format!(", k = {k}"));
@@ -69,7 +69,7 @@ impl Format {
             "hook_layer",
             "finetuning_scaling_factor",
         ];
-        if !old.iter().any(|field| has(&field)) {
+        if !old.iter().any(has) {
             return Ok(Self::SaeLens6);
         }
         let version = fields

@@ -1,9 +1,8 @@
 //! Models and dictionaries as others publish them.
 
-use safetensors::tensor::Dtype::F32;
 use serde_json::{Value, json};
 
-use crate::support::{Bench, bytes, floats};
+use crate::support::Bench;
 
 const CAPTURE: &str = "capture --model m --prompts p.txt --sites hook_embed --output x.safetensors";
 

@@ -143,7 +143,7 @@ pub(super) fn changes(key: &str, value: &Value) -> Change {
         && value
             .as_array()
             .is_some_and(|layers| layers.iter().all(|layer| layer == "full_attention"));
-    if value.is_null() || whole || neutral.iter().any(|text| same(text)) {
+    if value.is_null() || whole || neutral.iter().any(same) {
         return Change::Neutral;
     }
     let expected = match *neutral {

@@ -115,7 +115,7 @@ impl Family for GptNeoX {
     fn unembedding(&self, reader: Reader<'_>) -> HostUnembedding {
         let norm = "gpt_neox.final_layer_norm";
         HostUnembedding {
-            ln_final: Some(reader.layer_norm(&norm)),
+            ln_final: Some(reader.layer_norm(norm)),
             w_u: reader.untied("embed_out.weight"),
             b_u: None,
         }

@@ -115,7 +115,7 @@ impl<'a> Keys<'a> {
     }
 
     /// Something worth a sentence in the model's provenance.
-    pub(crate) fn note(&self, note: String) {
+    pub(crate) fn note(&self, note: &str) {
         self.findings.note(format!("config.json: {note}"));
     }
 
@@ -135,7 +135,9 @@ impl<'a> Keys<'a> {
         if self.has(key) {
             return self.number(key);
         }
-        self.note(format!("no `{key}`, so it is {default} as in transformers"));
+        self.note(&format!(
+            "no `{key}`, so it is {default} as in transformers"
+        ));
         Ok(Some(default))
     }
 
@@ -198,7 +200,9 @@ impl<'a> Keys<'a> {
     /// A size that the weights do not show: absent it is the family's default, with a note.
     pub(crate) fn size_assumed(&self, key: &'static str, default: usize) -> Result<usize> {
         if !self.has(key) {
-            self.note(format!("no `{key}`, so it is {default} as in transformers"));
+            self.note(&format!(
+                "no `{key}`, so it is {default} as in transformers"
+            ));
         }
         self.size_or(key, Some(default))
     }
@@ -246,7 +250,7 @@ impl<'a> Keys<'a> {
         {
             let alone = repeats.iter().filter(|key| self.get(key).is_some());
             for key in alone {
-                self.note(format!(
+                self.note(&format!(
                     "`{key}` does not count without `{first}`, as in transformers"
                 ));
             }

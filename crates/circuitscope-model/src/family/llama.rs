@@ -100,8 +100,7 @@ impl LlamaLike {
         keys.choice("hidden_act", &[tanh, ("gelu", Activation::GeluTanh)])?;
         if act.is_some_and(|act| act == "gelu") {
             keys.note(
-                "`hidden_act` is \"gelu\", which in this family means \"gelu_pytorch_tanh\", as in transformers"
-                    .to_owned(),
+                "`hidden_act` is \"gelu\", which in this family means \"gelu_pytorch_tanh\", as in transformers",
             );
         }
         Ok(Activation::GeluTanh)

@@ -77,10 +77,10 @@ impl Family for Opt {
         let table = "model.decoder.embed_positions.weight";
         let name = "model.decoder.embed_tokens.weight";
         HostEmbedding {
-            w_e: reader.matrix(&name, config.d_vocab, config.d_model),
+            w_e: reader.matrix(name, config.d_vocab, config.d_model),
             w_pos: Some(
                 reader
-                    .matrix(&table, rows, config.d_model)
+                    .matrix(table, rows, config.d_model)
                     .rows(config.n_ctx, OFFSET..rows),
             ),
         }
@@ -116,7 +116,7 @@ impl Family for Opt {
     fn unembedding(&self, reader: Reader<'_>) -> HostUnembedding {
         let norm = "model.decoder.final_layer_norm";
         HostUnembedding {
-            ln_final: Some(reader.layer_norm(&norm)),
+            ln_final: Some(reader.layer_norm(norm)),
             w_u: reader.untied("lm_head.weight"),
             b_u: None,
         }

@@ -60,7 +60,7 @@ pub(super) fn windows(
         return Ok(Vec::new());
     }
     if let (Some(window), false) = (window, keys.has("sliding_window")) {
-        keys.note(format!(
+        keys.note(&format!(
             "no `sliding_window`, so it is {window} as in transformers"
         ));
     }

@@ -80,6 +80,10 @@ fn without_generation_tags(template: &str) -> String {
 }
 
 /// As `json.dumps(…, ensure_ascii=False)`: with a space after commas and colons, or indented.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "filters take their named arguments by value"
+)]
 fn tojson(value: &Value, indent: Option<usize>, options: Kwargs) -> Result<Value, Error> {
     let indent = indent.or(options.get("indent")?);
     let ascii: Option<bool> = options.get("ensure_ascii")?;
@@ -206,9 +210,8 @@ fn strftime(format: &str, seconds: u64) -> String {
             Some('S') => two(second),
             Some('F') => format!("{year}-{month:02}-{day:02}"),
             Some('T') => format!("{hour:02}:{minute:02}:{second:02}"),
-            Some('%') => "%".to_owned(),
+            Some('%') | None => "%".to_owned(),
             Some(other) => format!("%{other}"),
-            None => "%".to_owned(),
         };
         text.push_str(&part);
     }

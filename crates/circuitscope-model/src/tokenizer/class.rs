@@ -129,5 +129,9 @@ fn set_prefix(pre_tokenizer: &mut Value, prefix: bool) -> bool {
     }
     let parts = pre_tokenizer.get_mut("pretokenizers");
     let parts = parts.and_then(Value::as_array_mut).into_iter().flatten();
-    parts.fold(false, |changed, part| set_prefix(part, prefix) || changed)
+    let mut changed = false;
+    for part in parts {
+        changed |= set_prefix(part, prefix);
+    }
+    changed
 }

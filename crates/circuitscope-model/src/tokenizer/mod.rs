@@ -7,7 +7,9 @@ mod files;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-pub(crate) use files::{TOKENIZER, TOKENIZER_FILES, TokenizerFiles};
+#[cfg(feature = "hub")]
+pub(crate) use files::TOKENIZER_FILES;
+pub(crate) use files::{TOKENIZER, TokenizerFiles};
 
 use crate::family::Findings;
 use crate::{Error, Result};

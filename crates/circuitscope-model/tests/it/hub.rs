@@ -123,6 +123,35 @@ fn a_model_lands_in_the_standard_cache_and_is_not_asked_for_again() {
     assert_eq!(bench.server.take_asked(), []);
 }
 
+/// The tokenizer comes with all its files, of which older parts only where there is no `tokenizer.json`.
+#[test]
+fn the_files_of_the_tokenizer_come_too() {
+    let files = |names: &[&str]| {
+        let more = names
+            .iter()
+            .map(|name| ((*name).to_owned(), b"{}".to_vec()));
+        let bench = Bench::with([tiny(), more.collect()].concat());
+        bench.fetch("owner/tiny").unwrap().files
+    };
+    let beside = [
+        "added_tokens.json",
+        "chat_template.jinja",
+        "special_tokens_map.json",
+        "tokenizer_config.json",
+    ];
+    let parts = ["merges.txt", "vocab.json"];
+    let others = ["README.md", "tokenizer.model", "generation_config.json"];
+    let all = [&beside[..], &parts, &others].concat();
+    let expected = |parts: &[&'static str]| {
+        let mut names = [&["config.json", WEIGHTS], &beside[..], parts].concat();
+        names.sort_unstable();
+        names
+    };
+    assert_eq!(files(&all), expected(&parts));
+    let whole = [&all[..], &["tokenizer.json"]].concat();
+    assert_eq!(files(&whole), expected(&["tokenizer.json"]));
+}
+
 #[test]
 fn without_network_the_cached_copy_is_used() {
     let mut bench = Bench::new();

@@ -33,8 +33,8 @@ fn logits(model: &Decoder<B>, tokens: &[Vec<u32>]) -> Values {
     Values::from(model.logits(&right_padded(tokens)))
 }
 
-/// Keys in published configurations that no version of transformers reads (SmolLM2, unsloth, gpt2-medium, gpt2-xl,
-/// distilgpt2, TRL, Galactica).
+/// Keys in published configurations that no version of transformers reads: of `SmolLM2`, unsloth, gpt2-medium, gpt2-xl,
+/// distilgpt2, TRL, Galactica.
 #[test]
 fn unknown_keys_are_named_together_and_do_not_stop() {
     let harmless = [
@@ -205,11 +205,9 @@ fn keys_that_are_absent_or_null_mean_what_they_mean_in_transformers() {
     let edited = |label: &str| {
         let [name, key, kind] = label.split('/').collect::<Vec<_>>().try_into().unwrap();
         let folder = golden(name);
-        folder.edit_config(|config| {
-            match kind {
-                "absent" => assert!(config.remove(key).is_some(), "{label}"),
-                _ => drop(config.insert(key.into(), Value::Null)),
-            };
+        folder.edit_config(|config| match kind {
+            "absent" => assert!(config.remove(key).is_some(), "{label}"),
+            _ => drop(config.insert(key.into(), Value::Null)),
         });
         (name.to_owned(), folder)
     };
