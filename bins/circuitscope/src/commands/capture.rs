@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::inputs;
 use crate::args::{CaptureArgs, CapturePrompts};
 use crate::device::B;
-use crate::output::{Printer, count, table};
+use crate::output::{Printer, count, note, table};
 use crate::progress::Terminal;
 use crate::provenance::{Provenance, human_bytes};
 
@@ -87,10 +87,11 @@ fn prompts(args: &CaptureArgs, model: &Loaded<B>, provenance: &mut Provenance) -
         inputs::read_prompts(path)?
     } else if let Some(task) = args.prompts.task {
         let seed = Seed::new(args.seed.seed);
-        task_prompts(model, task, args.examples, seed)?
-            .set
-            .labelled()
-            .texts
+        let set = task_prompts(model, task, args.examples, seed)?.set;
+        for said in &set.notes {
+            note(&format!("note: {said}"));
+        }
+        set.labelled().texts
     } else {
         bail!("no prompts: use --task, --prompts or --tokens");
     };

@@ -12,5 +12,6 @@ mod gpu;
 mod help;
 #[cfg(feature = "hub")]
 mod hub;
+mod pairs;
 mod resume;
 mod support;
