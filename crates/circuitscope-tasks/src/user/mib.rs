@@ -174,7 +174,7 @@ fn greater_than(row: &Map<String, Value>) -> Result<Row, LineProblem> {
         text(value, field)
     };
     let positive = get("clean")?;
-    let year = ["year", "label"].into_iter();
+    let mut year = ["year", "label"].into_iter();
     let year = year.find_map(|field| Some((field, plain(row.get(field)?)?)));
     let (answers, field) = match year {
         None => (Answers::default(), "label"),
