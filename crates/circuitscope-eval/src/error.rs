@@ -127,6 +127,17 @@ pub enum Error {
         tokens: usize,
     },
 
+    /// An answer that is no token of the model.
+    #[error("pair {pair}: found answer token {token}, expected 0 to {}", vocabulary - 1)]
+    AnswerToken {
+        /// Index of the pair.
+        pair: usize,
+        /// The token.
+        token: u32,
+        /// Size of the vocabulary.
+        vocabulary: usize,
+    },
+
     /// The scores of a method cannot be made under other labels.
     #[error(
         "method `{method}` has no null of labels: expected a method that scores codes, such as `sae` or `recommended`, for --select fdr"

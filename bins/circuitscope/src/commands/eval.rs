@@ -13,14 +13,14 @@ use circuitscope::eval::{
 use circuitscope::model::{Loaded, ModelProvenance};
 use circuitscope::score::stats::Interval;
 use circuitscope::tasks::Task;
-use circuitscope::{CaptureSettings, judged_task, known_circuits};
+use circuitscope::{CaptureSettings, KnownAs, judged_task, known_as, known_circuits, posed_task};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{inputs, pages};
 use crate::args::EvalArgs;
 use crate::device::{B, Device};
-use crate::output::{self, Printer, table};
+use crate::output::{self, Printer, note, table};
 use crate::progress::Terminal;
 use crate::provenance::{Provenance, VERSION};
 
@@ -62,9 +62,8 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
         provenance.input(path)?;
     }
     inputs::writable_folder(&args.output)?;
-    let circuits = known_circuits(&loaded, tasks[0])?;
-    let circuits = circuits.first().map_or("", |truth| truth.model.as_str());
-    let settings = settings(args, &loaded, circuits, &provenance);
+    let known = known_as(&loaded.provenance, args.circuit)?;
+    let settings = settings(args, &loaded, known.as_ref(), &provenance);
     let mut store = FolderStore::open(&args.output, &settings)?;
 
     let mut records = Vec::new();
@@ -96,16 +95,16 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
 fn tasks(args: &EvalArgs, loaded: &Loaded<B>) -> Result<Vec<Task>> {
     if let Some(tasks) = &args.task {
         for &task in &tasks.0 {
-            known_circuits(loaded, task)?;
+            known_circuits(loaded, task, args.circuit)?;
         }
         return Ok(tasks.0.clone());
     }
     let known: Vec<Task> = Task::ALL
         .into_iter()
-        .filter(|&task| known_circuits(loaded, task).is_ok())
+        .filter(|&task| known_circuits(loaded, task, args.circuit).is_ok())
         .collect();
     if known.is_empty() {
-        known_circuits(loaded, Task::Ioi)?;
+        known_circuits(loaded, Task::Ioi, args.circuit)?;
     }
     Ok(known)
 }
@@ -133,7 +132,11 @@ fn files_to_judge(args: &EvalArgs, tasks: &[Task], loaded: &Loaded<B>) -> Result
         }
         names.push(name);
         let graph = loaded.model.config().graph();
-        Ok(FromFile::read(name, path, graph)?)
+        let file = FromFile::read(name, path, graph)?;
+        for said in file.notes() {
+            note(&format!("note: {}: {said}", path.display()));
+        }
+        Ok(file)
     });
     files.collect()
 }
@@ -169,11 +172,15 @@ fn run_task(
     if progress.cancelled() {
         bail!("interrupted before task {task}");
     }
+    let seed = Seed::new(args.seed.seed);
+    let posed = posed_task(loaded, task, args.examples, seed, args.patching.metric)?;
+    for said in &posed.notes {
+        note(&format!("note: {task}: {said}"));
+    }
     let judged = judged_task(
         loaded,
-        task,
-        args.examples,
-        Seed::new(args.seed.seed),
+        &posed,
+        known_circuits(loaded, task, args.circuit)?,
         CaptureSettings {
             causal: args.patching.causal(),
             last_position: args.method.0.iter().any(|name| reads_last(name)),
@@ -218,12 +225,18 @@ fn method_settings(args: &EvalArgs, task: Task) -> MethodSettings {
 }
 
 /// What the runs in a folder have in common.
-fn settings(args: &EvalArgs, loaded: &Loaded<B>, circuits: &str, provenance: &Provenance) -> Value {
+fn settings(
+    args: &EvalArgs,
+    loaded: &Loaded<B>,
+    known: Option<&KnownAs>,
+    provenance: &Provenance,
+) -> Value {
     json!({
         "schema": SCHEMA,
         "circuitscope": VERSION,
         "model": loaded.provenance,
-        "circuits": circuits,
+        "circuits": known.map(|known| &known.model),
+        "circuits_why": known.map(|known| &known.why),
         "prepend_bos": {
             "asked": args.model.prepend_bos,
             "done": loaded.prepends_bos(args.model.prepend_bos),

@@ -15,6 +15,7 @@ mod hub;
 mod matrix;
 mod norm_after;
 mod numerics;
+mod pairs;
 mod published;
 mod resume;
 mod support;

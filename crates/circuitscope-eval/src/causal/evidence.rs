@@ -110,7 +110,8 @@ impl<B: Backend> CausalEvidence<B> {
     /// # Errors
     /// - what `check_tokens` says of prompts that do not fit the model;
     /// - [`Error::NoPairs`] without pairs, [`Error::PairLength`] for prompts of unequal length,
-    ///   [`Error::Position`] for a position beyond the prompt,
+    ///   [`Error::Position`] for a position beyond the prompt, [`Error::AnswerToken`] for an answer
+    ///   beyond the vocabulary,
     ///   [`Error::NoAnswers`] where `metric` reads answers and a pair has none (wrong ones for
     ///   the differences).
     pub fn new(
@@ -135,6 +136,15 @@ impl<B: Backend> CausalEvidence<B> {
                     pair: at,
                     positive: pair.clean.len(),
                     negative: pair.corrupt.len(),
+                });
+            }
+            let vocabulary = model.config().d_vocab_out;
+            let mut answers = pair.right.iter().chain(&pair.wrong);
+            if let Some(&token) = answers.find(|token| **token as usize >= vocabulary) {
+                return Err(Error::AnswerToken {
+                    pair: at,
+                    token,
+                    vocabulary,
                 });
             }
             if let Some(position) = pair.position.filter(|at| *at >= pair.clean.len()) {

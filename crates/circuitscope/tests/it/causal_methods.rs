@@ -8,17 +8,19 @@ use circuitscope::eval::methods::{MethodSettings, PatchingSettings, method};
 use circuitscope::eval::{Judgement, judge};
 use circuitscope::model::Processing;
 use circuitscope::tasks::Task;
-use circuitscope::{CaptureSettings, CausalSettings, judged_task, load_reference};
+use circuitscope::{
+    CaptureSettings, CausalSettings, judged_task, known_circuits, load_reference, posed_task,
+};
 
 type B = Autodiff<Flex>;
 
 fn judged(task: Task, names: &[&str], pairs: usize, ablation: Ablation) -> Vec<Judgement> {
     let loaded = load_reference::<Flex>(Processing::Folded, &FlexDevice).unwrap();
+    let posed = posed_task(&loaded, task, pairs, Seed::new(2026), None).unwrap();
     let judged = judged_task(
         &loaded,
-        task,
-        pairs,
-        Seed::new(2026),
+        &posed,
+        known_circuits(&loaded, task, None).unwrap(),
         CaptureSettings {
             causal: CausalSettings {
                 ablation,
