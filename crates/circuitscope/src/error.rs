@@ -32,6 +32,13 @@ pub enum Error {
         problem: String,
     },
 
+    /// A result could not be read back from the device.
+    #[error("the device failed: {reason}")]
+    Device {
+        /// What it said.
+        reason: String,
+    },
+
     /// No circuit of this task is known in this model, so that nothing can be judged.
     #[error(
         "no circuit is known for task `{task}` in {model}: `eval` needs one (known: in GPT-2 small, \

@@ -5,6 +5,7 @@
     reason = "clippy knows tests, but not their helpers, where unwrap is the failure"
 )]
 
+mod answers;
 mod commands;
 mod errors;
 mod families;

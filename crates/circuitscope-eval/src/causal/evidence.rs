@@ -207,7 +207,7 @@ impl<B: Backend> CausalEvidence<B> {
     }
 
     /// What takes the place of an output that is ablated.
-    pub(crate) const fn ablation(&self) -> Ablation {
+    pub const fn ablation(&self) -> Ablation {
         self.ablation
     }
 
