@@ -4,7 +4,7 @@ use circuitscope_score::stats::{Bend, Stability, half_samples, knee};
 use serde::{Deserialize, Serialize};
 
 use crate::ablate::HeadCircuits;
-use crate::causal::{CausalEvidence, Metric};
+use crate::causal::Metric;
 use crate::measures::faithfulness;
 use crate::words::figure;
 use crate::{
@@ -142,6 +142,11 @@ pub struct KneeChoice {
     pub pairs: usize,
     /// The metric of the whole model.
     pub full: f64,
+    /// What the whole model loses when each of the best heads alone is ablated, best first; below 0 (above,
+    /// where ablating all heads raises the metric) for heads that work against the behaviour.
+    pub effects: Vec<(HeadId, f64)>,
+    /// Heads in the order in which they are kept: by rank, those that work against the behaviour last.
+    pub order: Vec<HeadId>,
     /// Number of heads kept, from none to all.
     pub sizes: Vec<usize>,
     /// The metric with so many heads kept, the mean over pairs.
@@ -154,6 +159,15 @@ pub struct KneeChoice {
 }
 
 impl KneeChoice {
+    /// Heads among the best that work against the behaviour, with what the whole model loses without each.
+    pub fn against(&self) -> Vec<(HeadId, f64)> {
+        let empty = self.values.first().copied().unwrap_or(self.full);
+        let effects = self.effects.iter().copied();
+        effects
+            .filter(|(_, effect)| is_against(*effect, self.full, empty))
+            .collect()
+    }
+
     /// Whether the circuit of `size` heads keeps more than each of the random ones.
     fn beats_random(&self, size: Option<usize>) -> bool {
         let at = self.sizes.iter().position(|kept| Some(*kept) == size);
@@ -169,6 +183,16 @@ impl KneeChoice {
         random.all(|random| sign * random < sign * value)
     }
 }
+
+/// Whether a head of this effect works against the behaviour by more than a fiftieth of the whole.
+fn is_against(effect: f64, full: f64, empty: f64) -> bool {
+    let whole = full - empty;
+    effect * whole.signum() < -0.02 * whole.abs()
+}
+
+/// Best heads that [`Choice::Knee`] ablates one by one, to tell which of them work against the behaviour: a
+/// ranking by size alone does not say.
+const SIGNED: usize = 24;
 
 /// Half samples that [`Choice::Stability`] takes.
 const HALF_SAMPLES: usize = 100;
@@ -272,9 +296,9 @@ pub fn choose<B: Backend>(
                     Verdict::NoBend
                 };
             }
+            let heads = curve.order[..size.unwrap_or(0)].to_vec();
             chosen.knee = Some(curve);
-            let best = ranking.iter().take(size.unwrap_or(0));
-            best.map(|(head, _)| *head).collect()
+            heads
         }
     };
     if heads.is_empty() {
@@ -355,20 +379,41 @@ fn curve<B: Backend>(
     scores: &Scores,
     progress: &dyn Progress,
 ) -> Result<KneeChoice> {
-    let ranking = scores.ranking();
-    let sizes = sizes(ranking.len());
-    let full = runs.full()?;
-    progress.begin("circuits of growing size", sizes.len() as u64);
-    let value = |&size: &usize| {
-        let best = ranking[..size].iter().map(|(head, _)| *head);
-        let kept = Circuit::from_heads(scores.grid, best).head_mask();
+    let ranking: Vec<HeadId> = scores.ranking().into_iter().map(|(head, _)| head).collect();
+    let (full, grid) = (runs.full()?, scores.grid);
+    let kept = |heads: &[HeadId]| {
+        let kept = Circuit::from_heads(grid, heads.iter().copied()).head_mask();
         let value = runs.keeping(&kept, progress);
         progress.advance(1);
         value
     };
-    let values = sizes.iter().map(value).collect::<Result<Vec<f64>>>();
+    let best = &ranking[..ranking.len().min(SIGNED)];
+    progress.begin("ablating the best heads", best.len() as u64);
+    let effect = |&head: &HeadId| {
+        let others: Vec<HeadId> = grid.heads().filter(|other| *other != head).collect();
+        Ok((head, full - kept(&others)?))
+    };
+    let effects = best.iter().map(effect).collect::<Result<Vec<_>>>();
     progress.end();
-    let values = values?;
+    let effects = effects?;
+    let sizes = sizes(ranking.len());
+    progress.begin("circuits of growing size", sizes.len() as u64);
+    let measure = || {
+        let empty = kept(&[])?;
+        let against = |head: &HeadId| {
+            let effect = effects.iter().find(|(measured, _)| measured == head);
+            effect.is_some_and(|(_, effect)| is_against(*effect, full, empty))
+        };
+        let (last, mut order): (Vec<HeadId>, Vec<HeadId>) =
+            ranking.iter().partition(|head| against(head));
+        order.extend(last);
+        let larger = sizes[1..].iter().map(|&size| kept(&order[..size]));
+        let values = core::iter::once(Ok(empty)).chain(larger);
+        Ok((values.collect::<Result<Vec<f64>>>()?, order))
+    };
+    let measured: Result<_> = measure();
+    progress.end();
+    let (values, order) = measured?;
     let shares = values
         .iter()
         .map(|&value| faithfulness(value, values[0], full));
@@ -376,6 +421,8 @@ fn curve<B: Backend>(
         metric,
         pairs: runs.pairs(),
         full,
+        effects,
+        order,
         faithfulness: shares.collect::<Result<_, _>>().unwrap_or_default(),
         sizes,
         values,
@@ -459,6 +506,20 @@ impl Chosen {
             sentences.push(format!(
                 "heads that are among the best {} on most of {} half samples of the prompts",
                 stability.best, stability.half_samples
+            ));
+        }
+        let against = self
+            .knee
+            .as_ref()
+            .map(KneeChoice::against)
+            .unwrap_or_default();
+        if !against.is_empty() {
+            let named = against
+                .iter()
+                .map(|(head, effect)| format!("{head} ({})", figure(*effect)));
+            sentences.push(format!(
+                "working against the behaviour, and left out (what the model loses without each): {}",
+                named.collect::<Vec<_>>().join(", ")
             ));
         }
         if self.knee.is_some() && self.verdict == Verdict::Chosen {

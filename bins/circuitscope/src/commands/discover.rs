@@ -77,7 +77,10 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
         folder: args.output.as_deref(),
         kept: None,
     };
-    printer.part(&found.behaviour_text())?;
+    // Without a model nothing is known of what it answers.
+    if found.behaviour.is_some() {
+        printer.part(&found.behaviour_text())?;
+    }
     let outcome = search(
         args,
         &gathered,
@@ -366,12 +369,8 @@ fn runs(
     }
     match causal_evidence(loaded, prompts, settings, device.plain()) {
         Ok(causal) => Ok(Some(causal)),
-        Err(Error::Eval(why @ EvalError::PairLength { .. })) if !must => {
-            note(&format!(
-                "note: the model's answers are not read and no circuit is run: {why}"
-            ));
-            Ok(None)
-        }
+        // What is done with such pairs, if anything, the capture says.
+        Err(Error::Eval(EvalError::PairLength { .. })) if !must => Ok(None),
         Err(error) => Err(error).with_context(|| examples(args)),
     }
 }

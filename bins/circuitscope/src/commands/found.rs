@@ -188,10 +188,7 @@ impl Found {
     /// What the model makes of the prompts, before any score.
     pub(crate) fn behaviour_text(&self) -> String {
         let Some(behaviour) = &self.behaviour else {
-            return format!(
-                "{}: activations without a model; nothing is known of what it answers\n",
-                self.examples
-            );
+            return String::new();
         };
         let mut text = format!("what the model makes of {}:\n", self.examples);
         text.push_str(&indented(&self.behaviour_sentences()));

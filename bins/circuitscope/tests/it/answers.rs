@@ -96,7 +96,7 @@ fn behaviour_comes_before_scores_and_scores_before_the_circuit() {
         "right answer above the wrong ones in 20 of 20 pairs (100 %",
         "logit difference",
         "first prompt: `<bos>` ",
-        "metric: logit-difference (that of the task)",
+        "metric: logit-difference (the metric of task `ioi`)",
         "20 positive examples against 20 negative ones",
         "rank  head  score",
         "circuit (",
@@ -227,7 +227,7 @@ fn prompts_without_pairs_or_answers_say_what_can_be_said() {
         .to_vec();
     write_pairs(&bench, "p.jsonl", &pairs);
     let found = bench.json("discover --pairs p.jsonl");
-    assert_eq!(found["metric"]["name"], "kl");
+    assert_eq!(found["metric"]["metric"], "kl");
     assert!(found["behaviour"]["divergence"]["mean"].as_f64().unwrap() > 0.0);
     assert!(found["behaviour"]["negative"]["next"][0][0].is_string());
     assert!(found["null"]["too_few"].as_bool().unwrap());

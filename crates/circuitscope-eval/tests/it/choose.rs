@@ -81,10 +81,25 @@ fn the_knee_is_on_the_curve_of_faithfulness() {
     let method = method::<B>("activation-patching", &settings(), &FlexDevice).unwrap();
     let scores = method.scores(&evidence, Seed::new(0), &NoProgress).unwrap();
     let count = found.circuit.heads().count();
-    let mut best: Vec<HeadId> = scores.ranking()[..count].iter().map(|x| x.0).collect();
+    let mut best = curve.order[..count].to_vec();
     best.sort();
     assert_eq!(found.circuit.heads().collect::<Vec<_>>(), best);
-
+    // By rank, but for heads without which the model does better.
+    let against: Vec<HeadId> = curve.against().iter().map(|x| x.0).collect();
+    let ranking = scores.ranking().into_iter().map(|x| x.0);
+    let (last, first): (Vec<HeadId>, Vec<HeadId>) =
+        ranking.partition(|head| against.contains(head));
+    assert_eq!(curve.order, [first, last].concat());
+    let graph = scores.graph.as_ref().unwrap();
+    let nodes = graph.nodes.as_ref().unwrap();
+    for (head, effect) in &curve.effects {
+        let exact = nodes[graph.graph.head_writer(*head)];
+        assert!(
+            (exact - effect).abs() < 1e-4,
+            "{head}: {effect} for {exact}"
+        );
+        assert!(*effect < 0.0 || !against.contains(head));
+    }
     assert_eq!((curve.pairs, curve.values.len()), (4, 7));
     // What is taken where nothing is asked for.
     let default = chosen("activation-patching", &evidence, None).unwrap();
