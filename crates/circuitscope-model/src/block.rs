@@ -7,7 +7,7 @@ use burn::tensor::{Bool, Tensor, TensorData};
 use circuitscope_hooks::{NoTap, Site, Tap};
 
 use crate::batch::TokenBatch;
-use crate::config::{DecoderConfig, Direction, Norm, Positions};
+use crate::config::{DecoderConfig, Direction, Norm};
 use crate::fused;
 use crate::mlp::MlpWeights;
 use crate::norm::{NormWeights, normalise, normalise_heads};
@@ -58,7 +58,8 @@ pub(crate) struct Context<'a, B: Backend> {
     config: &'a DecoderConfig,
     /// Position vectors that only queries and keys read.
     qk_positions: Option<Tensor<B, 3>>,
-    rotation: Option<Rotation<B>>,
+    /// One for each way to rotate that occurs.
+    rotations: Vec<Rotation<B>>,
     /// One mask for each window that occurs; none if all positions may be attended to.
     masks: Vec<(Option<usize>, Option<Mask<B>>)>,
 }
@@ -86,14 +87,16 @@ impl<'a, B: Backend> Context<'a, B> {
             (window, mask)
         });
         let masks = masks.collect();
-        let rotation = match config.positions {
-            Positions::Rotary(rotary) => Some(Rotation::new(rotary, batch, device)),
-            _ => None,
-        };
+        let mut rotations: Vec<Rotation<B>> = Vec::new();
+        for rotary in (0..config.n_layers).filter_map(|layer| config.rotary(layer)) {
+            if rotations.iter().all(|rotation| rotation.rotary != rotary) {
+                rotations.push(Rotation::new(rotary, batch, device));
+            }
+        }
         Self {
             config,
             qk_positions,
-            rotation,
+            rotations,
             masks,
         }
     }
@@ -102,6 +105,12 @@ impl<'a, B: Backend> Context<'a, B> {
         let window = self.config.window(layer, pos);
         let entry = self.masks.iter().find(|(of, _)| *of == window);
         entry.and_then(|(_, mask)| mask.as_ref())
+    }
+
+    fn rotation(&self, layer: usize) -> Option<&Rotation<B>> {
+        let rotary = self.config.rotary(layer)?;
+        let mut rotations = self.rotations.iter();
+        rotations.find(|rotation| rotation.rotary == rotary)
     }
 }
 
@@ -255,7 +264,7 @@ impl<B: Backend> Block<B> {
             None => x,
         };
         let (q, k) = (norm(&self.q_norm, q), norm(&self.k_norm, k));
-        match &context.rotation {
+        match context.rotation(layer) {
             Some(rotation) => (
                 pass.site(Site::RotQ(layer), rotation.apply(q)),
                 pass.site(Site::RotK(layer), rotation.apply(k)),

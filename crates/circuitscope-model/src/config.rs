@@ -15,6 +15,13 @@ pub enum Positions {
     Shortformer,
     /// Queries and keys are rotated by an angle that grows with the position.
     Rotary(Rotary),
+    /// The same, with angles of their own in the layers that attend in a window (Gemma 3).
+    RotaryByWindow {
+        /// In layers with a window.
+        windowed: Rotary,
+        /// In all others.
+        whole: Rotary,
+    },
     /// None.
     None,
 }
@@ -158,9 +165,9 @@ pub struct DecoderConfig {
     pub parallel_attn_mlp: bool,
     /// The norms.
     pub norm: Norm,
-    /// Whether the outputs of attention and MLP pass through RMS norms with gain (Gemma 2).
+    /// Whether the outputs of attention and MLP pass through RMS norms with gain (Gemma 2 and 3).
     pub norm_after: bool,
-    /// Whether queries and keys pass, head by head, through RMS norms with gain (Qwen3).
+    /// Whether queries and keys pass, head by head, through RMS norms with gain (Qwen3, Gemma 3).
     pub qk_norm: bool,
     /// ε inside the square root of the norms.
     pub eps: f64,
@@ -260,6 +267,18 @@ impl DecoderConfig {
         window.filter(|&window| window < pos)
     }
 
+    /// How queries and keys of a layer are rotated, if they are.
+    pub(crate) fn rotary(&self, layer: usize) -> Option<Rotary> {
+        match self.positions {
+            Positions::Rotary(rotary) => Some(rotary),
+            Positions::RotaryByWindow { windowed, whole } => {
+                let window = self.windows.get(layer).copied().flatten();
+                Some(window.map_or(whole, |_| windowed))
+            }
+            Positions::Learned | Positions::Shortformer | Positions::None => None,
+        }
+    }
+
     /// Layers and heads.
     pub const fn grid(&self) -> HeadGrid {
         HeadGrid::new(self.n_layers, self.n_heads)
@@ -292,7 +311,10 @@ impl DecoderConfig {
             block_norms: norms,
             final_norm: norms,
             position_embedding: self.has_position_vectors(),
-            rotary: matches!(self.positions, Positions::Rotary(_)),
+            rotary: matches!(
+                self.positions,
+                Positions::Rotary(_) | Positions::RotaryByWindow { .. }
+            ),
             parallel: self.parallel_attn_mlp,
             gated: matches!(self.mlp, Some(Mlp { gated: true, .. })),
             post_norms: self.norm_after,

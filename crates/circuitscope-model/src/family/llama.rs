@@ -2,11 +2,11 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::Family;
 use super::keys::{ACTIVATIONS, Keys};
 use super::reader::{Reader, in_layer};
 use super::rope::{self, Style};
 use super::window::{Windowed, windows};
+use super::{Family, gemma3};
 use crate::Result;
 use crate::config::{Activation, DecoderConfig, Direction, Mlp, Norm};
 use crate::host::{HostAttention, HostEmbedding, HostMlp, HostNorm, HostUnembedding, Matrix};
@@ -26,6 +26,7 @@ enum Variant {
     Qwen3,
     Gemma,
     Gemma2,
+    Gemma3,
     Phi3,
 }
 
@@ -41,6 +42,8 @@ pub(super) const QWEN3: LlamaLike = LlamaLike::new("Qwen3", Variant::Qwen3);
 pub(super) const GEMMA: LlamaLike = LlamaLike::new("Gemma", Variant::Gemma);
 /// Gemma 2: also soft caps, a window for every other layer, norms after attention and MLP.
 pub(super) const GEMMA2: LlamaLike = LlamaLike::new("Gemma 2", Variant::Gemma2);
+/// Gemma 3: windows for five layers of six, with angles of their own, and norms of queries and keys.
+pub(super) const GEMMA3: LlamaLike = LlamaLike::new("Gemma 3", Variant::Gemma3);
 /// Phi-3: fused weights.
 pub(super) const PHI3: LlamaLike = LlamaLike::new("Phi-3", Variant::Phi3);
 
@@ -64,14 +67,19 @@ impl LlamaLike {
     }
 
     const fn is_gemma(&self) -> bool {
-        matches!(self.variant, Variant::Gemma | Variant::Gemma2)
+        matches!(
+            self.variant,
+            Variant::Gemma | Variant::Gemma2 | Variant::Gemma3
+        )
     }
 
     fn biases(&self, flag: impl Fn(&'static str) -> bool) -> Biases {
         let attention = match self.variant {
-            Variant::Llama | Variant::Qwen3 | Variant::Gemma | Variant::Gemma2 => {
-                flag("attention_bias")
-            }
+            Variant::Llama
+            | Variant::Qwen3
+            | Variant::Gemma
+            | Variant::Gemma2
+            | Variant::Gemma3 => flag("attention_bias"),
             Variant::Mistral | Variant::Qwen2 | Variant::Phi3 => false,
         };
         Biases {
@@ -100,13 +108,18 @@ impl LlamaLike {
     }
 
     fn gain(&self, reader: Reader<'_>, name: &str) -> HostNorm {
-        let mut w = reader.vector(name, reader.config.d_model);
+        let w = self.gains(reader, name, reader.config.d_model);
+        HostNorm { w, b: None }
+    }
+
+    fn gains(&self, reader: Reader<'_>, name: &str, len: usize) -> Vec<f32> {
+        let mut w = reader.vector(name, len);
         if self.is_gemma() {
             for gain in &mut w {
                 *gain += 1.0;
             }
         }
-        HostNorm { w, b: None }
+        w
     }
 }
 
@@ -116,6 +129,9 @@ impl Family for LlamaLike {
     }
 
     fn config(&self, path: &Path, json: &Map<String, Value>) -> Result<DecoderConfig> {
+        if self.variant == Variant::Gemma3 {
+            return gemma3::config(path, json);
+        }
         let keys = Keys::new(path, json);
         let d_model = keys.size("hidden_size")?;
         let n_heads = keys.size("num_attention_heads")?;
@@ -259,7 +275,10 @@ impl Family for LlamaLike {
         };
         let bias =
             |(port, width)| reader.vector_if(biases.qkv, &at(&format!("{port}_proj.bias")), width);
-        let head_norm = |port| reader.vector(&at(&format!("{port}_norm.weight")), config.d_head);
+        let head_norm = |port| {
+            let name = at(&format!("{port}_norm.weight"));
+            self.gains(reader, &name, config.d_head)
+        };
         HostAttention {
             ln1: Some(self.norm(reader, layer, "input_layernorm")),
             w_qkv,
@@ -287,7 +306,7 @@ impl Family for LlamaLike {
             (weight("gate_proj.weight"), weight("up_proj.weight"))
         };
         let bias = |name: &str, len| reader.vector_if(expected, &at(name), len);
-        // In Gemma 2 the norm after attention has the name that the one before the MLP has elsewhere.
+        // In Gemma 2 and 3 the norm after attention has the name that the one before the MLP has elsewhere.
         let before = if config.norm_after {
             "pre_feedforward_layernorm"
         } else {
@@ -322,6 +341,12 @@ impl Family for LlamaLike {
     }
 }
 
+/// That of a model with a head, of the text part of one that sees images, as transformers 4 and 5 write
+/// it, or none.
 fn prefix(reader: Reader<'_>) -> &'static str {
-    reader.prefix("model.", "embed_tokens.weight")
+    let prefixes = ["model.", "language_model.model.", "model.language_model."];
+    let mut found = prefixes.into_iter();
+    found
+        .find(|prefix| !reader.prefix(prefix, "embed_tokens.weight").is_empty())
+        .unwrap_or_default()
 }

@@ -1,5 +1,6 @@
 //! Families: each a parser into [`DecoderConfig`] and a table of weight names.
 
+mod gemma3;
 mod gpt2;
 mod gpt_neox;
 mod gptj;
@@ -47,9 +48,11 @@ pub(crate) trait Family: Sync {
 }
 
 /// `model_type` of Hugging Face configurations, with the family that reads them.
-const BY_MODEL_TYPE: [(&str, &dyn Family); 11] = [
+const BY_MODEL_TYPE: [(&str, &dyn Family); 13] = [
     ("gemma", &llama::GEMMA),
     ("gemma2", &llama::GEMMA2),
+    ("gemma3", &gemma3::Multimodal),
+    ("gemma3_text", &llama::GEMMA3),
     ("gpt2", &gpt2::Gpt2),
     ("gpt_neox", &gpt_neox::GptNeoX),
     ("gptj", &gptj::GptJ),
