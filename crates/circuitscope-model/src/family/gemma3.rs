@@ -39,6 +39,11 @@ impl Family for Multimodal {
             None => return Err(keys.missing("text_config")),
         };
         let mut config = config(path, inner)?;
+        if let Some(cap) = config.output_logits_soft_cap {
+            let expected = "null: whether it holds beside images depends on the program";
+            let key = "text_config.final_logit_softcapping";
+            return Err(keys.unsupported(key, &Value::from(cap), expected));
+        }
         // The flag of the whole model counts.
         config.tied_embeddings = keys.flag_or("tie_word_embeddings", config.tied_embeddings)?;
         config.bos_token = keys.bos_token(config.d_vocab)?.or(config.bos_token);
@@ -142,4 +147,39 @@ pub(super) fn config(path: &Path, json: &Map<String, Value>) -> Result<DecoderCo
     };
     keys.finish(&["_sliding_window_pattern", "cache_implementation"])?;
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Positions, RopeScaling};
+
+    /// A Gemma 3 on the hub leaves out what is as transformers has it.
+    #[test]
+    fn absent_keys_of_gemma_3() {
+        let published = json!({
+            "model_type": "gemma3_text", "hidden_size": 2560, "intermediate_size": 10240,
+            "num_hidden_layers": 8, "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+            "sliding_window": 1024, "vocab_size": 262_144, "torch_dtype": "bfloat16",
+        });
+        let published = published.as_object().unwrap();
+        let config = config(Path::new("config.json"), published).unwrap();
+        assert_eq!((config.n_heads, config.n_key_value_heads), (8, 4));
+        assert_eq!((config.d_head, config.n_ctx), (256, 131_072));
+        assert_eq!((config.attn_scale, config.eps), (16.0, 1e-6));
+        assert_eq!(config.output_logits_soft_cap, None);
+        assert_eq!(config.bos_token, Some(2));
+        assert!(config.tied_embeddings);
+        let mut windows = vec![Some(1024); 8];
+        windows[5] = None;
+        assert_eq!(config.windows, windows);
+        let Positions::RotaryByWindow { windowed, whole } = config.positions else {
+            panic!("{:?}", config.positions)
+        };
+        assert_eq!((windowed.base, windowed.scaling), (1e4, RopeScaling::None));
+        assert_eq!(
+            (whole.base, whole.scaling),
+            (1e6, RopeScaling::Linear { factor: 8.0 })
+        );
+    }
 }

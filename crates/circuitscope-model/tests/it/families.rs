@@ -14,9 +14,11 @@ use crate::folder::ModelFolder;
 use crate::{B, PARITY, capture, check_sites, golden_folder, load, right_padded, try_load};
 
 /// Folder, sites recorded from TransformerLens raw and processed, and from Hugging Face.
-const MODELS: [(&str, [usize; 3]); 14] = [
+const MODELS: [(&str, [usize; 3]); 16] = [
     ("gemma", [44, 21, 0]),
     ("gemma2", [54, 21, 0]),
+    ("gemma3", [0, 0, 0]),
+    ("gemma3_text", [0, 0, 30]),
     ("gpt_neox", [42, 21, 0]),
     ("gpt_neox_sequential", [42, 0, 0]),
     ("gptj", [40, 21, 0]),
@@ -210,6 +212,31 @@ fn options_that_are_not_implemented() {
             json!(true),
             "use_bidirectional_attention",
         ),
+        (
+            "gemma3_text",
+            "attn_logit_softcapping",
+            json!(50.0),
+            "attn_logit_softcapping",
+        ),
+        (
+            "gemma3_text",
+            "use_bidirectional_attention",
+            json!(true),
+            "use_bidirectional_attention",
+        ),
+        (
+            "gemma3_text",
+            "rope_parameters",
+            json!({"full_attention": {"rope_type": "linear"}}),
+            "rope_scaling",
+        ),
+        (
+            "gemma3_text",
+            "hidden_activation",
+            json!("gelu"),
+            "hidden_activation",
+        ),
+        ("gemma3", "text_config", json!([]), "text_config"),
         (
             "gpt_neox",
             "rotary_pct",
