@@ -13,7 +13,8 @@ use crate::{Capture, Error, Result, Site, wide};
 pub struct StreamOutputs<B: Backend> {
     /// `[batch, pos, d_model]`: token plus position embedding.
     pub input: Tensor<B, 3>,
-    /// For each layer `[batch, pos, n_heads, d_model]`: the outputs of its heads, without `b_O`.
+    /// For each layer `[batch, pos, n_heads, d_model]`: the outputs of its heads, without `b_O`. Where
+    /// the layer's output is normalised, through that norm ([`Site::HeadOut`]).
     pub heads: Vec<Tensor<B, 4>>,
     /// For each layer `[batch, pos, d_model]`: the output of its MLP; empty without MLPs.
     pub mlps: Vec<Tensor<B, 3>>,
@@ -30,7 +31,7 @@ impl<B: Backend> StreamOutputs<B> {
     #[must_use]
     pub fn sites(graph: &Graph) -> Vec<Site> {
         let layers = 0..graph.n_layers;
-        let attention = layers.flat_map(|layer| [Site::ResidPre(layer), Site::Result(layer)]);
+        let attention = layers.flat_map(|layer| [Site::ResidPre(layer), Site::HeadOut(layer)]);
         let mlps = (0..graph.n_layers).filter(|_| graph.mlps);
         let mlps = mlps.flat_map(|layer| [Site::MlpIn(layer), Site::MlpOut(layer)]);
         let last = graph.n_layers.checked_sub(1).map(Site::ResidPost);
@@ -61,7 +62,7 @@ impl<B: Backend> StreamOutputs<B> {
         let last = stream(Site::ResidPost(graph.n_layers - 1))?;
         let heads = (0..graph.n_layers)
             .map(|layer| {
-                let site = Site::Result(layer);
+                let site = Site::HeadOut(layer);
                 let value = capture.take(site).and_then(|value| value.get::<4>());
                 value.map(wide).ok_or(Error::NeverFired { site })
             })

@@ -10,7 +10,7 @@ use crate::batch::TokenBatch;
 use crate::config::{DecoderConfig, Direction, Norm};
 use crate::fused;
 use crate::mlp::MlpWeights;
-use crate::norm::{NormWeights, normalise, normalise_heads};
+use crate::norm::{NormWeights, normalise, normalise_heads, normalise_parts};
 use crate::pass::{Pass, add_bias, affine, linear, soft_cap, wide};
 use crate::rotary::Rotation;
 
@@ -223,7 +223,9 @@ impl<B: Backend> Block<B> {
         let z = pass.site(Site::Z(layer), z);
         pass.need(Site::Result(layer))?;
 
-        let attn_out = if pass.tap.wants(Site::Result(layer)) {
+        let sites = [Site::Result(layer), Site::HeadOut(layer)];
+        let mut per_head = None;
+        let attn_out = if sites.iter().any(|site| pass.tap.wants(*site)) {
             // [head, batch * pos, d_head] x [head, d_head, d_model] -> [batch, pos, head, d_model]
             // In f32 at least: their sum is what the one product of all heads gives, rounded once.
             let w_o = wide(self.w_o.val()).reshape([heads, d_head, config.d_model]);
@@ -235,17 +237,29 @@ impl<B: Backend> Block<B> {
             let result = result
                 .swap_dims(0, 1)
                 .reshape([rows, pos, heads, config.d_model]);
-            pass.site(Site::Result(layer), result)
-                .sum_dim(2)
-                .squeeze_dim::<3>(2)
-                .cast(dtype)
+            let mut result = pass.site(Site::Result(layer), result);
+            if !config.norm_after {
+                result = pass.site(Site::HeadOut(layer), result);
+            } else if pass.tap.wants(Site::HeadOut(layer)) {
+                per_head = Some(result.clone());
+            }
+            result.sum_dim(2).squeeze_dim::<3>(2).cast(dtype)
         } else {
             linear(z.reshape([rows, pos, heads * d_head]), self.w_o.val())
         };
         pass.need(Site::Ln1PostScale(layer))?;
         let attn_out = add_bias(attn_out, self.b_o.val());
         let sites = [Site::Ln1PostScale(layer), Site::Ln1PostNormalized(layer)];
-        let attn_out = norm_after(config, self.ln1_post.as_ref(), attn_out, sites, pass);
+        let norm = self.ln1_post.as_ref();
+        let attn_out = match per_head {
+            None => norm_after(config, norm, attn_out, sites, pass),
+            Some(heads) => {
+                let share = wide(self.b_o.val()).div_scalar(heads.dims()[2] as f64);
+                let heads = heads + share.unsqueeze();
+                let site = Site::HeadOut(layer);
+                normalise_parts(config.eps, norm, attn_out, sites, (site, heads), pass)
+            }
+        };
         pass.need(Site::AttnOut(layer))?;
         Some(pass.site(Site::AttnOut(layer), attn_out))
     }

@@ -440,9 +440,11 @@ impl DecoderConfig {
         let attention = 2 * self.qkv_width() + 3 * self.n_heads * pos;
         let site = |site: &Site| match site {
             Site::Logits => self.d_vocab_out,
-            Site::Result(_) | Site::QInput(_) | Site::KInput(_) | Site::VInput(_) => {
-                self.n_heads * self.d_model
-            }
+            Site::Result(_)
+            | Site::HeadOut(_)
+            | Site::QInput(_)
+            | Site::KInput(_)
+            | Site::VInput(_) => self.n_heads * self.d_model,
             _ => 0,
         };
         // On the device, on its way to the host, and there.

@@ -284,22 +284,17 @@ impl DecoderConfig {
         HeadGrid::new(self.n_layers, self.n_heads)
     }
 
-    /// The computation graph: who writes to the residual stream and who reads it.
-    ///
-    /// # Errors
-    /// [`Error::NotAdditive`] for models that normalise what attention and MLPs write: there the
-    /// stream is no sum of the heads' outputs.
-    pub fn graph(&self) -> Result<Graph> {
-        if self.norm_after {
-            return Err(Error::NotAdditive);
-        }
-        Ok(Graph {
+    /// The computation graph: who writes to the residual stream and who reads it. Where the model
+    /// normalises what attention and MLPs write, a head writes what comes out of that norm
+    /// ([`Site::HeadOut`](circuitscope_hooks::Site::HeadOut)).
+    pub const fn graph(&self) -> Graph {
+        Graph {
             n_layers: self.n_layers,
             n_heads: self.n_heads,
             n_key_value_heads: self.n_key_value_heads,
             mlps: self.mlp.is_some(),
             parallel: self.parallel_attn_mlp,
-        })
+        }
     }
 
     /// The sites of the model.

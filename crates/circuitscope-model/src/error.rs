@@ -142,12 +142,6 @@ pub enum Error {
         n_ctx: usize,
     },
 
-    /// Edges were asked for of a model whose residual stream is no sum of its heads' outputs.
-    #[error(
-        "this model normalises what attention and MLPs write, so that no edge carries a head's own output: expected a method that scores heads without edges"
-    )]
-    NotAdditive,
-
     /// A token that the model does not have.
     #[error("prompt {prompt} has token {token}, the model's tokens are 0 to {}", d_vocab - 1)]
     TokenOutOfRange {

@@ -299,12 +299,9 @@ pub fn judged_task<B: Backend>(
     let truths = known_circuits(loaded, task)?;
     let prompts = task_prompts(loaded, task, n_pairs, seed)?.set.labelled();
     let mut evidence = capture(loaded, &prompts, settings, device, progress)?;
-    // Where the model has no graph, methods that need one say so themselves.
-    if loaded.model.config().graph().is_ok() {
-        let metric = settings.causal.metric.unwrap_or(default_metric(task));
-        settings.causal.metric = Some(metric);
-        evidence = evidence.with_causal(causal_evidence(loaded, &prompts, settings, device)?);
-    }
+    let metric = settings.causal.metric.unwrap_or(default_metric(task));
+    settings.causal.metric = Some(metric);
+    evidence = evidence.with_causal(causal_evidence(loaded, &prompts, settings, device)?);
     Ok(JudgedTask {
         task: task.name().to_owned(),
         evidence,

@@ -221,7 +221,7 @@ fn gather(
     Ok(Gathered {
         shown,
         evidence,
-        graph: loaded.model.config().graph().ok(),
+        graph: Some(loaded.model.config().graph()),
         model: Some(loaded.provenance),
         truth,
     })

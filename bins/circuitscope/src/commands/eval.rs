@@ -132,7 +132,7 @@ fn files_to_judge(args: &EvalArgs, tasks: &[Task], loaded: &Loaded<B>) -> Result
             );
         }
         names.push(name);
-        let graph = loaded.model.config().graph()?;
+        let graph = loaded.model.config().graph();
         Ok(FromFile::read(name, path, graph)?)
     });
     files.collect()

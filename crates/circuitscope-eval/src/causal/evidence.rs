@@ -1,10 +1,11 @@
 use core::fmt;
 use core::str::FromStr;
+use std::sync::OnceLock;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use circuitscope_core::{Graph, Progress, nearest};
-use circuitscope_hooks::{Capture, StreamOutputs};
+use circuitscope_hooks::{Capture, NodeOutputs, Site, StreamOutputs};
 use circuitscope_model::{Decoder, PaddingSide, TokenBatch, check_finite};
 use serde::{Deserialize, Serialize};
 
@@ -97,6 +98,8 @@ pub struct CausalEvidence<B: Backend> {
     device: B::Device,
     /// `[writers, 1, d_model]` for mean ablation, or `[writers, pos, d_model]` with the position.
     means: Option<Tensor<B, 3>>,
+    /// The same of nodes, once a method asks.
+    node_means: OnceLock<NodeOutputs<B>>,
 }
 
 impl<B: Backend> CausalEvidence<B> {
@@ -105,8 +108,7 @@ impl<B: Backend> CausalEvidence<B> {
     /// `memory` is what a batch may take, in bytes; it changes no result.
     ///
     /// # Errors
-    /// - [`circuitscope_model::Error::NotAdditive`] for a model without a graph, and what
-    ///   `check_tokens` says of prompts that do not fit the model;
+    /// - what `check_tokens` says of prompts that do not fit the model;
     /// - [`Error::NoPairs`] without pairs, [`Error::PairLength`] for prompts of unequal length,
     ///   [`Error::Position`] for a position beyond the prompt,
     ///   [`Error::NoAnswers`] where `metric` reads answers and a pair has none (wrong ones for
@@ -119,7 +121,7 @@ impl<B: Backend> CausalEvidence<B> {
         memory: u64,
         device: &B::Device,
     ) -> Result<Self> {
-        let graph = model.config().graph()?;
+        let graph = model.config().graph();
         if pairs.is_empty() {
             return Err(Error::NoPairs);
         }
@@ -166,6 +168,7 @@ impl<B: Backend> CausalEvidence<B> {
             memory,
             device: device.clone(),
             means: None,
+            node_means: OnceLock::new(),
         };
         if matches!(ablation, Ablation::Mean | Ablation::MeanPositional) {
             evidence.means = Some(evidence.mean_outputs(ablation == Ablation::MeanPositional));
@@ -191,6 +194,16 @@ impl<B: Backend> CausalEvidence<B> {
     /// What is read from the output.
     pub const fn metric(&self) -> Metric {
         self.metric
+    }
+
+    /// What takes the place of an output that is ablated.
+    pub(crate) const fn ablation(&self) -> Ablation {
+        self.ablation
+    }
+
+    /// What ablated nodes put out under mean ablation.
+    pub(super) fn node_means(&self) -> &NodeOutputs<B> {
+        self.node_means.get_or_init(|| self.mean_node_outputs())
     }
 
     /// Where the model lives.
@@ -322,6 +335,16 @@ impl<B: Backend> CausalEvidence<B> {
         let mut capture = Capture::new(StreamOutputs::<C>::sites(&self.graph));
         model.forward(batch, &mut capture);
         Ok(StreamOutputs::take(&self.graph, capture)?)
+    }
+
+    /// Logits of the full model on the positive prompts, `[prompts, vocabulary]`.
+    pub(crate) fn clean_logits(&self, batch: &PairBatch<B>) -> Result<Tensor<B, 2>> {
+        let site = Site::ResidPost(self.graph.n_layers - 1);
+        let mut capture = Capture::new([site]);
+        self.model.forward(&batch.clean, &mut capture);
+        let stream = capture.take(site).and_then(|stream| stream.get::<3>());
+        let stream = stream.ok_or(circuitscope_hooks::Error::NeverFired { site })?;
+        Ok(last_logits(&self.model, &batch.clean, stream))
     }
 
     /// What takes the place of what is ablated: the run on the negative prompts, or one made of it.

@@ -185,7 +185,7 @@ fn held<B: Backend>(
             let ranges = [0..prompts, 0..pos, head..head + 1, 0..d_model];
             heads = heads.slice_assign(ranges, ablated);
         }
-        hold(Site::Result(layer), heads.into());
+        hold(Site::HeadOut(layer), heads.into());
         if !graph.mlps {
             continue;
         }

@@ -146,7 +146,7 @@ struct NodeGates<B: Backend> {
 impl<B: Backend> Tap<B> for NodeGates<B> {
     fn wants(&self, site: Site) -> bool {
         match site {
-            Site::Result(_) => true,
+            Site::HeadOut(_) => true,
             Site::MlpOut(_) => self.graph.mlps,
             _ => false,
         }
@@ -155,7 +155,7 @@ impl<B: Backend> Tap<B> for NodeGates<B> {
     fn tap<const D: usize>(&mut self, site: Site, x: Tensor<B, D>) -> Tensor<B, D> {
         let dims = x.dims();
         let (gates, other): (Tensor<B, 4>, Tensor<B, D>) = match site {
-            Site::Result(layer) => {
+            Site::HeadOut(layer) => {
                 let writers = self.graph.head_writers(layer);
                 let shape = [1, 1, writers.len(), 1];
                 let gates = self.gates.clone().slice_dim(0, writers).reshape(shape);

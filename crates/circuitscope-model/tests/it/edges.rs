@@ -178,7 +178,7 @@ fn any_set_of_edges_equals_the_slow_way() {
     let device = device();
     for (at, config) in configs().iter().enumerate() {
         let model: Decoder<B> = config.init(Seed::new(7 + at as u64), &device);
-        let graph = config.graph().unwrap();
+        let graph = config.graph();
         let (clean, corrupt) = (batch(1, CLEAN, &device), batch(1, OTHER, &device));
         let other = outputs(&model, &graph, &corrupt);
         let last = graph.n_layers - 1;
@@ -239,7 +239,7 @@ fn a_pass_may_start_where_all_before_is_as_in_the_clean_run() {
     let device = device();
     for config in configs() {
         let model: Decoder<B> = config.init(Seed::new(3), &device);
-        let graph = config.graph().unwrap();
+        let graph = config.graph();
         let (clean, corrupt) = (batch(1, CLEAN, &device), batch(1, OTHER, &device));
         let other = outputs(&model, &graph, &corrupt);
         let here = outputs(&model, &graph, &clean);
@@ -267,7 +267,7 @@ fn unembedding_the_stream_gives_the_logits() {
     for config in configs() {
         let model: Decoder<B> = config.init(Seed::new(3), &device);
         let clean = batch(1, CLEAN, &device);
-        let graph = config.graph().unwrap();
+        let graph = config.graph();
         let last = outputs(&model, &graph, &clean).last;
         // The stream was captured with heads apart, whose sum rounds otherwise.
         assert!(difference(model.unembed(last), model.logits(&clean)) < 2e-6);
@@ -279,7 +279,7 @@ fn ablated_runs_are_sums_of_what_is_left() {
     let device = device();
     for config in configs() {
         let model: Decoder<B> = config.init(Seed::new(9), &device);
-        let graph = config.graph().unwrap();
+        let graph = config.graph();
         let clean = batch(1, CLEAN, &device);
         let here = outputs(&model, &graph, &clean);
         let zeroed = here.zeroed(&graph);
@@ -336,7 +336,7 @@ fn mask_gradients_are_slopes() {
     for (at, config) in configs().iter().enumerate() {
         let plain: Decoder<B> = config.init(Seed::new(11), &device);
         let model = Decoder::<A>::from_inner(plain.clone());
-        let graph = config.graph().unwrap();
+        let graph = config.graph();
         let clean = batch::<A>(1, CLEAN, &device);
         let other = outputs(&model, &graph, &batch(1, OTHER, &device));
         let size = graph.readers() * graph.writers();
