@@ -305,6 +305,24 @@ fn rope_scaling_that_lacks_a_number() {
     );
 }
 
+/// transformers 4 and 5 name the text part of a model that sees images differently.
+#[test]
+fn names_of_the_text_part() {
+    let golden = Golden::read(&folder("gemma3").join("reference.safetensors"));
+    let batch = right_padded(&golden.tokens("input_ids"));
+    let copy = ModelFolder::copy_of(&folder("gemma3"));
+    copy.edit_tensors(|tensors| {
+        let renamed = core::mem::take(tensors).into_iter().map(|(name, tensor)| {
+            let name = name.replace("language_model.model.", "language_model.");
+            (format!("model.{name}"), tensor)
+        });
+        *tensors = renamed.collect();
+    });
+    let model = load(copy.path(), Processing::Raw);
+    let logits = Values::from(model.logits(&batch));
+    assert_close_named("renamed", &logits, golden.floats("hf.logits"), PARITY);
+}
+
 /// A folder with PyTorch's pickle only gets the command that converts it.
 #[test]
 fn pickles_are_refused() {
