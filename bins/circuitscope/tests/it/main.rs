@@ -13,6 +13,7 @@ mod help;
 #[cfg(feature = "hub")]
 mod hub;
 mod matrix;
+mod norm_after;
 mod numerics;
 mod resume;
 mod support;
