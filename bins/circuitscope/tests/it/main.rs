@@ -14,6 +14,7 @@ mod help;
 mod hub;
 mod matrix;
 mod norm_after;
+mod norm_after;
 mod numerics;
 mod resume;
 mod support;
