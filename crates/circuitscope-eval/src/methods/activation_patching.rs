@@ -217,9 +217,9 @@ impl<B: Backend> Discover<B> for ActivationPatching {
         for part in runs.parts() {
             let prompts = part.batch.members.len();
             let clean = part.values(causal.metric(), part.clean.clone())?;
-            let nodes = causal.node_outputs(&part.batch.clean)?;
+            let here = causal.node_outputs(&part.batch.clean)?;
             let difference = Difference {
-                nodes: nodes.minus(&causal.ablated_nodes(&part.batch)?),
+                nodes: here.minus(&causal.ablated_nodes(&part.batch)?),
                 writers: part.here.writers() - part.other.writers(),
             };
             let mut of_nodes = vec![vec![0.0; graph.writers()]; prompts];

@@ -153,7 +153,7 @@ impl Family for LlamaLike {
         }
         let kv_heads = match self.variant {
             Variant::Mistral => 8,
-            Variant::Gemma2 => 4,
+            Variant::Gemma2 | Variant::Gemma3 => 4,
             Variant::Gemma => 16,
             Variant::Qwen2 | Variant::Qwen3 => 32,
             Variant::Llama | Variant::Phi3 => n_heads,
@@ -193,6 +193,7 @@ impl Family for LlamaLike {
             }
             Variant::Mistral | Variant::Phi3 => windows(&keys, Windowed::All, n_layers)?,
             Variant::Gemma2 => windows(&keys, Windowed::Alternate, n_layers)?,
+            Variant::Gemma3 => windows(&keys, Windowed::AllBut { every: 6 }, n_layers)?,
             Variant::Qwen2 | Variant::Qwen3 => windows(&keys, Windowed::Late, n_layers)?,
         };
         let (scale, soft_caps) = if self.variant == Variant::Gemma2 {
