@@ -14,7 +14,6 @@ mod help;
 mod hub;
 mod matrix;
 mod norm_after;
-mod norm_after;
 mod numerics;
 mod resume;
 mod support;
