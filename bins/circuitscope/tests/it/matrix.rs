@@ -72,9 +72,9 @@ fn families(bench: &Bench) -> Vec<String> {
         }
         let config = fs_err::read(folder.join("config.json")).unwrap();
         let config: Value = serde_json::from_slice(&config).unwrap();
-        let words = ["vocab_size", "d_vocab"]
+        let words = ["/vocab_size", "/d_vocab", "/text_config/vocab_size"]
             .iter()
-            .find_map(|key| config[key].as_u64());
+            .find_map(|key| config.pointer(key)?.as_u64());
         bench.write(&format!("{name}/tokenizer.json"), tokenizer(words.unwrap()));
         name
     });
