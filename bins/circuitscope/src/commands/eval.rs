@@ -17,6 +17,7 @@ use circuitscope::{CaptureSettings, judged_task, known_circuits};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::bos::Bos;
 use super::{inputs, pages};
 use crate::args::EvalArgs;
 use crate::device::{B, Device};
@@ -63,7 +64,8 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
     inputs::writable_folder(&args.output)?;
     let circuits = known_circuits(&loaded, tasks[0])?;
     let circuits = circuits.first().map_or("", |truth| truth.model.as_str());
-    let settings = settings(args, &loaded, circuits, &provenance);
+    let bos = Bos::settle(&loaded, &args.model, false, &mut [])?;
+    let settings = settings(args, &loaded, circuits, &bos, &provenance);
     let mut store = FolderStore::open(&args.output, &settings)?;
 
     let mut records = Vec::new();
@@ -88,7 +90,9 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
     let results = Results::new(&records, &loaded.provenance, &settings, &provenance);
     results.write(&args.output)?;
     let page = pages::evaluation(&args.output, &records, &results)?;
-    printer.print(&results, || results.text(&page))
+    printer.print(&results, || {
+        format!("{}\n{}", bos.text(), results.text(&page))
+    })
 }
 
 /// The tasks to judge: those asked for, or all whose circuit is known in this model.
@@ -217,16 +221,19 @@ fn method_settings(args: &EvalArgs, task: Task) -> MethodSettings {
 }
 
 /// What the runs in a folder have in common.
-fn settings(args: &EvalArgs, loaded: &Loaded<B>, circuits: &str, provenance: &Provenance) -> Value {
+fn settings(
+    args: &EvalArgs,
+    loaded: &Loaded<B>,
+    circuits: &str,
+    bos: &Bos,
+    provenance: &Provenance,
+) -> Value {
     json!({
         "schema": SCHEMA,
         "circuitscope": VERSION,
         "model": loaded.provenance,
         "circuits": circuits,
-        "prepend_bos": {
-            "asked": args.model.prepend_bos,
-            "done": loaded.prepends_bos(args.model.prepend_bos),
-        },
+        "prepend_bos": bos,
         "examples": args.examples,
         "prompt_seed": args.seed.seed,
         "codes": args.sae.codes,
