@@ -1,5 +1,6 @@
 //! Chores of the workspace: `cargo xtask check` runs what the gate runs, apart from GPU backends;
 //! `cargo xtask parity` compares models with what other programs compute from the same weights;
+//! `cargo xtask matrix` prints which method runs on which family of models;
 //! `cargo xtask bench-report` renders what the benches measured.
 
 mod bench_report;
@@ -29,6 +30,9 @@ enum Chore {
         #[arg(long, default_values_os_t = [PathBuf::from(GOLDEN)])]
         fixtures: Vec<PathBuf>,
     },
+    /// Runs every method on every family of models in f32 and bf16, through the program, prints a table of
+    /// methods by families, and fails if one has no finite scores.
+    Matrix,
     /// Renders what `cargo bench` has measured as a table and a picture, with hardware and commit.
     BenchReport {
         /// Name of the two files, such as the machine's.
@@ -59,6 +63,17 @@ fn main() -> Result<()> {
     match Args::parse().chore {
         Chore::Check => check(),
         Chore::Parity { fixtures } => parity::run(&fixtures),
+        Chore::Matrix => cargo(&[
+            "test",
+            "-p",
+            "circuitscope-cli",
+            "--locked",
+            "--test",
+            "it",
+            "every_method_on_every_family",
+            "--",
+            "--nocapture",
+        ]),
         Chore::BenchReport {
             name,
             note,

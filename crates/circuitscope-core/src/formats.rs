@@ -2,6 +2,7 @@
 
 mod eap_ig;
 mod neuronpedia;
+mod python_json;
 
 pub use eap_ig::{EdgeEntry, FileScores, FormatError, GraphFile, NodeEntry};
 pub use neuronpedia::ViewerGraph;

@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use circuitscope_core::files::describe;
 use circuitscope_core::{Polarity, did_you_mean};
+use circuitscope_model::Precision;
 
 /// What can go wrong between activations and a report.
 #[derive(Debug, thiserror::Error)]
@@ -126,6 +127,17 @@ pub enum Error {
         tokens: usize,
     },
 
+    /// An answer that is no token of the model.
+    #[error("pair {pair}: found answer token {token}, expected 0 to {}", vocabulary - 1)]
+    AnswerToken {
+        /// Index of the pair.
+        pair: usize,
+        /// The token.
+        token: u32,
+        /// Size of the vocabulary.
+        vocabulary: usize,
+    },
+
     /// The scores of a method cannot be made under other labels.
     #[error(
         "method `{method}` has no null of labels: expected a method that scores codes, such as `sae` or `recommended`, for --select fdr"
@@ -181,6 +193,24 @@ pub enum Error {
     Device {
         /// What it said.
         reason: String,
+    },
+
+    /// What a method read is not finite, though what the model computes on the unchanged prompts is.
+    #[error("what the method reads is NaN or infinite{}", overflow(*precision))]
+    NotFinite {
+        /// What the model computes in, where a model was run.
+        precision: Option<Precision>,
+    },
+
+    /// The gradient of a metric says nothing.
+    #[error(
+        "method `{method}` differentiates the metric, and `{metric}` is a count that small changes leave as it is: use --metric logit-difference, probability-difference or log-probability"
+    )]
+    NoGradient {
+        /// Name of the method.
+        method: &'static str,
+        /// The metric.
+        metric: crate::causal::Metric,
     },
 
     /// No method has this name.
@@ -244,4 +274,17 @@ fn polarity_name(polarity: Polarity) -> &'static str {
         Polarity::Positive => "positive",
         Polarity::Negative => "negative",
     }
+}
+
+fn overflow(precision: Option<Precision>) -> String {
+    let Some(precision) = precision else {
+        return String::new();
+    };
+    let remedy = match precision {
+        Precision::F32 => "",
+        Precision::F16 | Precision::Bf16 => ": use --dtype f32",
+    };
+    format!(
+        ", and the unchanged prompts are not: a changed run or a gradient overflows in {precision}{remedy}"
+    )
 }

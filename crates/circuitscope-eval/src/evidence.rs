@@ -237,6 +237,11 @@ impl<B: Backend> Evidence<B> {
         self.causal.as_deref().ok_or(Error::NeedsModel { method })
     }
 
+    /// The model with matched prompts, if the evidence came with it.
+    pub(crate) fn causal_if_any(&self) -> Option<&CausalEvidence<B>> {
+        self.causal.as_deref()
+    }
+
     /// Shape of the model.
     pub const fn grid(&self) -> HeadGrid {
         self.grid

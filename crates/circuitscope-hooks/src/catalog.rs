@@ -59,7 +59,9 @@ impl SiteCatalog {
             Site::Ln1Scale(_) | Site::Ln1Normalized(_) => self.block_norms,
             Site::Ln2Scale(_) | Site::Ln2Normalized(_) => self.block_norms && !self.attn_only,
             Site::RotQ(_) | Site::RotK(_) => self.rotary,
-            Site::Ln1PostScale(_) | Site::Ln1PostNormalized(_) => self.post_norms,
+            Site::Ln1PostScale(_) | Site::Ln1PostNormalized(_) | Site::HeadOut(_) => {
+                self.post_norms
+            }
             Site::Ln2PostScale(_) | Site::Ln2PostNormalized(_) => {
                 self.post_norms && !self.attn_only
             }

@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Graph, Port};
 
-use crate::{Site, StreamOutputs, Tap};
+use crate::{Site, StreamOutputs, Tap, wide};
 
 /// The edge-patched forward: every head's q, k and v input, every MLP's input and the logits read
 /// their own masked sum of what all earlier writers put out in this run and in another one.
@@ -16,6 +16,10 @@ use crate::{Site, StreamOutputs, Tap};
 ///
 /// Computed as `other_stream_r + m[r, :] · (here − other)`: one matrix product for each layer and
 /// port, so time is linear in writers × readers, and the outputs of the writers are kept once.
+///
+/// Where a model normalises what its heads write, a head's output is what comes out of that norm with the
+/// scale that the norm has in the run at hand ([`Site::HeadOut`]): all edges on and all off are exact, and
+/// so is what reaches a reader by every edge that is on; a removed edge leaves the norm's scale as it is.
 ///
 /// The residual stream of the pass itself goes on unpatched and is read by nobody: to see what a
 /// layer reads, capture [`Site::QInput`] and so on *after* this tap.
@@ -106,7 +110,7 @@ impl<B: Backend> EdgePatch<B> {
     fn write<const D: usize>(&mut self, first: usize, x: Tensor<B, D>, other: Tensor<B, 4>) {
         let [prompts, pos, count, d_model] = other.dims();
         let groups = x.dims()[0] / prompts;
-        let here = x.reshape([groups, prompts, pos, count * d_model]);
+        let here = wide(x).reshape([groups, prompts, pos, count * d_model]);
         let other = other.reshape([1, prompts, pos, count * d_model]);
         let difference = here - other;
         self.put(
@@ -157,7 +161,7 @@ impl<B: Backend> EdgePatch<B> {
 impl<B: Backend> Tap<B> for EdgePatch<B> {
     fn wants(&self, site: Site) -> bool {
         match site {
-            Site::QInput(_) | Site::KInput(_) | Site::VInput(_) | Site::Result(_) => true,
+            Site::QInput(_) | Site::KInput(_) | Site::VInput(_) | Site::HeadOut(_) => true,
             Site::MlpIn(_) | Site::MlpOut(_) => self.graph.mlps,
             Site::ResidPre(layer) => layer == 0,
             Site::ResidPost(layer) => layer + 1 == self.graph.n_layers,
@@ -183,7 +187,7 @@ impl<B: Backend> Tap<B> for EdgePatch<B> {
             Site::VInput(layer) => self
                 .read(port(layer, Port::V), &self.other.attn_in[layer])
                 .reshape(dims),
-            Site::Result(layer) => {
+            Site::HeadOut(layer) => {
                 let (first, other) = (
                     self.graph.head_writers(layer).start,
                     self.other.heads[layer].clone(),

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
 
-use crate::{AnyTensor, Error, Result, Site, Tap};
+use crate::{AnyTensor, Error, Result, Site, Tap, wide};
 
 /// Gradients with respect to activations.
 ///
 /// Adds a tracked zero at every wanted site; the gradient of what is computed later with respect to
-/// that zero is its gradient with respect to the activation, with everything downstream following.
+/// that zero is its gradient with respect to the activation, with everything downstream following. The
+/// zero, and so the gradient, of half precision is widened to f32.
 ///
 /// # Examples
 /// ```
@@ -71,6 +72,7 @@ impl<B: AutodiffBackend> Tap<B> for Gradients<B> {
     }
 
     fn tap<const D: usize>(&mut self, site: Site, x: Tensor<B, D>) -> Tensor<B, D> {
+        let x = wide(x);
         let zero = x.zeros_like().detach().require_grad();
         self.zeros.insert(site, AnyTensor::new(zero.clone()));
         x + zero

@@ -59,6 +59,13 @@ pub enum Site {
     /// `blocks.{l}.ln1_post.hook_normalized` `[batch, pos, d_model]`: output of that norm, before its
     /// gain.
     Ln1PostNormalized(usize),
+    /// `blocks.{l}.hook_head_out` `[batch, pos, head, d_model]`: what each head adds to the residual
+    /// stream. Where the layer's output is normalised: [`Site::Result`] through that norm, with the scale
+    /// that the norm has in this run, so that the heads' sum is [`Site::AttnOut`] exactly (`b_O`, which
+    /// the norm scales as well, is shared out among the heads). A change here moves [`Site::AttnOut`] by
+    /// itself: the norm is not computed anew. Elsewhere it is [`Site::Result`] once more, and not in the
+    /// catalogue. TransformerLens has no such hook.
+    HeadOut(usize),
     /// `blocks.{l}.hook_attn_out` `[batch, pos, d_model]`: what the attention layer adds to the residual
     /// stream.
     AttnOut(usize),
@@ -99,7 +106,7 @@ type Layered = (fn(usize) -> Site, &'static str);
 
 impl Site {
     /// The sites of one block in forward order, with what follows `blocks.{l}.` in their names.
-    pub(crate) const BLOCK: [Layered; 29] = [
+    pub(crate) const BLOCK: [Layered; 30] = [
         (Self::ResidPre, "hook_resid_pre"),
         (Self::QInput, "hook_q_input"),
         (Self::KInput, "hook_k_input"),
@@ -117,6 +124,7 @@ impl Site {
         (Self::Result, "attn.hook_result"),
         (Self::Ln1PostScale, "ln1_post.hook_scale"),
         (Self::Ln1PostNormalized, "ln1_post.hook_normalized"),
+        (Self::HeadOut, "hook_head_out"),
         (Self::AttnOut, "hook_attn_out"),
         (Self::ResidMid, "hook_resid_mid"),
         (Self::MlpIn, "hook_mlp_in"),
@@ -170,6 +178,7 @@ impl Site {
             | Self::Result(l)
             | Self::Ln1PostScale(l)
             | Self::Ln1PostNormalized(l)
+            | Self::HeadOut(l)
             | Self::AttnOut(l)
             | Self::ResidMid(l)
             | Self::MlpIn(l)
@@ -198,7 +207,8 @@ impl Site {
             | Self::RotQ(_)
             | Self::RotK(_)
             | Self::Z(_)
-            | Self::Result(_) => Some(2),
+            | Self::Result(_)
+            | Self::HeadOut(_) => Some(2),
             Self::AttnScores(_) | Self::Pattern(_) => Some(1),
             _ => None,
         }
@@ -296,7 +306,7 @@ mod tests {
     #[test]
     fn every_site_parses_back_and_orders_as_listed() {
         let sites = SiteCatalog::full(12).sites();
-        assert_eq!(sites.len(), 2 + 12 * 29 + 3);
+        assert_eq!(sites.len(), 2 + 12 * 30 + 3);
         for pair in sites.windows(2) {
             assert!(pair[0] < pair[1], "{} before {}", pair[0], pair[1]);
         }

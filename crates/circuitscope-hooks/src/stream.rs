@@ -2,17 +2,19 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use circuitscope_core::Graph;
 
-use crate::{Capture, Error, Result, Site};
+use crate::{Capture, Error, Result, Site, wide};
 
 /// What every writer of a [`Graph`] put into the residual stream in one run, and the stream itself
 /// where it is read.
 ///
-/// Capture [`StreamOutputs::sites`] in a run and make it of the result.
+/// Capture [`StreamOutputs::sites`] in a run and make it of the result. Half precision is widened:
+/// runs are compared, and parts of them are summed, in f32.
 #[derive(Debug, Clone)]
 pub struct StreamOutputs<B: Backend> {
     /// `[batch, pos, d_model]`: token plus position embedding.
     pub input: Tensor<B, 3>,
-    /// For each layer `[batch, pos, n_heads, d_model]`: the outputs of its heads, without `b_O`.
+    /// For each layer `[batch, pos, n_heads, d_model]`: the outputs of its heads, without `b_O`. Where
+    /// the layer's output is normalised, through that norm ([`Site::HeadOut`]).
     pub heads: Vec<Tensor<B, 4>>,
     /// For each layer `[batch, pos, d_model]`: the output of its MLP; empty without MLPs.
     pub mlps: Vec<Tensor<B, 3>>,
@@ -29,7 +31,7 @@ impl<B: Backend> StreamOutputs<B> {
     #[must_use]
     pub fn sites(graph: &Graph) -> Vec<Site> {
         let layers = 0..graph.n_layers;
-        let attention = layers.flat_map(|layer| [Site::ResidPre(layer), Site::Result(layer)]);
+        let attention = layers.flat_map(|layer| [Site::ResidPre(layer), Site::HeadOut(layer)]);
         let mlps = (0..graph.n_layers).filter(|_| graph.mlps);
         let mlps = mlps.flat_map(|layer| [Site::MlpIn(layer), Site::MlpOut(layer)]);
         let last = graph.n_layers.checked_sub(1).map(Site::ResidPost);
@@ -43,7 +45,7 @@ impl<B: Backend> StreamOutputs<B> {
     pub fn take(graph: &Graph, mut capture: Capture<B>) -> Result<Self> {
         let mut stream = |site: Site| {
             let value = capture.take(site).and_then(|value| value.get::<3>());
-            value.ok_or(Error::NeverFired { site })
+            value.map(wide).ok_or(Error::NeverFired { site })
         };
         let all = |site: fn(usize) -> Site,
                    stream: &mut dyn FnMut(Site) -> Result<Tensor<B, 3>>| {
@@ -60,9 +62,9 @@ impl<B: Backend> StreamOutputs<B> {
         let last = stream(Site::ResidPost(graph.n_layers - 1))?;
         let heads = (0..graph.n_layers)
             .map(|layer| {
-                let site = Site::Result(layer);
+                let site = Site::HeadOut(layer);
                 let value = capture.take(site).and_then(|value| value.get::<4>());
-                value.ok_or(Error::NeverFired { site })
+                value.map(wide).ok_or(Error::NeverFired { site })
             })
             .collect::<Result<Vec<_>>>()?;
         Ok(Self {

@@ -30,6 +30,9 @@ pub trait Tap<B: Backend> {
     fn wants(&self, site: Site) -> bool;
 
     /// Called at each wanted site with its activation (shapes: [`Site`]).
+    ///
+    /// The activation has the precision that the model computes this site in. What is returned may have
+    /// another one: the pass casts it back.
     fn tap<const D: usize>(&mut self, site: Site, x: Tensor<B, D>) -> Tensor<B, D>;
 }
 

@@ -7,10 +7,10 @@ use burn::tensor::{Bool, Tensor, TensorData};
 use circuitscope_hooks::{NoTap, Site, Tap};
 
 use crate::batch::TokenBatch;
-use crate::config::{DecoderConfig, Direction, Norm, Positions};
+use crate::config::{DecoderConfig, Direction, Norm};
 use crate::fused;
 use crate::mlp::MlpWeights;
-use crate::norm::{NormWeights, normalise, normalise_heads};
+use crate::norm::{NormWeights, normalise, normalise_heads, normalise_parts};
 use crate::pass::{Pass, add_bias, affine, linear, soft_cap, wide};
 use crate::rotary::Rotation;
 
@@ -58,7 +58,8 @@ pub(crate) struct Context<'a, B: Backend> {
     config: &'a DecoderConfig,
     /// Position vectors that only queries and keys read.
     qk_positions: Option<Tensor<B, 3>>,
-    rotation: Option<Rotation<B>>,
+    /// One for each way to rotate that occurs.
+    rotations: Vec<Rotation<B>>,
     /// One mask for each window that occurs; none if all positions may be attended to.
     masks: Vec<(Option<usize>, Option<Mask<B>>)>,
 }
@@ -86,14 +87,16 @@ impl<'a, B: Backend> Context<'a, B> {
             (window, mask)
         });
         let masks = masks.collect();
-        let rotation = match config.positions {
-            Positions::Rotary(rotary) => Some(Rotation::new(rotary, batch, device)),
-            _ => None,
-        };
+        let mut rotations: Vec<Rotation<B>> = Vec::new();
+        for rotary in (0..config.n_layers).filter_map(|layer| config.rotary(layer)) {
+            if rotations.iter().all(|rotation| rotation.rotary != rotary) {
+                rotations.push(Rotation::new(rotary, batch, device));
+            }
+        }
         Self {
             config,
             qk_positions,
-            rotation,
+            rotations,
             masks,
         }
     }
@@ -102,6 +105,12 @@ impl<'a, B: Backend> Context<'a, B> {
         let window = self.config.window(layer, pos);
         let entry = self.masks.iter().find(|(of, _)| *of == window);
         entry.and_then(|(_, mask)| mask.as_ref())
+    }
+
+    fn rotation(&self, layer: usize) -> Option<&Rotation<B>> {
+        let rotary = self.config.rotary(layer)?;
+        let mut rotations = self.rotations.iter();
+        rotations.find(|rotation| rotation.rotary == rotary)
     }
 }
 
@@ -214,26 +223,43 @@ impl<B: Backend> Block<B> {
         let z = pass.site(Site::Z(layer), z);
         pass.need(Site::Result(layer))?;
 
-        let attn_out = if pass.tap.wants(Site::Result(layer)) {
+        let sites = [Site::Result(layer), Site::HeadOut(layer)];
+        let mut per_head = None;
+        let attn_out = if sites.iter().any(|site| pass.tap.wants(*site)) {
             // [head, batch * pos, d_head] x [head, d_head, d_model] -> [batch, pos, head, d_model]
-            let w_o = self.w_o.val().reshape([heads, d_head, config.d_model]);
-            let result = z
+            // In f32 at least: their sum is what the one product of all heads gives, rounded once.
+            let w_o = wide(self.w_o.val()).reshape([heads, d_head, config.d_model]);
+            let dtype = z.dtype();
+            let result = wide(z)
                 .reshape([rows * pos, heads, d_head])
                 .swap_dims(0, 1)
                 .matmul(w_o);
             let result = result
                 .swap_dims(0, 1)
                 .reshape([rows, pos, heads, config.d_model]);
-            pass.site(Site::Result(layer), result)
-                .sum_dim(2)
-                .squeeze_dim(2)
+            let mut result = pass.site(Site::Result(layer), result);
+            if !config.norm_after {
+                result = pass.site(Site::HeadOut(layer), result);
+            } else if pass.tap.wants(Site::HeadOut(layer)) {
+                per_head = Some(result.clone());
+            }
+            result.sum_dim(2).squeeze_dim::<3>(2).cast(dtype)
         } else {
             linear(z.reshape([rows, pos, heads * d_head]), self.w_o.val())
         };
         pass.need(Site::Ln1PostScale(layer))?;
         let attn_out = add_bias(attn_out, self.b_o.val());
         let sites = [Site::Ln1PostScale(layer), Site::Ln1PostNormalized(layer)];
-        let attn_out = norm_after(config, self.ln1_post.as_ref(), attn_out, sites, pass);
+        let norm = self.ln1_post.as_ref();
+        let attn_out = match per_head {
+            None => norm_after(config, norm, attn_out, sites, pass),
+            Some(heads) => {
+                let share = wide(self.b_o.val()).div_scalar(heads.dims()[2] as f64);
+                let heads = heads + share.unsqueeze();
+                let site = Site::HeadOut(layer);
+                normalise_parts(config.eps, norm, attn_out, sites, (site, heads), pass)
+            }
+        };
         pass.need(Site::AttnOut(layer))?;
         Some(pass.site(Site::AttnOut(layer), attn_out))
     }
@@ -252,7 +278,7 @@ impl<B: Backend> Block<B> {
             None => x,
         };
         let (q, k) = (norm(&self.q_norm, q), norm(&self.k_norm, k));
-        match &context.rotation {
+        match context.rotation(layer) {
             Some(rotation) => (
                 pass.site(Site::RotQ(layer), rotation.apply(q)),
                 pass.site(Site::RotK(layer), rotation.apply(k)),

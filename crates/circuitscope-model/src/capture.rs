@@ -8,6 +8,7 @@ use circuitscope_hooks::{Capture, HeadMeans, Positions, Reduce, Site, Tap};
 use crate::batch::{PaddingSide, TokenBatch};
 use crate::config::{DecoderConfig, Direction};
 use crate::decoder::Decoder;
+use crate::finite::{check_finite, is_finite};
 use crate::prefix;
 use crate::rows::PaddedRows;
 use crate::{Error, Result};
@@ -43,7 +44,7 @@ pub fn pack_by_length(lengths: &[usize], max_batch_tokens: usize) -> Vec<Vec<usi
 /// `[prompts, n_layers * n_heads, d_model]`, in the order of `sequences`.
 ///
 /// # Errors
-/// A prompt that does not fit the model, or [`Error::Cancelled`].
+/// A prompt that does not fit the model, [`Error::Overflow`], or [`Error::Cancelled`].
 ///
 /// ```
 /// use circuitscope_core::{NoProgress, Seed};
@@ -148,9 +149,28 @@ fn capture_heads<B: Backend, S: AsRef<[u32]>, const N: usize>(
         let z = |parts| Tensor::cat(parts, 0).select(0, place.clone());
         model.head_results(layers.into_iter().map(z).collect())
     });
-    Ok(core::array::from_fn(|_| {
-        parts.next().unwrap_or_else(|| unreachable!("N of them"))
-    }))
+    let found: [Tensor<B, 3>; N] =
+        core::array::from_fn(|_| parts.next().unwrap_or_else(|| unreachable!("N of them")));
+    for x in &found {
+        // Every value that is not finite shows in the sum.
+        let sum = x.clone().sum().into_data();
+        if sum.iter::<f32>().all(f32::is_finite) {
+            continue;
+        }
+        check_finite(model, &sequences, device)?;
+        // The sum of finite values, or their product with the last weights, went too far.
+        let wrong = x.to_data().iter::<f32>().position(|x| !x.is_finite());
+        if let Some(at) = wrong {
+            let head = config
+                .grid()
+                .head(at / config.d_model % config.grid().len());
+            return Err(Error::Overflow {
+                what: Site::Result(head.layer).to_string(),
+                precision: model.precision(),
+            });
+        }
+    }
+    Ok(found)
 }
 
 /// Several taps of one kind, left to right.
@@ -238,7 +258,8 @@ pub struct SiteValues {
 /// how they are packed changes nothing but rounding.
 ///
 /// # Errors
-/// A prompt that does not fit the model, a site that it lacks, or [`Error::Cancelled`].
+/// A prompt that does not fit the model, a site that it lacks, [`Error::Overflow`] with the first site that is
+/// not finite, captured or not, or [`Error::Cancelled`].
 ///
 /// ```
 /// use circuitscope_core::{NoProgress, Seed};
@@ -309,6 +330,15 @@ pub fn capture_sites<B: Backend>(
         run,
         take,
     )?;
+    for (site, values) in &captured {
+        if !is_finite(*site, values.data.iter().copied()) {
+            check_finite(model, &rows.prompts, device)?;
+            return Err(Error::Overflow {
+                what: site.to_string(),
+                precision: model.precision(),
+            });
+        }
+    }
     Ok(captured)
 }
 
@@ -410,9 +440,11 @@ impl DecoderConfig {
         let attention = 2 * self.qkv_width() + 3 * self.n_heads * pos;
         let site = |site: &Site| match site {
             Site::Logits => self.d_vocab_out,
-            Site::Result(_) | Site::QInput(_) | Site::KInput(_) | Site::VInput(_) => {
-                self.n_heads * self.d_model
-            }
+            Site::Result(_)
+            | Site::HeadOut(_)
+            | Site::QInput(_)
+            | Site::KInput(_)
+            | Site::VInput(_) => self.n_heads * self.d_model,
             _ => 0,
         };
         // On the device, on its way to the host, and there.

@@ -15,6 +15,13 @@ pub enum Positions {
     Shortformer,
     /// Queries and keys are rotated by an angle that grows with the position.
     Rotary(Rotary),
+    /// The same, with angles of their own in the layers that attend in a window (Gemma 3).
+    RotaryByWindow {
+        /// In layers with a window.
+        windowed: Rotary,
+        /// In all others.
+        whole: Rotary,
+    },
     /// None.
     None,
 }
@@ -158,9 +165,9 @@ pub struct DecoderConfig {
     pub parallel_attn_mlp: bool,
     /// The norms.
     pub norm: Norm,
-    /// Whether the outputs of attention and MLP pass through RMS norms with gain (Gemma 2).
+    /// Whether the outputs of attention and MLP pass through RMS norms with gain (Gemma 2 and 3).
     pub norm_after: bool,
-    /// Whether queries and keys pass, head by head, through RMS norms with gain (Qwen3).
+    /// Whether queries and keys pass, head by head, through RMS norms with gain (Qwen3, Gemma 3).
     pub qk_norm: bool,
     /// ε inside the square root of the norms.
     pub eps: f64,
@@ -260,27 +267,34 @@ impl DecoderConfig {
         window.filter(|&window| window < pos)
     }
 
+    /// How queries and keys of a layer are rotated, if they are.
+    pub(crate) fn rotary(&self, layer: usize) -> Option<Rotary> {
+        match self.positions {
+            Positions::Rotary(rotary) => Some(rotary),
+            Positions::RotaryByWindow { windowed, whole } => {
+                let window = self.windows.get(layer).copied().flatten();
+                Some(window.map_or(whole, |_| windowed))
+            }
+            Positions::Learned | Positions::Shortformer | Positions::None => None,
+        }
+    }
+
     /// Layers and heads.
     pub const fn grid(&self) -> HeadGrid {
         HeadGrid::new(self.n_layers, self.n_heads)
     }
 
-    /// The computation graph: who writes to the residual stream and who reads it.
-    ///
-    /// # Errors
-    /// [`Error::NotAdditive`] for models that normalise what attention and MLPs write: there the
-    /// stream is no sum of the heads' outputs.
-    pub fn graph(&self) -> Result<Graph> {
-        if self.norm_after {
-            return Err(Error::NotAdditive);
-        }
-        Ok(Graph {
+    /// The computation graph: who writes to the residual stream and who reads it. Where the model
+    /// normalises what attention and MLPs write, a head writes what comes out of that norm
+    /// ([`Site::HeadOut`](circuitscope_hooks::Site::HeadOut)).
+    pub const fn graph(&self) -> Graph {
+        Graph {
             n_layers: self.n_layers,
             n_heads: self.n_heads,
             n_key_value_heads: self.n_key_value_heads,
             mlps: self.mlp.is_some(),
             parallel: self.parallel_attn_mlp,
-        })
+        }
     }
 
     /// The sites of the model.
@@ -292,7 +306,10 @@ impl DecoderConfig {
             block_norms: norms,
             final_norm: norms,
             position_embedding: self.has_position_vectors(),
-            rotary: matches!(self.positions, Positions::Rotary(_)),
+            rotary: matches!(
+                self.positions,
+                Positions::Rotary(_) | Positions::RotaryByWindow { .. }
+            ),
             parallel: self.parallel_attn_mlp,
             gated: matches!(self.mlp, Some(Mlp { gated: true, .. })),
             post_norms: self.norm_after,

@@ -1,6 +1,6 @@
 use burn::module::{Module, Param};
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{DType, Int, Tensor, TensorData};
 use circuitscope_hooks::{Capture, Site, Tap};
 
 use crate::batch::TokenBatch;
@@ -8,6 +8,7 @@ use crate::block::{Block, Context};
 use crate::config::{DecoderConfig, Positions};
 use crate::norm::{NormWeights, normalise};
 use crate::pass::{Pass, linear, soft_cap, wide};
+use crate::precision::Precision;
 
 /// The decoder: one forward pass for every family, driven by [`DecoderConfig`].
 ///
@@ -36,6 +37,20 @@ impl<B: Backend> Decoder<B> {
     /// What the model is.
     pub const fn config(&self) -> &DecoderConfig {
         &self.config
+    }
+
+    /// The type of the weights.
+    fn dtype(&self) -> DType {
+        self.w_e.val().dtype()
+    }
+
+    /// What weights are held and multiplied in, as it was asked for.
+    pub fn precision(&self) -> Precision {
+        match self.dtype() {
+            DType::F16 => Precision::F16,
+            DType::BF16 => Precision::Bf16,
+            _ => Precision::F32,
+        }
     }
 
     /// `W_E` `[d_vocab, d_model]`, the token embedding.
@@ -86,7 +101,8 @@ impl<B: Backend> Decoder<B> {
         logits.unwrap_or_else(|| unreachable!("a forward pass that wants logits reaches them"))
     }
 
-    /// Runs the blocks from block `layer` on, which reads `resid_pre`, as far as `tap` wants.
+    /// Runs the blocks from block `layer` on, which reads `resid_pre`, as far as `tap` wants. Whatever
+    /// the precision of `resid_pre`, the pass is in the model's.
     ///
     /// # Shapes
     /// - `resid_pre`: `[batch, pos, d_model]`, what [`Site::ResidPre`] of `layer` shows
@@ -107,6 +123,7 @@ impl<B: Backend> Decoder<B> {
             (Positions::Shortformer, Some(w_pos)) => Some(self.pos_embed(&w_pos.val(), batch)),
             _ => None,
         };
+        let resid_pre = resid_pre.cast(self.dtype());
         let (Some(()) | None) = self.run_blocks(batch, layer, resid_pre, qk_positions, &mut pass);
     }
 
@@ -118,7 +135,8 @@ impl<B: Backend> Decoder<B> {
         Some(Pass { tap, last })
     }
 
-    /// Logits from the residual stream after the last block: final norm, unembedding, soft cap.
+    /// Logits from the residual stream after the last block: final norm, unembedding, soft cap; in the
+    /// model's precision whatever that of `resid`.
     ///
     /// # Shapes
     /// - `resid`: `[batch, pos, d_model]`; any choice of positions
@@ -129,7 +147,7 @@ impl<B: Backend> Decoder<B> {
             tap: &mut capture,
             last: Site::Logits,
         };
-        let (Some(()) | None) = self.read_out(resid, &mut pass);
+        let (Some(()) | None) = self.read_out(resid.cast(self.dtype()), &mut pass);
         let logits = capture
             .take(Site::Logits)
             .and_then(|logits| logits.get::<3>());
@@ -198,7 +216,8 @@ impl<B: Backend> Decoder<B> {
         qk_positions: Option<Tensor<B, 3>>,
         pass: &mut Pass<'_, T>,
     ) -> Option<()> {
-        let device = batch.tokens.device();
+        // Not that of the tokens: under burn's dispatch integers are never on a device with gradients.
+        let device = x.device();
         let context = Context::new(&self.config, batch, qk_positions, &device);
         for (layer, block) in self.blocks.iter().enumerate().skip(first) {
             x = block.run(layer, &context, x, pass)?;

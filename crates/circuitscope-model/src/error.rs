@@ -153,12 +153,6 @@ pub enum Error {
         n_ctx: usize,
     },
 
-    /// Edges were asked for of a model whose residual stream is no sum of its heads' outputs.
-    #[error(
-        "this model normalises what attention and MLPs write, so that no edge carries a head's own output: expected a method that scores heads without edges"
-    )]
-    NotAdditive,
-
     /// A token that the model does not have.
     #[error("prompt {prompt} has token {token}, the model's tokens are 0 to {}", d_vocab - 1)]
     TokenOutOfRange {
@@ -199,6 +193,15 @@ pub enum Error {
         device: String,
     },
 
+    /// A weight or an activation whose values are finite in the file and not in the model's precision.
+    #[error("`{what}` overflows in {precision}: {}", remedy(*precision))]
+    Overflow {
+        /// The weight or the [`Site`](circuitscope_hooks::Site): of all sites of a pass the first one.
+        what: String,
+        /// The precision.
+        precision: Precision,
+    },
+
     /// A capture went wrong.
     #[error(transparent)]
     Hooks(#[from] circuitscope_hooks::Error),
@@ -215,6 +218,15 @@ pub enum Error {
 
 /// Result of this crate.
 pub type Result<T, E = Error> = core::result::Result<T, E>;
+
+/// What to do about values that are too large.
+fn remedy(precision: Precision) -> &'static str {
+    match precision {
+        Precision::F16 => "use --dtype bf16 or f32",
+        Precision::Bf16 => "use --dtype f32",
+        Precision::F32 => "the weights are too large for any precision here",
+    }
+}
 
 /// One line each, or the single problem on the same line.
 fn list(problems: &[String]) -> String {

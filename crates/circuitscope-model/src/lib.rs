@@ -48,6 +48,7 @@ mod config;
 mod decoder;
 mod error;
 mod family;
+mod finite;
 mod fold;
 mod fused;
 mod host;
@@ -77,6 +78,7 @@ pub use config::{
 pub use decoder::Decoder;
 pub use error::{Error, Result};
 pub use family::names as family_names;
+pub use finite::check_finite;
 pub use fold::Processing;
 pub use loaded::{
     FileHash, HubOrigin, LoadSettings, Loaded, ModelBytes, ModelProvenance, load_bytes, load_dir,

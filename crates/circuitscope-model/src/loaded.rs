@@ -321,6 +321,7 @@ fn stream<B: Backend>(
         fold.embedding(&mut embedding);
     }
     upload.embedding(embedding);
+    upload.check()?;
     step()?;
     let mut unembedding = family.unembedding(reader);
     source.finish()?;
@@ -331,6 +332,7 @@ fn stream<B: Backend>(
         unembedding.w_u = Some(w_u);
     }
     upload.unembedding(unembedding);
+    upload.check()?;
     step()?;
     for layer in 0..config.n_layers {
         let mut attention = family.attention(reader, layer);
@@ -345,6 +347,7 @@ fn stream<B: Backend>(
             fold.mlp(mlp);
         }
         upload.mlp(mlp);
+        upload.check()?;
         step()?;
     }
     Ok(upload.finish(fold.map_or_else(|| config.clone(), |fold| fold.config(config))))

@@ -46,6 +46,29 @@ pub(crate) fn normalise<B: Backend, T: Tap<B>>(
     x.cast(dtype)
 }
 
+/// An RMS norm of a sum, with the site of its parts, `[batch, pos, parts, d_model]`, that were taken
+/// through the norm with the scale of the whole: what a tap changes there is added to the output.
+pub(crate) fn normalise_parts<B: Backend, T: Tap<B>>(
+    eps: f64,
+    weights: Option<&NormWeights<B>>,
+    x: Tensor<B, 3>,
+    [scale_site, normalised_site]: [Site; 2],
+    (parts_site, parts): (Site, Tensor<B, 4>),
+    pass: &mut Pass<'_, T>,
+) -> Tensor<B, 3> {
+    let dtype = x.dtype();
+    let x = wide(x);
+    let scale = pass.site(scale_site, root_mean_square(x.clone(), eps));
+    let out = gain(weights, pass.site(normalised_site, x / scale.clone()));
+    let mut parts = wide(parts) / scale.unsqueeze_dim(2);
+    if let Some(norm) = weights {
+        parts = parts * wide(norm.w.val()).unsqueeze();
+    }
+    let changed = pass.site(parts_site, parts.clone());
+    let moved = (changed - parts).sum_dim(2).squeeze_dim(2);
+    (out + moved).cast(dtype)
+}
+
 /// Parts of a stream, `[batch, parts, d_model]`, through a norm whose scale is that of the whole
 /// stream, `[batch, 1, d_model]`; without its bias.
 pub(crate) fn frozen_norm<B: Backend>(

@@ -1,5 +1,6 @@
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use burn::tensor::{DType, Tensor};
+pub(crate) use circuitscope_hooks::wide;
 use circuitscope_hooks::{Site, Tap};
 
 use crate::fused;
@@ -11,7 +12,7 @@ pub(crate) struct Pass<'a, T> {
 }
 
 impl<T> Pass<'_, T> {
-    /// Hands a site to the tap if it wants it.
+    /// Hands a site to the tap if it wants it, and goes on in the site's own precision.
     pub(crate) fn site<B: Backend, const D: usize>(
         &mut self,
         site: Site,
@@ -21,7 +22,8 @@ impl<T> Pass<'_, T> {
         T: Tap<B>,
     {
         if self.tap.wants(site) {
-            self.tap.tap(site, x)
+            let dtype = x.dtype();
+            self.tap.tap(site, x).cast(dtype)
         } else {
             x
         }
@@ -57,14 +59,6 @@ pub(crate) fn add_bias<B: Backend>(x: Tensor<B, 3>, b: Tensor<B, 1>) -> Tensor<B
         fused::add_bias(x, b)
     } else {
         x + b.unsqueeze()
-    }
-}
-
-/// Half precision widened to f32: norms, softmax and logits are computed in it. Other types stay.
-pub(crate) fn wide<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
-    match x.dtype() {
-        DType::F16 | DType::BF16 => x.cast(DType::F32),
-        _ => x,
     }
 }
 

@@ -8,7 +8,7 @@ use crate::config::{RopeScaling, Rotary, RotaryPairs};
 
 /// Cosines and sines of the angles of one batch.
 pub(crate) struct Rotation<B: Backend> {
-    rotary: Rotary,
+    pub(crate) rotary: Rotary,
     /// `[batch or 1, pos, 1, dim / 2]`.
     cos: Tensor<B, 4>,
     sin: Tensor<B, 4>,

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
-use crate::generate::count_tokens;
-use crate::{Error, PromptSet, Result, TokenCounter};
+use crate::next::encode;
+use crate::{Error, PromptSet, Result, TokenEncoder};
 
 /// An answer word that a tokenizer splits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,8 +17,8 @@ pub struct SplitAnswer {
 /// A metric that reads one logit for each answer is only defined where this is empty.
 ///
 /// # Errors
-/// [`Error::Tokenizer`] where `count` fails.
-pub fn check_answers(set: &PromptSet, count: &TokenCounter<'_>) -> Result<Vec<SplitAnswer>> {
+/// [`Error::Tokenizer`] where `tokens` fails.
+pub fn check_answers(set: &PromptSet, tokens: &TokenEncoder<'_>) -> Result<Vec<SplitAnswer>> {
     let words: BTreeSet<&String> = set
         .pairs
         .iter()
@@ -27,11 +27,11 @@ pub fn check_answers(set: &PromptSet, count: &TokenCounter<'_>) -> Result<Vec<Sp
         .collect();
     let mut split = Vec::new();
     for word in words {
-        let tokens = count_tokens(count, word)?;
-        if tokens != 1 {
+        let count = encode(tokens, word)?.len();
+        if count != 1 {
             split.push(SplitAnswer {
                 word: word.clone(),
-                tokens,
+                tokens: count,
             });
         }
     }

@@ -71,7 +71,7 @@ pub enum Error {
         problem: String,
     },
     /// The caller's tokenizer failed.
-    #[error("cannot count the tokens of {text:?}")]
+    #[error("the tokenizer cannot read {text:?}")]
     Tokenizer {
         /// The text.
         text: String,
@@ -82,8 +82,8 @@ pub enum Error {
     /// No draw gave two prompts of equal token length.
     #[error(
         "no {task} pair of equal token length in {attempts} draws for pair {}: the last one has \
-         {positive} and {negative} tokens ({text:?}); this tokenizer splits words that GPT-2 does \
-         not",
+         {positive} and {negative} tokens ({text:?}): the tokenizer splits the words in which the \
+         prompts of a pair differ",
         .pair + 1
     )]
     NoEqualLengths {
@@ -99,6 +99,14 @@ pub enum Error {
         negative: usize,
         /// The last positive prompt.
         text: String,
+    },
+    /// A tokenizer has not the words that a task needs.
+    #[error("task {task} cannot be posed in this model's tokens: {why}")]
+    Unposable {
+        /// The task.
+        task: Task,
+        /// Why.
+        why: String,
     },
     /// A file cannot be read; the message names it.
     #[error(transparent)]
@@ -160,15 +168,25 @@ pub enum LineProblem {
     },
     /// The object has a field that means nothing.
     #[error(
-        "unknown field {field:?}{}: expected \"positive\", \"negative\", \"answers\" or \
-         \"wrong_answers\"",
-        did_you_mean(.nearest.as_deref())
+        "unknown field {field:?}{}: expected {}",
+        did_you_mean(.nearest.as_deref()),
+        list(known)
     )]
     UnknownField {
         /// The field.
         field: String,
         /// The field most like it.
         nearest: Option<&'static str>,
+        /// All fields.
+        known: &'static [&'static str],
+    },
+    /// The object has a field that looks like answers and is not read.
+    #[error("field {field:?} looks like answers and is not read: answers are read from {answers}")]
+    UnreadAnswers {
+        /// The field.
+        field: String,
+        /// Where answers are read.
+        answers: &'static str,
     },
     /// The object has a field twice.
     #[error("field \"{field}\" is given twice")]
@@ -208,6 +226,14 @@ fn also(others: usize) -> String {
         0 => String::new(),
         1 => " (and so for 1 more pair)".to_owned(),
         n => format!(" (and so for {n} more pairs)"),
+    }
+}
+
+fn list(names: &[&str]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+    match quoted.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => quoted.concat(),
     }
 }
 

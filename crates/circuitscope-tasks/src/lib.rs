@@ -12,7 +12,7 @@
 //!
 //! The words, templates and circuits are data files under `datasets/`, compiled into the crate; a
 //! README beside them says where each comes from. The crate depends on no tensor library and no
-//! tokenizer: where token counts matter, it takes a function ([`TokenCounter`]).
+//! tokenizer: where tokens matter, it takes a function ([`TokenEncoder`]).
 //!
 //! ```
 //! use circuitscope_core::Seed;
@@ -20,9 +20,9 @@
 //!
 //! # fn main() -> Result<(), circuitscope_tasks::Error> {
 //! // Words of the reference model are its tokens; another model's tokenizer goes here.
-//! let count = |text: &str| Ok(text.split(' ').count());
-//! let set = generate(Task::Induction, Vocabulary::Reference, 250, Seed::new(0), Some(&count))?;
-//! assert!(check_answers(&set, &count)?.is_empty(), "every answer is one token");
+//! let tokens = |text: &str| Ok(text.split(' ').map(|word| word.len() as u32).collect());
+//! let set = generate(Task::Induction, Vocabulary::Reference, 250, Seed::new(0), Some(&tokens))?;
+//! assert!(check_answers(&set, &tokens)?.is_empty(), "every answer is one token");
 //!
 //! // Positives first, then negatives; `pairs` says which belong together.
 //! let prompts = set.labelled();
@@ -40,17 +40,23 @@ mod data;
 mod error;
 mod generate;
 mod ground_truth;
+mod next;
 mod prompt;
 mod reference;
 mod task;
 mod template;
 mod user;
+mod warning;
 
 pub use check::{SplitAnswer, check_answers, check_pair_lengths};
 pub use error::{BoxError, Error, LineProblem, Result};
-pub use generate::{MAX_DRAWS, TokenCounter, generate};
-pub use ground_truth::{AcdcEdge, GroundTruth, MODELS, ground_truths};
-pub use prompt::{AnswerToken, Answers, LabelledPrompts, Prompt, PromptPair, PromptSet};
+pub use generate::{MAX_DRAWS, generate};
+pub use ground_truth::{AcdcEdge, GroundTruth, KNOWN_MODELS, KnownModel, MODELS, ground_truths};
+pub use next::{TokenEncoder, following};
+pub use prompt::{
+    AnswerToken, Answers, LabelledPrompts, Origin, Place, Prompt, PromptPair, PromptSet,
+};
 pub use reference::{ReferenceFiles, reference_files};
 pub use task::{Task, Vocabulary};
-pub use user::{read_lines, read_pairs};
+pub use user::{read_lines, read_pairs, read_prompts};
+pub use warning::{PromptWarning, prompt_warnings};

@@ -1,3 +1,6 @@
+use core::fmt;
+use std::path::PathBuf;
+
 use circuitscope_core::{Polarity, Seed};
 use serde::{Deserialize, Serialize};
 
@@ -71,6 +74,9 @@ pub struct PromptSet {
     pub seed: Seed,
     /// The pairs, in the order drawn.
     pub pairs: Vec<PromptPair>,
+    /// What the model's tokenizer made different from the plain task, one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 impl PromptSet {
@@ -86,6 +92,7 @@ impl PromptSet {
         let texts = texts.map(|pair| (pair.positive.text.clone(), pair.negative.text.clone()));
         LabelledPrompts {
             answers: answers.collect(),
+            notes: self.notes.clone(),
             ..LabelledPrompts::from_pairs(texts)
         }
     }
@@ -107,6 +114,52 @@ pub struct LabelledPrompts {
     /// For each pair, what is right and wrong after its positive prompt; empty where unknown.
     #[serde(default)]
     pub answers: Vec<Answers>,
+    /// For each pair, tokens that both of its prompts end in, after their text: what its right and
+    /// wrong answers begin with alike. Empty where there is nothing of the kind.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub appended: Vec<Vec<u32>>,
+    /// Where the pairs were read from, if from a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+    /// What was passed over in reading, or fitted to a tokenizer in drawing, one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// The file that pairs were read from, for messages that name it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    /// The file.
+    pub file: PathBuf,
+    /// Where each pair stands in it.
+    pub places: Vec<Place>,
+    /// The fields or columns that hold right and wrong answers.
+    pub fields: [String; 2],
+    /// Whether the file gives a year, after which every later one is right and every other wrong
+    /// (greater-than).
+    pub years: bool,
+}
+
+/// Where a pair stands in its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Place {
+    /// A line, from 1.
+    Line(usize),
+    /// An entry of the list `prompts`, from 0.
+    Entry(usize),
+}
+
+impl Place {
+    /// The place in `file`, as messages begin: `pairs.jsonl:3`, or `task.json: prompts[2]`.
+    #[must_use]
+    pub fn of(self, file: impl fmt::Display) -> String {
+        match self {
+            Self::Line(line) => format!("{file}:{line}"),
+            Self::Entry(entry) => format!("{file}: prompts[{entry}]"),
+        }
+    }
 }
 
 /// What is right, and what is wrong, after the positive prompt of a pair.
@@ -130,6 +183,17 @@ pub enum AnswerToken {
 }
 
 impl LabelledPrompts {
+    /// Where pair `pair` stands, as a message begins: file and line, or the number of the pair.
+    #[must_use]
+    pub fn place(&self, pair: usize) -> String {
+        let origin = self.origin.as_ref();
+        let place = origin.and_then(|origin| Some((origin, origin.places.get(pair)?)));
+        place.map_or_else(
+            || format!("pair {}", pair + 1),
+            |(origin, place)| place.of(origin.file.display()),
+        )
+    }
+
     /// Matched prompts, given as (positive, negative).
     pub fn from_pairs(pairs: impl IntoIterator<Item = (String, String)>) -> Self {
         let (positive, negative): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
@@ -153,6 +217,9 @@ impl LabelledPrompts {
             labels,
             pairs: Vec::new(),
             answers: Vec::new(),
+            appended: Vec::new(),
+            origin: None,
+            notes: Vec::new(),
         }
     }
 }

@@ -18,7 +18,7 @@ use circuitscope::eval::methods::{MethodSettings, SaeSettings, method};
 use circuitscope::eval::{Choice, Selection, choose};
 use circuitscope::model::Processing;
 use circuitscope::tasks::Task;
-use circuitscope::{CaptureSettings, judged_task, load_reference};
+use circuitscope::{CaptureSettings, judged_task, known_circuits, load_reference, posed_task};
 
 type B = Autodiff<Flex>;
 
@@ -49,7 +49,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let settings = CaptureSettings::default();
     let tasks = Task::ALL
         .into_iter()
-        .map(|task| judged_task(&loaded, task, 250, SEED, settings, &FlexDevice, &NoProgress))
+        .map(|task| {
+            let posed = posed_task(&loaded, task, 250, SEED, None)?;
+            let truths = known_circuits(&loaded, task, None)?;
+            judged_task(&loaded, &posed, truths, settings, &FlexDevice, &NoProgress)
+        })
         .collect::<Result<Vec<_>, _>>()?;
     println!(
         "| method | choice | IOI | greater-than | docstring | induction |\n|---|---|---|---|---|---|"

@@ -21,22 +21,47 @@ pub enum Error {
     #[error(transparent)]
     Sae(#[from] circuitscope_sae::Error),
 
-    /// An answer without any text.
-    #[error("an answer is empty: expected the text of a next token")]
-    EmptyAnswer,
+    /// Answers that cannot be read.
+    #[error("{place}: field \"{field}\": {problem}")]
+    Answers {
+        /// Which pair: file and line, or its number.
+        place: String,
+        /// The field.
+        field: String,
+        /// What is wrong, and what was expected.
+        problem: String,
+    },
 
     /// No circuit of this task is known in this model, so that nothing can be judged.
     #[error(
-        "no circuit is known for task `{task}` in a model of {} layers × {} heads: `eval` needs one \
-         (known: GPT-2 small, attn-only-4l, the reference model); `discover` does not",
-        grid.n_layers, grid.n_heads
+        "no circuit is known for task `{task}` in {model}: `eval` needs one (known: in GPT-2 small, \
+         attn-only-4l and the reference model, told by their names on the hub and the hashes of their \
+         weights; --circuit names one all the same); `discover` does not"
     )]
     NoKnownCircuit {
         /// The task.
         task: Task,
-        /// Shape of the model.
-        grid: HeadGrid,
+        /// Name of the model.
+        model: String,
     },
+
+    /// The circuits of a model of another shape were asked for.
+    #[error(
+        "the circuits of {circuit} are of {} layers × {} heads, the model has {} × {}",
+        expected.n_layers, expected.n_heads, found.n_layers, found.n_heads
+    )]
+    CircuitShape {
+        /// Whose circuits.
+        circuit: String,
+        /// Their shape.
+        expected: HeadGrid,
+        /// The model's.
+        found: HeadGrid,
+    },
+
+    /// A task without any known circuit was to be judged.
+    #[error("found no known circuit to judge a task by, expected at least one")]
+    NoTruths,
 }
 
 /// Result of this crate.

@@ -1,6 +1,8 @@
 #![doc = include_str!("../../../README.md")]
 #![recursion_limit = "256"]
 
+mod answers;
+mod circuits;
 pub mod conformance;
 mod discover;
 mod error;
@@ -15,9 +17,11 @@ pub use circuitscope_sae as sae;
 pub use circuitscope_score as score;
 pub use circuitscope_tasks as tasks;
 
+pub use answers::{ChangedAnswers, MetricChoice, Posed, metric_choice, pose, prompt_tokens};
+pub use circuits::{KnownAs, is_reference, known_as, known_circuits};
 pub use discover::{DiscoverSettings, Discovery, discover};
 pub use error::{Error, Result};
 pub use prepare::{
     CaptureSettings, CausalSettings, TaskPrompts, capture, causal_evidence, default_metric,
-    judged_task, known_circuits, load_reference, task_prompts, vocabulary,
+    judged_task, load_reference, posed_task, task_prompts, vocabulary,
 };

@@ -10,10 +10,12 @@ use circuitscope_model::{
     capture_head_means_and_last, load_bytes,
 };
 use circuitscope_tasks::{
-    AnswerToken, Answers, GroundTruth, LabelledPrompts, PromptSet, SplitAnswer, Task, Vocabulary,
-    check_answers, check_pair_lengths, generate, ground_truths, reference_files,
+    AnswerToken, GroundTruth, LabelledPrompts, PromptSet, SplitAnswer, Task, Vocabulary,
+    check_answers, check_pair_lengths, generate, reference_files,
 };
 
+use crate::answers::{Posed, pose, prompt_tokens};
+use crate::circuits::is_reference;
 use crate::stream::HeadOutputs;
 use crate::{Error, Result};
 
@@ -101,18 +103,15 @@ pub fn load_reference<B: Backend>(
     Ok(load_bytes(&bytes, settings, device)?)
 }
 
-/// Which vocabulary the prompts for a model are written in: the reference model's words if the
-/// model's token 1 is `<bos>`, else GPT-2's.
-///
-/// # Errors
-/// If the model has no tokenizer.
-pub fn vocabulary<B: Backend>(loaded: &Loaded<B>) -> Result<Vocabulary> {
-    let words = loaded.tokenizer()?.token(1).as_deref() == Some("<bos>");
-    Ok(if words {
+/// Which vocabulary the prompts for a model are written in: the reference model's words for that model,
+/// else ordinary text in words that the model's tokenizer has.
+#[must_use]
+pub fn vocabulary<B: Backend>(loaded: &Loaded<B>) -> Vocabulary {
+    if is_reference(&loaded.provenance) {
         Vocabulary::Reference
     } else {
         Vocabulary::Gpt2
-    })
+    }
 }
 
 /// Prompts of a task for one model.
@@ -120,15 +119,14 @@ pub fn vocabulary<B: Backend>(loaded: &Loaded<B>) -> Result<Vocabulary> {
 pub struct TaskPrompts {
     /// The pairs; prompts of a pair have the same number of tokens.
     pub set: PromptSet,
-    /// Answer words that this model's tokenizer splits. Head outputs do not depend on them; measures
-    /// of the model's answers would.
+    /// Answer words that are several tokens alone.
     pub split_answers: Vec<SplitAnswer>,
 }
 
-/// Draws the prompts of a task in the vocabulary of a model.
+/// Draws the prompts of a task in the words that a model has.
 ///
 /// # Errors
-/// If the model has no tokenizer, or no pairs of equal length can be drawn for it.
+/// If the model has no tokenizer, or the task cannot be posed in its tokens.
 pub fn task_prompts<B: Backend>(
     loaded: &Loaded<B>,
     task: Task,
@@ -136,9 +134,9 @@ pub fn task_prompts<B: Backend>(
     seed: Seed,
 ) -> Result<TaskPrompts> {
     let tokenizer = loaded.tokenizer()?;
-    let count = |text: &str| Ok(tokenizer.encode(text, false)?.len());
-    let set = generate(task, vocabulary(loaded)?, n_pairs, seed, Some(&count))?;
-    let split_answers = check_answers(&set, &count)?;
+    let tokens = |text: &str| Ok(tokenizer.encode(text, false)?);
+    let set = generate(task, vocabulary(loaded), n_pairs, seed, Some(&tokens))?;
+    let split_answers = check_answers(&set, &tokens)?;
     Ok(TaskPrompts { set, split_answers })
 }
 
@@ -156,13 +154,8 @@ pub fn capture<B: Backend>(
     device: &B::Device,
     progress: &dyn Progress,
 ) -> Result<Evidence<B>> {
-    let tokenizer = loaded.tokenizer()?;
     let bos = loaded.prepends_bos(settings.prepend_bos);
-    let tokens = prompts
-        .texts
-        .iter()
-        .map(|text| tokenizer.encode(text, bos))
-        .collect::<Result<Vec<_>, _>>()?;
+    let tokens = prompt_tokens(loaded, prompts, bos)?;
     let lengths: Vec<(usize, usize)> = prompts
         .pairs
         .iter()
@@ -202,112 +195,83 @@ pub fn capture<B: Backend>(
 
 /// The model with matched prompts, for methods that change it or differentiate it.
 ///
-/// Answers that are not known leave [`Metric::Kl`] as the only metric. Answer words that the tokenizer
-/// splits are judged by their first token.
+/// Without a metric in `settings`, answers decide ([`pose`]). Prompts that were posed are taken as they
+/// are.
 ///
 /// # Errors
-/// [`circuitscope_eval::Error::NoPairs`] where prompts are not matched, an answer that is no token of
-/// the model, and those of [`CausalEvidence::new`].
+/// [`circuitscope_eval::Error::NoPairs`] where prompts are not matched, and those of [`pose`] and of
+/// [`CausalEvidence::new`].
 pub fn causal_evidence<B: Backend>(
     loaded: &Loaded<B>,
     prompts: &LabelledPrompts,
     settings: CaptureSettings,
     device: &B::Device,
 ) -> Result<CausalEvidence<B>> {
-    let tokenizer = loaded.tokenizer()?;
+    let posed = pose(loaded, prompts.clone(), None, settings.causal.metric)?;
+    let prompts = &posed.prompts;
     let bos = loaded.prepends_bos(settings.prepend_bos);
-    let encode = |row: usize| tokenizer.encode(&prompts.texts[row], bos);
-    let token = |answer: &AnswerToken| match answer {
-        AnswerToken::Id(id) => Ok(*id),
-        AnswerToken::Word(word) => {
-            let tokens = tokenizer.encode(word, false)?;
-            tokens.first().copied().ok_or(Error::EmptyAnswer)
-        }
-    };
-    let tokens = |answers: &[AnswerToken]| {
-        let tokens = answers.iter().map(token);
-        tokens.collect::<Result<Vec<_>>>()
-    };
-    let all =
-        |has: fn(&Answers) -> bool| !prompts.answers.is_empty() && prompts.answers.iter().all(has);
-    // What the answers that are there allow.
-    let by_answers = if all(|answers| !answers.right.is_empty() && !answers.wrong.is_empty()) {
-        Metric::LogitDifference
-    } else if all(|answers| !answers.right.is_empty()) {
-        Metric::LogProbability
-    } else {
-        Metric::Kl
+    let tokens = prompt_tokens(loaded, prompts, bos)?;
+    let ids = |answers: &[AnswerToken]| {
+        let ids = answers.iter().filter_map(|answer| match answer {
+            AnswerToken::Id(id) => Some(*id),
+            AnswerToken::Word(_) => None,
+        });
+        ids.collect()
     };
     let pairs = prompts.pairs.iter().enumerate().map(|(at, &rows)| {
         let answers = prompts.answers.get(at).cloned().unwrap_or_default();
-        Ok(TokenPair {
+        TokenPair {
             rows,
-            clean: encode(rows.0)?,
-            corrupt: encode(rows.1)?,
+            clean: tokens[rows.0].clone(),
+            corrupt: tokens[rows.1].clone(),
             position: None,
-            right: tokens(&answers.right)?,
-            wrong: tokens(&answers.wrong)?,
-        })
+            right: ids(&answers.right),
+            wrong: ids(&answers.wrong),
+        }
     });
-    let metric = settings.causal.metric.unwrap_or(by_answers);
     Ok(CausalEvidence::new(
         loaded.model.clone(),
-        pairs.collect::<Result<_>>()?,
-        metric,
+        pairs.collect(),
+        posed.metric.metric,
         settings.causal.ablation,
         settings.memory,
         device,
     )?)
 }
 
-/// The circuits known for a task in a model: of the reference model by its vocabulary, of published
-/// models by their shape. The variant that tables quote comes first.
+/// Draws the prompts of a task for a model and poses them ([`pose`]).
 ///
 /// # Errors
-/// [`Error::NoKnownCircuit`].
-pub fn known_circuits<B: Backend>(loaded: &Loaded<B>, task: Task) -> Result<Vec<GroundTruth>> {
-    let config = loaded.model.config();
-    let grid = config.grid();
-    let model = match (vocabulary(loaded)?, grid.n_layers, grid.n_heads) {
-        (Vocabulary::Reference, 4, 8) => Some("reference"),
-        (Vocabulary::Gpt2, 12, 12) => Some("gpt2-small"),
-        (Vocabulary::Gpt2, 4, 8) if config.mlp.is_none() => Some("attn-only-4l"),
-        _ => None,
-    };
-    let truths = match model {
-        Some(model) => ground_truths(task, model)?,
-        None => Vec::new(),
-    };
-    if truths.is_empty() {
-        Err(Error::NoKnownCircuit { task, grid })
-    } else {
-        Ok(truths)
-    }
-}
-
-/// Draws, captures and joins with the known circuits: a task ready for
-/// [`circuitscope_eval::evaluate`].
-///
-/// # Errors
-/// As [`task_prompts`], [`capture`] and [`known_circuits`].
-pub fn judged_task<B: Backend>(
+/// As [`task_prompts`] and [`pose`].
+pub fn posed_task<B: Backend>(
     loaded: &Loaded<B>,
     task: Task,
     n_pairs: usize,
     seed: Seed,
+    asked: Option<Metric>,
+) -> Result<Posed> {
+    let prompts = task_prompts(loaded, task, n_pairs, seed)?.set.labelled();
+    pose(loaded, prompts, Some(task), asked)
+}
+
+/// Captures posed prompts and joins them with the circuits known for their task
+/// ([`known_circuits`](crate::known_circuits)): a task ready for [`circuitscope_eval::evaluate`].
+///
+/// # Errors
+/// As [`capture`] and [`causal_evidence`]; [`Error::NoTruths`] without circuits.
+pub fn judged_task<B: Backend>(
+    loaded: &Loaded<B>,
+    posed: &Posed,
+    truths: Vec<GroundTruth>,
     mut settings: CaptureSettings,
     device: &B::Device,
     progress: &dyn Progress,
 ) -> Result<JudgedTask<B>> {
-    let truths = known_circuits(loaded, task)?;
-    let prompts = task_prompts(loaded, task, n_pairs, seed)?.set.labelled();
-    let mut evidence = capture(loaded, &prompts, settings, device, progress)?;
-    // Where the model has no graph, methods that need one say so themselves.
-    if loaded.model.config().graph().is_ok() {
-        let metric = settings.causal.metric.unwrap_or(default_metric(task));
-        settings.causal.metric = Some(metric);
-        evidence = evidence.with_causal(causal_evidence(loaded, &prompts, settings, device)?);
-    }
+    let task = truths.first().ok_or(Error::NoTruths)?.task;
+    settings.causal.metric = Some(posed.metric.metric);
+    let evidence = capture(loaded, &posed.prompts, settings, device, progress)?;
+    let causal = causal_evidence(loaded, &posed.prompts, settings, device)?;
+    let evidence = evidence.with_causal(causal);
     Ok(JudgedTask {
         task: task.name().to_owned(),
         evidence,

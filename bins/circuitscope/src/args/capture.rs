@@ -53,7 +53,8 @@ pub(crate) struct CapturePrompts {
     /// Prompts of a task: ioi, greater-than, docstring or induction
     #[arg(long)]
     pub(crate) task: Option<Task>,
-    /// Text file of one prompt a line
+    /// Text file of one prompt a line; a line ends at a line feed, alone or after a carriage return, and
+    /// every other character belongs to the prompt
     #[arg(long, value_name = "FILE")]
     pub(crate) prompts: Option<PathBuf>,
     /// JSON file of token ids; nothing is put before them

@@ -5,7 +5,7 @@ use circuitscope::eval::{Choice, Selection, methods};
 use circuitscope::tasks::Task;
 use clap::Args;
 
-use super::{DeviceArgs, ModelArgs, PatchingArgs, SaeArgs, SeedArgs};
+use super::{DeviceArgs, ModelArgs, PatchingArgs, SaeArgs, SeedArgs, parse_circuit};
 
 /// Rank the heads of a model by how much they take part in a behaviour.
 ///
@@ -31,6 +31,11 @@ pub(crate) struct DiscoverArgs {
     /// Pairs of prompts to draw for --task
     #[arg(long, value_name = "N", default_value_t = 250, requires = "task")]
     pub(crate) examples: usize,
+    /// Mark the heads of the circuit that is known for --task in this model, whatever the model is:
+    /// gpt2-small, attn-only-4l or reference [default: that of the model itself, told by its name on the
+    /// hub and the hash of its weights]
+    #[arg(long, value_name = "NAME", value_parser = parse_circuit, requires = "task")]
+    pub(crate) circuit: Option<&'static str>,
     /// How heads are scored
     #[arg(long, value_name = "METHOD", default_value = "sae", value_parser = methods::parse_name)]
     pub(crate) method: &'static str,
@@ -77,10 +82,11 @@ pub(crate) struct Behaviour {
     #[arg(long)]
     pub(crate) task: Option<Task>,
     /// File of prompt pairs: one JSON object a line (`positive`, `negative`, and where known `answers`,
-    /// `wrong_answers`; or rows of a MIB data set), an auto-circuit .json, or an EAP .csv
+    /// `wrong_answers`; or rows of a MIB data set), an auto-circuit .json, or an EAP .csv. Fields that
+    /// look like answers and are not read are an error, other fields are named in a note
     #[arg(long, value_name = "FILE")]
     pub(crate) pairs: Option<PathBuf>,
-    /// File of positive prompts, one a line; needs --negative
+    /// File of positive prompts, one a line with all its spaces; needs --negative
     #[arg(long, value_name = "FILE", requires = "negative")]
     pub(crate) positive: Option<PathBuf>,
     /// Activations file; no model is run

@@ -4,7 +4,7 @@ use circuitscope::eval::methods;
 use circuitscope::tasks::Task;
 use clap::Args;
 
-use super::{DeviceArgs, ModelArgs, PatchingArgs, SaeArgs, SeedArgs};
+use super::{DeviceArgs, ModelArgs, PatchingArgs, SaeArgs, SeedArgs, parse_circuit};
 
 /// Find circuits that are known, and see how well each method and each control does.
 ///
@@ -22,7 +22,7 @@ use super::{DeviceArgs, ModelArgs, PatchingArgs, SaeArgs, SeedArgs};
   Scores that another tool wrote, beside the quick methods:
     circuitscope eval --task ioi --scores theirs/importances.json --output theirs-judged/
   GPT-2 small, whose circuits for ioi and greater-than were published:
-    circuitscope eval --model gpt2/ --task ioi,greater-than --output gpt2-eval/")]
+    circuitscope eval --model openai-community/gpt2 --task ioi,greater-than --output gpt2-eval/")]
 pub(crate) struct EvalArgs {
     /// Tasks, comma-separated: ioi, greater-than, docstring, induction, or all [default: all that
     /// have a known circuit in the model]
@@ -36,6 +36,11 @@ pub(crate) struct EvalArgs {
     /// one --task (repeatable); its row is named after the file's folder and name
     #[arg(long, value_name = "FILE", requires = "task")]
     pub(crate) scores: Vec<PathBuf>,
+    /// Take the circuits of this model for known, whatever the model is: gpt2-small, attn-only-4l or
+    /// reference [default: those of the model itself, told by its name on the hub and the hash of its
+    /// weights]
+    #[arg(long, value_name = "NAME", value_parser = parse_circuit)]
+    pub(crate) circuit: Option<&'static str>,
     /// Number of seeds, counted from --seed
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub(crate) seeds: u64,

@@ -10,6 +10,7 @@ mod report;
 mod score;
 mod train;
 
+use circuitscope::tasks::KnownModel;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use tracing::level_filters::LevelFilter;
 
@@ -24,6 +25,11 @@ pub(crate) use score::ScoreArgs;
 pub(crate) use train::TrainArgs;
 
 use crate::device::DeviceName;
+
+/// `--circuit`: whose circuits are taken for known.
+fn parse_circuit(name: &str) -> Result<&'static str, circuitscope::tasks::Error> {
+    KnownModel::named(name).map(|model| model.name)
+}
 
 /// Find the attention heads that implement a behaviour, and see how far to trust the answer.
 #[derive(Debug, Parser)]

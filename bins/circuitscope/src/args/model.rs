@@ -2,7 +2,7 @@ use core::fmt;
 
 use circuitscope::CausalSettings;
 use circuitscope::eval::causal::{Ablation, Metric};
-use circuitscope::eval::methods::{PatchingSettings, SaeSettings};
+use circuitscope::eval::methods::{PatchingSettings, SaeSettings, check_metric};
 use circuitscope::model::{LoadSettings, Precision, PrependBos, Processing};
 use clap::{Args, ValueEnum};
 
@@ -146,6 +146,15 @@ impl PatchingArgs {
             ig_steps: self.ig_steps as usize,
             mask_steps: self.mask_steps as usize,
         }
+    }
+
+    /// Fails if one of these methods cannot differentiate the metric that was asked for.
+    pub(crate) fn check(&self, methods: &[&'static str]) -> Result<(), circuitscope::eval::Error> {
+        let Some(metric) = self.metric else {
+            return Ok(());
+        };
+        let mut methods = methods.iter();
+        methods.try_for_each(|method| check_metric(method, metric))
     }
 
     pub(crate) const fn causal(&self) -> CausalSettings {

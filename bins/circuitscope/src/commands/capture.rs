@@ -16,7 +16,7 @@ use super::bos::Bos;
 use super::inputs;
 use crate::args::{CaptureArgs, CapturePrompts};
 use crate::device::B;
-use crate::output::{Printer, count, table};
+use crate::output::{Printer, count, note, table};
 use crate::progress::Terminal;
 use crate::provenance::{Provenance, human_bytes};
 
@@ -97,10 +97,11 @@ fn prompts(
         inputs::read_prompts(path)?
     } else if let Some(task) = args.prompts.task {
         let seed = Seed::new(args.seed.seed);
-        task_prompts(model, task, args.examples, seed)?
-            .set
-            .labelled()
-            .texts
+        let set = task_prompts(model, task, args.examples, seed)?.set;
+        for said in &set.notes {
+            note(&format!("note: {said}"));
+        }
+        set.labelled().texts
     } else {
         bail!("no prompts: use --task, --prompts or --tokens");
     };

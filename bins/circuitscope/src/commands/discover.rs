@@ -11,11 +11,11 @@ use circuitscope::eval::{
     Choice, Chosen, CircuitQuality, DictionaryReport, Evidence, GraphScores, circuit_quality,
 };
 use circuitscope::hooks::HeadActivations;
-use circuitscope::model::{Loaded, ModelProvenance, PaddingSide, TokenBatch};
-use circuitscope::tasks::{GroundTruth, LabelledPrompts, read_lines, read_pairs};
+use circuitscope::model::{Loaded, ModelProvenance, PaddingSide, TokenBatch, check_finite};
+use circuitscope::tasks::{GroundTruth, LabelledPrompts, Task, read_lines, read_pairs};
 use circuitscope::{
-    DiscoverSettings, Discovery, capture, causal_evidence, default_metric, discover,
-    known_circuits, task_prompts,
+    DiscoverSettings, Discovery, KnownAs, MetricChoice, capture, causal_evidence, discover,
+    known_as, known_circuits, pose, posed_task,
 };
 use serde::Serialize;
 
@@ -24,7 +24,7 @@ use super::exports::{self, Shown};
 use super::{inputs, pages};
 use crate::args::{Behaviour, DiscoverArgs};
 use crate::device::{B, Device};
-use crate::output::{Printer, count, table};
+use crate::output::{Printer, count, note, table};
 use crate::progress::Terminal;
 use crate::provenance::{Provenance, human_bytes};
 
@@ -66,6 +66,12 @@ pub(crate) struct Found {
     pub(crate) dictionary: Option<DictionaryReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) model: Option<ModelProvenance>,
+    /// What is read from the output, and why that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) metric: Option<MetricChoice>,
+    /// Whose known circuit the heads are set beside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) known_circuit: Option<KnownAs>,
     pub(crate) settings: Settings,
     /// Seconds of each stage, in order.
     pub(crate) stages: Vec<Stage>,
@@ -102,14 +108,17 @@ struct Gathered {
     evidence: Evidence<B>,
     graph: Option<Graph>,
     model: Option<ModelProvenance>,
-    truth: Option<GroundTruth>,
+    truth: Option<(GroundTruth, KnownAs)>,
     bos: Option<Bos>,
+    /// What is read from the output, where a model is run.
+    metric: Option<MetricChoice>,
     /// A prompt to show, where results are written.
     shown: Option<Shown>,
 }
 
 pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) -> Result<()> {
     let mut provenance = Provenance::start();
+    args.patching.check(&[args.method])?;
     let device = args.device.device.open()?;
     provenance.on(&device);
     if let Some(folder) = &args.output {
@@ -154,7 +163,11 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
             if let (Some(graph), Some(shown)) = (&gathered.graph, gathered.shown.take()) {
                 exports::write(folder, &found, graph, gathered.evidence.d(), shown)?;
             }
-            let page = pages::discovery(folder, &found, gathered.truth.as_ref())?;
+            let page = pages::discovery(
+                folder,
+                &found,
+                gathered.truth.as_ref().map(|known| &known.0),
+            )?;
             Some(page)
         }
         None => None,
@@ -181,6 +194,7 @@ fn gather(
             graph: None,
             truth: None,
             bos: None,
+            metric: None,
             shown: None,
         });
     }
@@ -189,16 +203,20 @@ fn gather(
     stages.add("load", start);
 
     let start = Instant::now();
-    let (mut prompts, truth) = match (prompts, args.behaviour.task) {
-        (Some(prompts), _) => (prompts, None),
+    let metric = args.patching.metric;
+    let (posed, truth) = match (prompts, args.behaviour.task) {
+        (Some(prompts), _) => (pose(&loaded, prompts, None, metric)?, None),
         (None, Some(task)) => {
             let seed = Seed::new(args.seed.seed);
-            let set = task_prompts(&loaded, task, args.examples, seed)?.set;
-            let truths = known_circuits(&loaded, task).unwrap_or_default();
-            (set.labelled(), truths.into_iter().next())
+            let posed = posed_task(&loaded, task, args.examples, seed, metric)?;
+            (posed, truth(args, &loaded, task)?)
         }
         (None, None) => bail!("no examples: use --task, --pairs, --positive or --activations"),
     };
+    for said in &posed.notes {
+        note(&format!("note: {said}"));
+    }
+    let mut prompts = posed.prompts;
     let bos = Bos::settle(&loaded, &args.model, args.chat, &mut prompts.texts);
     let bos = bos.with_context(|| behaviour(args))?;
     let mut settings = inputs::capture_settings(&args.model, device);
@@ -213,8 +231,7 @@ fn gather(
     if methods::runs_model(args.method) || needs_model {
         let mut settings = settings;
         settings.causal = args.patching.causal();
-        let metric = args.behaviour.task.map(default_metric);
-        settings.causal.metric = settings.causal.metric.or(metric);
+        settings.causal.metric = Some(posed.metric.metric);
         let causal = causal_evidence(&loaded, &prompts, settings, device.plain());
         evidence = evidence.with_causal(causal.with_context(|| behaviour(args))?);
     }
@@ -227,10 +244,27 @@ fn gather(
         bos: Some(bos),
         shown,
         evidence,
-        graph: loaded.model.config().graph().ok(),
+        graph: Some(loaded.model.config().graph()),
         model: Some(loaded.provenance),
         truth,
+        metric: Some(posed.metric),
     })
+}
+
+/// The circuit known for a task in this model, if one is, and whose it is.
+fn truth(
+    args: &DiscoverArgs,
+    loaded: &Loaded<B>,
+    task: Task,
+) -> Result<Option<(GroundTruth, KnownAs)>> {
+    let Some(known) = known_as(&loaded.provenance, args.circuit)? else {
+        return Ok(None);
+    };
+    match known_circuits(loaded, task, args.circuit) {
+        Ok(truths) => Ok(truths.into_iter().next().map(|truth| (truth, known))),
+        Err(error) if args.circuit.is_some() => Err(error.into()),
+        Err(_) => Ok(None),
+    }
 }
 
 /// The first prompt that shows the behaviour, and what the model makes of it.
@@ -252,6 +286,9 @@ fn show(
     let shares = softmax(batch.last(logits), 1).into_data().convert::<f32>();
     let shares = shares.into_vec::<f32>();
     let shares = shares.map_err(|error| anyhow!("the device failed: {error:?}"))?;
+    if shares.iter().any(|share| !share.is_finite()) {
+        check_finite(&loaded.model, &[&tokens], device.plain())?;
+    }
     let best = shares.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
     Ok(Shown {
         prompt: prompt.clone(),
@@ -379,6 +416,8 @@ impl Found {
             paper_edge_head_counts: scores.paper_edge_head_counts,
             dictionary: scores.dictionary,
             model: gathered.model.clone(),
+            metric: gathered.metric.clone(),
+            known_circuit: gathered.truth.as_ref().map(|known| known.1.clone()),
             settings: Settings {
                 prepend_bos: gathered.bos.clone(),
                 methods: settings.methods.clone(),

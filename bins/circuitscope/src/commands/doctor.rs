@@ -15,6 +15,10 @@ use crate::provenance::VERSION;
 /// What an injected fault multiplies an activation by.
 const FAULT: f64 = 1.001;
 
+/// The same in the pass that is differentiated: gradients are compared with differences of values in f32,
+/// which are a tenth as sharp.
+const GRADIENT_FAULT: f64 = 1.05;
+
 /// What is printed.
 #[derive(Debug, Serialize)]
 struct Report {
@@ -100,9 +104,15 @@ fn check(device: &Device, fault: Option<Site>, progress: &Terminal) -> Checked {
 
     progress.begin(&format!("checking {device}"), 1);
     let start = std::time::Instant::now();
+    let scaled = |by| Intervene::new(fault.map(|site| Intervention::new(site, Op::Scale(by))));
     // A driver that fails does so by panicking inside burn.
-    let fault = Intervene::new(fault.map(|site| Intervention::new(site, Op::Scale(FAULT))));
-    let outcome = quietly(|| conformance::check_with::<B, _>(device.plain(), fault));
+    let outcome = quietly(|| {
+        let mut outcome = conformance::check_with::<B, _>(device.plain(), scaled(FAULT))?;
+        let (plain, training, fault) = (device.plain(), device.training(), scaled(GRADIENT_FAULT));
+        let gradients = conformance::check_gradients_with::<B, _>(plain, &training, fault)?;
+        outcome.checks.extend(gradients);
+        Ok::<_, conformance::Error>(outcome)
+    });
     progress.end();
     let outcome = outcome.and_then(|outcome| Ok(outcome?));
     let (conformance, error) = match outcome {

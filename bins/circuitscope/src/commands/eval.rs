@@ -13,7 +13,7 @@ use circuitscope::eval::{
 use circuitscope::model::{Loaded, ModelProvenance};
 use circuitscope::score::stats::Interval;
 use circuitscope::tasks::Task;
-use circuitscope::{CaptureSettings, judged_task, known_circuits};
+use circuitscope::{CaptureSettings, KnownAs, judged_task, known_as, known_circuits, posed_task};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ use super::bos::Bos;
 use super::{inputs, pages};
 use crate::args::EvalArgs;
 use crate::device::{B, Device};
-use crate::output::{self, Printer, table};
+use crate::output::{self, Printer, note, table};
 use crate::progress::Terminal;
 use crate::provenance::{Provenance, VERSION};
 
@@ -53,6 +53,7 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
     if args.sae.codes == 0 {
         bail!("--codes 0: expected at least one");
     }
+    args.patching.check(methods)?;
     let device = args.device.device.open()?;
     provenance.on(&device);
     let loaded = inputs::load_model(&args.model, &device, progress)?;
@@ -62,10 +63,9 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
         provenance.input(path)?;
     }
     inputs::writable_folder(&args.output)?;
-    let circuits = known_circuits(&loaded, tasks[0])?;
-    let circuits = circuits.first().map_or("", |truth| truth.model.as_str());
+    let known = known_as(&loaded.provenance, args.circuit)?;
     let bos = Bos::settle(&loaded, &args.model, false, &mut [])?;
-    let settings = settings(args, &loaded, circuits, &bos, &provenance);
+    let settings = settings(args, &loaded, known.as_ref(), &bos, &provenance);
     let mut store = FolderStore::open(&args.output, &settings)?;
 
     let mut records = Vec::new();
@@ -99,16 +99,16 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
 fn tasks(args: &EvalArgs, loaded: &Loaded<B>) -> Result<Vec<Task>> {
     if let Some(tasks) = &args.task {
         for &task in &tasks.0 {
-            known_circuits(loaded, task)?;
+            known_circuits(loaded, task, args.circuit)?;
         }
         return Ok(tasks.0.clone());
     }
     let known: Vec<Task> = Task::ALL
         .into_iter()
-        .filter(|&task| known_circuits(loaded, task).is_ok())
+        .filter(|&task| known_circuits(loaded, task, args.circuit).is_ok())
         .collect();
     if known.is_empty() {
-        known_circuits(loaded, Task::Ioi)?;
+        known_circuits(loaded, Task::Ioi, args.circuit)?;
     }
     Ok(known)
 }
@@ -135,8 +135,12 @@ fn files_to_judge(args: &EvalArgs, tasks: &[Task], loaded: &Loaded<B>) -> Result
             );
         }
         names.push(name);
-        let graph = loaded.model.config().graph()?;
-        Ok(FromFile::read(name, path, graph)?)
+        let graph = loaded.model.config().graph();
+        let file = FromFile::read(name, path, graph)?;
+        for said in file.notes() {
+            note(&format!("note: {}: {said}", path.display()));
+        }
+        Ok(file)
     });
     files.collect()
 }
@@ -172,11 +176,15 @@ fn run_task(
     if progress.cancelled() {
         bail!("interrupted before task {task}");
     }
+    let seed = Seed::new(args.seed.seed);
+    let posed = posed_task(loaded, task, args.examples, seed, args.patching.metric)?;
+    for said in &posed.notes {
+        note(&format!("note: {task}: {said}"));
+    }
     let judged = judged_task(
         loaded,
-        task,
-        args.examples,
-        Seed::new(args.seed.seed),
+        &posed,
+        known_circuits(loaded, task, args.circuit)?,
         CaptureSettings {
             causal: args.patching.causal(),
             last_position: args.method.0.iter().any(|name| reads_last(name)),
@@ -224,7 +232,7 @@ fn method_settings(args: &EvalArgs, task: Task) -> MethodSettings {
 fn settings(
     args: &EvalArgs,
     loaded: &Loaded<B>,
-    circuits: &str,
+    known: Option<&KnownAs>,
     bos: &Bos,
     provenance: &Provenance,
 ) -> Value {
@@ -232,7 +240,8 @@ fn settings(
         "schema": SCHEMA,
         "circuitscope": VERSION,
         "model": loaded.provenance,
-        "circuits": circuits,
+        "circuits": known.map(|known| &known.model),
+        "circuits_why": known.map(|known| &known.why),
         "prepend_bos": bos,
         "examples": args.examples,
         "prompt_seed": args.seed.seed,

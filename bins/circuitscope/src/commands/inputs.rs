@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, anyhow, bail};
 use circuitscope::core::{Progress, did_you_mean, files, nearest};
 use circuitscope::model::{Loaded, load_dir};
-use circuitscope::tasks::Task;
+use circuitscope::tasks::{self, Task};
 use circuitscope::{CaptureSettings, conformance, load_reference};
 
 use serde::de::DeserializeOwned;
@@ -93,20 +93,11 @@ pub(crate) fn capture_settings(args: &ModelArgs, device: &Device) -> CaptureSett
 
 /// The prompts of a text file, one a line.
 pub(crate) fn read_prompts(path: &Path) -> Result<Vec<String>> {
-    let text = fs_err::read_to_string(path)?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let lines: Vec<&str> = text.trim_end().lines().collect();
-    if lines.is_empty() {
+    let prompts = tasks::read_prompts(path)?;
+    if prompts.is_empty() {
         bail!("{}: found no prompt, expected one a line", path.display());
     }
-    if let Some(at) = lines.iter().position(|line| line.trim().is_empty()) {
-        bail!(
-            "{}:{}: the line is empty: every line holds a prompt",
-            path.display(),
-            at + 1
-        );
-    }
-    Ok(lines.into_iter().map(str::to_owned).collect())
+    Ok(prompts)
 }
 
 /// Token ids of prompts.

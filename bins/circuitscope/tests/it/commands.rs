@@ -269,7 +269,7 @@ fn doctor_finds_the_cpu_healthy() {
             .as_array()
             .map_or(0, Vec::len)
     };
-    assert!(backends.iter().any(|backend| checks(backend) == 33));
+    assert!(backends.iter().any(|backend| checks(backend) == 37));
 }
 
 #[test]
@@ -441,6 +441,10 @@ fn doctor_notices_an_injected_fault() {
     assert!(failed.contains(&"logits"), "{failed:?}");
     // Training and codes start from the recorded outputs.
     assert!(!failed.contains(&"codes"), "{failed:?}");
+    assert!(
+        failed.contains(&"gradient at blocks.0.attn.hook_z"),
+        "{failed:?}"
+    );
 }
 
 #[test]

@@ -181,7 +181,7 @@ fn models_that_cannot_be_trusted() {
     );
     bench.reference_model("m");
     bench.set("m/config.json", "model_type", json!("gpt3"));
-    bench.fails(line,"m/config.json: model_type = \"gpt3\" is not supported, expected \"gemma\", \"gemma2\", \"gpt2\", \"gpt_neox\", \"gptj\", \"llama\", \"mistral\", \"opt\", \"phi3\", \"qwen2\", \"qwen3\", or a TransformerLens configuration");
+    bench.fails(line,"m/config.json: model_type = \"gpt3\" is not supported, expected \"gemma\", \"gemma2\", \"gemma3\", \"gemma3_text\", \"gpt2\", \"gpt_neox\", \"gptj\", \"llama\", \"mistral\", \"opt\", \"phi3\", \"qwen2\", \"qwen3\", or a TransformerLens configuration");
     bench.reference_model("m");
     bench.set("m/config.json", "n_haed", json!(4));
     bench.fails(

@@ -12,6 +12,10 @@ mod gpu;
 mod help;
 #[cfg(feature = "hub")]
 mod hub;
+mod matrix;
+mod norm_after;
+mod numerics;
+mod pairs;
 mod published;
 mod resume;
 mod support;

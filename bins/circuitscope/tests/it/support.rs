@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// The program, in a folder of its own.
@@ -106,6 +106,83 @@ impl Bench {
                 fs_err::read(source.join(file)).unwrap(),
             );
         }
+    }
+
+    /// A GPT-2 of `layers` layers × `heads` heads of width 2, with weights that mean nothing, whose tokens
+    /// are the bytes 0 to 255 and `<|endoftext|>`.
+    pub(crate) fn model_of_bytes(&self, name: &str, layers: usize, heads: usize) {
+        let (width, positions, vocabulary) = (2 * heads, 256, 257);
+        let config = json!({
+            "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_embd": width,
+            "n_head": heads, "n_layer": layers, "n_positions": positions, "vocab_size": vocabulary,
+            "bos_token_id": 256, "eos_token_id": 256, "layer_norm_epsilon": 1e-5,
+            "activation_function": "gelu_new",
+        });
+        self.write(&format!("{name}/config.json"), config.to_string());
+        let mut tensors: Vec<(String, Vec<usize>)> = vec![
+            ("wte.weight".to_owned(), vec![vocabulary, width]),
+            ("wpe.weight".to_owned(), vec![positions, width]),
+            ("ln_f.weight".to_owned(), vec![width]),
+            ("ln_f.bias".to_owned(), vec![width]),
+        ];
+        for layer in 0..layers {
+            for (part, shape) in [
+                ("ln_1", vec![width]),
+                ("attn.c_attn", vec![width, 3 * width]),
+                ("attn.c_proj", vec![width, width]),
+                ("ln_2", vec![width]),
+                ("mlp.c_fc", vec![width, 4 * width]),
+                ("mlp.c_proj", vec![4 * width, width]),
+            ] {
+                let bias = vec![shape[shape.len() - 1]];
+                tensors.push((format!("h.{layer}.{part}.weight"), shape));
+                tensors.push((format!("h.{layer}.{part}.bias"), bias));
+            }
+        }
+        let data: Vec<Vec<u8>> = tensors
+            .iter()
+            .enumerate()
+            .map(|(tensor, (_, shape))| {
+                let entries = 0..shape.iter().product::<usize>();
+                let entry = |at: usize| (1.7 * at as f32 + tensor as f32).sin();
+                bytes(&entries.map(entry).collect::<Vec<f32>>())
+            })
+            .collect();
+        let views = tensors.iter().zip(&data).map(|((name, shape), data)| {
+            let view = TensorView::new(Dtype::F32, shape.clone(), data).unwrap();
+            (format!("transformer.{name}"), view)
+        });
+        let file = safetensors::serialize(views, None).unwrap();
+        self.write(&format!("{name}/model.safetensors"), file);
+        // Printable characters stand for themselves, the other bytes for those after U+00FF.
+        let mut others = 256..;
+        let mut letters: Vec<(char, usize)> = Vec::new();
+        for byte in 0u32..256 {
+            let printable = matches!(byte, 33..=126 | 161..=172 | 174..=255);
+            let code = if printable { Some(byte) } else { others.next() };
+            letters.push((code.and_then(char::from_u32).unwrap(), byte as usize));
+        }
+        let vocabulary: serde_json::Map<String, Value> = letters
+            .into_iter()
+            .map(|(letter, byte)| (letter.to_string(), json!(byte)))
+            .collect();
+        let level = json!({
+            "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true,
+        });
+        let tokenizer = json!({
+            "version": "1.0", "truncation": null, "padding": null,
+            "added_tokens": [{
+                "id": 256, "content": "<|endoftext|>", "single_word": false, "lstrip": false,
+                "rstrip": false, "normalized": false, "special": true,
+            }],
+            "normalizer": null, "pre_tokenizer": level, "post_processor": null, "decoder": level,
+            "model": {
+                "type": "BPE", "dropout": null, "unk_token": null,
+                "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": false,
+                "byte_fallback": false, "ignore_merges": false, "vocab": vocabulary, "merges": [],
+            },
+        });
+        self.write(&format!("{name}/tokenizer.json"), tokenizer.to_string());
     }
 
     /// Changes one key of a JSON file.

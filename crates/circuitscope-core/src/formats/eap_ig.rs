@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use super::python_json;
 use crate::files::{describe, write_atomic};
 use crate::{Circuit, Edge, Graph, Node, nearest};
 
@@ -42,6 +43,8 @@ pub struct GraphFile {
     pub nodes: Vec<(Node, NodeEntry)>,
     /// Edges, reader by reader in forward order; those into heads carry their port.
     pub edges: Vec<(Edge, EdgeEntry)>,
+    /// What was assumed in reading, one sentence each.
+    pub notes: Vec<String>,
 }
 
 /// What a file says of a node.
@@ -193,6 +196,7 @@ impl GraphFile {
             d_model,
             nodes: nodes.collect(),
             edges: Vec::new(),
+            notes: Vec::new(),
         }
     }
 
@@ -235,7 +239,9 @@ impl GraphFile {
     }
 
     /// Reads a file that this or another tool wrote. Keys beside those of the form (`neurons`,
-    /// `neurons_scores`) are left out.
+    /// `neurons_scores`) are left out. Older files say of a node only whether it is in the circuit, as a
+    /// bare boolean: such nodes have no score. `NaN` and `null` are no score either (an edge without one
+    /// scores 0), `Infinity` and `-Infinity` are scores.
     ///
     /// # Errors
     /// [`FormatError`], which names the file and the field.
@@ -244,7 +250,7 @@ impl GraphFile {
             path: path.to_owned(),
             source,
         })?;
-        let value: Value = serde_json::from_str(&text).map_err(|error| FormatError::NotJson {
+        let value = python_json::parse(&text).map_err(|error| FormatError::NotJson {
             path: path.to_owned(),
             reason: error.to_string(),
         })?;
@@ -263,16 +269,22 @@ impl GraphFile {
             let node: Node = name.parse().ok().ok_or_else(|| {
                 reader.wrong("nodes", &json!(name), "`input`, `a0.h0`, `m0` or `logits`")
             })?;
+            if let Some(in_graph) = value.as_bool() {
+                let score = None;
+                nodes.push((node, NodeEntry { in_graph, score }));
+                continue;
+            }
             let place = format!("nodes.{name}");
             let entry = reader.object(&place, value)?;
             let score = match entry.get("score") {
-                None | Some(Value::Null) => None,
-                Some(score) => Some(reader.number(&format!("{place}.score"), score)?),
+                None => None,
+                Some(score) => reader.number(&format!("{place}.score"), score)?,
             };
             let in_graph = reader.flag(&place, entry)?;
             nodes.push((node, NodeEntry { in_graph, score }));
         }
         let mut edges = Vec::new();
+        let mut unscored = 0;
         for (name, value) in reader.object("edges", part("edges")?)? {
             let edge: Edge = name.parse().ok().ok_or_else(|| {
                 reader.wrong("edges", &json!(name), "a name like `a0.h0->a1.h1<q>`")
@@ -285,8 +297,22 @@ impl GraphFile {
             let entry = reader.object(&place, value)?;
             let score = reader.field(&format!("{place}."), entry, "score")?;
             let score = reader.number(&format!("{place}.score"), score)?;
+            unscored += usize::from(score.is_none());
+            let score = score.unwrap_or_default();
             let in_graph = reader.flag(&place, entry)?;
             edges.push((edge, EdgeEntry { score, in_graph }));
+        }
+        let scores = nodes.iter().filter_map(|(_, entry)| entry.score);
+        let scores = scores.chain(edges.iter().map(|(_, entry)| entry.score));
+        let infinite = scores.filter(|score| score.is_infinite()).count();
+        let mut notes = Vec::new();
+        if unscored > 0 {
+            notes.push(format!("edges without a score count 0: {unscored}"));
+        }
+        if infinite > 0 {
+            notes.push(format!(
+                "infinite scores count as beyond every finite one: {infinite}"
+            ));
         }
         let flag = parallel
             .as_bool()
@@ -298,6 +324,7 @@ impl GraphFile {
             d_model: size("d_model")?,
             nodes,
             edges,
+            notes,
         })
     }
 }
@@ -306,7 +333,8 @@ impl GraphFile {
     /// The scores that the file at `path` holds for a model of this graph.
     ///
     /// Edges that are not listed score 0. Where heads share keys and values, their reader scores the
-    /// mean of the edges listed for it.
+    /// mean of the edges listed for it. Infinite scores become twice the largest finite one, and at least
+    /// 1.
     ///
     /// # Errors
     /// [`FormatError::Field`] if the file is of a model of another shape, names a node that the model
@@ -331,11 +359,16 @@ impl GraphFile {
             let expected = "nodes and edges of the model".to_owned();
             wrong(place.to_owned(), name, expected)
         };
+        let all = self.nodes.iter().filter_map(|(_, entry)| entry.score);
+        let all = all.chain(self.edges.iter().map(|(_, entry)| entry.score));
+        let finite = all.filter(|score| score.is_finite()).map(f64::abs);
+        let beyond = (2.0 * finite.fold(0.0, f64::max)).max(1.0);
+        let finite = |score: f64| score.clamp(-beyond, beyond);
         let mut nodes = vec![None; graph.writers()];
         for (node, entry) in self.nodes.iter().filter(|(node, _)| *node != Node::Logits) {
             let at = graph.writer_index(*node);
             let at = at.ok_or_else(|| unknown("nodes", node.to_string()))?;
-            nodes[at] = entry.score;
+            nodes[at] = entry.score.map(finite);
         }
         let of_nodes = nodes.iter().any(Option::is_some);
         let heads = (0..graph.n_layers).flat_map(|layer| graph.head_writers(layer));
@@ -353,7 +386,7 @@ impl GraphFile {
                 return Err(unknown("edges", edge.to_string()));
             };
             let (sum, count) = &mut edges[writer * graph.readers() + reader];
-            *sum += entry.score;
+            *sum += finite(entry.score);
             *count += 1.0;
         }
         if !of_nodes && self.edges.is_empty() {
@@ -425,10 +458,14 @@ impl Reader<'_> {
         })
     }
 
-    fn number(&self, field: &str, value: &Value) -> Result<f64, FormatError> {
-        value
-            .as_f64()
-            .ok_or_else(|| self.wrong(field, value, "a number"))
+    /// A score; nothing for `null` and `NaN`.
+    fn number(&self, field: &str, value: &Value) -> Result<Option<f64>, FormatError> {
+        if value.is_null() {
+            return Ok(None);
+        }
+        let number = python_json::number(value);
+        let number = number.ok_or_else(|| self.wrong(field, value, "a number"))?;
+        Ok(Some(number).filter(|number| !number.is_nan()))
     }
 
     fn flag(&self, place: &str, entry: &Map<String, Value>) -> Result<bool, FormatError> {
@@ -440,149 +477,4 @@ impl Reader<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::HeadId;
-
-    fn graph() -> Graph {
-        Graph {
-            n_layers: 2,
-            n_heads: 2,
-            n_key_value_heads: 1,
-            mlps: true,
-            parallel: false,
-        }
-    }
-
-    fn written(file: &GraphFile) -> (tempfile::TempDir, PathBuf) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("importances.json");
-        file.write(&path).unwrap();
-        (folder, path)
-    }
-
-    #[test]
-    fn what_is_written_is_read_back() {
-        let graph = graph();
-        let nodes: Vec<f64> = (0..graph.writers())
-            .map(|at| at as f64 / 3.0 - 1.0)
-            .collect();
-        let count = graph.writers() * graph.readers();
-        let edges: Vec<f64> = (0..count).map(|at| (at as f64).sin()).collect();
-        let head = HeadId::new(1, 1);
-        let mut circuit = Circuit::from_heads(graph.grid(), [head]);
-        let file = GraphFile::of_scores(&graph, 8, Some(&nodes), Some(&edges), Some(&circuit));
-        let (_folder, path) = written(&file);
-        assert_eq!(GraphFile::read(&path).unwrap(), file);
-        let held = |file: &GraphFile| -> Vec<String> {
-            let held = file.edges.iter().filter(|(_, entry)| entry.in_graph);
-            held.map(|(edge, _)| edge.to_string()).collect()
-        };
-        // Nodes alone: every edge among them, through every port.
-        assert!(held(&file).contains(&"input->a1.h1<k>".to_owned()));
-        assert!(!held(&file).contains(&"input->a1.h0<k>".to_owned()));
-        // Both heads of a group read one key.
-        let keys = file.edges.iter().filter(|(edge, _)| {
-            let name = edge.to_string();
-            name == "a0.h0->a1.h0<k>" || name == "a0.h0->a1.h1<k>"
-        });
-        let keys: Vec<f64> = keys.map(|(_, entry)| entry.score).collect();
-        assert_eq!((keys.len(), keys[0]), (2, keys[1]));
-
-        circuit.edges.insert(Edge::new(Node::Mlp(0), head));
-        let file = GraphFile::of_scores(&graph, 8, None, Some(&edges), Some(&circuit));
-        let ports = ["m0->a1.h1<q>", "m0->a1.h1<k>", "m0->a1.h1<v>"];
-        assert_eq!(held(&file), ports, "an open port means all three");
-    }
-
-    #[test]
-    fn scores_come_back_to_the_graph() {
-        let graph = graph();
-        let mut edges = vec![0.0; graph.writers() * graph.readers()];
-        for (at, (writer, reader)) in graph.edges().enumerate() {
-            edges[writer * graph.readers() + reader] = at as f64 - 7.5;
-        }
-        let nodes: Vec<f64> = (0..graph.writers()).map(|at| at as f64).collect();
-        let path = Path::new("f.json");
-        let file = GraphFile::of_scores(&graph, 8, Some(&nodes), Some(&edges), None);
-        let read = file.scores(path, &graph).unwrap();
-        assert_eq!(read.edges.as_ref(), Some(&edges));
-        assert_eq!(read.nodes.as_ref(), Some(&nodes));
-
-        // Heads alone, as MIB takes them.
-        let file = GraphFile::of_heads(&graph, 8, &[1.0, 2.0, 3.0, 4.0], None);
-        let read = file.scores(path, &graph).unwrap();
-        assert_eq!(
-            read.nodes.unwrap()[graph.head_writer(HeadId::new(1, 0))],
-            3.0
-        );
-        assert_eq!(read.edges, None);
-
-        let other = Graph {
-            n_heads: 4,
-            ..graph
-        };
-        assert_eq!(
-            file.scores(path, &other).unwrap_err().to_string(),
-            "f.json: cfg.n_heads: found 2, expected 4, as the model has"
-        );
-        let mut partial = file.clone();
-        partial.nodes[1].1.score = None;
-        assert_eq!(
-            partial.scores(path, &graph).unwrap_err().to_string(),
-            "f.json: nodes.a0.h0: found no score, expected a score, as other nodes have"
-        );
-        let mut none = GraphFile::of_heads(&graph, 8, &[0.0; 4], None);
-        for (_, entry) in &mut none.nodes {
-            entry.score = None;
-        }
-        assert!(none.scores(path, &graph).is_err());
-        let without_mlps = Graph {
-            mlps: false,
-            ..graph
-        };
-        assert!(
-            file.scores(path, &without_mlps)
-                .unwrap_err()
-                .to_string()
-                .contains("found m0")
-        );
-    }
-
-    #[test]
-    fn faults_name_file_field_and_form() {
-        let file = GraphFile::of_heads(&graph(), 8, &[0.0; 4], None);
-        let fault = |change: &dyn Fn(&mut Value)| {
-            let mut value = file.to_json();
-            change(&mut value);
-            let folder = tempfile::tempdir().unwrap();
-            let path = folder.path().join("f.json");
-            fs_err::write(&path, value.to_string()).unwrap();
-            let message = GraphFile::read(&path).unwrap_err().to_string();
-            message[message.find("f.json").unwrap()..].to_owned()
-        };
-        let found = fault(&|value| {
-            let cfg = value["cfg"].as_object_mut().unwrap();
-            let size = cfg.remove("n_heads").unwrap();
-            cfg.insert("n_head".to_owned(), size);
-        });
-        assert_eq!(
-            found,
-            "f.json: cfg.n_heads: found nothing, but `n_head`, expected `n_heads`"
-        );
-        let found = fault(&|value| value["nodes"]["m0"]["in_graph"] = json!("yes"));
-        assert_eq!(
-            found,
-            "f.json: nodes.m0.in_graph: found \"yes\", expected true or false"
-        );
-        let found = fault(&|value| value["nodes"]["x9"] = json!({ "in_graph": true }));
-        assert!(found.starts_with("f.json: nodes: found \"x9\""), "{found}");
-        let found = fault(&|value| value["edges"]["a0.h0->a1.h1"] = json!({}));
-        assert!(
-            found.contains("a port, such as `a0.h0->a1.h1<q>`"),
-            "{found}"
-        );
-        let found = fault(&|value| value["edges"] = json!([]));
-        assert_eq!(found, "f.json: edges: found [], expected an object");
-    }
-}
+mod tests;

@@ -1,11 +1,12 @@
 use core::fmt;
 use core::str::FromStr;
+use std::sync::OnceLock;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use circuitscope_core::{Graph, Progress, nearest};
-use circuitscope_hooks::{Capture, StreamOutputs};
-use circuitscope_model::{Decoder, PaddingSide, TokenBatch};
+use circuitscope_hooks::{Capture, NodeOutputs, Site, StreamOutputs};
+use circuitscope_model::{Decoder, PaddingSide, TokenBatch, check_finite};
 use serde::{Deserialize, Serialize};
 
 use super::{Metric, Targets};
@@ -97,6 +98,8 @@ pub struct CausalEvidence<B: Backend> {
     device: B::Device,
     /// `[writers, 1, d_model]` for mean ablation, or `[writers, pos, d_model]` with the position.
     means: Option<Tensor<B, 3>>,
+    /// The same of nodes, once a method asks.
+    node_means: OnceLock<NodeOutputs<B>>,
 }
 
 impl<B: Backend> CausalEvidence<B> {
@@ -105,10 +108,10 @@ impl<B: Backend> CausalEvidence<B> {
     /// `memory` is what a batch may take, in bytes; it changes no result.
     ///
     /// # Errors
-    /// - [`circuitscope_model::Error::NotAdditive`] for a model without a graph, and what
-    ///   `check_tokens` says of prompts that do not fit the model;
+    /// - what `check_tokens` says of prompts that do not fit the model;
     /// - [`Error::NoPairs`] without pairs, [`Error::PairLength`] for prompts of unequal length,
-    ///   [`Error::Position`] for a position beyond the prompt,
+    ///   [`Error::Position`] for a position beyond the prompt, [`Error::AnswerToken`] for an answer
+    ///   beyond the vocabulary,
     ///   [`Error::NoAnswers`] where `metric` reads answers and a pair has none (wrong ones for
     ///   the differences).
     pub fn new(
@@ -119,7 +122,7 @@ impl<B: Backend> CausalEvidence<B> {
         memory: u64,
         device: &B::Device,
     ) -> Result<Self> {
-        let graph = model.config().graph()?;
+        let graph = model.config().graph();
         if pairs.is_empty() {
             return Err(Error::NoPairs);
         }
@@ -133,6 +136,15 @@ impl<B: Backend> CausalEvidence<B> {
                     pair: at,
                     positive: pair.clean.len(),
                     negative: pair.corrupt.len(),
+                });
+            }
+            let vocabulary = model.config().d_vocab_out;
+            let mut answers = pair.right.iter().chain(&pair.wrong);
+            if let Some(&token) = answers.find(|token| **token as usize >= vocabulary) {
+                return Err(Error::AnswerToken {
+                    pair: at,
+                    token,
+                    vocabulary,
                 });
             }
             if let Some(position) = pair.position.filter(|at| *at >= pair.clean.len()) {
@@ -166,6 +178,7 @@ impl<B: Backend> CausalEvidence<B> {
             memory,
             device: device.clone(),
             means: None,
+            node_means: OnceLock::new(),
         };
         if matches!(ablation, Ablation::Mean | Ablation::MeanPositional) {
             evidence.means = Some(evidence.mean_outputs(ablation == Ablation::MeanPositional));
@@ -193,9 +206,35 @@ impl<B: Backend> CausalEvidence<B> {
         self.metric
     }
 
+    /// What takes the place of an output that is ablated.
+    pub(crate) const fn ablation(&self) -> Ablation {
+        self.ablation
+    }
+
+    /// What ablated nodes put out under mean ablation.
+    pub(super) fn node_means(&self) -> &NodeOutputs<B> {
+        self.node_means.get_or_init(|| self.mean_node_outputs())
+    }
+
     /// Where the model lives.
     pub const fn device(&self) -> &B::Device {
         &self.device
+    }
+
+    /// The same outcome; where a value was not finite, the error names the first site of the unchanged
+    /// prompts that is not.
+    pub(crate) fn located<T>(&self, outcome: Result<T>) -> Result<T> {
+        if !matches!(outcome, Err(Error::NotFinite { .. })) {
+            return outcome;
+        }
+        let prompts = self
+            .pairs
+            .iter()
+            .flat_map(|pair| [&pair.clean, &pair.corrupt]);
+        check_finite(&self.model, &prompts.collect::<Vec<_>>(), &self.device)?;
+        Err(Error::NotFinite {
+            precision: Some(self.model.precision()),
+        })
     }
 
     /// Fails unless the first pairs have answers, which method `method` reads whatever the metric.
@@ -306,6 +345,16 @@ impl<B: Backend> CausalEvidence<B> {
         let mut capture = Capture::new(StreamOutputs::<C>::sites(&self.graph));
         model.forward(batch, &mut capture);
         Ok(StreamOutputs::take(&self.graph, capture)?)
+    }
+
+    /// Logits of the full model on the positive prompts, `[prompts, vocabulary]`.
+    pub(crate) fn clean_logits(&self, batch: &PairBatch<B>) -> Result<Tensor<B, 2>> {
+        let site = Site::ResidPost(self.graph.n_layers - 1);
+        let mut capture = Capture::new([site]);
+        self.model.forward(&batch.clean, &mut capture);
+        let stream = capture.take(site).and_then(|stream| stream.get::<3>());
+        let stream = stream.ok_or(circuitscope_hooks::Error::NeverFired { site })?;
+        Ok(last_logits(&self.model, &batch.clean, stream))
     }
 
     /// What takes the place of what is ablated: the run on the negative prompts, or one made of it.

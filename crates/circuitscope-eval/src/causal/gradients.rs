@@ -5,7 +5,9 @@ use burn::module::{AutodiffModule, Module};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Element, Tensor, TensorData};
 use circuitscope_core::{Graph, Port};
-use circuitscope_hooks::{AnyTensor, Capture, Gradients, Intervene, Intervention, Op, Site};
+use circuitscope_hooks::{
+    AnyTensor, Capture, Gradients, Intervene, Intervention, NodeOutputs, Op, Site,
+};
 use circuitscope_model::Decoder;
 
 use super::{CausalEvidence, PairBatch, last_logits};
@@ -117,36 +119,17 @@ impl<'a, B: AutodiffBackend> Differentiable<'a, B> {
         Ok(ReaderGradients { graph, readers })
     }
 
-    /// Gradients at what every writer puts out, with everything downstream following.
-    pub(crate) fn writers(
+    /// Gradients at what every node puts out, with everything downstream following.
+    pub(crate) fn nodes(
         &self,
         batch: &PairBatch<B>,
         replaced: &[(Site, AnyTensor<B::InnerBackend>)],
         clean: Option<&Tensor<B::InnerBackend, 2>>,
-    ) -> Result<WriterGradients<B::InnerBackend>> {
+    ) -> Result<NodeOutputs<B::InnerBackend>> {
         let graph = self.evidence.graph();
-        let mut sites = vec![Site::ResidPre(0)];
-        for layer in 0..graph.n_layers {
-            sites.push(Site::AttnOut(layer));
-            if graph.mlps {
-                sites.push(Site::MlpOut(layer));
-            }
-        }
-        let [gradients, _] = self.run(batch, replaced, sites.clone(), Vec::new(), clean)?;
-        let mut rows = Vec::new();
-        for site in sites {
-            let gradient = gradients.get(&site).and_then(AnyTensor::get::<3>);
-            let gradient = gradient.ok_or(circuitscope_hooks::Error::NeverFired { site })?;
-            let [batch, pos, d_model] = gradient.dims();
-            let row = gradient.reshape([batch, 1, pos * d_model]);
-            // All heads of a layer add to one sum, so that their outputs share its gradient.
-            let heads = match site {
-                Site::AttnOut(_) => graph.n_heads,
-                _ => 1,
-            };
-            rows.push(row.expand([batch, heads, pos * d_model]));
-        }
-        Ok(WriterGradients(Tensor::cat(rows, 1)))
+        let sites = NodeOutputs::<B>::sites(&graph);
+        let [mut gradients, _] = self.run(batch, replaced, sites, Vec::new(), clean)?;
+        Ok(NodeOutputs::of(&graph, |site| gradients.remove(&site))?)
     }
 }
 
@@ -251,27 +234,17 @@ impl<B: Backend> ReaderGradients<B> {
     }
 }
 
-/// Gradients of the metric with respect to what every writer puts out: `[prompts, writers, pos *
-/// d_model]`.
-#[derive(Debug, Clone)]
-pub(crate) struct WriterGradients<B: Backend>(pub(crate) Tensor<B, 3>);
-
-impl<B: Backend> WriterGradients<B> {
-    /// For each prompt and writer, the inner product with the writer's vectors, of the same shape.
-    ///
-    /// # Errors
-    /// [`Error::Device`] if the result cannot be read back.
-    pub(crate) fn dot(&self, writers: &Tensor<B, 3>) -> Result<Vec<Vec<f32>>> {
-        let [prompts, count, _] = writers.dims();
-        let products = (self.0.clone() * writers.clone()).sum_dim(2);
-        let products = host(products.reshape([prompts, count, 1]))?;
-        Ok(products.chunks(count).map(<[_]>::to_vec).collect())
-    }
-}
-
 /// The values of a tensor, row-major.
+///
+/// # Errors
+/// [`Error::NotFinite`], which [`CausalEvidence::located`] turns into the site where it began.
 pub(crate) fn host<B: Backend, const D: usize>(x: Tensor<B, D>) -> Result<Vec<f32>> {
-    values(x.into_data())
+    let values: Vec<f32> = values(x.into_data())?;
+    if values.iter().all(|x| x.is_finite()) {
+        Ok(values)
+    } else {
+        Err(Error::NotFinite { precision: None })
+    }
 }
 
 /// Data of a device as values of one type.

@@ -60,6 +60,12 @@ impl Metric {
         matches!(self, Self::Kl)
     }
 
+    /// Whether small changes of the logits change it, so that it can be differentiated.
+    #[must_use]
+    pub const fn has_gradient(self) -> bool {
+        !matches!(self, Self::Accuracy)
+    }
+
     /// One value for each prompt.
     ///
     /// # Shapes

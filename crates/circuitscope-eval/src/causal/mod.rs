@@ -3,6 +3,7 @@
 mod evidence;
 mod gradients;
 mod metric;
+mod nodes;
 mod patched;
 mod path;
 mod per_pair;

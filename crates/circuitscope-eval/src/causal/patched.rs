@@ -137,7 +137,8 @@ impl<'a, B: Backend> PatchedRuns<'a, B> {
     pub fn clean(&self, metric: Metric) -> Result<Vec<f64>> {
         let mut all = Vec::new();
         for part in &self.prepared {
-            all.extend(part.values(metric, part.clean.clone())?);
+            let values = part.values(metric, part.clean.clone());
+            all.extend(self.evidence.located(values)?);
         }
         Ok(all)
     }
@@ -235,7 +236,7 @@ impl<B: Backend> FromLayer<'_, B> {
                 let patch = patch.clone().with_mask(mask);
                 let logits = part.logits(evidence.model(), sets.len(), self.layer, patch);
                 for (metric, values) in metrics.iter().zip(&mut values) {
-                    let found = part.values(*metric, logits.clone())?;
+                    let found = evidence.located(part.values(*metric, logits.clone()))?;
                     for (group, found) in found.chunks(prompts).enumerate() {
                         values[at + group].extend(found);
                     }

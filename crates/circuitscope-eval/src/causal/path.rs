@@ -1,7 +1,7 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Graph, HeadId, Node, Port};
-use circuitscope_hooks::{AnyTensor, Capture, Intervene, Intervention, Op, Site};
+use circuitscope_hooks::{AnyTensor, Capture, Intervene, Intervention, Op, Site, wide};
 
 use super::{CausalEvidence, PatchedRuns, Prepared};
 use crate::{Error, Result};
@@ -150,7 +150,10 @@ fn read_by<B: Backend>(
             // What other receivers did to the stream stays.
             Receiver::Logits => {
                 let stream = value.get::<3>().unwrap_or_else(|| part.here.last.clone());
-                Intervention::new(site, Op::Add((stream - part.here.last.clone()).into()))
+                Intervention::new(
+                    site,
+                    Op::Add((wide(stream) - part.here.last.clone()).into()),
+                )
             }
         }
     });
@@ -182,7 +185,7 @@ fn held<B: Backend>(
             let ranges = [0..prompts, 0..pos, head..head + 1, 0..d_model];
             heads = heads.slice_assign(ranges, ablated);
         }
-        hold(Site::Result(layer), heads.into());
+        hold(Site::HeadOut(layer), heads.into());
         if !graph.mlps {
             continue;
         }

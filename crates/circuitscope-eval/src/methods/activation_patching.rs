@@ -1,7 +1,7 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Graph, Node, Port, Progress, Seed};
-use circuitscope_hooks::{Intervene, Intervention, Op, Site};
+use circuitscope_hooks::{Intervene, Intervention, NodeOutputs, Op, Site};
 
 use super::PatchingSettings;
 use crate::causal::{CausalEvidence, PairEffects, PatchedRuns, Prepared, last_logits};
@@ -13,6 +13,10 @@ use crate::{Discover, Error, Evidence, Measured, Result};
 /// The effect of a part is the metric of the full model less the metric with only that part ablated:
 /// a node for all its readers, an edge for one of them, everything downstream recomputed. This is what
 /// attribution methods approximate.
+///
+/// A head is ablated as a node at its `z`, so that a norm after attention (Gemma 2 and 3) is computed anew;
+/// an edge carries what the head adds to the residual stream, with that norm's scale as it is in each of the
+/// two runs: exact for the reader, linearised in the norm.
 ///
 /// # Complexity
 /// One forward pass for each node and each edge and prompt, from the layer that first sees the
@@ -33,7 +37,7 @@ impl ActivationPatching {
 
 const NAME: &str = "activation-patching";
 
-/// A writer ablated for some reader: what the site reads, less the writer's difference.
+/// A node ablated, or a writer ablated for some reader: what is at the site, less the difference.
 #[derive(Debug, Clone, Copy)]
 struct Change {
     writer: usize,
@@ -53,21 +57,20 @@ struct Place {
 }
 
 fn places(graph: &Graph) -> Vec<Place> {
-    let node = |writer| Change {
-        writer,
-        slot: 0,
-        reader: None,
-    };
     let nodes = (0..graph.writers()).map(|writer| {
-        let (site, layer) = match graph.writer(writer) {
-            Node::Head(head) => (Site::AttnOut(head.layer), head.layer),
-            Node::Mlp(layer) => (Site::MlpOut(layer), layer),
-            Node::Input | Node::Logits => (Site::ResidPre(0), 0),
+        let (site, layer, slot) = match graph.writer(writer) {
+            Node::Head(head) => (Site::Z(head.layer), head.layer, head.head),
+            Node::Mlp(layer) => (Site::MlpOut(layer), layer, 0),
+            Node::Input | Node::Logits => (Site::ResidPre(0), 0, 0),
         };
         Place {
             site,
             layer: Some(layer),
-            changes: vec![node(writer)],
+            changes: vec![Change {
+                writer,
+                slot,
+                reader: None,
+            }],
         }
     });
     let edges = (0..graph.readers()).map(|reader| {
@@ -105,25 +108,43 @@ fn places(graph: &Graph) -> Vec<Place> {
     merged
 }
 
-/// `[changes * prompts, pos, d_model]`, or with the heads of the site before `d_model`: minus the
-/// writer's difference where the change is, zero elsewhere.
+/// Clean less ablated run.
+#[derive(Debug)]
+struct Difference<B: Backend> {
+    nodes: NodeOutputs<B>,
+    /// `[prompts, writers, pos * d_model]`.
+    writers: Tensor<B, 3>,
+}
+
+/// `[changes * prompts, pos, d_model]`, or with the heads of the site before the last axis: minus the
+/// difference where the change is, zero elsewhere.
 fn shift<B: Backend>(
     part: &Prepared<B>,
-    difference: &Tensor<B, 3>,
+    difference: &Difference<B>,
     place: &Place,
     changes: &[Change],
     slots: Option<usize>,
 ) -> Tensor<B, 4> {
     let [prompts, pos, d_model] = part.here.input.dims();
     let rows = changes.iter().map(|change| {
-        let one = difference.clone().narrow(1, change.writer, 1).neg();
-        let one = one.reshape([prompts, pos, 1, d_model]);
+        let of_node = difference
+            .nodes
+            .at(place.site)
+            .filter(|_| change.reader.is_none());
+        let one = match of_node {
+            Some(nodes) => nodes.clone().narrow(2, change.slot, 1).neg(),
+            None => {
+                let one = difference.writers.clone().narrow(1, change.writer, 1);
+                one.neg().reshape([prompts, pos, 1, d_model])
+            }
+        };
         match slots {
             None => one,
             Some(slots) => {
                 debug_assert!(change.slot < slots, "{}", place.site);
-                let zeros = Tensor::zeros([prompts, pos, slots, d_model], &one.device());
-                let ranges = [0..prompts, 0..pos, change.slot..change.slot + 1, 0..d_model];
+                let width = one.dims()[3];
+                let zeros = Tensor::zeros([prompts, pos, slots, width], &one.device());
+                let ranges = [0..prompts, 0..pos, change.slot..change.slot + 1, 0..width];
                 zeros.slice_assign(ranges, one)
             }
         }
@@ -135,13 +156,13 @@ fn shift<B: Backend>(
 fn changed_logits<B: Backend>(
     causal: &CausalEvidence<B>,
     part: &Prepared<B>,
-    difference: &Tensor<B, 3>,
+    difference: &Difference<B>,
     place: &Place,
     changes: &[Change],
 ) -> Tensor<B, 2> {
     let graph = causal.graph();
     let slots = match place.site {
-        Site::QInput(_) => Some(graph.n_heads),
+        Site::QInput(_) | Site::Z(_) => Some(graph.n_heads),
         Site::KInput(_) | Site::VInput(_) => Some(graph.n_key_value_heads),
         _ => None,
     };
@@ -196,7 +217,11 @@ impl<B: Backend> Discover<B> for ActivationPatching {
         for part in runs.parts() {
             let prompts = part.batch.members.len();
             let clean = part.values(causal.metric(), part.clean.clone())?;
-            let difference = part.here.writers() - part.other.writers();
+            let here = causal.node_outputs(&part.batch.clean)?;
+            let difference = Difference {
+                nodes: here.minus(&causal.ablated_nodes(&part.batch)?),
+                writers: part.here.writers() - part.other.writers(),
+            };
             let mut of_nodes = vec![vec![0.0; graph.writers()]; prompts];
             let mut of_edges = vec![vec![0.0; graph.writers() * graph.readers()]; prompts];
             let pos = part.here.input.dims()[1];

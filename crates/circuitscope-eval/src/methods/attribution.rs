@@ -3,13 +3,13 @@ use core::ops::Range;
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use circuitscope_core::{Graph, Port, Progress, Seed};
-use circuitscope_hooks::{AnyTensor, Site, StreamOutputs};
+use circuitscope_hooks::{AnyTensor, NodeOutputs, Site, StreamOutputs};
 
-use super::PatchingSettings;
+use super::{PatchingSettings, check_metric};
 use crate::causal::{
-    CausalEvidence, Differentiable, PairBatch, PairEffects, ReaderGradients, last_logits,
+    CausalEvidence, Differentiable, PairBatch, PairEffects, ReaderGradients, host, last_logits,
 };
-use crate::{Discover, Error, Evidence, Measured, Result};
+use crate::{Discover, Evidence, Measured, Result};
 
 /// Where gradients are taken, and of what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +27,9 @@ enum Kind {
 /// With `Δ_w` the output of writer `w` on the positive prompt less what takes its place when ablated,
 /// the effect of edge `w → r` is `Σ_pos Δ_w · ∂m/∂input_r`, of node `w` it is
 /// `Σ_pos Δ_w · ∂m/∂output_w`. Positive: the part raises the metric.
+///
+/// The output of a head is its `z` for nodes; for edges it is what the head adds to the residual stream,
+/// in models with a norm after attention with the scale that the norm has in each of the two runs.
 ///
 /// | method | scores | gradient taken at | paper |
 /// |---|---|---|---|
@@ -48,6 +51,12 @@ pub struct Attribution<B: AutodiffBackend> {
     kind: Kind,
     settings: PatchingSettings,
     device: B::Device,
+}
+
+impl Kind {
+    const fn of_nodes(self) -> bool {
+        matches!(self, Self::Nap | Self::NapIg | Self::Hisp)
+    }
 }
 
 impl<B: AutodiffBackend> Attribution<B> {
@@ -96,6 +105,9 @@ impl<B: AutodiffBackend> Attribution<B> {
         model: &Differentiable<'_, B>,
         batch: &PairBatch<B::InnerBackend>,
     ) -> Result<Vec<Vec<f32>>> {
+        if self.kind.of_nodes() {
+            return self.of_nodes(causal, model, batch);
+        }
         let here = causal.outputs(causal.model(), &batch.clean)?;
         let other = causal.ablated(batch)?;
         let clean = last_logits(causal.model(), &batch.clean, here.last.clone());
@@ -106,9 +118,8 @@ impl<B: AutodiffBackend> Attribution<B> {
         let readers = |replaced: &[Replaced<B>], first| {
             model.readers(&tracked, replaced, first, Some(&clean))
         };
-        let writers = |replaced: &[Replaced<B>]| model.writers(&tracked, replaced, Some(&clean));
         let steps = self.settings.ig_steps;
-        let points = || (1..=steps).map(|k| k as f64 / steps as f64);
+        let points = || points(steps);
         let inputs = || {
             points().map(|share| {
                 let input = between(&other.input, &here.input, share);
@@ -117,7 +128,6 @@ impl<B: AutodiffBackend> Attribution<B> {
         };
         let mean = |effects: Vec<Vec<f32>>| scaled(effects, 1.0 / steps as f32);
         Ok(match self.kind {
-            Kind::Eap => readers(&[], 0)?.dot(&difference, all)?,
             Kind::EapIgInputs => {
                 let runs = inputs().map(|replaced| readers(&replaced, 0));
                 mean(sum(runs)?.dot(&difference, all)?)
@@ -135,23 +145,54 @@ impl<B: AutodiffBackend> Attribution<B> {
                 }
                 mean(effects)
             }
-            Kind::Nap => writers(&[])?.dot(&difference)?,
-            Kind::NapIg => {
-                let mut effects = Vec::new();
-                for replaced in inputs() {
-                    add(&mut effects, writers(&replaced)?.dot(&difference)?);
-                }
-                mean(effects)
-            }
-            Kind::Hisp => {
-                let mut effects = writers(&[])?.dot(&here.writers())?;
-                for effect in effects.iter_mut().flatten() {
-                    *effect = effect.abs();
-                }
-                effects
-            }
+            _ => readers(&[], 0)?.dot(&difference, all)?,
         })
     }
+
+    /// The same of methods that score nodes.
+    fn of_nodes(
+        &self,
+        causal: &CausalEvidence<B::InnerBackend>,
+        model: &Differentiable<'_, B>,
+        batch: &PairBatch<B::InnerBackend>,
+    ) -> Result<Vec<Vec<f32>>> {
+        let here = causal.node_outputs(&batch.clean)?;
+        let tracked = causal.batch::<B>(batch.members.clone(), &self.device);
+        let effects = match self.kind {
+            Kind::NapIg => {
+                let other = causal.ablated_nodes(batch)?;
+                let clean = causal.clean_logits(batch)?;
+                let mut sum: Option<NodeOutputs<B::InnerBackend>> = None;
+                for share in points(self.settings.ig_steps) {
+                    let (site, input) = &here.places[0];
+                    let input = between(&other.places[0].1, input, share);
+                    let replaced = [(*site, AnyTensor::from(input.squeeze_dim::<3>(2)))];
+                    let gradients = model.nodes(&tracked, &replaced, Some(&clean))?;
+                    sum = Some(match sum {
+                        None => gradients,
+                        Some(sum) => sum.plus(&gradients),
+                    });
+                }
+                let Some(sum) = sum else {
+                    unreachable!("at least one interpolation point")
+                };
+                let steps = self.settings.ig_steps as f64;
+                sum.dot(&here.minus(&other)).div_scalar(steps)
+            }
+            Kind::Hisp => model.nodes(&tracked, &[], None)?.dot(&here).abs(),
+            _ => {
+                let difference = here.minus(&causal.ablated_nodes(batch)?);
+                model.nodes(&tracked, &[], None)?.dot(&difference)
+            }
+        };
+        let [_, nodes] = effects.dims();
+        Ok(host(effects)?.chunks(nodes).map(<[_]>::to_vec).collect())
+    }
+}
+
+/// Shares of the way from the ablated run to the clean one.
+fn points(steps: usize) -> impl Iterator<Item = f64> {
+    (1..=steps).map(move |k| k as f64 / steps as f64)
 }
 
 type Replaced<B> = (Site, AnyTensor<<B as AutodiffBackend>::InnerBackend>);
@@ -225,7 +266,7 @@ impl Stage {
             }
             Self::Heads(layer) => {
                 let value = between(&other.heads[layer], &here.heads[layer], share);
-                (Site::Result(layer), value.into())
+                (Site::HeadOut(layer), value.into())
             }
             Self::Mlp(layer) => {
                 let value = between(&other.mlps[layer], &here.mlps[layer], share);
@@ -298,13 +339,7 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for Attribution<B> {
     ) -> Result<Box<dyn Measured + 'a>> {
         let method = Discover::<B::InnerBackend>::name(self);
         let causal = evidence.causal(method)?;
-        let integrated = matches!(
-            self.kind,
-            Kind::EapIgInputs | Kind::EapIgActivations | Kind::NapIg
-        );
-        if causal.metric().needs_clean() && !integrated {
-            return Err(Error::FlatMetric { method });
-        }
+        check_metric(method, causal.metric())?;
         let model = Differentiable::<B>::new(causal);
         let count = self
             .settings
@@ -312,8 +347,7 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for Attribution<B> {
         let (rows, effects) = causal.each_pair(method, count, 0.25, progress, |batch| {
             self.batch(causal, &model, batch)
         })?;
-        let of_nodes = matches!(self.kind, Kind::Nap | Kind::NapIg | Kind::Hisp);
-        let (nodes, edges) = if of_nodes {
+        let (nodes, edges) = if self.kind.of_nodes() {
             (Some(effects), None)
         } else {
             (None, Some(effects))

@@ -91,7 +91,12 @@ impl<B: Backend> Rest<'_, B> {
 fn is_frozen(site: Site) -> bool {
     matches!(
         site,
-        Site::Ln1Scale(_) | Site::Ln2Scale(_) | Site::LnFinalScale | Site::Pattern(_)
+        Site::Ln1Scale(_)
+            | Site::Ln1PostScale(_)
+            | Site::Ln2Scale(_)
+            | Site::Ln2PostScale(_)
+            | Site::LnFinalScale
+            | Site::Pattern(_)
     )
 }
 
@@ -159,7 +164,7 @@ fn sources<B: Backend>(
         (0..graph.n_heads).map(|head| Node::Head(circuitscope_core::HeadId::new(layer, head)));
     let mut all = vec![(
         nodes.collect(),
-        Site::Result(layer),
+        Site::HeadOut(layer),
         AnyTensor::from(Tensor::cat(copies.collect(), 0)),
     )];
     if graph.mlps {

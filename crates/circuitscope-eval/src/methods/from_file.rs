@@ -14,6 +14,7 @@ use crate::{Discover, Evidence, GraphScores, Measured, Result};
 pub struct FromFile {
     name: &'static str,
     scores: GraphScores,
+    notes: Vec<String>,
 }
 
 impl FromFile {
@@ -26,12 +27,19 @@ impl FromFile {
         self.name
     }
 
+    /// What was assumed in reading, one sentence each.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
     /// Reads a file for a model of this graph, under a name of its own.
     ///
     /// # Errors
     /// [`crate::Error::Format`].
     pub fn read(name: &'static str, path: &Path, graph: Graph) -> Result<Self> {
-        let scores = GraphFile::read(path)?.scores(path, &graph)?;
+        let file = GraphFile::read(path)?;
+        let scores = file.scores(path, &graph)?;
         Ok(Self {
             name,
             scores: GraphScores {
@@ -39,6 +47,7 @@ impl FromFile {
                 nodes: scores.nodes,
                 edges: scores.edges,
             },
+            notes: file.notes,
         })
     }
 }

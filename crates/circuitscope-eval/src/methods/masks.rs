@@ -2,10 +2,10 @@ use burn::tensor::activation::sigmoid;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Tensor, TensorData};
 use circuitscope_core::{Graph, Progress, Seed};
-use circuitscope_hooks::{Capture, EdgePatch, Site, StreamOutputs, Tap};
+use circuitscope_hooks::{Capture, EdgePatch, Site, StreamOutputs, Tap, wide};
 use rand::RngExt as _;
 
-use super::PatchingSettings;
+use super::{PatchingSettings, check_metric};
 use crate::causal::{CausalEvidence, Differentiable, PatchedRuns, Prepared, host, last_logits};
 use crate::{Discover, Error, Evidence, GraphScores, Measured, Result};
 
@@ -134,7 +134,7 @@ fn tracked<B: AutodiffBackend>(run: &StreamOutputs<B::InnerBackend>) -> StreamOu
     }
 }
 
-/// Mixes every writer's output with its ablated one.
+/// Mixes every writer's output with its ablated one, in f32 at least.
 #[derive(Debug)]
 struct NodeGates<B: Backend> {
     graph: Graph,
@@ -146,7 +146,7 @@ struct NodeGates<B: Backend> {
 impl<B: Backend> Tap<B> for NodeGates<B> {
     fn wants(&self, site: Site) -> bool {
         match site {
-            Site::Result(_) => true,
+            Site::HeadOut(_) => true,
             Site::MlpOut(_) => self.graph.mlps,
             _ => false,
         }
@@ -155,7 +155,7 @@ impl<B: Backend> Tap<B> for NodeGates<B> {
     fn tap<const D: usize>(&mut self, site: Site, x: Tensor<B, D>) -> Tensor<B, D> {
         let dims = x.dims();
         let (gates, other): (Tensor<B, 4>, Tensor<B, D>) = match site {
-            Site::Result(layer) => {
+            Site::HeadOut(layer) => {
                 let writers = self.graph.head_writers(layer);
                 let shape = [1, 1, writers.len(), 1];
                 let gates = self.gates.clone().slice_dim(0, writers).reshape(shape);
@@ -174,7 +174,7 @@ impl<B: Backend> Tap<B> for NodeGates<B> {
             shape[2] = gates.dims()[2];
         }
         let gates = gates.reshape(shape);
-        other.clone() + (x - other) * gates
+        other.clone() + (wide(x) - other) * gates
     }
 }
 
@@ -235,6 +235,7 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for MaskLearning<B> {
     ) -> Result<Box<dyn Measured + 'a>> {
         let method = self.method();
         let causal = evidence.causal(method)?;
+        check_metric(method, causal.metric())?;
         let graph = causal.graph();
         let runs = PatchedRuns::in_batches(
             causal,

@@ -8,6 +8,7 @@ mod coded;
 mod decomposition;
 mod direct;
 mod ensemble;
+mod finite;
 mod flow;
 mod from_file;
 mod k_means;
@@ -29,6 +30,7 @@ pub use attribution::Attribution;
 pub use decomposition::ContextualDecomposition;
 pub use direct::DirectLogitAttribution;
 pub use ensemble::{CodeScore, Ensemble, RECOMMENDED};
+use finite::Finite;
 pub use flow::InformationFlow;
 pub use from_file::FromFile;
 pub use k_means::KMeans;
@@ -41,6 +43,7 @@ pub(crate) use sae::Recipe;
 pub use sae::{Encoded, Sae, SaeSettings, Training};
 pub use settings::{MethodSettings, PatchingSettings};
 
+use crate::causal::Metric;
 use crate::{Discover, Error, Result};
 
 /// A boxed method over the backend that evidence lives on.
@@ -96,7 +99,8 @@ pub const QUICK: [&str; 11] = [
     "random",
 ];
 
-/// The method called `name`.
+/// The method called `name`. Scores that are not finite are an error
+/// ([`Error::NotFinite`], or [`circuitscope_model::Error::Overflow`] where the model's precision overflows).
 ///
 /// `device` is where the model is differentiated: for burn's dispatch backend an autodiff device, for
 /// every other backend the device of the evidence.
@@ -113,7 +117,7 @@ pub fn method<B: AutodiffBackend>(
         patching,
     } = settings;
     let (patching, on) = (*patching, device.clone());
-    Ok(match name {
+    let method: BoxedMethod<B> = match name {
         "sae" => Box::new(Sae::paper(settings.clone())),
         "sae-corrected" => Box::new(Sae::corrected(settings.clone())),
         "sae-ensemble" => Box::new(Ensemble::unique(settings.clone())),
@@ -146,7 +150,8 @@ pub fn method<B: AutodiffBackend>(
         "paired-flip-rate" => Box::new(PairedFlipRate::new(settings.clone())),
         "random" => Box::new(Random),
         _ => return Err(unknown(name, NAMES.join(", "))),
-    })
+    };
+    Ok(Box::new(Finite(method)))
 }
 
 /// Whether the method called `name` changes the model or differentiates it, so that it needs
@@ -174,6 +179,36 @@ pub fn runs_model(name: &str) -> bool {
             | "information-flow-routes"
             | "direct-logit-attribution"
     )
+}
+
+/// Fails if the method called `name` differentiates `metric` where it has no gradient, or none but zero. Can
+/// be asked before anything runs.
+///
+/// # Errors
+/// [`Error::NoGradient`], [`Error::FlatMetric`].
+///
+/// ```
+/// use circuitscope_eval::causal::Metric;
+/// use circuitscope_eval::methods::check_metric;
+///
+/// assert!(check_metric("eap", Metric::Accuracy).is_err());
+/// assert!(check_metric("activation-patching", Metric::Accuracy).is_ok());
+/// assert!(check_metric("eap", Metric::Kl).is_err() && check_metric("eap-ig", Metric::Kl).is_ok());
+/// ```
+pub fn check_metric(name: &'static str, metric: Metric) -> Result<()> {
+    let at_the_prompts = matches!(name, "eap" | "nap" | "hisp");
+    let elsewhere = matches!(
+        name,
+        "eap-ig" | "eap-ig-activations" | "nap-ig" | "subnetwork-probing" | "edge-pruning"
+    );
+    let method = name;
+    if (at_the_prompts || elsewhere) && !metric.has_gradient() {
+        Err(Error::NoGradient { method, metric })
+    } else if at_the_prompts && metric.needs_clean() {
+        Err(Error::FlatMetric { method })
+    } else {
+        Ok(())
+    }
 }
 
 /// Whether the method called `name` reads what heads put out at the last position, so that it needs

@@ -155,6 +155,14 @@ impl<'a> Keys<'a> {
         }
     }
 
+    /// An object inside this one that is a configuration of its own.
+    pub(crate) fn within<'b>(&self, json: &'b Map<String, Value>) -> Keys<'b>
+    where
+        'a: 'b,
+    {
+        Keys::new(self.path, json, self.findings)
+    }
+
     /// The value, `None` if the key is absent or null.
     pub(crate) fn get(&self, key: &'static str) -> Option<&'a Value> {
         self.known.borrow_mut().insert(key);

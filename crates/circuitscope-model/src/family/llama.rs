@@ -4,7 +4,7 @@ use super::keys::{ACTIVATIONS, Keys};
 use super::reader::{Reader, in_layer};
 use super::rope::{self, Style};
 use super::window::{Windowed, windows};
-use super::{Family, Layout};
+use super::{Family, Layout, gemma3};
 use crate::Result;
 use crate::config::{Activation, DecoderConfig, Direction, Mlp, Norm};
 use crate::host::{HostAttention, HostEmbedding, HostMlp, HostNorm, HostUnembedding, Matrix};
@@ -24,6 +24,7 @@ enum Variant {
     Qwen3,
     Gemma,
     Gemma2,
+    Gemma3,
     Phi3,
 }
 
@@ -39,6 +40,8 @@ pub(super) const QWEN3: LlamaLike = LlamaLike::new("Qwen3", Variant::Qwen3);
 pub(super) const GEMMA: LlamaLike = LlamaLike::new("Gemma", Variant::Gemma);
 /// Gemma 2: also soft caps, a window for every other layer, norms after attention and MLP.
 pub(super) const GEMMA2: LlamaLike = LlamaLike::new("Gemma 2", Variant::Gemma2);
+/// Gemma 3: windows for five layers of six, with angles of their own, and norms of queries and keys.
+pub(super) const GEMMA3: LlamaLike = LlamaLike::new("Gemma 3", Variant::Gemma3);
 /// Phi-3: fused weights.
 pub(super) const PHI3: LlamaLike = LlamaLike::new("Phi-3", Variant::Phi3);
 
@@ -62,14 +65,19 @@ impl LlamaLike {
     }
 
     const fn is_gemma(&self) -> bool {
-        matches!(self.variant, Variant::Gemma | Variant::Gemma2)
+        matches!(
+            self.variant,
+            Variant::Gemma | Variant::Gemma2 | Variant::Gemma3
+        )
     }
 
     fn biases(&self, flag: impl Fn(&'static str) -> bool) -> Biases {
         let attention = match self.variant {
-            Variant::Llama | Variant::Qwen3 | Variant::Gemma | Variant::Gemma2 => {
-                flag("attention_bias")
-            }
+            Variant::Llama
+            | Variant::Qwen3
+            | Variant::Gemma
+            | Variant::Gemma2
+            | Variant::Gemma3 => flag("attention_bias"),
             Variant::Mistral | Variant::Qwen2 | Variant::Phi3 => false,
         };
         Biases {
@@ -111,7 +119,7 @@ impl LlamaLike {
                 "use_sliding_window",
             ],
             Variant::Gemma => &["attention_bias", "hidden_act"],
-            Variant::Gemma2 => &[
+            Variant::Gemma2 | Variant::Gemma3 => &[
                 "attention_bias",
                 "hidden_activation",
                 "query_pre_attn_scalar",
@@ -124,7 +132,7 @@ impl LlamaLike {
     const fn n_heads(&self) -> usize {
         match self.variant {
             Variant::Gemma => 16,
-            Variant::Gemma2 => 8,
+            Variant::Gemma2 | Variant::Gemma3 => 8,
             _ => 32,
         }
     }
@@ -133,7 +141,7 @@ impl LlamaLike {
     const fn n_ctx(&self) -> usize {
         match self.variant {
             Variant::Llama => 2048,
-            Variant::Mistral => 131_072,
+            Variant::Mistral | Variant::Gemma3 => 131_072,
             Variant::Qwen2 | Variant::Qwen3 => 32_768,
             Variant::Gemma | Variant::Gemma2 => 8192,
             Variant::Phi3 => 4096,
@@ -146,13 +154,18 @@ impl LlamaLike {
     }
 
     fn gain(&self, reader: Reader<'_>, name: &str) -> HostNorm {
-        let mut w = reader.vector(name, reader.config.d_model);
+        let w = self.gains(reader, name, reader.config.d_model);
+        HostNorm { w, b: None }
+    }
+
+    fn gains(&self, reader: Reader<'_>, name: &str, len: usize) -> Vec<f32> {
+        let mut w = reader.vector(name, len);
         if self.is_gemma() {
             for gain in &mut w {
                 *gain += 1.0;
             }
         }
-        HostNorm { w, b: None }
+        w
     }
 }
 
@@ -168,6 +181,9 @@ impl Family for LlamaLike {
     }
 
     fn config(&self, keys: &Keys<'_>) -> Result<DecoderConfig> {
+        if self.variant == Variant::Gemma3 {
+            return gemma3::config(keys);
+        }
         let d_model = keys.size("hidden_size")?;
         let n_heads = keys.size_assumed("num_attention_heads", self.n_heads())?;
         let n_layers = keys.layers("num_hidden_layers")?;
@@ -188,7 +204,7 @@ impl Family for LlamaLike {
         }
         let kv_heads = match self.variant {
             Variant::Mistral => 8,
-            Variant::Gemma2 => 4,
+            Variant::Gemma2 | Variant::Gemma3 => 4,
             Variant::Gemma => 16,
             Variant::Qwen2 | Variant::Qwen3 => 32,
             Variant::Llama | Variant::Phi3 => n_heads,
@@ -236,6 +252,7 @@ impl Family for LlamaLike {
             Variant::Mistral => windows(keys, Windowed::All, Some(4096), n_layers)?,
             Variant::Phi3 => windows(keys, Windowed::All, None, n_layers)?,
             Variant::Gemma2 => windows(keys, Windowed::Alternate, Some(4096), n_layers)?,
+            Variant::Gemma3 => windows(keys, Windowed::AllBut { every: 6 }, Some(4096), n_layers)?,
             Variant::Qwen2 | Variant::Qwen3 => windows(keys, Windowed::Late, Some(4096), n_layers)?,
         };
         let (scale, soft_caps) = if self.variant == Variant::Gemma2 {
@@ -322,7 +339,10 @@ impl Family for LlamaLike {
         };
         let bias =
             |(port, width)| reader.vector_if(biases.qkv, &at(&format!("{port}_proj.bias")), width);
-        let head_norm = |port| reader.vector(&at(&format!("{port}_norm.weight")), config.d_head);
+        let head_norm = |port| {
+            let name = at(&format!("{port}_norm.weight"));
+            self.gains(reader, &name, config.d_head)
+        };
         HostAttention {
             ln1: Some(self.norm(reader, layer, "input_layernorm")),
             w_qkv,
@@ -350,7 +370,7 @@ impl Family for LlamaLike {
             (weight("gate_proj.weight"), weight("up_proj.weight"))
         };
         let bias = |name: &str, len| reader.vector_if(expected, &at(name), len);
-        // In Gemma 2 the norm after attention has the name that the one before the MLP has elsewhere.
+        // In Gemma 2 and 3 the norm after attention has the name that the one before the MLP has elsewhere.
         let before = if config.norm_after {
             "pre_feedforward_layernorm"
         } else {

@@ -1,6 +1,7 @@
 //! Families: each a parser into [`DecoderConfig`] and a table of weight names.
 
 mod findings;
+mod gemma3;
 mod gpt2;
 mod gpt_neox;
 mod gptj;
@@ -63,9 +64,11 @@ pub(crate) trait Family: Sync {
 }
 
 /// `model_type` of Hugging Face configurations, with the family that reads them.
-const BY_MODEL_TYPE: [(&str, &dyn Family); 11] = [
+const BY_MODEL_TYPE: [(&str, &dyn Family); 13] = [
     ("gemma", &llama::GEMMA),
     ("gemma2", &llama::GEMMA2),
+    ("gemma3", &gemma3::Multimodal),
+    ("gemma3_text", &llama::GEMMA3),
     ("gpt2", &gpt2::Gpt2),
     ("gpt_neox", &gpt_neox::GptNeoX),
     ("gptj", &gptj::GptJ),

@@ -26,27 +26,82 @@ impl Style {
 /// Reads `rope_theta`, `rope_scaling` (transformers 4) and `rope_parameters` (5). Every type but
 /// `default`, `linear` and `llama3` is refused.
 pub(super) fn positions(keys: &Keys<'_>, style: &Style, d_head: usize) -> Result<Positions> {
-    let object = |key: &'static str| match keys.get(key) {
-        None => Ok(None),
-        Some(Value::Object(map)) => Ok(Some((key, map))),
-        Some(other) => Err(keys.unsupported(key, other, "an object")),
+    let empty = Map::new();
+    let from = objects(keys)?.unwrap_or(("rope_parameters", &empty));
+    Ok(Positions::Rotary(rotary(keys, style, THETA, from, d_head)?))
+}
+
+/// The same where layers with a window have angles of their own (Gemma 3): `rope_local_base_freq`
+/// beside `rope_theta` and `rope_scaling`, which then concern the other layers (transformers 4), or
+/// an object for each kind of layer in `rope_parameters` (5).
+pub(super) fn by_window(keys: &Keys<'_>, d_head: usize) -> Result<Positions> {
+    let local = Style {
+        base: &["rope_local_base_freq"],
+        ..Style::WHOLE
     };
-    let parameters = object("rope_parameters")?;
-    let scaling = object("rope_scaling")?;
-    if let (Some((_, newer)), Some((_, map))) = (parameters, scaling)
+    let empty = Map::new();
+    let (of_whole, of_windowed) = match objects(keys)? {
+        Some(("rope_parameters", map)) => {
+            let kinds = keys.section("rope_parameters", map);
+            let whole = object(&kinds, "full_attention")?;
+            let windowed = object(&kinds, "sliding_attention")?;
+            kinds.finish(&[])?;
+            (whole, windowed)
+        }
+        other => (other.map(|(_, map)| map), None),
+    };
+    let whole = if keys.has("rope_scaling") {
+        "rope_scaling"
+    } else {
+        "rope_parameters.full_attention"
+    };
+    let whole = (whole, of_whole.unwrap_or(&empty));
+    let windowed = (
+        "rope_parameters.sliding_attention",
+        of_windowed.unwrap_or(&empty),
+    );
+    Ok(Positions::RotaryByWindow {
+        whole: rotary(keys, &Style::WHOLE, 1_000_000.0, whole, d_head)?,
+        windowed: rotary(keys, &local, THETA, windowed, d_head)?,
+    })
+}
+
+/// θ where nothing else is said.
+const THETA: f64 = 10_000.0;
+
+fn object<'a>(keys: &Keys<'a>, key: &'static str) -> Result<Option<&'a Map<String, Value>>> {
+    match keys.get(key) {
+        None => Ok(None),
+        Some(Value::Object(map)) => Ok(Some(map)),
+        Some(other) => Err(keys.unsupported(key, other, "an object")),
+    }
+}
+
+/// `rope_parameters` or `rope_scaling`, whichever is there, with its name.
+fn objects<'a>(keys: &Keys<'a>) -> Result<Option<(&'static str, &'a Map<String, Value>)>> {
+    let parameters = object(keys, "rope_parameters")?;
+    let scaling = object(keys, "rope_scaling")?;
+    if let (Some(newer), Some(map)) = (parameters, scaling)
         && newer != map
     {
         let found = Value::Object(map.clone());
         return Err(keys.unsupported("rope_scaling", &found, "null beside rope_parameters"));
     }
-    let empty = Map::new();
-    let (section, map) = parameters
-        .or(scaling)
-        .unwrap_or(("rope_parameters", &empty));
-    let inner = keys.section(section, map);
+    let parameters = parameters.map(|map| ("rope_parameters", map));
+    Ok(parameters.or(scaling.map(|map| ("rope_scaling", map))))
+}
 
-    let theta = inner.number("rope_theta")?;
-    let base = keys.agreed(style.base, theta)?.unwrap_or(10_000.0);
+/// The angles that one object describes, with what stands outside it.
+fn rotary(
+    keys: &Keys<'_>,
+    style: &Style,
+    theta: f64,
+    (section, map): (&str, &Map<String, Value>),
+    d_head: usize,
+) -> Result<Rotary> {
+    let inner = keys.section(section, map);
+    let said = inner.number("rope_theta")?;
+    let base = keys.agreed(style.base, said)?.unwrap_or(theta);
     let share = inner.number("partial_rotary_factor")?;
     let share = keys
         .agreed(style.partial, share)?
@@ -101,10 +156,10 @@ pub(super) fn positions(keys: &Keys<'_>, style: &Style, d_head: usize) -> Result
         _ => RopeScaling::None,
     };
     inner.finish(&[])?;
-    Ok(Positions::Rotary(Rotary {
+    Ok(Rotary {
         dim,
         base,
         pairs: RotaryPairs::Halves,
         scaling,
-    }))
+    })
 }

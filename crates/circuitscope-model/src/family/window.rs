@@ -10,6 +10,8 @@ pub(super) enum Windowed {
     All,
     /// The first, third, … (Gemma 2).
     Alternate,
+    /// All but every so-manieth (Gemma 3: `sliding_window_pattern`).
+    AllBut { every: usize },
     /// Those from `max_window_layers` on, if `use_sliding_window` says so (Qwen).
     Late,
 }
@@ -36,7 +38,7 @@ pub(super) fn windows(
             };
             (window.filter(|_| used), first)
         }
-        Windowed::All | Windowed::Alternate => (window, 0),
+        Windowed::All | Windowed::Alternate | Windowed::AllBut { .. } => (window, 0),
     };
     let windowed: Vec<bool> = match keys.get("layer_types") {
         Some(types) => listed(keys, types, n_layers)?,
@@ -44,6 +46,7 @@ pub(super) fn windows(
             .map(|layer| match style {
                 Windowed::All => true,
                 Windowed::Alternate => layer % 2 == 0,
+                Windowed::AllBut { every } => (layer + 1) % every != 0,
                 Windowed::Late => layer >= first,
             })
             .collect(),

@@ -9,13 +9,14 @@ use circuitscope_hooks::{
     AnyTensor, Capture, EdgePatch, Gradients, Intervene, Intervention, Op, Site, StreamOutputs,
 };
 use circuitscope_model::{
-    Activation, Decoder, DecoderConfig, Direction, Error, Mlp, Norm, PaddingSide, Positions,
+    Activation, Decoder, DecoderConfig, Direction, Mlp, Norm, PaddingSide, Positions, Processing,
     TokenBatch,
 };
 use circuitscope_testkit::{AutodiffFlex, device, worst_difference};
 use rand::RngExt as _;
 
-use crate::B;
+use crate::folder::{ModelFolder, Stored};
+use crate::{B, golden_folder, load};
 
 const D_VOCAB: usize = 11;
 
@@ -29,7 +30,7 @@ fn batch<B: Backend>(copies: usize, prompts: [[u32; 4]; 2], device: &B::Device) 
 const CLEAN: [[u32; 4]; 2] = [[1, 2, 3, 4], [5, 6, 7, 0]];
 const OTHER: [[u32; 4]; 2] = [[1, 9, 3, 8], [5, 2, 10, 0]];
 
-/// Sequential and parallel blocks, without MLPs, shared keys and values, no causal mask.
+/// Sequential and parallel blocks, without MLPs, shared keys and values, no causal mask, norms after.
 fn configs() -> Vec<DecoderConfig> {
     let gpt2 = DecoderConfig::gpt2(2, 2, 8, 6, D_VOCAB);
     vec![
@@ -52,6 +53,11 @@ fn configs() -> Vec<DecoderConfig> {
                 gated: true,
             }),
             direction: Direction::Bidirectional,
+            ..gpt2.clone()
+        },
+        DecoderConfig {
+            norm: Norm::Rms,
+            norm_after: true,
             ..gpt2
         },
     ]
@@ -143,6 +149,17 @@ fn slowly(
             let result = tap.1.take(Site::Result(layer)).unwrap().get::<4>().unwrap();
             heads.push(result.narrow(2, head, 1).squeeze_dim::<3>(2));
         }
+        if model.config().norm_after {
+            // Gains are 1 and biases 0.
+            let sum = heads
+                .iter()
+                .skip(1)
+                .fold(heads[0].clone(), |sum, head| sum + head.clone());
+            let mean = (sum.clone() * sum).mean_dim(2) + model.config().eps;
+            for head in &mut heads {
+                *head = head.clone() / mean.clone().sqrt();
+            }
+        }
         let mlp = |here: &[Tensor<B, 3>]| {
             let value = read(here, graph.mlp_reader(layer), &other.mlp_in[layer]);
             let change = Intervention::new(Site::MlpIn(layer), Op::Replace(value.into()));
@@ -178,7 +195,7 @@ fn any_set_of_edges_equals_the_slow_way() {
     let device = device();
     for (at, config) in configs().iter().enumerate() {
         let model: Decoder<B> = config.init(Seed::new(7 + at as u64), &device);
-        let graph = config.graph().unwrap();
+        let graph = config.graph();
         let (clean, corrupt) = (batch(1, CLEAN, &device), batch(1, OTHER, &device));
         let other = outputs(&model, &graph, &corrupt);
         let last = graph.n_layers - 1;
@@ -239,7 +256,7 @@ fn a_pass_may_start_where_all_before_is_as_in_the_clean_run() {
     let device = device();
     for config in configs() {
         let model: Decoder<B> = config.init(Seed::new(3), &device);
-        let graph = config.graph().unwrap();
+        let graph = config.graph();
         let (clean, corrupt) = (batch(1, CLEAN, &device), batch(1, OTHER, &device));
         let other = outputs(&model, &graph, &corrupt);
         let here = outputs(&model, &graph, &clean);
@@ -267,7 +284,7 @@ fn unembedding_the_stream_gives_the_logits() {
     for config in configs() {
         let model: Decoder<B> = config.init(Seed::new(3), &device);
         let clean = batch(1, CLEAN, &device);
-        let graph = config.graph().unwrap();
+        let graph = config.graph();
         let last = outputs(&model, &graph, &clean).last;
         // The stream was captured with heads apart, whose sum rounds otherwise.
         assert!(difference(model.unembed(last), model.logits(&clean)) < 2e-6);
@@ -279,7 +296,7 @@ fn ablated_runs_are_sums_of_what_is_left() {
     let device = device();
     for config in configs() {
         let model: Decoder<B> = config.init(Seed::new(9), &device);
-        let graph = config.graph().unwrap();
+        let graph = config.graph();
         let clean = batch(1, CLEAN, &device);
         let here = outputs(&model, &graph, &clean);
         let zeroed = here.zeroed(&graph);
@@ -336,7 +353,7 @@ fn mask_gradients_are_slopes() {
     for (at, config) in configs().iter().enumerate() {
         let plain: Decoder<B> = config.init(Seed::new(11), &device);
         let model = Decoder::<A>::from_inner(plain.clone());
-        let graph = config.graph().unwrap();
+        let graph = config.graph();
         let clean = batch::<A>(1, CLEAN, &device);
         let other = outputs(&model, &graph, &batch(1, OTHER, &device));
         let size = graph.readers() * graph.writers();
@@ -400,6 +417,7 @@ fn gradients_at_sites_are_slopes() {
             Site::QInput(1),
             Site::Z(0),
             Site::Result(1),
+            Site::HeadOut(1),
         ];
         if config.mlp.is_some() {
             sites.extend([Site::MlpIn(0), Site::MlpOut(1)]);
@@ -520,11 +538,61 @@ fn a_gradient_that_is_not_there_is_an_error() {
     );
 }
 
+/// With a bias too: what heads write adds up to what attention writes, also when one of them is changed.
 #[test]
-fn models_that_normalise_what_they_write_have_no_edges() {
-    let config = DecoderConfig {
-        norm_after: true,
-        ..DecoderConfig::gpt2(2, 2, 8, 6, D_VOCAB)
-    };
-    assert!(matches!(config.graph(), Err(Error::NotAdditive)));
+fn heads_write_all_that_attention_writes() {
+    let copy = ModelFolder::copy_of(&golden_folder("families").join("gemma2"));
+    copy.edit_config(|config| {
+        config.insert("attention_bias".into(), true.into());
+    });
+    copy.edit_tensors(|tensors| {
+        for layer in 0..2 {
+            for (port, width) in [("q", 32), ("k", 16), ("v", 16), ("o", 16)] {
+                let values: Vec<f32> = (0..width).map(|at| (at as f32).sin()).collect();
+                let name = format!("model.layers.{layer}.self_attn.{port}_proj.bias");
+                tensors.insert(name, Stored::f32s(&[width], &values));
+            }
+        }
+    });
+    let device = device();
+    let clean: TokenBatch<B> = batch(1, CLEAN, &device);
+    for processing in [Processing::Raw, Processing::Folded] {
+        let model = load(copy.path(), processing);
+        let ln1_post = [Site::Ln1PostScale(1), Site::Ln1PostNormalized(1)];
+        let sites = [Site::Result(1), Site::HeadOut(1), Site::AttnOut(1)];
+        let plain = crate::capture(&model, &clean, ln1_post.into_iter().chain([sites[2]]));
+        let found = crate::capture(&model, &clean, ln1_post.into_iter().chain(sites));
+        // Wanting heads apart changes nothing else.
+        for (site, values) in &plain {
+            assert!(worst_difference(&found[site], values).0 < 2e-6, "{site}");
+        }
+        let mut run = (
+            Intervene::new([Intervention::new(Site::HeadOut(1), Op::Zero).with_heads([2])]),
+            Capture::new([Site::AttnOut(1)]),
+        );
+        model.forward(&clean, &mut run);
+        let without: Tensor<B, 3> = run.1.take(Site::AttnOut(1)).unwrap().get().unwrap();
+        let heads: Tensor<B, 4> = {
+            let mut capture = Capture::new([Site::HeadOut(1)]);
+            model.forward(&clean, &mut capture);
+            capture.take(Site::HeadOut(1)).unwrap().get().unwrap()
+        };
+        let sum = heads.clone().sum_dim(2).squeeze_dim::<3>(2);
+        let gap = worst_difference(&sum.clone().into(), &plain[&Site::AttnOut(1)]).0;
+        assert!(gap < 2e-6, "{processing}: {gap}");
+        let removed = heads.narrow(2, 2, 1).squeeze_dim::<3>(2);
+        assert!(difference(without, sum - removed) < 2e-6, "{processing}");
+    }
+}
+
+#[test]
+fn a_site_of_heads_that_no_norm_has_mixed_is_their_result() {
+    let device = device();
+    let model: Decoder<B> = configs()[0].init(Seed::new(1), &device);
+    let clean = batch(1, CLEAN, &device);
+    let found = crate::capture(&model, &clean, [Site::Result(1), Site::HeadOut(1)]);
+    assert_eq!(found[&Site::Result(1)], found[&Site::HeadOut(1)]);
+    assert!(!model.config().catalog().contains(Site::HeadOut(1)));
+    let gemma = load(&golden_folder("families").join("gemma2"), Processing::Raw);
+    assert!(gemma.config().catalog().contains(Site::HeadOut(1)));
 }

@@ -14,9 +14,11 @@ use crate::folder::ModelFolder;
 use crate::{B, PARITY, capture, check_sites, golden_folder, load, right_padded, try_load};
 
 /// Folder, sites recorded from TransformerLens raw and processed, and from Hugging Face.
-const MODELS: [(&str, [usize; 3]); 14] = [
+const MODELS: [(&str, [usize; 3]); 16] = [
     ("gemma", [44, 21, 0]),
     ("gemma2", [54, 21, 0]),
+    ("gemma3", [0, 0, 0]),
+    ("gemma3_text", [0, 0, 30]),
     ("gpt_neox", [42, 21, 0]),
     ("gpt_neox_sequential", [42, 0, 0]),
     ("gptj", [40, 21, 0]),
@@ -211,6 +213,31 @@ fn options_that_are_not_implemented() {
             "use_bidirectional_attention",
         ),
         (
+            "gemma3_text",
+            "attn_logit_softcapping",
+            json!(50.0),
+            "attn_logit_softcapping",
+        ),
+        (
+            "gemma3_text",
+            "use_bidirectional_attention",
+            json!(true),
+            "use_bidirectional_attention",
+        ),
+        (
+            "gemma3_text",
+            "rope_parameters",
+            json!({"full_attention": {"rope_type": "linear"}}),
+            "rope_scaling",
+        ),
+        (
+            "gemma3_text",
+            "hidden_activation",
+            json!("gelu"),
+            "hidden_activation",
+        ),
+        ("gemma3", "text_config", json!([]), "text_config"),
+        (
             "gpt_neox",
             "rotary_pct",
             json!(0.01),
@@ -275,6 +302,24 @@ fn rope_scaling_that_lacks_a_number() {
         notes.len() == 1 && notes[0].contains("`rope_scaling.mystery`"),
         "{notes:?}"
     );
+}
+
+/// transformers 4 and 5 name the text part of a model that sees images differently.
+#[test]
+fn names_of_the_text_part() {
+    let golden = Golden::read(&folder("gemma3").join("reference.safetensors"));
+    let batch = right_padded(&golden.tokens("input_ids"));
+    let copy = ModelFolder::copy_of(&folder("gemma3"));
+    copy.edit_tensors(|tensors| {
+        let renamed = core::mem::take(tensors).into_iter().map(|(name, tensor)| {
+            let name = name.replace("language_model.model.", "language_model.");
+            (format!("model.{name}"), tensor)
+        });
+        *tensors = renamed.collect();
+    });
+    let model = load(copy.path(), Processing::Raw);
+    let logits = Values::from(model.logits(&batch));
+    assert_close_named("renamed", &logits, golden.floats("hf.logits"), PARITY);
 }
 
 /// A folder with PyTorch's pickle only gets the command that converts it.

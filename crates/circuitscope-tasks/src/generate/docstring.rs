@@ -1,11 +1,11 @@
 use rand::Rng;
 use serde::Deserialize;
 
-use super::{Generator, draw};
+use super::{Generator, draw, words};
 use crate::data::DataFile;
 use crate::reference::lexicon::{self, Lexicon};
 use crate::template::Template;
-use crate::{PromptPair, Result, Vocabulary};
+use crate::{PromptPair, Result, Task, TokenEncoder, Vocabulary};
 
 const GPT2: DataFile = DataFile {
     name: "docstring/gpt2.json",
@@ -58,23 +58,37 @@ pub(super) struct Docstring {
     corruption: Corruption,
     /// Before an answer word.
     space: &'static str,
+    note: Option<String>,
 }
 
 impl Docstring {
-    pub(super) fn load(vocabulary: Vocabulary) -> Result<Self> {
+    pub(super) fn load(vocabulary: Vocabulary, tokens: Option<&TokenEncoder<'_>>) -> Result<Self> {
         match vocabulary {
             Vocabulary::Gpt2 => {
                 let words: Words = GPT2.parse()?;
                 GPT2.check_schema(words.schema)?;
-                Self {
+                let task = Self {
                     template: template(GPT2, &words.template)?,
                     first: words.first,
                     arguments: words.arguments,
                     words: words.descriptions,
                     corruption: Corruption::Both,
                     space: " ",
+                    note: None,
                 }
-                .checked(GPT2)
+                .checked(GPT2)?;
+                let (arguments, note) = words::of_one_length(
+                    Task::Docstring,
+                    "arguments",
+                    task.arguments,
+                    Self::N_ARGUMENTS,
+                    tokens,
+                )?;
+                Ok(Self {
+                    arguments,
+                    note,
+                    ..task
+                })
             }
             Vocabulary::Reference => {
                 let words = Lexicon::load()?.docstring;
@@ -85,6 +99,7 @@ impl Docstring {
                     words: words.descriptions,
                     corruption: Corruption::Docstring,
                     space: "",
+                    note: None,
                 }
                 .checked(lexicon::FILE)
             }
@@ -164,5 +179,8 @@ impl Generator for Docstring {
                 .map(|(_, word)| token(word))
                 .collect(),
         )
+    }
+    fn notes(&self) -> Vec<String> {
+        self.note.iter().cloned().collect()
     }
 }

@@ -7,7 +7,7 @@ use super::{Generator, draw};
 use crate::data::DataFile;
 use crate::reference::lexicon::{self, Lexicon};
 use crate::template::Template;
-use crate::{PromptPair, Result, Vocabulary};
+use crate::{Error, PromptPair, Result, Task, TokenEncoder, Vocabulary, following};
 
 const GPT2: DataFile = DataFile {
     name: "greater-than/gpt2.json",
@@ -37,24 +37,104 @@ struct Words {
 /// through 02, 03, …, 98 with the number of the pair; the century is drawn among those whose `XXYY`
 /// the tokenizer splits in the middle. Negative: the same noun and century with YY = 01, after
 /// which (almost) any number is right.
+///
+/// Where no number YY is a token, one digit is asked ([`Asked`]).
 pub(super) struct GreaterThan {
     template: Template,
     nouns: Vec<String>,
-    /// For each YY of [`YEARS`], the centuries to draw from.
-    centuries: Vec<Vec<String>>,
+    asked: Asked,
+    /// The years YY of positive prompts, with the centuries to draw from.
+    years: Vec<(u8, Vec<String>)>,
     negative_year: u8,
 }
 
+/// Which digits of the second year are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// The last two, as one token: those above YY are right, the others wrong.
+    Both,
+    /// The third, where each digit is a token: those above the third of the first year are right, those
+    /// below it wrong. The same digit is neither: the fourth decides.
+    Third,
+    /// The fourth, where the first three are a token: those above the fourth of the first year are right,
+    /// the others wrong. The prompt ends in three digits; the negative has 0 for the fourth.
+    Fourth,
+}
+
+impl Asked {
+    /// Digits of the second year that the prompt shows.
+    const fn shown(self) -> usize {
+        match self {
+            Self::Both | Self::Third => 2,
+            Self::Fourth => 3,
+        }
+    }
+
+    /// Whether a positive prompt with the year YY leaves right and wrong answers.
+    const fn suits(self, year: u8) -> bool {
+        match self {
+            Self::Both => true,
+            Self::Third => year >= 10 && year < 90,
+            Self::Fourth => year % 10 > 0 && year % 10 < 9,
+        }
+    }
+
+    /// The year of the negative prompt.
+    const fn negative(self, year: u8, negative_year: u8) -> u8 {
+        match self {
+            Self::Both | Self::Third => negative_year,
+            Self::Fourth => year - year % 10,
+        }
+    }
+
+    /// Right and wrong answers.
+    fn answers(self, year: u8) -> (Vec<String>, Vec<String>) {
+        let digits = |digits: core::ops::Range<u8>| digits.map(|digit| digit.to_string()).collect();
+        match self {
+            Self::Both => (
+                (year + 1..100).map(two_digits).collect(),
+                (0..=year).map(two_digits).collect(),
+            ),
+            Self::Third => (digits(year / 10 + 1..10), digits(0..year / 10)),
+            Self::Fourth => (digits(year % 10 + 1..10), digits(0..year % 10 + 1)),
+        }
+    }
+
+    /// What the tokenizer leaves to be asked of the year `century``year`.
+    fn of(century: &str, year: u8, tokens: &TokenEncoder<'_>) -> Result<Option<Self>> {
+        let digits = format!("{century}{year:02}");
+        for (shown, asked) in [(2, [Self::Both, Self::Third]), (3, [Self::Fourth; 2])] {
+            let (stem, rest) = digits.split_at(shown);
+            let rest = following(tokens, &format!("year {stem}"), rest)?;
+            match rest.map(|rest| rest.len()) {
+                Some(1) => return Ok(Some(asked[0])),
+                Some(2) => return Ok(Some(asked[1])),
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+}
+
 impl GreaterThan {
-    pub(super) fn load(vocabulary: Vocabulary) -> Result<Self> {
+    pub(super) fn load(vocabulary: Vocabulary, tokens: Option<&TokenEncoder<'_>>) -> Result<Self> {
         match vocabulary {
             Vocabulary::Gpt2 => {
-                let words: Words = GPT2.parse()?;
+                let mut words: Words = GPT2.parse()?;
                 GPT2.check_schema(words.schema)?;
+                let asked = match tokens {
+                    None => Asked::Both,
+                    Some(tokens) => {
+                        let (asked, years) = split_years(words.years.into_keys(), tokens)?;
+                        words.years = years;
+                        asked
+                    }
+                };
                 Self::new(
                     GPT2,
                     &words.template,
                     words.nouns,
+                    asked,
                     &words.years,
                     words.negative_year,
                 )
@@ -69,6 +149,7 @@ impl GreaterThan {
                     lexicon::FILE,
                     &words.template,
                     words.nouns,
+                    Asked::Both,
                     &years,
                     NEGATIVE_YEAR,
                 )
@@ -80,6 +161,7 @@ impl GreaterThan {
         file: DataFile,
         template: &str,
         nouns: Vec<String>,
+        asked: Asked,
         years: &BTreeMap<String, Vec<u8>>,
         negative_year: u8,
     ) -> Result<Self> {
@@ -92,7 +174,8 @@ impl GreaterThan {
         file.require(negative_year < *YEARS.start(), || {
             format!("negative_year {negative_year} is a year of the positive prompts")
         })?;
-        let centuries = YEARS
+        let years = YEARS
+            .filter(|year| asked.suits(*year))
             .map(|year| {
                 let centuries: Vec<String> = years
                     .iter()
@@ -102,38 +185,93 @@ impl GreaterThan {
                 file.require(!centuries.is_empty(), || {
                     format!("no century has the year {year:02}")
                 })?;
-                Ok(centuries)
+                Ok((year, centuries))
             })
             .collect::<Result<_>>()?;
         Ok(Self {
             template,
             nouns,
-            centuries,
+            asked,
+            years,
             negative_year,
         })
     }
 }
 
+/// What can be asked of every year, and the years of each century of which it can be.
+fn split_years(
+    centuries: impl Iterator<Item = String>,
+    tokens: &TokenEncoder<'_>,
+) -> Result<(Asked, BTreeMap<String, Vec<u8>>)> {
+    let mut found: Vec<(String, u8, Option<Asked>)> = Vec::new();
+    for century in centuries {
+        for year in YEARS {
+            found.push((century.clone(), year, Asked::of(&century, year, tokens)?));
+        }
+    }
+    for asked in [Asked::Both, Asked::Third, Asked::Fourth] {
+        let mut years: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+        for (century, year, what) in &found {
+            if *what == Some(asked) && asked.suits(*year) {
+                years.entry(century.clone()).or_default().push(*year);
+            }
+        }
+        let has = |year: u8| years.values().any(|years| years.contains(&year));
+        if YEARS.filter(|year| asked.suits(*year)).all(has) {
+            return Ok((asked, years));
+        }
+    }
+    let whole = found.iter().filter(|(_, _, asked)| asked.is_none()).count();
+    Err(Error::Unposable {
+        task: Task::GreaterThan,
+        why: format!(
+            "a year must part into tokens after its first two or three digits, the same for every year; of \
+             {} years from 1102 on, {whole} part otherwise",
+            found.len()
+        ),
+    })
+}
+
 impl Generator for GreaterThan {
     fn pair(&self, index: usize, rng: &mut dyn Rng) -> PromptPair {
-        let at = index % self.centuries.len();
-        let year = YEARS.start() + at as u8;
-        let century = draw::one(rng, &self.centuries[at]);
+        let (year, centuries) = &self.years[index % self.years.len()];
+        let century = draw::one(rng, centuries);
         let noun = draw::one(rng, &self.nouns);
+        let shown: String = format!("{century}{year:02}")
+            .chars()
+            .take(self.asked.shown())
+            .collect();
         let render = |year: u8| {
             let year = two_digits(year);
-            self.template.render(|slot, _| match slot {
-                "NOUN" => noun,
-                "CENTURY" => century,
+            self.template.render(|slot, before| match (slot, before) {
+                ("NOUN", _) => noun,
+                ("CENTURY", 0) => century,
+                ("CENTURY", _) => &shown,
                 _ => &year,
             })
         };
+        let (right, wrong) = self.asked.answers(*year);
         PromptPair::new(
-            render(year),
-            render(self.negative_year),
-            (year + 1..100).map(two_digits).collect(),
-            (0..=year).map(two_digits).collect(),
+            render(*year),
+            render(self.asked.negative(*year, self.negative_year)),
+            right,
+            wrong,
         )
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let asked = match self.asked {
+            Asked::Both => return Vec::new(),
+            Asked::Third => {
+                "this model writes years digit by digit: the third digit of the year is asked; digits above \
+                 the first year's are right, digits below it wrong"
+            }
+            Asked::Fourth => {
+                "this model writes the first three digits of a year as one token: the fourth is asked; \
+                 digits above the first year's are right, all others wrong"
+            }
+        };
+        vec![asked.to_owned()]
     }
 }
 

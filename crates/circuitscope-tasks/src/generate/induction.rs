@@ -1,10 +1,10 @@
 use rand::Rng;
 use serde::Deserialize;
 
-use super::{Generator, draw};
+use super::{Generator, draw, words};
 use crate::data::DataFile;
 use crate::reference::lexicon::{self, Lexicon};
-use crate::{PromptPair, Result, Vocabulary};
+use crate::{PromptPair, Result, Task, TokenEncoder, Vocabulary};
 
 const GPT2: DataFile = DataFile {
     name: "induction/gpt2.json",
@@ -35,15 +35,24 @@ pub(super) struct Induction {
     segment: usize,
     /// Before each word, but for the separator between words.
     space: &'static str,
+    note: Option<String>,
 }
 
 impl Induction {
-    pub(super) fn load(vocabulary: Vocabulary) -> Result<Self> {
+    pub(super) fn load(vocabulary: Vocabulary, tokens: Option<&TokenEncoder<'_>>) -> Result<Self> {
         match vocabulary {
             Vocabulary::Gpt2 => {
                 let record: Record = GPT2.parse()?;
                 GPT2.check_schema(record.schema)?;
-                Self::new(GPT2, record.words, record.length, record.length, " ")
+                let task = Self::new(GPT2, record.words, record.length, record.length, " ")?;
+                let needed = task.length + task.segment;
+                let (words, note) =
+                    words::of_one_length(Task::Induction, "words", task.words, needed, tokens)?;
+                Ok(Self {
+                    words,
+                    note,
+                    ..task
+                })
             }
             Vocabulary::Reference => {
                 let words = Lexicon::load()?.induction;
@@ -68,6 +77,7 @@ impl Induction {
             length,
             segment,
             space,
+            note: None,
         })
     }
 }
@@ -97,5 +107,8 @@ impl Generator for Induction {
                 .map(|(_, word)| token(word))
                 .collect(),
         )
+    }
+    fn notes(&self) -> Vec<String> {
+        self.note.iter().cloned().collect()
     }
 }

@@ -1,11 +1,11 @@
 use rand::Rng;
 use serde::Deserialize;
 
-use super::{Generator, draw};
+use super::{Generator, draw, words};
 use crate::data::DataFile;
 use crate::reference::lexicon::{self, Lexicon};
 use crate::template::Template;
-use crate::{PromptPair, Result, Vocabulary};
+use crate::{PromptPair, Result, Task, TokenEncoder, Vocabulary};
 
 const GPT2: DataFile = DataFile {
     name: "ioi/gpt2.json",
@@ -13,6 +13,8 @@ const GPT2: DataFile = DataFile {
 };
 
 const ANSWER: &str = " [A]";
+/// Names of one pair.
+const NAMES: usize = 3;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,23 +41,31 @@ pub(super) struct Ioi {
     objects: Vec<String>,
     /// Before an answer word.
     space: &'static str,
+    note: Option<String>,
 }
 
 impl Ioi {
-    pub(super) fn load(vocabulary: Vocabulary) -> Result<Self> {
+    pub(super) fn load(vocabulary: Vocabulary, tokens: Option<&TokenEncoder<'_>>) -> Result<Self> {
         match vocabulary {
             Vocabulary::Gpt2 => {
                 let words: Words = GPT2.parse()?;
                 GPT2.check_schema(words.schema)?;
                 let templates = words.templates.iter().map(String::as_str);
-                Self::new(
+                let task = Self::new(
                     GPT2,
                     templates,
                     words.names,
                     words.places,
                     words.objects,
                     " ",
-                )
+                )?;
+                let (names, note) =
+                    words::of_one_length(Task::Ioi, "names", task.names, NAMES, tokens)?;
+                Ok(Self {
+                    names,
+                    note,
+                    ..task
+                })
             }
             Vocabulary::Reference => {
                 let words = Lexicon::load()?.ioi;
@@ -80,7 +90,7 @@ impl Ioi {
         objects: Vec<String>,
         space: &'static str,
     ) -> Result<Self> {
-        file.check_words("names", &names, 3)?;
+        file.check_words("names", &names, NAMES)?;
         file.check_words("places", &places, 1)?;
         file.check_words("objects", &objects, 1)?;
         let templates = templates
@@ -93,6 +103,7 @@ impl Ioi {
             places,
             objects,
             space,
+            note: None,
         })
     }
 }
@@ -114,7 +125,7 @@ impl Generator for Ioi {
     fn pair(&self, _: usize, rng: &mut dyn Rng) -> PromptPair {
         let template = draw::one(rng, &self.templates);
         let abba = *draw::one(rng, &[false, true]);
-        let names = draw::distinct(rng, &self.names, 3);
+        let names = draw::distinct(rng, &self.names, NAMES);
         let (receiver, giver, third) = (names[0], names[1], names[2]);
         let place = draw::one(rng, &self.places);
         let object = draw::one(rng, &self.objects);
@@ -135,5 +146,9 @@ impl Generator for Ioi {
             vec![format!("{}{receiver}", self.space)],
             vec![format!("{}{giver}", self.space)],
         )
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.note.iter().cloned().collect()
     }
 }

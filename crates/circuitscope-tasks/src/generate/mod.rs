@@ -5,15 +5,13 @@ mod draw;
 mod greater_than;
 mod induction;
 mod ioi;
+mod words;
 
 use circuitscope_core::Seed;
 use rand::Rng;
 
-use crate::error::BoxError;
-use crate::{Error, PromptPair, PromptSet, Result, Task, Vocabulary};
-
-/// How many tokens a text has, without a beginning-of-sequence token.
-pub type TokenCounter<'a> = dyn Fn(&str) -> Result<usize, BoxError> + 'a;
+use crate::next::encode;
+use crate::{Error, PromptPair, PromptSet, Result, Task, TokenEncoder, Vocabulary};
 
 /// How often a pair of unequal token length is drawn again before [`generate`] gives up.
 pub const MAX_DRAWS: usize = 100;
@@ -22,21 +20,27 @@ pub const MAX_DRAWS: usize = 100;
 trait Generator {
     /// Draws pair number `index`.
     fn pair(&self, index: usize, rng: &mut dyn Rng) -> PromptPair;
+
+    /// What the tokenizer made different from the plain task, one sentence each.
+    fn notes(&self) -> Vec<String>;
 }
 
 /// Draws `n_pairs` pairs of prompts.
 ///
-/// With `lengths`, a pair whose prompts differ in token count is drawn again, so that the prompts
-/// of a pair always align. Without it, that is up to the vocabulary: both vocabularies align under
-/// their own tokenizer by the choice of their words.
+/// With `tokens`, a model's tokenizer, ordinary text is written in its words: names, arguments and words
+/// to repeat are those that are one token after a space (where too few are, those of the token count that
+/// most of them have), greater-than asks the digits that are a token of their own, and a pair whose
+/// prompts differ in token count is drawn again. For GPT-2 that changes nothing: without `tokens`, both
+/// vocabularies align under their own tokenizer by the choice of their words.
 ///
 /// # Determinism
 /// Pair `i` draws from `seed.stream("tasks/{task}/{vocabulary}").nth("pair", i)`: it depends on
 /// neither `n_pairs` nor the other pairs, and a larger set begins with the smaller one.
 ///
 /// # Errors
-/// [`Error::NoPairs`] for `n_pairs` = 0, [`Error::Tokenizer`] where `lengths` fails,
-/// [`Error::NoEqualLengths`] after [`MAX_DRAWS`] draws of one pair.
+/// [`Error::NoPairs`] for `n_pairs` = 0, [`Error::Tokenizer`] where `tokens` fails, [`Error::Unposable`]
+/// where the tokenizer has not the words that the task needs, [`Error::NoEqualLengths`] after
+/// [`MAX_DRAWS`] draws of one pair.
 ///
 /// # Examples
 /// ```
@@ -59,22 +63,22 @@ pub fn generate(
     vocabulary: Vocabulary,
     n_pairs: usize,
     seed: Seed,
-    lengths: Option<&TokenCounter<'_>>,
+    tokens: Option<&TokenEncoder<'_>>,
 ) -> Result<PromptSet> {
     if n_pairs == 0 {
         return Err(Error::NoPairs { task });
     }
     let generator: Box<dyn Generator> = match task {
-        Task::Ioi => Box::new(ioi::Ioi::load(vocabulary)?),
-        Task::GreaterThan => Box::new(greater_than::GreaterThan::load(vocabulary)?),
-        Task::Docstring => Box::new(docstring::Docstring::load(vocabulary)?),
-        Task::Induction => Box::new(induction::Induction::load(vocabulary)?),
+        Task::Ioi => Box::new(ioi::Ioi::load(vocabulary, tokens)?),
+        Task::GreaterThan => Box::new(greater_than::GreaterThan::load(vocabulary, tokens)?),
+        Task::Docstring => Box::new(docstring::Docstring::load(vocabulary, tokens)?),
+        Task::Induction => Box::new(induction::Induction::load(vocabulary, tokens)?),
     };
     let stream = seed.stream(&format!("tasks/{task}/{vocabulary}"));
     let pairs = (0..n_pairs)
         .map(|index| {
             let mut rng = stream.nth("pair", index as u64).rng();
-            aligned(task, index, lengths, || generator.pair(index, &mut rng))
+            aligned(task, index, tokens, || generator.pair(index, &mut rng))
         })
         .collect::<Result<_>>()?;
     Ok(PromptSet {
@@ -82,6 +86,7 @@ pub fn generate(
         vocabulary,
         seed,
         pairs,
+        notes: generator.notes(),
     })
 }
 
@@ -89,16 +94,16 @@ pub fn generate(
 fn aligned(
     task: Task,
     index: usize,
-    lengths: Option<&TokenCounter<'_>>,
+    tokens: Option<&TokenEncoder<'_>>,
     mut draw: impl FnMut() -> PromptPair,
 ) -> Result<PromptPair> {
-    let Some(count) = lengths else {
+    let Some(tokens) = tokens else {
         return Ok(draw());
     };
     for attempt in 1.. {
         let pair = draw();
-        let positive = count_tokens(count, &pair.positive.text)?;
-        let negative = count_tokens(count, &pair.negative.text)?;
+        let positive = encode(tokens, &pair.positive.text)?.len();
+        let negative = encode(tokens, &pair.negative.text)?.len();
         if positive == negative {
             return Ok(pair);
         }
@@ -114,11 +119,4 @@ fn aligned(
         }
     }
     unreachable!("the loop has no other end")
-}
-
-pub(crate) fn count_tokens(count: &TokenCounter<'_>, text: &str) -> Result<usize> {
-    count(text).map_err(|source| Error::Tokenizer {
-        text: text.to_owned(),
-        source,
-    })
 }

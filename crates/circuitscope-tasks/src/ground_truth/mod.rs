@@ -1,6 +1,7 @@
 //! Circuits known for a task, published or planted.
 
 mod acdc_edge;
+mod known;
 mod planted;
 mod published;
 mod rules;
@@ -11,6 +12,7 @@ use circuitscope_core::{Circuit, HeadId, nearest};
 use serde::Serialize;
 
 pub use acdc_edge::AcdcEdge;
+pub use known::{KNOWN_MODELS, KnownModel};
 
 use crate::{Error, Result, Task};
 

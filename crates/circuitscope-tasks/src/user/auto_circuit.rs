@@ -3,14 +3,18 @@
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::Pair;
+use super::extra::Extra;
 use super::json_lines::{answer_tokens, kind, text};
+use super::{Pair, Pairs};
 use crate::error::LineProblem;
-use crate::{Answers, Error, Result};
+use crate::{Answers, Error, Place, Result};
 
-pub(super) fn read(path: &Path, content: &str) -> Result<Vec<Pair>> {
+const FIELDS: &[&str] = &["clean", "corrupt", "answers", "wrong_answers"];
+const ANSWERS: &str = "`answers` and `wrong_answers`";
+
+pub(super) fn read(path: &Path, content: &str) -> Result<Pairs> {
     let at = |place: String, problem: LineProblem| Error::Field {
         file: path.to_owned(),
         place,
@@ -35,18 +39,32 @@ pub(super) fn read(path: &Path, content: &str) -> Result<Vec<Pair>> {
         };
         return Err(at("the file".to_owned(), problem));
     };
+    let mut extra = Extra::default();
     let pairs = prompts.iter().enumerate().map(|(index, prompt)| {
-        pair(prompt).map_err(|problem| at(format!("prompts[{index}]"), problem))
+        pair(prompt, index, &mut extra).map_err(|problem| at(format!("prompts[{index}]"), problem))
     });
-    pairs.collect()
+    Ok(Pairs {
+        pairs: pairs.collect::<Result<_>>()?,
+        fields: ["answers", "wrong_answers"].map(str::to_owned),
+        years: false,
+        notes: extra.note().into_iter().collect(),
+    })
 }
 
-fn pair(prompt: &Value) -> Result<Pair, LineProblem> {
+fn pair(prompt: &Value, index: usize, extra: &mut Extra) -> Result<Pair, LineProblem> {
+    let empty = Map::new();
+    let fields = prompt.as_object().unwrap_or(&empty);
+    for name in fields
+        .keys()
+        .filter(|name| !FIELDS.contains(&name.as_str()))
+    {
+        extra.pass_over(name, FIELDS, |known| fields.contains_key(known), ANSWERS)?;
+    }
     let get = |field: &'static str| {
-        let value = prompt.get(field);
+        let value = fields.get(field);
         value.ok_or(LineProblem::MissingField { field })
     };
-    let answers = |field: &'static str| match prompt.get(field) {
+    let answers = |field: &'static str| match fields.get(field) {
         None => Ok(Vec::new()),
         Some(value) => answer_tokens(value, field),
     };
@@ -57,5 +75,6 @@ fn pair(prompt: &Value) -> Result<Pair, LineProblem> {
             right: answers("answers")?,
             wrong: answers("wrong_answers")?,
         },
+        place: Place::Entry(index),
     })
 }

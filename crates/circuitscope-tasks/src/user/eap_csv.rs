@@ -1,15 +1,28 @@
-//! Task tables of EAP and EAP-IG: columns `clean`, `corrupted`, `correct_idx` and `incorrect_idx`.
+//! Task tables of EAP and EAP-IG: columns `clean` and `corrupted`, and answers in one of three forms.
 
 use std::path::Path;
 
 use circuitscope_core::nearest;
 use csv::{ReaderBuilder, StringRecord};
 
-use super::Pair;
+use super::extra::Extra;
+use super::{Pair, Pairs, years};
 use crate::error::LineProblem;
-use crate::{AnswerToken, Answers, Error, Result};
+use crate::{AnswerToken, Answers, Error, Place, Result};
 
-pub(super) fn read(path: &Path, text: &str) -> Result<Vec<Pair>> {
+const COLUMNS: &[&str] = &[
+    "clean",
+    "corrupted",
+    "correct_idx",
+    "incorrect_idx",
+    "clean_answer_idx",
+    "corrupted_answer_idx",
+    "label",
+];
+const ANSWERS: &str = "`correct_idx` and `incorrect_idx` (numbers of tokens), `clean_answer_idx` and \
+                       `corrupted_answer_idx`, or `label` (a year)";
+
+pub(super) fn read(path: &Path, text: &str) -> Result<Pairs> {
     let at = |line: u64, problem: LineProblem| Error::Line {
         file: path.to_owned(),
         line: line as usize,
@@ -21,25 +34,50 @@ pub(super) fn read(path: &Path, text: &str) -> Result<Vec<Pair>> {
     };
     let mut reader = ReaderBuilder::new().from_reader(text.as_bytes());
     let header = reader.headers().map_err(broken)?.clone();
-    let columns = Columns::of(&header).map_err(|problem| at(1, problem))?;
+    let (columns, extra) = Columns::of(&header).map_err(|problem| at(1, problem))?;
     let mut pairs = Vec::new();
     for row in reader.records() {
         let row = row.map_err(broken)?;
         let line = row.position().map_or(1, csv::Position::line);
-        pairs.push(columns.pair(&row).map_err(|problem| at(line, problem))?);
+        pairs.push(
+            columns
+                .pair(&row, line)
+                .map_err(|problem| at(line, problem))?,
+        );
     }
-    Ok(pairs)
+    let [right, wrong] = match columns.answers {
+        Some(Read::Tokens { names, .. }) => names,
+        Some(Read::Year { name, .. }) => [name, name],
+        None => ["correct_idx", "incorrect_idx"],
+    };
+    Ok(Pairs {
+        pairs,
+        fields: [right.to_owned(), wrong.to_owned()],
+        years: matches!(columns.answers, Some(Read::Year { .. })),
+        notes: extra.note().into_iter().collect(),
+    })
+}
+
+/// Where a table has its answers.
+#[derive(Clone, Copy)]
+enum Read {
+    /// Numbers of tokens: right and wrong.
+    Tokens {
+        at: [usize; 2],
+        names: [&'static str; 2],
+    },
+    /// A year of two digits.
+    Year { at: usize, name: &'static str },
 }
 
 struct Columns {
     clean: usize,
     corrupted: usize,
-    /// Right and wrong.
-    answers: Option<(usize, usize)>,
+    answers: Option<Read>,
 }
 
 impl Columns {
-    fn of(header: &StringRecord) -> Result<Self, LineProblem> {
+    fn of(header: &StringRecord) -> Result<(Self, Extra), LineProblem> {
         let find = |name: &str| header.iter().position(|column| column.trim() == name);
         let need = |name: &str| {
             find(name).ok_or_else(|| LineProblem::Field {
@@ -53,19 +91,49 @@ impl Columns {
             })
         };
         let (clean, corrupted) = (need("clean")?, need("corrupted")?);
-        // One alone is no token in the files that have it, but a year.
-        let answers = match (find("correct_idx"), find("incorrect_idx")) {
-            (None, None) => None,
-            _ => Some((need("correct_idx")?, need("incorrect_idx")?)),
+        let two = |names: [&'static str; 2]| {
+            let [right, wrong] = names;
+            Ok(Some(Read::Tokens {
+                at: [need(right)?, need(wrong)?],
+                names,
+            }))
         };
-        Ok(Self {
+        let there = |name: &str| find(name).is_some();
+        let answers = if there("incorrect_idx") {
+            two(["correct_idx", "incorrect_idx"])?
+        } else if there("clean_answer_idx") || there("corrupted_answer_idx") {
+            two(["clean_answer_idx", "corrupted_answer_idx"])?
+        } else {
+            // Older greater-than tables have their year in `correct_idx`.
+            let year = ["label", "correct_idx"].into_iter();
+            let mut year = year.filter_map(|name| {
+                Some(Read::Year {
+                    at: find(name)?,
+                    name,
+                })
+            });
+            year.next()
+        };
+        let read = match answers {
+            None => Vec::new(),
+            Some(Read::Tokens { names, .. }) => names.to_vec(),
+            Some(Read::Year { name, .. }) => vec![name],
+        };
+        let mut extra = Extra::default();
+        for name in header.iter().map(str::trim) {
+            if name != "clean" && name != "corrupted" && !read.contains(&name) {
+                extra.pass_over(name, COLUMNS, there, ANSWERS)?;
+            }
+        }
+        let columns = Self {
             clean,
             corrupted,
             answers,
-        })
+        };
+        Ok((columns, extra))
     }
 
-    fn pair(&self, row: &StringRecord) -> Result<Pair, LineProblem> {
+    fn pair(&self, row: &StringRecord, line: u64) -> Result<Pair, LineProblem> {
         let prompt = |column: usize, name: &str| match row.get(column) {
             None | Some("") => Err(LineProblem::EmptyPrompt {
                 field: name.to_owned(),
@@ -81,17 +149,22 @@ impl Columns {
             })?;
             Ok(vec![AnswerToken::Id(id)])
         };
+        let positive = prompt(self.clean, "clean")?;
         let answers = match self.answers {
             None => Answers::default(),
-            Some((right, wrong)) => Answers {
-                right: token(right, "correct_idx")?,
-                wrong: token(wrong, "incorrect_idx")?,
+            Some(Read::Tokens { at, names }) => Answers {
+                right: token(at[0], names[0])?,
+                wrong: token(at[1], names[1])?,
             },
+            Some(Read::Year { at, name }) => {
+                years::answers(&positive, row.get(at).unwrap_or_default(), name)?
+            }
         };
         Ok(Pair {
-            positive: prompt(self.clean, "clean")?,
+            positive,
             negative: prompt(self.corrupted, "corrupted")?,
             answers,
+            place: Place::Line(line as usize),
         })
     }
 }

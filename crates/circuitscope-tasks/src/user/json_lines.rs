@@ -3,58 +3,67 @@
 use core::fmt;
 use std::path::Path;
 
-use circuitscope_core::nearest;
 use serde::Deserialize;
 use serde::de::{MapAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::{Pair, lines};
+use super::extra::Extra;
+use super::{Pair, Pairs, lines, mib};
 use crate::error::LineProblem;
-use crate::{AnswerToken, Answers, Error, Result};
+use crate::{AnswerToken, Answers, Error, Place, Result};
 
-const FIELDS: [&str; 4] = ["positive", "negative", "answers", "wrong_answers"];
+const FIELDS: &[&str] = &["positive", "negative", "answers", "wrong_answers"];
+const ANSWERS: &str = "`answers` and `wrong_answers`";
 
-/// Of several counterfactuals of a MIB row, the one that its circuit track pairs IOI prompts with.
-const COUNTERFACTUAL: &str = "s2_io_flip_counterfactual";
-
-pub(super) fn read(path: &Path, text: &str) -> Result<Vec<Pair>> {
+pub(super) fn read(path: &Path, text: &str) -> Result<Pairs> {
     let lines = lines(path, text)?;
     let first = lines
         .first()
         .and_then(|line| serde_json::from_str(line).ok());
     let of_mib = first.is_some_and(|row: Map<String, Value>| {
-        row.contains_key("prompt") && !FIELDS.iter().any(|field| row.contains_key(*field))
+        mib::PROMPTS.iter().any(|field| row.contains_key(*field))
+            && !FIELDS.iter().any(|field| row.contains_key(*field))
     });
-    let read = if of_mib { mib_row } else { pair };
+    if of_mib {
+        return mib::read(path, &lines);
+    }
+    let mut extra = Extra::default();
     let pairs = lines.into_iter().enumerate().map(|(at, line)| {
-        read(line).map_err(|problem| Error::Line {
+        pair(line, at + 1, &mut extra).map_err(|problem| Error::Line {
             file: path.to_owned(),
             line: at + 1,
             problem,
         })
     });
-    pairs.collect()
+    Ok(Pairs {
+        pairs: pairs.collect::<Result<_>>()?,
+        fields: ["answers", "wrong_answers"].map(str::to_owned),
+        years: false,
+        notes: extra.note().into_iter().collect(),
+    })
 }
 
-fn pair(line: &str) -> Result<Pair, LineProblem> {
-    let fields = match serde_json::from_str::<Fields>(line) {
-        Ok(fields) => fields.0,
-        Err(error) => {
-            return Err(match serde_json::from_str::<Value>(line) {
-                Ok(value) => LineProblem::NotAnObject {
-                    found: kind(&value),
-                },
-                Err(_) => LineProblem::NotJson(without_line(&error)),
-            });
-        }
-    };
-    let mut found = [const { None }; FIELDS.len()];
+/// The fields of a line.
+pub(super) fn object(line: &str) -> Result<Vec<(String, Value)>, LineProblem> {
+    serde_json::from_str::<Fields>(line)
+        .map(|fields| fields.0)
+        .map_err(|error| match serde_json::from_str::<Value>(line) {
+            Ok(value) => LineProblem::NotAnObject {
+                found: kind(&value),
+            },
+            Err(_) => LineProblem::NotJson(without_line(&error)),
+        })
+}
+
+fn pair(line: &str, number: usize, extra: &mut Extra) -> Result<Pair, LineProblem> {
+    let fields = object(line)?;
+    let present: Vec<String> = fields.iter().map(|(name, _)| name.clone()).collect();
+    let mut found = [const { None }; 4];
     for (name, value) in fields {
         let Some(at) = FIELDS.iter().position(|field| *field == name) else {
-            return Err(LineProblem::UnknownField {
-                nearest: nearest(&name, FIELDS),
-                field: name,
-            });
+            let there = |known: &str| present.iter().any(|name| name == known);
+            extra.pass_over(&name, FIELDS, there, ANSWERS)?;
+            continue;
         };
         if found[at].replace(value).is_some() {
             return Err(LineProblem::RepeatedField { field: FIELDS[at] });
@@ -75,64 +84,8 @@ fn pair(line: &str) -> Result<Pair, LineProblem> {
             right: answers(right, FIELDS[2])?,
             wrong: answers(wrong, FIELDS[3])?,
         },
+        place: Place::Line(number),
     })
-}
-
-/// A row of a data set of MIB: `prompt`, a counterfactual of which the `prompt` is read, and where
-/// they are there `metadata.indirect_object` and `metadata.subject`, or `choices` and `answerKey` of
-/// both, as answers.
-fn mib_row(line: &str) -> Result<Pair, LineProblem> {
-    let row: Map<String, Value> =
-        serde_json::from_str(line).map_err(|error| LineProblem::NotJson(without_line(&error)))?;
-    let mut counterfactuals = row.keys().filter(|key| key.contains("_counterfactual"));
-    let column = match (counterfactuals.next(), counterfactuals.next()) {
-        (Some(only), None) => only.as_str(),
-        (Some(_), Some(_)) if row.contains_key(COUNTERFACTUAL) => COUNTERFACTUAL,
-        (first, second) => {
-            let found = [first, second].into_iter().flatten().chain(counterfactuals);
-            let found = found.map(String::as_str).collect::<Vec<_>>().join(", ");
-            return Err(LineProblem::Field {
-                field: "*_counterfactual".to_owned(),
-                found: if found.is_empty() {
-                    "no such column".to_owned()
-                } else {
-                    found
-                },
-                expected: "one column of counterfactuals, or `s2_io_flip_counterfactual` among them",
-            });
-        }
-    };
-    let other = row[column].as_object().ok_or_else(|| LineProblem::Field {
-        field: column.to_owned(),
-        found: kind(&row[column]).to_owned(),
-        expected: "an object with a `prompt`",
-    })?;
-    let prompt = |row: &Map<String, Value>, field: &str| {
-        text(row.get("prompt").unwrap_or(&Value::Null), field)
-    };
-    let name = |field: &str| row.get("metadata")?.get(field)?.as_str();
-    let (right, wrong) = match (name("indirect_object"), name("subject")) {
-        // Names follow a space.
-        (Some(object), Some(subject)) => (Some(format!(" {object}")), Some(format!(" {subject}"))),
-        _ => (choice(&row), choice(other)),
-    };
-    let answer = |answer: Option<String>| answer.map(AnswerToken::Word).into_iter().collect();
-    Ok(Pair {
-        positive: prompt(&row, "prompt")?,
-        negative: prompt(other, &format!("{column}.prompt"))?,
-        answers: Answers {
-            right: answer(right),
-            wrong: answer(wrong),
-        },
-    })
-}
-
-/// The label of the right choice of a row, as written.
-fn choice(row: &Map<String, Value>) -> Option<String> {
-    let choices = row.get("choices")?;
-    let labels = choices.get("label").unwrap_or(choices).as_array()?;
-    let at = usize::try_from(row.get("answerKey")?.as_u64()?).ok()?;
-    Some(labels.get(at)?.as_str()?.to_owned())
 }
 
 /// A prompt: a string that is not empty.

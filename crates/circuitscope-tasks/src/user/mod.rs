@@ -2,14 +2,17 @@
 
 mod auto_circuit;
 mod eap_csv;
+mod extra;
 mod json_lines;
+mod mib;
+mod years;
 
 use std::path::Path;
 
 use circuitscope_core::Polarity;
 
 use crate::error::LineProblem;
-use crate::{Answers, Error, LabelledPrompts, Result};
+use crate::{Answers, Error, LabelledPrompts, Origin, Place, Result};
 
 /// One pair as a file gives it.
 struct Pair {
@@ -17,6 +20,17 @@ struct Pair {
     negative: String,
     /// Without any where the file gives none.
     answers: Answers,
+    place: Place,
+}
+
+/// The pairs of a file, and what was seen in reading them.
+struct Pairs {
+    pairs: Vec<Pair>,
+    /// Fields of right and wrong answers.
+    fields: [String; 2],
+    /// Whether answers are years.
+    years: bool,
+    notes: Vec<String>,
 }
 
 /// Reads matched prompts, and where the file has them their answers.
@@ -24,16 +38,21 @@ struct Pair {
 /// | ending | form | positive, negative | answers |
 /// |---|---|---|---|
 /// | `.json` | [auto-circuit](https://github.com/UFO-101/auto-circuit): an object with a list `prompts` | `clean`, `corrupt` | `answers`, `wrong_answers` |
-/// | `.csv` | [EAP](https://github.com/hannamw/EAP-IG): a table with a header | `clean`, `corrupted` | `correct_idx`, `incorrect_idx`: numbers of tokens |
+/// | `.csv` | [EAP](https://github.com/hannamw/EAP-IG): a table with a header | `clean`, `corrupted` | `correct_idx`, `incorrect_idx` or `clean_answer_idx`, `corrupted_answer_idx`: numbers of tokens; or `label`: a year of two digits, after which later ones are right and all others wrong |
 /// | other | one object a line | `positive`, `negative` | `answers`, `wrong_answers`; may be left out |
-/// | other | rows of a data set of [MIB](https://github.com/hannamw/MIB-circuit-track), one object a line | `prompt`, and `prompt` of `s2_io_flip_counterfactual` or of the only counterfactual | `metadata.indirect_object` and `metadata.subject`, or `choices` at `answerKey` |
+/// | other | rows of a data set of [MIB](https://github.com/hannamw/MIB-circuit-track), one object a line | `prompt`, and the `prompt` of its counterfactual | `metadata.indirect_object` and `metadata.subject`; or `choices` at `answerKey`; or `label`; the wrong one is the counterfactual's |
+///
+/// Of several counterfactuals in a row of MIB that one is read which its circuit track takes:
+/// `s2_io_flip_counterfactual` (IOI), `symbol_counterfactual` (MCQA, ARC), `random_counterfactual`
+/// (arithmetic). Rows whose counterfactual is null are left out, as there, with a note.
 ///
 /// Answers are those of the positive prompt. In our own form and in auto-circuit's an answer is a
 /// word, with its leading space where the vocabulary has one, or the number of a token, or a list of
 /// them.
 ///
 /// Prompts are taken as they are, with their leading and trailing spaces. Blank lines are allowed
-/// only at the end.
+/// only at the end. Other fields and columns are named in a note ([`LabelledPrompts::notes`]), unless they look
+/// like answers or like a misspelt field: then they are an error.
 ///
 /// # Errors
 /// [`Error::Io`] (which names the file), [`Error::Line`] (which names file, line and field),
@@ -46,7 +65,12 @@ pub fn read_pairs(path: &Path) -> Result<LabelledPrompts> {
         let found = path.extension();
         found.is_some_and(|found| found.eq_ignore_ascii_case(ending))
     };
-    let pairs = if is("json") {
+    let Pairs {
+        pairs,
+        fields,
+        years,
+        notes,
+    } = if is("json") {
         auto_circuit::read(path, &text)?
     } else if is("csv") {
         eap_csv::read(path, &text)?
@@ -59,32 +83,44 @@ pub fn read_pairs(path: &Path) -> Result<LabelledPrompts> {
             class: Polarity::Positive,
         });
     }
-    let (mut texts, mut answers) = (Vec::new(), Vec::new());
+    let (mut texts, mut answers, mut places) = (Vec::new(), Vec::new(), Vec::new());
     for pair in pairs {
         texts.push((pair.positive, pair.negative));
         answers.push(pair.answers);
+        places.push(pair.place);
     }
     if answers.iter().all(|answers| *answers == Answers::default()) {
         answers.clear();
     }
+    let file = path.display();
     Ok(LabelledPrompts {
         answers,
+        notes: notes
+            .into_iter()
+            .map(|note| format!("{file}: {note}"))
+            .collect(),
+        origin: Some(Origin {
+            file: path.to_owned(),
+            places,
+            fields,
+            years,
+        }),
         ..LabelledPrompts::from_pairs(texts)
     })
 }
 
 /// Reads two text files of one prompt a line, one for each class.
 ///
-/// Files of equally many lines are matched line by line. A prompt that contains a line break cannot
-/// be written so: use [`read_pairs`].
+/// Files of equally many lines are matched line by line. A prompt is everything between two line ends;
+/// see [`read_prompts`] for what ends a line. A prompt that contains a line break cannot be written so:
+/// use [`read_pairs`].
 ///
 /// # Errors
 /// [`Error::Io`] (which names the file), [`Error::Line`] for a blank line before the end,
 /// [`Error::EmptyClass`] for a file without prompts.
 pub fn read_lines(positive: &Path, negative: &Path) -> Result<LabelledPrompts> {
     let class = |path: &Path, class: Polarity| {
-        let text = read(path)?;
-        let prompts: Vec<String> = lines(path, &text)?.into_iter().map(str::to_owned).collect();
+        let prompts = read_prompts(path)?;
         if prompts.is_empty() {
             return Err(Error::EmptyClass {
                 file: path.to_owned(),
@@ -100,6 +136,19 @@ pub fn read_lines(positive: &Path, negative: &Path) -> Result<LabelledPrompts> {
     } else {
         LabelledPrompts::from_classes(positive, negative)
     })
+}
+
+/// Reads a text file of one prompt a line; empty if it has none.
+///
+/// A line ends at `\n` or `\r\n`, and nowhere else: every other character belongs to the prompt, spaces
+/// and tabs at its ends, a lone `\r` and Unicode's own separators included. A byte-order mark at the
+/// beginning of the file does not. Blank lines are allowed only at the end.
+///
+/// # Errors
+/// [`Error::Io`] (which names the file), [`Error::Line`] for a blank line before the end.
+pub fn read_prompts(path: &Path) -> Result<Vec<String>> {
+    let text = read(path)?;
+    Ok(lines(path, &text)?.into_iter().map(str::to_owned).collect())
 }
 
 /// The text of a file, without the byte-order mark that some editors put first.

@@ -35,3 +35,9 @@ pub(crate) fn differences<'a>(a: &'a str, b: &'a str) -> Vec<(&'a str, &'a str)>
     assert_eq!(a.len(), b.len(), "{a:?} {b:?}");
     a.into_iter().zip(b).filter(|(a, b)| a != b).collect()
 }
+
+/// A number for a word, different for all words that occur.
+pub(crate) fn id(word: &str) -> u32 {
+    let add = |sum: u32, byte: u8| sum.wrapping_mul(257).wrapping_add(u32::from(byte));
+    word.bytes().fold(7, add)
+}

@@ -4,6 +4,7 @@
 
 mod ground_truths;
 mod lists;
+mod other_tokenizers;
 mod pairs;
 mod reference;
 mod tokens;

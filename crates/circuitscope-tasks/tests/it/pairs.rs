@@ -6,7 +6,7 @@ use circuitscope_tasks::{
 };
 use proptest::prelude::*;
 
-use crate::lists::{differences, gpt2, lexicon, strings, words};
+use crate::lists::{differences, gpt2, id, lexicon, strings, words};
 
 fn draw(task: Task, vocabulary: Vocabulary, n: usize, seed: u64) -> PromptSet {
     generate(task, vocabulary, n, Seed::new(seed), None).unwrap()
@@ -286,10 +286,19 @@ fn the_draws_of_seed_0_are_pinned() {
 #[test]
 fn unequal_pairs_are_drawn_again() {
     let plain = draw(Task::Ioi, Vocabulary::Gpt2, 40, 3);
-    // A tokenizer that splits words of more than six letters, and hence some names.
-    let split = |text: &str| Ok(words(text).iter().map(|word| 1 + word.len() / 7).sum());
+    // A tokenizer that has a name as one token or as two, depending on what follows.
+    let split = |text: &str| {
+        let mut tokens = Vec::new();
+        for word in text.split_inclusive(' ') {
+            tokens.push(id(word.trim_end()));
+            if word.len() > 6 && word.ends_with(' ') {
+                tokens.push(0);
+            }
+        }
+        Ok(tokens)
+    };
     let set = generate(Task::Ioi, Vocabulary::Gpt2, 40, Seed::new(3), Some(&split)).unwrap();
-    let count = |text: &str| -> usize { split(text).unwrap() };
+    let count = |text: &str| split(text).unwrap().len();
     let mut kept = 0;
     for (pair, plain) in set.pairs.iter().zip(&plain.pairs) {
         assert_eq!(count(&pair.positive.text), count(&pair.negative.text));
@@ -302,6 +311,12 @@ fn unequal_pairs_are_drawn_again() {
         (1..40).contains(&kept),
         "the tokenizer splits some names: {kept}"
     );
+}
+
+#[test]
+fn answers_of_several_tokens_are_listed() {
+    let set = draw(Task::Ioi, Vocabulary::Gpt2, 40, 3);
+    let split = |text: &str| Ok(vec![0; 1 + text.trim().len() / 7]);
     let answers = check_answers(&set, &split).unwrap();
     assert!(
         answers
@@ -323,11 +338,11 @@ fn what_cannot_be_drawn_is_an_error() {
     let calls = core::cell::Cell::new(0);
     let never = |_: &str| {
         calls.set(calls.get() + 1);
-        Ok(calls.get())
+        Ok(vec![0; calls.get()])
     };
     let error = generate(
         Task::Induction,
-        Vocabulary::Gpt2,
+        Vocabulary::Reference,
         3,
         Seed::new(0),
         Some(&never),

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use circuitscope_core::Polarity;
 use circuitscope_tasks::{
     AnswerToken, Answers, LabelledPrompts, Result, check_pair_lengths, read_lines, read_pairs,
+    read_prompts,
 };
 use tempfile::TempDir;
 
@@ -56,9 +57,14 @@ fn faults_name_file_line_field_and_the_nearest() {
          \"negative\", \"answers\" or \"wrong_answers\""
     );
     assert_eq!(
-        second(r#"{"positive": "a", "negative": "b", "x": 1}"#),
-        "my.jsonl:2: unknown field \"x\": expected \"positive\", \"negative\", \"answers\" or \
-         \"wrong_answers\""
+        second(r#"{"positive": "a", "negative": "b", "label": 1}"#),
+        "my.jsonl:2: field \"label\" looks like answers and is not read: answers are read from \
+         `answers` and `wrong_answers`"
+    );
+    assert_eq!(
+        second(r#"{"positive": "a", "negative": "b", "wrong_answer": " x"}"#),
+        "my.jsonl:2: unknown field \"wrong_answer\" (did you mean `wrong_answers`?): expected \
+         \"positive\", \"negative\", \"answers\" or \"wrong_answers\""
     );
     assert_eq!(
         second(r#"{"positive": "a"}"#),
@@ -100,6 +106,29 @@ fn faults_name_file_line_field_and_the_nearest() {
         "{broken}"
     );
     assert!(second(&format!("{good} {good}")).starts_with("my.jsonl:2: not JSON: trailing"));
+}
+
+#[test]
+fn other_fields_are_named_and_left() {
+    let prompts = pairs(
+        "{\"positive\": \"a\", \"negative\": \"b\", \"id\": 1}\n\
+         {\"positive\": \"c\", \"negative\": \"d\", \"group\": \"g\", \"id\": 2}\n",
+    )
+    .unwrap();
+    let [note] = prompts.notes.as_slice() else {
+        panic!("{:?}", prompts.notes)
+    };
+    assert!(
+        note.ends_with("my.jsonl: the fields `group`, `id` are not read"),
+        "{note}"
+    );
+    assert!(prompts.place(1).ends_with("my.jsonl:2"));
+    assert!(
+        pairs("{\"positive\": \"a\", \"negative\": \"b\"}")
+            .unwrap()
+            .notes
+            .is_empty()
+    );
 }
 
 fn named(name: &str, text: &str) -> Result<LabelledPrompts> {
@@ -167,6 +196,18 @@ fn task_files_of_auto_circuit() {
         ),
         "a.json: prompts[0]: field \"clean\": found a list, expected a string"
     );
+    assert_eq!(
+        fault(
+            "a.json",
+            r#"{"prompts": [{"clean": "a", "corrupt": "b", "answers": ["c"], "wrong_answer": ["d"]}]}"#
+        ),
+        "a.json: prompts[0]: unknown field \"wrong_answer\" (did you mean `wrong_answers`?): expected \
+         \"clean\", \"corrupt\", \"answers\" or \"wrong_answers\""
+    );
+    assert_eq!(
+        prompts.place(1).rsplit('/').next(),
+        Some("ioi.json: prompts[1]")
+    );
     let none = fault("a.json", r#"{"positive": "a", "negative": "b"}"#);
     assert!(
         none.starts_with("a.json: the file: field \"prompts\": found nothing, expected a list")
@@ -205,11 +246,42 @@ fn task_tables_of_eap() {
         fault("t.csv", "clean,corupted\na,b\n"),
         format!("t.csv:1: field \"corrupted\": found no such column, but `corupted`, {expected}")
     );
-    // Greater-than files have a year in this column and no other.
-    assert!(
-        fault("t.csv", "clean,corrupted,correct_idx\na,b,32\n")
-            .starts_with("t.csv:1: field \"incorrect_idx\"")
+    // Alone, it holds a year, which the prompt must name.
+    assert_eq!(
+        fault("t.csv", "clean,corrupted,correct_idx\na,b,32\n"),
+        "t.csv:2: field \"correct_idx\": found `32`, expected the last two digits, below 99, of a year \
+         that the prompt names, and a prompt that ends in the year's first two"
     );
+    let looks = "looks like answers and is not read: answers are read from `correct_idx` and \
+                 `incorrect_idx` (numbers of tokens), `clean_answer_idx` and `corrupted_answer_idx`, or \
+                 `label` (a year)";
+    assert_eq!(
+        fault("t.csv", "clean,corrupted,gold_token\na,b,32\n"),
+        format!("t.csv:1: field \"gold_token\" {looks}")
+    );
+    assert_eq!(
+        fault(
+            "t.csv",
+            "clean,corrupted,correct_id,incorrect_id\na,b,3,4\n"
+        ),
+        "t.csv:1: unknown field \"correct_id\" (did you mean `correct_idx`?): expected \"clean\", \
+         \"corrupted\", \"correct_idx\", \"incorrect_idx\", \"clean_answer_idx\", \
+         \"corrupted_answer_idx\" or \"label\""
+    );
+    assert_eq!(
+        fault(
+            "t.csv",
+            "clean,corrupted,correct_idx,incorrect_idx,label\na,b,3,4,9\n"
+        ),
+        format!("t.csv:1: field \"label\" {looks}")
+    );
+    let prompts = named(
+        "g.csv",
+        "clean,corrupted,clean_answer_idx,corrupted_answer_idx\na,b,5,6\n",
+    );
+    let prompts = prompts.unwrap();
+    assert_eq!(prompts.answers[0].right, [AnswerToken::Id(5)]);
+    assert_eq!(prompts.answers[0].wrong, [AnswerToken::Id(6)]);
     assert_eq!(
         fault(
             "t.csv",
@@ -222,6 +294,74 @@ fn task_tables_of_eap() {
         "t.csv:2: field \"corrupted\" is an empty prompt"
     );
     assert!(fault("t.csv", "clean,corrupted\na,b\nc\n").starts_with("t.csv:3: not CSV: "));
+}
+
+#[test]
+fn greater_than_tables_give_a_year() {
+    let table = "clean,corrupted,label\n\
+                 It ran from the year 1746 to the year 17,It ran from the year 1701 to the year 17,46\n\
+                 It ran from the year 1604 to the year 16,It ran from the year 1601 to the year 16,4\n";
+    let prompts = named("gt.csv", table).unwrap();
+    let origin = prompts.origin.as_ref().unwrap();
+    assert!(origin.years && origin.fields[0] == "label");
+    let years = |years: core::ops::RangeInclusive<u8>| -> Vec<AnswerToken> {
+        let word = |year| AnswerToken::Word(format!("{year:02}"));
+        years.map(word).collect()
+    };
+    assert_eq!(prompts.answers[0].right, years(47..=99));
+    assert_eq!(prompts.answers[0].wrong, years(0..=46));
+    assert_eq!(prompts.answers[1].wrong, years(0..=4));
+    // The older form, and a column of that name that holds something else.
+    let older = named("gt.csv", &table.replace("label", "correct_idx")).unwrap();
+    assert_eq!(older.answers, prompts.answers);
+    assert!(fault("gt.csv", &table.replace("17,46", "17,47")).starts_with(
+        "gt.csv:2: field \"label\": found `47`, expected the last two digits, below 99, of a year"
+    ));
+
+    let row = r#"{"clean": "from 1752 to 17", "corrupted": "from 1701 to 17", "year": "1752"}"#;
+    let of_mib = named("gt.jsonl", row).unwrap();
+    assert_eq!(of_mib.answers[0].right, years(53..=99));
+}
+
+#[test]
+fn rows_of_mib_with_choices_and_labels() {
+    let mcqa = r#"{"prompt": "Q\nA", "choices": {"label": ["A", "B"]}, "answerKey": 1, "idx": 4,
+        "symbol_counterfactual": {"prompt": "Q\nC", "choices": {"label": ["X", "Y"]}, "answerKey": "X"},
+        "answerPosition_counterfactual": {"prompt": "n"}, "randomLetter_counterfactual": {"prompt": "n"}}"#;
+    let prompts = named("mcqa.jsonl", &mcqa.replace("\n        ", "")).unwrap();
+    assert_eq!(prompts.texts[1], "Q\nC");
+    assert_eq!(prompts.answers[0].right, words(&["B"]));
+    assert_eq!(prompts.answers[0].wrong, words(&["X"]));
+    assert!(
+        prompts.notes[0].ends_with("the field `idx` is not read"),
+        "{:?}",
+        prompts.notes
+    );
+
+    let sums = "{\"prompt\": \"1 + 2 = \", \"label\": 3, \"random_counterfactual\": {\"prompt\": \"1 + 4 = \", \"label\": \"5\"}}\n\
+                {\"prompt\": \"9 + 2 = \", \"label\": 11, \"random_counterfactual\": null}\n";
+    let prompts = named("sums.jsonl", sums).unwrap();
+    assert_eq!(prompts.answers[0].right, words(&["3"]));
+    assert_eq!(prompts.answers[0].wrong, words(&["5"]));
+    assert_eq!(prompts.texts.len(), 2);
+    assert!(
+        prompts.notes[0].ends_with("1 row without a counterfactual left out, the first in line 2"),
+        "{:?}",
+        prompts.notes
+    );
+
+    let row =
+        |rest: &str| format!(r#"{{"prompt": "p", {rest}, "x_counterfactual": {{"prompt": "n"}}}}"#);
+    assert_eq!(
+        fault("m.jsonl", &row(r#""choices": ["A"], "answerKey": 3"#)),
+        "m.jsonl:1: field \"answerKey\": found 3, expected the number of one of `choices`, from 0, or its \
+         label"
+    );
+    assert_eq!(
+        fault("m.jsonl", &row(r#""correct_answer": "A""#)),
+        "m.jsonl:1: field \"correct_answer\" looks like answers and is not read: answers are read from \
+         `metadata`, `choices` and `answerKey`, or `label`"
+    );
 }
 
 #[test]
@@ -244,7 +384,8 @@ fn rows_of_mib() {
     assert_eq!(
         fault("m.jsonl", two),
         "m.jsonl:1: field \"*_counterfactual\": found a_counterfactual, b_counterfactual, expected one \
-         column of counterfactuals, or `s2_io_flip_counterfactual` among them"
+         column of counterfactuals, or `s2_io_flip_counterfactual`, `symbol_counterfactual` or \
+         `random_counterfactual` among them"
     );
     assert_eq!(
         fault("m.jsonl", r#"{"prompt": "p", "a_counterfactual": {}}"#),
@@ -293,6 +434,12 @@ fn two_files_of_equal_length_are_matched() {
     let unmatched = read_lines(&two, &three).unwrap();
     assert_eq!(unmatched.texts, ["a ", " b", "c", "d", "e"]);
     assert!(unmatched.pairs.is_empty());
+    // A line ends at a line feed, alone or after a carriage return, and nowhere else.
+    let odd = files.write("odd.txt", "\u{feff}\ta \r\n  b\rc\u{2028}d\t \n e  ");
+    assert_eq!(
+        read_prompts(&odd).unwrap(),
+        ["\ta ", "  b\rc\u{2028}d\t ", " e  "]
+    );
     let gap = files.write("gap.txt", "a\n\nb\n");
     let error = read_lines(&gap, &two).unwrap_err().to_string();
     assert!(error.ends_with("gap.txt:2: the line is empty: every line holds a prompt"));

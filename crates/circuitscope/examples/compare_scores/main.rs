@@ -25,7 +25,7 @@ use circuitscope::eval::methods::{
 };
 use circuitscope::model::{Loaded, Processing, capture_head_means_and_last, load_dir};
 use circuitscope::tasks::Task;
-use circuitscope::{CaptureSettings, judged_task, load_reference};
+use circuitscope::{CaptureSettings, judged_task, known_circuits, load_reference, posed_task};
 use circuitscope_testkit::{Golden, shared_fixtures};
 use planted::PLANTS;
 
@@ -123,11 +123,11 @@ fn of_task(
         last_position: true,
         ..CaptureSettings::default()
     };
+    let posed = posed_task(loaded, task, pairs, seed, None)?;
     let judged = judged_task(
         loaded,
-        task,
-        pairs,
-        seed,
+        &posed,
+        known_circuits(loaded, task, None)?,
         settings,
         &FlexDevice,
         &NoProgress,

@@ -13,10 +13,12 @@
 //!   times 1 if that is smaller. Four layers of `f32` in another order of summation differ by less
 //!   than a tenth of it.
 //! - Loss of training: [`LOSS_TOLERANCE`], relative, in each of 20 steps.
+//! - Gradients ([`check_gradients`]): [`GRADIENT_TOLERANCE`], against differences of the device's own values.
 //! - Codes: equal, except where the two largest features of the record are within
 //!   [`NEAR_TIE`] of each other, relative to the larger; such near-ties are counted.
 
 mod checks;
+mod gradient;
 mod record;
 pub mod shapes;
 
@@ -28,6 +30,7 @@ use circuitscope_hooks::{NoTap, Tap};
 use circuitscope_model::DecoderConfig;
 
 pub use checks::{Check, Conformance, Worst};
+pub use gradient::{GRADIENT_TOLERANCE, check_gradients, check_gradients_with};
 pub use record::{Record, Values};
 
 /// See the [module](self).

@@ -304,7 +304,7 @@ impl Values {
 }
 
 /// One pair of prompts of each task.
-fn prompts() -> Result<Vec<String>, Error> {
+pub(super) fn prompts() -> Result<Vec<String>, Error> {
     let mut texts = Vec::new();
     for task in Task::ALL {
         let set = generate(task, Vocabulary::Reference, 1, SEED, None);

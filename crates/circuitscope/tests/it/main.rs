@@ -5,6 +5,7 @@
 )]
 #![expect(clippy::unwrap_used, reason = "test helpers fail by panicking")]
 
+mod attribution;
 mod causal_methods;
 mod planted_program;
 mod reference_model;

@@ -51,7 +51,7 @@ struct Subject {
 impl Subject {
     fn new(task: Task, prompts: usize) -> Self {
         let loaded = load_reference::<Flex>(Processing::Raw, &FlexDevice).unwrap();
-        let truth = known_circuits(&loaded, task).unwrap().remove(0);
+        let truth = known_circuits(&loaded, task, None).unwrap().remove(0);
         let Drawn {
             prompts,
             batch,
@@ -376,7 +376,7 @@ fn induction() {
 fn decoys_are_outsiders() {
     let loaded = load_reference::<Flex>(Processing::Raw, &FlexDevice).unwrap();
     for task in Task::ALL {
-        let truth = known_circuits(&loaded, task).unwrap().remove(0);
+        let truth = known_circuits(&loaded, task, None).unwrap().remove(0);
         assert_eq!(truth.decoys.len(), 4);
         for decoy in &truth.decoys {
             assert!(

@@ -1,5 +1,6 @@
 //! Causal methods against limit cases and slower ways to the same numbers, on a small random model.
 
+mod norm_after;
 mod removal;
 
 use burn::backend::Autodiff;
@@ -11,7 +12,7 @@ use circuitscope_eval::causal::{
     Ablation, Between, CausalEvidence, Metric, PatchedRuns, Receiver, TokenPair, last_logits,
     path_patching,
 };
-use circuitscope_eval::methods::{MethodSettings, PatchingSettings, method};
+use circuitscope_eval::methods::{MethodSettings, NAMES, PatchingSettings, method, runs_model};
 use circuitscope_eval::{Error, Evidence, GraphScores, Scores};
 use circuitscope_hooks::{Capture, EdgePatch, Intervene, Intervention, Op, Site, StreamOutputs};
 use circuitscope_model::{Decoder, DecoderConfig};

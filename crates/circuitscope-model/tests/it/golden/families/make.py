@@ -1,6 +1,6 @@
 """Writes one small random model per family, and per option that a family's folder can hold.
 
-Made with torch 2.9.1, transformers 4.51.3 and TransformerLens 2.16.1 on one CPU thread:
+Made with torch 2.9.1 (Gemma 3: 2.15.0), transformers 4.51.3 and TransformerLens 2.16.1 on one CPU thread:
 
     OMP_NUM_THREADS=1 python crates/circuitscope-model/tests/it/golden/families/make.py [NAME...]
 
@@ -87,6 +87,14 @@ GEMMA2_LENS = gated(
     attn_scores_soft_cap=3.0, output_logits_soft_cap=4.0, use_local_attn=True, window_size=4,
     attn_types=["local", "global"],
 )
+
+# Two layers with a window, then one without.
+GEMMA3 = {
+    **GATED, "num_hidden_layers": 3, "head_dim": 8, "query_pre_attn_scalar": 6, "sliding_window": 4,
+    "sliding_window_pattern": 3, "rope_theta": 100.0, "rope_local_base_freq": 10.0,
+    "rope_scaling": {"rope_type": "linear", "factor": 4.0}, "final_logit_softcapping": 4.0,
+    "tie_word_embeddings": True,
+}
 
 # Name: class prefix, configuration, TransformerLens's configuration and converter (or none), and options whose
 # effect is measured by changing them. "fold" adds the processed sites, "result" what each head adds, "pad" the
@@ -175,6 +183,29 @@ MODELS = {
         gated(4, use_local_attn=True, window_size=4, attn_types=["local"] * LAYERS),
         convert.convert_phi3_weights, [{"sliding_window": None}, {"rms_norm_eps": 1e-6}], "fold",
     ),
+    "gemma3_text": (
+        "Gemma3Text", GEMMA3, None, None,
+        [
+            {"sliding_window": CONTEXT}, {"sliding_window_pattern": 2}, {"final_logit_softcapping": None},
+            {"query_pre_attn_scalar": 8}, {"rope_theta": 10.0}, {"rope_local_base_freq": 100.0},
+            {"rope_scaling": None}, {"hidden_activation": "gelu"},
+        ],
+        "pad v5",
+    ),
+    # The text part of a model that also sees images.
+    "gemma3": (
+        "Gemma3",
+        {
+            # Versions of transformers differ in whether the whole model has a soft cap.
+            "text_config": {**GEMMA3, "final_logit_softcapping": None},
+            "vision_config": {
+                "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+                "image_size": 8, "patch_size": 4,
+            },
+            "mm_tokens_per_image": 4, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0,
+        },
+        None, None, [], "",
+    ),
 }
 
 
@@ -205,9 +236,11 @@ def build(family, config, seed):
     """A Hugging Face model with eager attention, and its configuration."""
     config = getattr(transformers, f"{family}Config")(**config)
     config._attn_implementation = "eager"
-    model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
+    named = {"Gemma3": "Gemma3ForConditionalGeneration", "Gemma3Text": "Gemma3ForCausalLM"}
+    name = named.get(family, f"{family}ForCausalLM")
+    model = getattr(transformers, name)(config).eval()
     randomise(model, seed, offset_gains=family.startswith("Gemma"))
-    config.architectures = [f"{family}ForCausalLM"]
+    config.architectures = [name]
     return model, config
 
 
@@ -219,8 +252,10 @@ def hugging_face(model, ids):
 
 
 def hugging_face_sites(model, ids, attentions):
-    """The sites of a Llama that Hugging Face's modules show."""
+    """The sites of a Llama, or of a model without biases that has norms after, that Hugging Face's modules show."""
     sites, handles = {}, []
+    if not hasattr(model, "model"):
+        return sites
 
     def record(module, name, heads=None, of_input=False):
         def hook(_, inputs, output):
@@ -234,11 +269,12 @@ def hugging_face_sites(model, ids, attentions):
         for port, heads in (("q", HEADS), ("k", 2), ("v", 2)):
             record(getattr(attn, f"{port}_proj"), f"{block}.attn.hook_{port}", heads)
         record(attn.o_proj, f"{block}.attn.hook_z", HEADS, of_input=True)
-        record(attn.o_proj, f"{block}.hook_attn_out")
+        after = hasattr(layer, "post_feedforward_layernorm")
+        record(layer.post_attention_layernorm if after else attn.o_proj, f"{block}.hook_attn_out")
         record(mlp.gate_proj, f"{block}.mlp.hook_pre")
         record(mlp.up_proj, f"{block}.mlp.hook_pre_linear")
         record(mlp.down_proj, f"{block}.mlp.hook_post", of_input=True)
-        record(mlp, f"{block}.hook_mlp_out")
+        record(layer.post_feedforward_layernorm if after else mlp, f"{block}.hook_mlp_out")
         sites[f"{block}.attn.hook_pattern"] = attentions[index]
     with torch.no_grad():
         model(ids, use_cache=False)
@@ -288,6 +324,14 @@ def version_5(config):
     config = {name: value for name, value in config.items() if name != "transformers_version"}
     config["dtype"] = config.pop("torch_dtype")
     rope = {"rope_type": "default", **(config.pop("rope_scaling", None) or {})}
+    if config["model_type"] == "gemma3_text":
+        local = {"rope_type": "default", "rope_theta": config.pop("rope_local_base_freq")}
+        rope["rope_theta"] = config.pop("rope_theta")
+        every = config["_sliding_window_pattern"] = config.pop("sliding_window_pattern")
+        layers = range(1, config["num_hidden_layers"] + 1)
+        config["layer_types"] = ["sliding_attention" if layer % every else "full_attention" for layer in layers]
+        config["rope_parameters"] = {"full_attention": rope, "sliding_attention": local}
+        return config
     if config["model_type"] == "gpt_neox":
         rope["rope_theta"] = config["rope_theta"] = config.pop("rotary_emb_base")
         rope["partial_rotary_factor"] = config["partial_rotary_factor"] = config.pop("rotary_pct")
@@ -349,7 +393,7 @@ def make(name, seed, family, config, lens, converter, changes, extras):
     folder.mkdir(exist_ok=True)
     weights = model.state_dict()
     if hf_config.tie_word_embeddings:
-        del weights["lm_head.weight"]
+        weights = {name: value for name, value in weights.items() if not name.endswith("lm_head.weight")}
     for file, tensors in (("model", weights), ("reference", reference)):
         save_file(
             {name: value.detach().clone().contiguous() for name, value in tensors.items()},

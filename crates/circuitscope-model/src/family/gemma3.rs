@@ -1,0 +1,190 @@
+use serde_json::{Map, Value, json};
+
+use super::keys::Keys;
+use super::llama::GEMMA3;
+use super::reader::Reader;
+use super::window::{Windowed, windows};
+use super::{Family, Layout, rope};
+use crate::Result;
+use crate::config::{Activation, DecoderConfig, Direction, Mlp, Norm};
+use crate::host::{HostAttention, HostEmbedding, HostMlp, HostUnembedding};
+
+/// The text model of a Gemma 3 that also sees images: its configuration is the object `text_config`,
+/// and what sees images is left where it is.
+pub(super) struct Multimodal;
+
+/// Tensors of the part that sees images.
+const IMAGES: [&str; 2] = ["vision_tower.", "multi_modal_projector."];
+
+/// `text_config`, or nothing where it is no object: [`Multimodal::config`] has refused that.
+fn text<'a>(json: &'a Map<String, Value>, none: &'a Map<String, Value>) -> &'a Map<String, Value> {
+    json.get("text_config")
+        .and_then(Value::as_object)
+        .unwrap_or(none)
+}
+
+impl Family for Multimodal {
+    fn name(&self) -> &'static str {
+        "Gemma 3, text part"
+    }
+
+    fn config(&self, keys: &Keys<'_>) -> Result<DecoderConfig> {
+        keys.plain_decoder()?;
+        let inner = match keys.get("text_config") {
+            Some(Value::Object(inner)) => inner,
+            Some(other) => return Err(keys.unsupported("text_config", other, "an object")),
+            None => return Err(keys.missing("text_config")),
+        };
+        let mut config = config(&keys.within(inner))?;
+        if let Some(cap) = config.output_logits_soft_cap {
+            let expected = "null: whether it holds beside images depends on the program";
+            let key = "text_config.final_logit_softcapping";
+            return Err(keys.unsupported(key, &Value::from(cap), expected));
+        }
+        // The flag of the whole model counts.
+        config.tied_embeddings = keys.flag_or("tie_word_embeddings", config.tied_embeddings)?;
+        config.bos_token = keys.bos_token(config.d_vocab)?.or(config.bos_token);
+        keys.finish(&[
+            "boi_token_id",
+            "boi_token_index",
+            "eoi_token_id",
+            "eoi_token_index",
+            "image_token_id",
+            "image_token_index",
+            "mm_tokens_per_image",
+            "vision_config",
+        ])?;
+        Ok(config)
+    }
+
+    fn layout(&self) -> Option<Layout> {
+        GEMMA3.layout()
+    }
+
+    fn embedding(&self, reader: Reader<'_>) -> HostEmbedding {
+        GEMMA3.embedding(reader)
+    }
+
+    fn attention(&self, reader: Reader<'_>, layer: usize) -> HostAttention {
+        let none = Map::new();
+        let json = text(reader.json, &none);
+        GEMMA3.attention(Reader { json, ..reader }, layer)
+    }
+
+    fn mlp(&self, reader: Reader<'_>, layer: usize) -> Option<HostMlp> {
+        GEMMA3.mlp(reader, layer)
+    }
+
+    fn unembedding(&self, reader: Reader<'_>) -> HostUnembedding {
+        GEMMA3.unembedding(reader)
+    }
+
+    fn is_leftover(&self, name: &str) -> bool {
+        let whole = name.strip_prefix("model.").unwrap_or(name);
+        let images = IMAGES.iter().any(|part| whole.starts_with(part));
+        images || GEMMA3.is_leftover(name)
+    }
+}
+
+/// Reads a `gemma3_text` configuration. What is absent is as transformers has it for this family:
+/// configurations on the hub leave out whatever is so.
+pub(super) fn config(keys: &Keys<'_>) -> Result<DecoderConfig> {
+    let d_model = keys.size_or("hidden_size", Some(2304))?;
+    let n_heads = keys.size_or("num_attention_heads", Some(8))?;
+    let n_layers = match keys.get("num_hidden_layers") {
+        Some(_) => keys.layers("num_hidden_layers")?,
+        None => 26,
+    };
+    let d_vocab = keys.size_or("vocab_size", Some(262_208))?;
+    let d_head = keys.size_or("head_dim", Some(256))?;
+    if n_heads.saturating_mul(d_head) > u32::MAX as usize {
+        let found = Value::from(d_head);
+        return Err(keys.unsupported("head_dim", &found, "heads of a total width below 2^32"));
+    }
+    let heads = "num_attention_heads";
+    let n_key_value_heads = keys.divisor_or("num_key_value_heads", Some(4), n_heads, heads)?;
+    keys.plain_decoder()?;
+    // Read by transformers, and passed on to nothing.
+    keys.off(&[("attn_logit_softcapping", Value::Null)])?;
+    keys.off(&[("use_bidirectional_attention", json!(false))])?;
+    keys.flag_or("attention_bias", false)?;
+    let tanh = [("gelu_pytorch_tanh", Activation::GeluTanh)];
+    let activation = keys.choice("hidden_activation", &tanh)?;
+    let every = keys.size_or("sliding_window_pattern", Some(6))?;
+    let config = DecoderConfig {
+        n_layers,
+        n_heads,
+        n_key_value_heads,
+        d_model,
+        d_head,
+        n_ctx: keys.size_or("max_position_embeddings", Some(131_072))?,
+        d_vocab,
+        d_vocab_out: d_vocab,
+        embed_scale: (d_model as f64).sqrt(),
+        tied_embeddings: keys.flag_or("tie_word_embeddings", true)?,
+        mlp: Some(Mlp {
+            d_mlp: keys.size_or("intermediate_size", Some(9216))?,
+            activation: activation.unwrap_or(Activation::GeluTanh),
+            gated: true,
+        }),
+        parallel_attn_mlp: false,
+        norm: Norm::Rms,
+        norm_after: true,
+        qk_norm: true,
+        eps: keys.positive_or("rms_norm_eps", 1e-6)?,
+        positions: rope::by_window(keys, d_head)?,
+        direction: Direction::Causal,
+        windows: windows(keys, Windowed::AllBut { every }, Some(4096), n_layers)?,
+        attn_scale: keys.positive_or("query_pre_attn_scalar", 256.0)?.sqrt(),
+        scale_attn_by_inverse_layer_idx: false,
+        attn_scores_soft_cap: None,
+        output_logits_soft_cap: keys.number("final_logit_softcapping")?,
+        bos_token: if keys.has("bos_token_id") {
+            keys.bos_token(d_vocab)?
+        } else {
+            Some(2).filter(|bos| (*bos as usize) < d_vocab)
+        },
+    };
+    keys.finish(&["_sliding_window_pattern", "cache_implementation"])?;
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{Positions, RopeScaling};
+    use crate::family::Findings;
+
+    /// A Gemma 3 on the hub leaves out what is as transformers has it.
+    #[test]
+    fn absent_keys_of_gemma_3() {
+        let published = json!({
+            "model_type": "gemma3_text", "hidden_size": 2560, "intermediate_size": 10240,
+            "num_hidden_layers": 8, "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+            "sliding_window": 1024, "vocab_size": 262_144, "torch_dtype": "bfloat16",
+        });
+        let published = published.as_object().unwrap();
+        let findings = Findings::default();
+        let keys = Keys::new(Path::new("config.json"), published, &findings);
+        let config = config(&keys).unwrap();
+        assert_eq!((config.n_heads, config.n_key_value_heads), (8, 4));
+        assert_eq!((config.d_head, config.n_ctx), (256, 131_072));
+        assert_eq!((config.attn_scale, config.eps), (16.0, 1e-6));
+        assert_eq!(config.output_logits_soft_cap, None);
+        assert_eq!(config.bos_token, Some(2));
+        assert!(config.tied_embeddings);
+        let mut windows = vec![Some(1024); 8];
+        windows[5] = None;
+        assert_eq!(config.windows, windows);
+        let Positions::RotaryByWindow { windowed, whole } = config.positions else {
+            panic!("{:?}", config.positions)
+        };
+        assert_eq!((windowed.base, windowed.scaling), (1e4, RopeScaling::None));
+        assert_eq!(
+            (whole.base, whole.scaling),
+            (1e6, RopeScaling::Linear { factor: 8.0 })
+        );
+    }
+}

@@ -1,0 +1,66 @@
+//! Fields of a file that are not read.
+
+use std::collections::BTreeSet;
+
+use circuitscope_core::nearest;
+
+use crate::error::LineProblem;
+
+/// Parts of names that stand for answers.
+const ANSWERS: [&str; 9] = [
+    "answer",
+    "choice",
+    "completion",
+    "correct",
+    "expected",
+    "gold",
+    "label",
+    "solution",
+    "target",
+];
+
+/// Collects the fields that are not read, and refuses those that should have been.
+#[derive(Debug, Default)]
+pub(super) struct Extra(BTreeSet<String>);
+
+impl Extra {
+    /// Takes a field of a line that is not read. `known` are all fields of the form, `present` says
+    /// which of them the line has, and `answers` are those that hold answers.
+    pub(super) fn pass_over(
+        &mut self,
+        name: &str,
+        known: &'static [&'static str],
+        present: impl Fn(&str) -> bool,
+        answers: &'static str,
+    ) -> Result<(), LineProblem> {
+        let like = nearest(name, known.iter().copied().filter(|known| !present(known)));
+        if let Some(like) = like {
+            return Err(LineProblem::UnknownField {
+                field: name.to_owned(),
+                nearest: Some(like),
+                known,
+            });
+        }
+        let lower = name.to_lowercase();
+        if ANSWERS.iter().any(|part| lower.contains(part)) {
+            return Err(LineProblem::UnreadAnswers {
+                field: name.to_owned(),
+                answers,
+            });
+        }
+        if !name.is_empty() {
+            self.0.insert(name.to_owned());
+        }
+        Ok(())
+    }
+
+    /// What to say of the fields passed over.
+    pub(super) fn note(&self) -> Option<String> {
+        let names: Vec<String> = self.0.iter().map(|name| format!("`{name}`")).collect();
+        match names.as_slice() {
+            [] => None,
+            [one] => Some(format!("the field {one} is not read")),
+            names => Some(format!("the fields {} are not read", names.join(", "))),
+        }
+    }
+}
