@@ -247,14 +247,14 @@ fn load<B: Backend>(
     if let Some(names) = source.renamed() {
         findings.note(format!("names of tensors: {names}"));
     }
-    let model_type = json.get("model_type").and_then(Value::as_str);
-    let tokenizer = tokenizer_files.tokenizer(config.bos_token, model_type, &findings)?;
+    let tokenizer = tokenizer_files.tokenizer(config.bos_token, &json, &findings)?;
     let tokenizer = match family.prepends_bos(&json) {
         Some(adds) => tokenizer.map(|tokenizer| tokenizer.with_adds_bos(adds)),
         None => tokenizer,
     };
     let mut model = stream(family, reader, settings, device, progress)?;
     let bos = tokenizer.as_ref().and_then(Tokenizer::bos);
+    let bos = bos.filter(|bos| (*bos as usize) < config.d_vocab);
     model.config.bos_token = bos.or(config.bos_token);
     let mut files = vec![hash(CONFIG, config_bytes)];
     files.extend(tokenizer_files.hashes());

@@ -20,6 +20,7 @@ use circuitscope::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::bos::Bos;
 use super::{inputs, pages};
 use crate::args::EvalArgs;
 use crate::device::{B, Device};
@@ -71,7 +72,8 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
     }
     inputs::writable_folder(&args.output)?;
     let known = known_as(&loaded.provenance, args.circuit)?;
-    let settings = settings(args, &loaded, known.as_ref(), &provenance);
+    let bos = Bos::settle(&loaded, &args.model, false, &mut [])?;
+    let settings = settings(args, &loaded, known.as_ref(), &bos, &provenance);
     let mut store = FolderStore::open(&args.output, &settings)?;
 
     let mut records = Vec::new();
@@ -111,7 +113,9 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
     );
     results.write(&args.output)?;
     let page = pages::evaluation(&args.output, &records, &results)?;
-    printer.print(&results, || results.text(&page))
+    printer.print(&results, || {
+        format!("{}\n{}", bos.text(), results.text(&page))
+    })
 }
 
 /// The tasks to judge: those asked for, or all whose circuit is known in this model.
@@ -296,6 +300,7 @@ fn settings(
     args: &EvalArgs,
     loaded: &Loaded<B>,
     known: Option<&KnownAs>,
+    bos: &Bos,
     provenance: &Provenance,
 ) -> Value {
     json!({
@@ -304,10 +309,7 @@ fn settings(
         "model": loaded.provenance,
         "circuits": known.map(|known| &known.model),
         "circuits_why": known.map(|known| &known.why),
-        "prepend_bos": {
-            "asked": args.model.prepend_bos,
-            "done": loaded.prepends_bos(args.model.prepend_bos),
-        },
+        "prepend_bos": bos,
         "examples": args.examples,
         "prompt_seed": args.seed.seed,
         "codes": args.sae.codes,

@@ -204,6 +204,7 @@ impl<'a> Keys<'a> {
 
     /// A size that the weights do not show: absent it is the family's default, with a note.
     pub(crate) fn size_assumed(&self, key: &'static str, default: usize) -> Result<usize> {
+        self.never_null(&[key])?;
         if !self.has(key) {
             self.note(&format!(
                 "no `{key}`, so it is {default} as in transformers"

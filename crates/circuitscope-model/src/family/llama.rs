@@ -118,8 +118,12 @@ impl LlamaLike {
                 "max_window_layers",
                 "use_sliding_window",
             ],
-            Variant::Gemma => &["attention_bias"],
-            Variant::Gemma2 | Variant::Gemma3 => &["attention_bias", "query_pre_attn_scalar"],
+            Variant::Gemma => &["attention_bias", "hidden_act"],
+            Variant::Gemma2 | Variant::Gemma3 => &[
+                "attention_bias",
+                "hidden_activation",
+                "query_pre_attn_scalar",
+            ],
             Variant::Phi3 => &["hidden_act", "partial_rotary_factor"],
         }
     }

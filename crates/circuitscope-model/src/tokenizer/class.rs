@@ -19,9 +19,13 @@ pub(super) enum Class {
 }
 
 impl Class {
-    /// The class that a configuration names, else that of the kind of model. Qwen 2 models have theirs whatever is named.
-    pub(super) fn of(config: &Map<String, Value>, model_type: Option<&str>) -> Self {
-        let named = config.get("tokenizer_class").and_then(Value::as_str);
+    /// The class that the tokenizer's configuration names, else the model's, else that of the kind of model. Qwen 2
+    /// models have theirs whatever is named.
+    pub(super) fn of(config: &Map<String, Value>, model: &Map<String, Value>) -> Self {
+        let text = |map: &'_ Map<String, Value>, key| map.get(key)?.as_str().map(str::to_owned);
+        let named = text(config, "tokenizer_class").or_else(|| text(model, "tokenizer_class"));
+        let (named, model_type) = (named.as_deref(), text(model, "model_type"));
+        let model_type = model_type.as_deref();
         match (named.map(|name| name.trim_end_matches("Fast")), model_type) {
             (_, Some("qwen2")) | (Some("Qwen2Tokenizer"), _) | (None, Some("qwen3")) => Self::Qwen2,
             (Some("GPT2Tokenizer"), _) | (None, Some("gpt2" | "gptj" | "opt")) => Self::Gpt2,

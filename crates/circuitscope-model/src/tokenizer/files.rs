@@ -80,16 +80,16 @@ impl<'a> TokenizerFiles<'a> {
         self.files.iter().map(|(name, bytes)| hash(name, bytes))
     }
 
-    /// The tokenizer, if there is one; of `config.json` come the beginning-of-sequence token and the `model_type`.
+    /// The tokenizer, if there is one; `bos` is the beginning-of-sequence token that `model`, the `config.json`, names.
     pub(crate) fn tokenizer(
         &self,
         bos: Option<u32>,
-        model_type: Option<&str>,
+        model: &Map<String, Value>,
         findings: &Findings,
     ) -> Result<Option<Tokenizer>> {
         let path = |name| self.folder.join(name);
         let config = self.settings()?;
-        let class = Class::of(&config, model_type);
+        let class = Class::of(&config, model);
         let Some((source, mut json)) = self.pipeline(&config)? else {
             return Ok(None);
         };

@@ -11,6 +11,8 @@ use std::path::Path;
 pub(crate) use files::TOKENIZER_FILES;
 pub(crate) use files::{TOKENIZER, TokenizerFiles};
 
+use serde_json::Map;
+
 use crate::family::Findings;
 use crate::{Error, Result};
 
@@ -59,7 +61,7 @@ impl Tokenizer {
     pub fn from_bytes(path: &Path, bytes: &[u8], bos: Option<u32>) -> Result<Self> {
         let folder = path.parent().unwrap_or(path);
         let files = TokenizerFiles::embedded(folder, Some(bytes));
-        let tokenizer = files.tokenizer(bos, None, &Findings::default())?;
+        let tokenizer = files.tokenizer(bos, &Map::new(), &Findings::default())?;
         tokenizer.ok_or_else(|| Error::TokenizerFile {
             path: path.to_owned(),
             reason: "not there".to_owned(),
