@@ -15,7 +15,7 @@ use circuitscope::model::{Loaded, ModelProvenance, PaddingSide, TokenBatch, chec
 use circuitscope::tasks::{GroundTruth, LabelledPrompts, Task, read_lines, read_pairs};
 use circuitscope::{
     DiscoverSettings, Discovery, KnownAs, MetricChoice, capture, causal_evidence, discover,
-    known_as, known_circuits, pose, posed_task,
+    known_as, known_circuits, pose, task_prompts,
 };
 use serde::Serialize;
 
@@ -203,22 +203,28 @@ fn gather(
     stages.add("load", start);
 
     let start = Instant::now();
-    let metric = args.patching.metric;
-    let (posed, truth) = match (prompts, args.behaviour.task) {
-        (Some(prompts), _) => (pose(&loaded, prompts, None, metric)?, None),
+    let task = args.behaviour.task;
+    let (mut prompts, truth) = match (prompts, task) {
+        (Some(prompts), _) => (prompts, None),
         (None, Some(task)) => {
             let seed = Seed::new(args.seed.seed);
-            let posed = posed_task(&loaded, task, args.examples, seed, metric)?;
-            (posed, truth(args, &loaded, task)?)
+            let set = task_prompts(&loaded, task, args.examples, seed)?.set;
+            (set.labelled(), truth(args, &loaded, task)?)
         }
         (None, None) => bail!("no examples: use --task, --pairs, --positive or --activations"),
     };
+    let plain = prompts.texts.clone();
+    let bos = Bos::settle(&loaded, &args.model, args.chat, &mut prompts.texts);
+    let bos = bos.with_context(|| behaviour(args))?;
+    prompts.move_spans(&plain);
+    let posed = pose(&loaded, prompts, task, args.patching.metric)?;
     for said in &posed.notes {
         note(&format!("note: {said}"));
     }
-    let mut prompts = posed.prompts;
-    let bos = Bos::settle(&loaded, &args.model, args.chat, &mut prompts.texts);
-    let bos = bos.with_context(|| behaviour(args))?;
+    for warning in &posed.warnings {
+        note(&format!("warning: {warning}"));
+    }
+    let prompts = posed.prompts;
     let mut settings = inputs::capture_settings(&args.model, device);
     settings.prepend_bos = bos.setting();
     settings.last_position = methods::reads_last(args.method);
