@@ -287,6 +287,7 @@ pub fn only_pairs(prompts: &LabelledPrompts, pairs: &[usize]) -> LabelledPrompts
         pairs: matched,
         answers: of_pairs(&prompts.answers, pairs),
         appended: of_pairs(&prompts.appended, pairs),
+        spans: of_pairs(&prompts.spans, pairs),
         origin: prompts.origin.clone().map(|origin| Origin {
             places: of_pairs(&origin.places, pairs),
             ..origin

@@ -1,6 +1,7 @@
 #![doc = include_str!("../../../README.md")]
 #![recursion_limit = "256"]
 
+mod align;
 mod answers;
 mod behaviour;
 mod circuits;

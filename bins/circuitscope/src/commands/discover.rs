@@ -7,15 +7,13 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use circuitscope::core::{Graph, Seed, files};
 use circuitscope::eval::causal::CausalEvidence;
 use circuitscope::eval::methods::{self, MethodSettings};
-use circuitscope::eval::{Choice, Error as EvalError, Evidence, QualitySettings, circuit_quality};
+use circuitscope::eval::{Choice, Evidence, QualitySettings, circuit_quality};
 use circuitscope::hooks::HeadActivations;
 use circuitscope::model::{Loaded, ModelProvenance};
-use circuitscope::tasks::{
-    GroundTruth, LabelledPrompts, Task, prompt_warnings, read_lines, read_pairs,
-};
+use circuitscope::tasks::{GroundTruth, LabelledPrompts, Task, read_lines, read_pairs};
 use circuitscope::{
     CaptureSettings, DiscoverSettings, Error, KnownAs, MetricChoice, PromptBehaviour, capture,
-    causal_evidence, discover_with, known_as, known_circuits, only_pairs, pose, posed_task,
+    causal_evidence, discover_with, known_as, known_circuits, only_pairs, pose, task_prompts,
 };
 
 use super::bos::Bos;
@@ -268,25 +266,25 @@ fn gather(
 
     let start = Instant::now();
     let seed = Seed::new(args.seed.seed);
-    let metric = args.patching.metric;
-    let (posed, truth) = match (prompts, args.behaviour.task) {
-        (Some(prompts), _) => (pose(&loaded, prompts, None, metric)?, None),
+    let task = args.behaviour.task;
+    let (mut prompts, truth) = match (prompts, task) {
+        (Some(prompts), _) => (prompts, None),
         (None, Some(task)) => {
-            let posed = posed_task(&loaded, task, args.examples, seed, metric)?;
-            (posed, truth(args, &loaded, task)?)
+            let set = task_prompts(&loaded, task, args.examples, seed)?.set;
+            (set.labelled(), truth(args, &loaded, task)?)
         }
         (None, None) => bail!("no examples: use --task, --pairs, --positive or --activations"),
     };
+    let plain = prompts.texts.clone();
+    let bos = Bos::settle(&loaded, &args.model, args.chat, &mut prompts.texts);
+    let bos = bos.with_context(|| examples(args))?;
+    prompts.move_spans(&plain);
+    let posed = pose(&loaded, prompts, task, args.patching.metric)?;
     for said in &posed.notes {
         note(&format!("note: {said}"));
     }
     let (mut prompts, metric) = (posed.prompts, posed.metric);
-    let said: Vec<String> = prompt_warnings(&prompts)
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    let bos = Bos::settle(&loaded, &args.model, args.chat, &mut prompts.texts);
-    let bos = bos.with_context(|| examples(args))?;
+    let said = posed.warnings.iter().map(ToString::to_string).collect();
     let mut settings = inputs::capture_settings(&args.model, device);
     settings.prepend_bos = bos.setting();
     settings.causal = args.patching.causal();
@@ -369,8 +367,12 @@ fn runs(
     }
     match causal_evidence(loaded, prompts, settings, device.plain()) {
         Ok(causal) => Ok(Some(causal)),
-        // What is done with such pairs, if anything, the capture says.
-        Err(Error::Eval(EvalError::PairLength { .. })) if !must => Ok(None),
+        Err(why @ Error::Unaligned { .. }) if !must => {
+            note(&format!(
+                "note: the model's answers are not read and no circuit is run: {why}"
+            ));
+            Ok(None)
+        }
         Err(error) => Err(error).with_context(|| examples(args)),
     }
 }

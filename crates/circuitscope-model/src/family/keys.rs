@@ -169,11 +169,6 @@ impl<'a> Keys<'a> {
         self.json.get(key).filter(|value| !value.is_null())
     }
 
-    /// Whether the key is there, null or not.
-    pub(crate) fn has(&self, key: &str) -> bool {
-        self.json.contains_key(key)
-    }
-
     pub(crate) fn unsupported(&self, key: &str, found: &Value, expected: &str) -> Error {
         Error::Unsupported {
             path: self.path.to_owned(),
