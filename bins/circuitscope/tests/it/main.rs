@@ -8,6 +8,7 @@
 mod commands;
 mod errors;
 mod families;
+mod formats;
 mod gpu;
 mod help;
 #[cfg(feature = "hub")]
