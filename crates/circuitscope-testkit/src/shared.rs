@@ -14,6 +14,23 @@ pub fn shared_fixtures() -> Option<PathBuf> {
     None
 }
 
+/// The folder of the real model that `cargo xtask real-model` fetches, with `model.gguf`.
+///
+/// # Panics
+/// If it was not fetched: a test that needs it is marked as ignored, so nobody runs it by chance.
+#[must_use]
+pub fn real_model() -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = folder.join("../../.models/smollm2-135m-instruct");
+    let model = folder.join("model.gguf");
+    assert!(
+        model.is_file(),
+        "{} is not here: run cargo xtask real-model",
+        model.display()
+    );
+    folder
+}
+
 #[expect(
     clippy::print_stderr,
     reason = "a test that checks nothing must say so"

@@ -169,10 +169,10 @@ fn prompts_that_do_not_fit() {
 fn models_that_cannot_be_trusted() {
     let bench = Bench::new();
     let line = "capture --model m --task ioi --sites logits --output x.safetensors";
-    bench.fails(line, "--model m: no such folder, expected `reference`, a folder with config.json and model.safetensors, or owner/name[@revision] of the hub");
+    bench.fails(line, "--model m: no such file or folder, expected `reference`, a folder with config.json and model.safetensors, a GGUF file, ollama:NAME, or owner/name[@revision] of the hub");
     bench.fails(
         &line.replace("--model m", "--model referenc"),
-        "--model referenc: no such folder (did you mean `reference`?), expected `reference`, a folder with config.json and model.safetensors, or owner/name[@revision] of the hub",
+        "--model referenc: no such file or folder (did you mean `reference`?), expected `reference`, a folder with config.json and model.safetensors, a GGUF file, ollama:NAME, or owner/name[@revision] of the hub",
     );
     bench.reference_model("m");
     bench.set("m/config.json", "model_type", json!("gpt3"));

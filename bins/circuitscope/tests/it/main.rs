@@ -9,6 +9,7 @@ mod answers;
 mod commands;
 mod errors;
 mod families;
+mod formats;
 mod gpu;
 mod help;
 #[cfg(feature = "hub")]
