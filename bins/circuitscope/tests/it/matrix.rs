@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use circuitscope::eval::methods::{NAMES, runs_model};
 use serde_json::{Value, json};
 
-use crate::support::Bench;
+use crate::support::{Bench, word_tokenizer};
 
 const DTYPES: [&str; 2] = ["f32", "bf16"];
 
@@ -75,7 +75,10 @@ fn families(bench: &Bench) -> Vec<String> {
         let words = ["/vocab_size", "/d_vocab", "/text_config/vocab_size"]
             .iter()
             .find_map(|key| config.pointer(key)?.as_u64());
-        bench.write(&format!("{name}/tokenizer.json"), tokenizer(words.unwrap()));
+        bench.write(
+            &format!("{name}/tokenizer.json"),
+            word_tokenizer(words.unwrap()),
+        );
         name
     });
     let names = names.collect();
@@ -92,18 +95,6 @@ fn families(bench: &Bench) -> Vec<String> {
     });
     bench.write("pairs.jsonl", pairs.join("\n"));
     names
-}
-
-/// Token `i` is the word `t{i}`.
-fn tokenizer(words: u64) -> String {
-    let vocabulary: serde_json::Map<String, Value> =
-        (0..words).map(|id| (format!("t{id}"), id.into())).collect();
-    json!({
-        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
-        "decoder": null, "added_tokens": [], "pre_tokenizer": { "type": "WhitespaceSplit" },
-        "model": { "type": "WordLevel", "vocab": vocabulary, "unk_token": "t0" },
-    })
-    .to_string()
 }
 
 fn run(bench: &Bench, method: &str, family: &str, dtype: &str) -> Outcome {
@@ -150,12 +141,12 @@ fn table(families: &[String], outcomes: &[Outcome]) -> (String, usize) {
         .filter_map(|run| run.as_ref().err())
         .collect();
     let errors: Vec<&String> = errors.into_iter().collect();
-    let mut table = format!("{:26}{}\n", "method", families.join(" "));
+    let mut table = format!("{:28}{}\n", "method", families.join(" "));
     for (method, runs) in NAMES
         .iter()
         .zip(outcomes.chunks(families.len() * DTYPES.len()))
     {
-        let _ = write!(table, "{method:26}");
+        let _ = write!(table, "{method:28}");
         for (family, runs) in families.iter().zip(runs.chunks(DTYPES.len())) {
             let cell = if runs.iter().all(Result::is_ok) {
                 "ok".to_owned()
