@@ -128,6 +128,15 @@ impl Behaviour {
         seed: Seed,
         progress: &dyn Progress,
     ) -> Result<Self> {
+        evidence.located(Self::read(evidence, alternatives, seed, progress))
+    }
+
+    fn read<B: Backend>(
+        evidence: &CausalEvidence<B>,
+        alternatives: &[Vec<u32>],
+        seed: Seed,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
         let pairs = evidence.pairs();
         let metric = metric(evidence.metric(), pairs);
         let mut of_pairs: Vec<Option<PairBehaviour>> = vec![None; pairs.len()];

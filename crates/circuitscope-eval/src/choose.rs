@@ -279,7 +279,8 @@ pub fn choose<B: Backend>(
         Choice::Knee => {
             let causal = evidence.causal(name)?;
             let runs = HeadCircuits::new(causal, settings.pairs, progress)?;
-            let mut curve = curve(&runs, causal.metric(), scores, progress)?;
+            let curve = curve(&runs, causal.metric(), scores, progress);
+            let mut curve = causal.located(curve)?;
             let size = bend(&curve)?;
             if let Some(size) = size.filter(|_| by_chance) {
                 curve.random = random(&runs, size, settings.seed, progress)?;

@@ -131,7 +131,7 @@ pub fn circuit_quality<B: Backend>(
     };
     let quality = judge();
     progress.end();
-    quality
+    causal.located(quality)
 }
 
 impl CircuitQuality {

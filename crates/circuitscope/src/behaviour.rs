@@ -3,7 +3,7 @@ use burn::tensor::backend::Backend;
 use circuitscope_core::{Polarity, Progress, Seed};
 use circuitscope_eval::Behaviour;
 use circuitscope_eval::causal::CausalEvidence;
-use circuitscope_model::{Loaded, PaddingSide, TokenBatch, Tokenizer};
+use circuitscope_model::{Loaded, PaddingSide, TokenBatch, Tokenizer, check_finite};
 use circuitscope_tasks::{AnswerToken, LabelledPrompts, Origin};
 use serde::{Deserialize, Serialize};
 
@@ -194,6 +194,9 @@ fn seen<B: Backend>(
     let shares = shares.into_vec::<f32>().map_err(|error| Error::Device {
         reason: format!("{error:?}"),
     })?;
+    if shares.iter().any(|share| !share.is_finite()) {
+        check_finite(&loaded.model, &[tokens], device)?;
+    }
     let mut order: Vec<u32> = (0..shares.len() as u32).collect();
     order.sort_by(|&a, &b| shares[b as usize].total_cmp(&shares[a as usize]));
     let next = order.into_iter().take(TOP);

@@ -18,7 +18,7 @@ const DTYPES: [&str; 2] = ["f32", "bf16"];
 
 /// Little of everything: what is asked is whether it runs.
 const SETTINGS: &str = "--steps 2 --codes 8 --train-examples 4 --gradient-pairs 3 --patch-pairs 2 --ig-steps 2 \
-                        --mask-steps 2 --trust-device --format json";
+                        --mask-steps 2 --trust-device --select top:1 --faithfulness=none --format json";
 
 /// What one run left: nothing, or what was wrong.
 type Outcome = Result<(), String>;
