@@ -17,5 +17,6 @@ mod norm_after;
 mod numerics;
 mod pairs;
 mod published;
+mod real;
 mod resume;
 mod support;
