@@ -19,5 +19,6 @@ mod norm_after;
 mod numerics;
 mod pairs;
 mod published;
+mod real;
 mod resume;
 mod support;
