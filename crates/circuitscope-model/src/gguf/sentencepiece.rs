@@ -188,7 +188,9 @@ impl SentencePiece {
 
     fn whole_at(&self, text: &str, first: char) -> Option<&Whole> {
         let candidates = self.whole.get(&first)?;
-        candidates.iter().find(|whole| text.starts_with(&whole.text))
+        candidates
+            .iter()
+            .find(|whole| text.starts_with(&whole.text))
     }
 
     /// A text without tokens that are taken whole.
@@ -232,14 +234,23 @@ impl SentencePiece {
             self.consider(text, &symbols, right - 1, right, &mut pairs);
         }
         while let Some(pair) = pairs.pop() {
-            let Pair { left, right, length, .. } = pair;
+            let Pair {
+                left,
+                right,
+                length,
+                ..
+            } = pair;
             let (start, middle) = (symbols[left].start, symbols[left].end);
             let (from, end) = (symbols[right].start, symbols[right].end);
             let stands = start < middle && from < end && end - start == length;
             if !stands || middle != from {
                 continue;
             }
-            if self.pieces.get(&text[start..end]).is_some_and(|piece| piece.unused) {
+            if self
+                .pieces
+                .get(&text[start..end])
+                .is_some_and(|piece| piece.unused)
+            {
                 joined.insert((start, end), middle);
             }
             symbols[left].end = end;
