@@ -90,7 +90,7 @@ impl Family for Multimodal {
 /// configurations on the hub leave out whatever is so.
 pub(super) fn config(keys: &Keys<'_>) -> Result<DecoderConfig> {
     let d_model = keys.size_or("hidden_size", Some(2304))?;
-    let n_heads = keys.size_or("num_attention_heads", Some(8))?;
+    let n_heads = keys.size_assumed("num_attention_heads", 8)?;
     let n_layers = match keys.get("num_hidden_layers") {
         Some(_) => keys.layers("num_hidden_layers")?,
         None => 26,
@@ -104,6 +104,21 @@ pub(super) fn config(keys: &Keys<'_>) -> Result<DecoderConfig> {
     let heads = "num_attention_heads";
     let n_key_value_heads = keys.divisor_or("num_key_value_heads", Some(4), n_heads, heads)?;
     keys.plain_decoder()?;
+    keys.never_null(&[
+        "attention_bias",
+        "head_dim",
+        "hidden_activation",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_key_value_heads",
+        "query_pre_attn_scalar",
+        "rms_norm_eps",
+        "rope_local_base_freq",
+        "rope_theta",
+        "tie_word_embeddings",
+        "vocab_size",
+    ])?;
     // Read by transformers, and passed on to nothing.
     keys.off(&[("attn_logit_softcapping", Value::Null)])?;
     keys.off(&[("use_bidirectional_attention", json!(false))])?;
@@ -117,7 +132,7 @@ pub(super) fn config(keys: &Keys<'_>) -> Result<DecoderConfig> {
         n_key_value_heads,
         d_model,
         d_head,
-        n_ctx: keys.size_or("max_position_embeddings", Some(131_072))?,
+        n_ctx: keys.size_assumed("max_position_embeddings", 131_072)?,
         d_vocab,
         d_vocab_out: d_vocab,
         embed_scale: (d_model as f64).sqrt(),

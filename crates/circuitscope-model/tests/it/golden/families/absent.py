@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM
 
 HERE = pathlib.Path(__file__).parent
 FOLDERS = (
-    "gemma gemma2 gpt_neox gpt_neox_sequential gptj llama llama_biases llama_rope_llama3 mistral opt phi3 qwen2 qwen3"
+    "gemma gemma2 gemma3_text gpt_neox gpt_neox_sequential gptj llama llama_biases llama_rope_llama3 mistral opt phi3 qwen2 qwen3"
 ).split() + ["../gpt2_tiny"]
 TOKENS = [[1, 2, 3, 4, 5, 6, 7, 8]]
 # They cannot change a forward pass in evaluation mode.
