@@ -59,6 +59,7 @@ mod pass;
 mod ports;
 mod precision;
 mod prefix;
+mod resume;
 mod rotary;
 mod rows;
 mod source;
@@ -82,5 +83,6 @@ pub use loaded::{
     save_gpt2,
 };
 pub use precision::Precision;
+pub use resume::{Past, Resume};
 pub use rows::PaddedRows;
 pub use tokenizer::Tokenizer;

@@ -17,6 +17,7 @@ mod head_means;
 mod hub;
 mod padding;
 mod precision;
+mod resume;
 mod saving;
 mod split_inputs;
 mod tokenizer;
