@@ -1,4 +1,4 @@
-//! Progress bars on a terminal, and stopping at Ctrl-C.
+//! Progress: bars on a terminal, lines elsewhere; and stopping at Ctrl-C.
 
 use core::fmt;
 use std::io::IsTerminal as _;
@@ -12,12 +12,21 @@ use indicatif::{
     HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
 };
 
+use crate::output::note;
+
 /// Work shorter than this is over before a bar could be read.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How often bars that wait are looked at.
+/// How often stages are looked at.
 const TICK: Duration = Duration::from_millis(250);
-/// Steps before their pace says when the stage will end.
-const ENOUGH_STEPS: u64 = 5;
+/// How often work that shows no bars says where it is.
+const SILENCE: Duration = Duration::from_secs(30);
+/// Time after which the pace of the steps so far says when the stage will end.
+const ENOUGH: Duration = Duration::from_secs(2);
+/// Time, or steps, after which it says so well enough to warn of it.
+const SURE: Duration = Duration::from_secs(20);
+const SURE_STEPS: u64 = 5;
+/// Work that takes longer says so.
+const LONG: Duration = Duration::from_secs(3600);
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
@@ -37,8 +46,8 @@ pub(crate) fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::SeqCst)
 }
 
-/// One bar for each stage that is open, shown on stderr after a second; silent when stderr is no
-/// terminal.
+/// One bar for each stage that is open, shown on stderr after a second; where stderr is no terminal, a
+/// line every half minute.
 #[derive(Debug)]
 pub(crate) struct Terminal(Arc<Shared>);
 
@@ -46,7 +55,15 @@ pub(crate) struct Terminal(Arc<Shared>);
 struct Shared {
     bars: MultiProgress,
     stages: Mutex<Stages>,
-    visible: bool,
+    shown: Shown,
+}
+
+/// What of the progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    Bars,
+    Lines,
+    Nothing,
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +71,10 @@ struct Stages {
     open: Vec<Stage>,
     /// Names of finished stages with the seconds they took, summed over repetitions.
     done: Vec<(String, f64)>,
+    /// Stages that were said to take long.
+    warned: Vec<String>,
+    /// When the last line was written, or the first stage began.
+    spoke: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -64,10 +85,105 @@ struct Stage {
     shown: bool,
 }
 
+impl Stage {
+    fn pace(&self, now: Instant) -> Pace {
+        Pace {
+            done: self.bar.position(),
+            total: self.bar.length().unwrap_or(0),
+            elapsed: now.duration_since(self.started),
+        }
+    }
+}
+
+/// How far a stage is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Pace {
+    done: u64,
+    total: u64,
+    elapsed: Duration,
+}
+
+impl Pace {
+    /// What is left, once there is something to go by.
+    fn left(self) -> Option<Duration> {
+        let known = self.done > 0 && self.elapsed >= ENOUGH;
+        let steps = self.total.saturating_sub(self.done) as f64 / self.done as f64;
+        known.then(|| self.elapsed.mul_f64(steps))
+    }
+
+    /// The whole stage, where it is known to take long.
+    fn long(self) -> Option<Duration> {
+        let sure = self.done >= SURE_STEPS || self.elapsed >= SURE;
+        let whole = self.elapsed + self.left().filter(|_| sure)?;
+        (whole >= LONG).then_some(whole)
+    }
+}
+
+impl Stages {
+    /// What a line says: every open stage, outer ones first.
+    fn line(&self, now: Instant) -> Option<String> {
+        let (last, outer) = self.open.split_last()?;
+        let mut line = String::new();
+        for stage in outer {
+            let Pace { done, total, .. } = stage.pace(now);
+            line.push_str(&format!("{} {done}/{total}, ", stage.name));
+        }
+        let pace = last.pace(now);
+        let so_far = HumanDuration(pace.elapsed);
+        line.push_str(&format!(
+            "{} {}/{}, {so_far:#} so far",
+            last.name, pace.done, pace.total
+        ));
+        if let Some(left) = pace.left() {
+            line.push_str(&format!(", about {:#} left", HumanDuration(left)));
+        }
+        Some(line)
+    }
+
+    /// A line, if none was written for long enough.
+    fn due(&mut self, now: Instant) -> Option<String> {
+        let spoke = *self.spoke.get_or_insert(now);
+        if self.open.is_empty() {
+            self.spoke = None;
+        } else if now.duration_since(spoke) >= SILENCE {
+            self.spoke = Some(now);
+            return self.line(now);
+        }
+        None
+    }
+
+    /// What is to be said of stages that are found to take long, once for each.
+    fn warnings(&mut self, now: Instant) -> Vec<String> {
+        let mut said = Vec::new();
+        for stage in &self.open {
+            let pace = stage.pace(now);
+            if self.warned.contains(&stage.name) {
+                continue;
+            }
+            if let Some(whole) = pace.long() {
+                said.push(format!(
+                    "note: {} will take about {} ({} of {} steps done in {:#}); Ctrl-C stops it",
+                    stage.name,
+                    HumanDuration(whole),
+                    pace.done,
+                    pace.total,
+                    HumanDuration(pace.elapsed),
+                ));
+                self.warned.push(stage.name.clone());
+            }
+        }
+        said
+    }
+}
+
 impl Terminal {
     pub(crate) fn new(wanted: bool) -> Self {
-        let visible = wanted && std::io::stderr().is_terminal();
-        let target = if visible {
+        let shown = match (wanted, std::io::stderr().is_terminal()) {
+            (false, _) => Shown::Nothing,
+            (true, true) => Shown::Bars,
+            (true, false) => Shown::Lines,
+        };
+        let target = if shown == Shown::Bars {
             ProgressDrawTarget::stderr()
         } else {
             ProgressDrawTarget::hidden()
@@ -75,9 +191,9 @@ impl Terminal {
         let shared = Arc::new(Shared {
             bars: MultiProgress::with_draw_target(target),
             stages: Mutex::default(),
-            visible,
+            shown,
         });
-        if visible {
+        if shown != Shown::Nothing {
             // A stage may take long before its first step is done.
             let watched = Arc::downgrade(&shared);
             thread::spawn(move || {
@@ -116,10 +232,20 @@ impl Shared {
         }
     }
 
-    /// Puts bars on the screen whose time has come, and moves the clocks of the others.
+    /// Puts bars on the screen whose time has come and moves the clocks of the others, or writes lines.
     fn show(&self, stages: &mut Stages) {
+        let now = Instant::now();
+        for warning in stages.warnings(now) {
+            self.bars.suspend(|| note(&warning));
+        }
+        if self.shown == Shown::Lines {
+            if let Some(line) = stages.due(now) {
+                note(&line);
+            }
+            return;
+        }
         for stage in &mut stages.open {
-            if self.visible && !stage.shown && stage.started.elapsed() > PATIENCE {
+            if !stage.shown && stage.started.elapsed() > PATIENCE {
                 stage.bar = self.bars.add(stage.bar.clone());
                 stage.shown = true;
             }
@@ -130,11 +256,15 @@ impl Shared {
     }
 }
 
-/// What is left of a stage, once there is something to go by.
+/// What is left of a stage, on its bar.
 fn left(state: &ProgressState, out: &mut dyn fmt::Write) {
-    if state.pos() >= ENOUGH_STEPS {
-        let left = HumanDuration(state.eta());
-        write!(out, ", {left:#} left").ok();
+    let pace = Pace {
+        done: state.pos(),
+        total: state.len().unwrap_or(0),
+        elapsed: state.elapsed(),
+    };
+    if let Some(left) = pace.left() {
+        write!(out, ", {:#} left", HumanDuration(left)).ok();
     }
 }
 
@@ -195,5 +325,82 @@ impl Progress for Terminal {
 
     fn cancelled(&self) -> bool {
         interrupted()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stage(name: &str, done: u64, total: u64, started: Instant) -> Stage {
+        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
+        bar.set_position(done);
+        Stage {
+            name: name.to_owned(),
+            bar,
+            started,
+            shown: false,
+        }
+    }
+
+    fn after(seconds: u64) -> (Instant, Instant) {
+        let start = Instant::now();
+        (start, start + Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn a_line_every_half_minute_says_stage_count_and_time_left() {
+        let (start, now) = after(40);
+        let mut stages = Stages::default();
+        assert_eq!(stages.due(start), None, "nothing is done yet");
+        stages.open.push(stage("methods", 1, 3, start));
+        stages.open.push(stage("capturing", 10, 30, start));
+        assert_eq!(stages.due(start), None, "it has only begun");
+        assert_eq!(
+            stages.due(now).unwrap(),
+            "methods 1/3, capturing 10/30, 40s so far, about 80s left"
+        );
+        assert_eq!(stages.due(now + Duration::from_secs(29)), None);
+        assert!(stages.due(now + SILENCE).is_some());
+        // A stage that begins later has its own half minute.
+        stages.open.clear();
+        assert_eq!(stages.due(now + 3 * SILENCE), None);
+        stages.open.push(stage("training", 0, 5, now));
+        assert_eq!(stages.due(now + 4 * SILENCE), None);
+    }
+
+    #[test]
+    fn the_time_left_needs_a_step_and_two_seconds() {
+        let pace = |done, seconds| Pace {
+            done,
+            total: 100,
+            elapsed: Duration::from_secs(seconds),
+        };
+        assert_eq!(pace(0, 50).left(), None);
+        assert_eq!(pace(50, 1).left(), None);
+        assert_eq!(pace(25, 10).left(), Some(Duration::from_secs(30)));
+        assert_eq!(pace(100, 10).left(), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn more_than_an_hour_is_said_once() {
+        let (start, now) = after(10);
+        let mut stages = Stages::default();
+        // 5 of 2,500 steps in ten seconds: 5,000 seconds.
+        stages.open.push(stage("patching edges", 5, 2500, start));
+        let said = stages.warnings(now);
+        assert_eq!(
+            said,
+            [
+                "note: patching edges will take about 83 minutes (5 of 2500 steps done in 10s); Ctrl-C stops it"
+            ]
+        );
+        assert!(stages.warnings(now).is_empty());
+        // Four steps are too few to go by so early.
+        stages.open[0] = stage("others", 4, 2500, start);
+        assert!(stages.warnings(now).is_empty());
+        assert_eq!(stages.warnings(now + Duration::from_secs(10)).len(), 1);
+        stages.open[0] = stage("short", 5, 1000, start);
+        assert!(stages.warnings(now).is_empty());
     }
 }

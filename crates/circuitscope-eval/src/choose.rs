@@ -381,26 +381,23 @@ fn curve<B: Backend>(
     progress: &dyn Progress,
 ) -> Result<KneeChoice> {
     let ranking: Vec<HeadId> = scores.ranking().into_iter().map(|(head, _)| head).collect();
-    let (full, grid) = (runs.full()?, scores.grid);
-    let kept = |heads: &[HeadId]| {
-        let kept = Circuit::from_heads(grid, heads.iter().copied()).head_mask();
-        let value = runs.keeping(&kept, progress);
-        progress.advance(1);
-        value
-    };
+    let (full, grid) = (runs.full(), scores.grid);
+    let kept = |heads: &[HeadId]| Circuit::from_heads(grid, heads.iter().copied()).head_mask();
     let best = &ranking[..ranking.len().min(SIGNED)];
     progress.begin("ablating the best heads", best.len() as u64);
-    let effect = |&head: &HeadId| {
+    let without = best.iter().map(|&head| {
         let others: Vec<HeadId> = grid.heads().filter(|other| *other != head).collect();
-        Ok((head, full - kept(&others)?))
-    };
-    let effects = best.iter().map(effect).collect::<Result<Vec<_>>>();
+        kept(&others)
+    });
+    let values = runs.keeping_each(&without.collect::<Vec<_>>(), progress);
     progress.end();
-    let effects = effects?;
+    let effects = best.iter().zip(values?);
+    let effects: Vec<(HeadId, f64)> = effects.map(|(head, value)| (*head, full - value)).collect();
     let sizes = sizes(ranking.len());
     progress.begin("circuits of growing size", sizes.len() as u64);
     let measure = || {
-        let empty = kept(&[])?;
+        let empty = runs.keeping(&kept(&[]))?;
+        progress.advance(1);
         let against = |head: &HeadId| {
             let effect = effects.iter().find(|(measured, _)| measured == head);
             effect.is_some_and(|(_, effect)| is_against(*effect, full, empty))
@@ -409,8 +406,10 @@ fn curve<B: Backend>(
             ranking.iter().partition(|head| against(head));
         order.extend(last);
         let larger = sizes[1..].iter().map(|&size| kept(&order[..size]));
-        let values = core::iter::once(Ok(empty)).chain(larger);
-        Ok((values.collect::<Result<Vec<f64>>>()?, order))
+        let larger: Vec<Vec<bool>> = larger.collect();
+        let mut values = vec![empty];
+        values.extend(runs.keeping_each(&larger, progress)?);
+        Ok((values, order))
     };
     let measured: Result<_> = measure();
     progress.end();
@@ -439,16 +438,14 @@ fn random<B: Backend>(
     progress: &dyn Progress,
 ) -> Result<Vec<f64>> {
     progress.begin("random circuits", RANDOM as u64);
-    let values = (0..RANDOM).map(|at| {
+    let drawn = (0..RANDOM).map(|at| {
         let mut rng = seed.nth("knee/random", at as u64).rng();
         let mut kept = vec![false; runs.grid().len()];
         kept[..size].fill(true);
         draw::shuffle(&mut rng, &mut kept);
-        let value = runs.keeping(&kept, progress);
-        progress.advance(1);
-        value
+        kept
     });
-    let values = values.collect();
+    let values = runs.keeping_each(&drawn.collect::<Vec<_>>(), progress);
     progress.end();
     values
 }

@@ -134,7 +134,7 @@ pub fn measure_faithfulness<B: Backend>(
         for &at in chosen {
             kept[at] = true;
         }
-        let values = heads_alone.run(&kept, &[metric, Metric::Kl], progress)?;
+        let values = heads_alone.run(&kept, &[metric, Metric::Kl])?;
         Ok([mean(&values[0]), mean(&values[1])])
     })?;
     let edges = match scores.graph.as_ref().and_then(|graph| graph.edges.as_ref()) {

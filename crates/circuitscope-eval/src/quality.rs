@@ -92,29 +92,30 @@ pub fn circuit_quality<B: Backend>(
         "judging the circuit",
         (3 + settings.random + measured) as u64,
     );
-    let of = |kept: &dyn Fn(usize) -> bool| {
-        let kept: Vec<bool> = (0..grid.len()).map(kept).collect();
-        let value = runs.keeping(&kept, progress);
-        progress.advance(1);
-        value
-    };
+    let of = |kept: &dyn Fn(usize) -> bool| (0..grid.len()).map(kept).collect::<Vec<bool>>();
+    let mut sets = vec![
+        of(&|_| false),
+        of(&|at| members.contains(&at)),
+        of(&|at| !members.contains(&at)),
+    ];
+    sets.extend((0..settings.random).map(|at| {
+        let mut rng = seed.nth("random-circuits", at as u64).rng();
+        let mut heads: Vec<usize> = (0..grid.len()).collect();
+        draw::choose_first(&mut rng, &mut heads, members.len());
+        let drawn = &heads[..members.len()];
+        of(&|at| drawn.contains(&at))
+    }));
+    let measured_members = &members[..measured];
+    sets.extend((measured_members.iter()).map(|&member| {
+        of(&|at| at != member && members.contains(&at))
+    }));
     let judge = || {
-        let full = runs.full()?;
-        let empty = of(&|_| false)?;
-        let kept = of(&|at| members.contains(&at))?;
-        let without = of(&|at| !members.contains(&at))?;
-        let random = (0..settings.random).map(|at| {
-            let mut rng = seed.nth("random-circuits", at as u64).rng();
-            let mut heads: Vec<usize> = (0..grid.len()).collect();
-            draw::choose_first(&mut rng, &mut heads, members.len());
-            let drawn = &heads[..members.len()];
-            of(&|at| drawn.contains(&at))
-        });
-        let random = random.collect::<Result<_>>()?;
-        let marginal = members.iter().take(measured).map(|&member| {
-            let less = of(&|at| at != member && members.contains(&at))?;
-            Ok((grid.head(member), kept - less))
-        });
+        let full = runs.full();
+        let values = runs.keeping_each(&sets, progress)?;
+        let (empty, kept, without) = (values[0], values[1], values[2]);
+        let (random, less) = values[3..].split_at(settings.random);
+        let marginal = measured_members.iter().zip(less);
+        let marginal = marginal.map(|(&member, less)| (grid.head(member), kept - less));
         Ok(CircuitQuality {
             metric: causal.metric(),
             ablation: causal.ablation(),
@@ -124,8 +125,8 @@ pub fn circuit_quality<B: Backend>(
             empty,
             circuit: kept,
             without,
-            random,
-            marginal: marginal.collect::<Result<_>>()?,
+            random: random.to_vec(),
+            marginal: marginal.collect(),
             faithfulness: faithfulness(kept, empty, full).ok(),
         })
     };

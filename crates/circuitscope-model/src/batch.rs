@@ -29,6 +29,8 @@ pub struct TokenBatch<B: Backend> {
     /// First real position of each row.
     pub(crate) first: Vec<usize>,
     pub(crate) pos: usize,
+    /// Positions of every prompt before the first one of its row.
+    pub(crate) offset: usize,
     /// For each row, which token follows which, where rows hold several prompts.
     trees: Option<Vec<Tree>>,
 }
@@ -129,6 +131,7 @@ impl<B: Backend> TokenBatch<B> {
             positions,
             first,
             pos,
+            offset: 0,
             trees: None,
         }
     }
@@ -160,7 +163,42 @@ impl<B: Backend> TokenBatch<B> {
             },
             first: self.first.repeat(copies),
             pos: self.pos,
+            offset: self.offset,
             trees: (self.trees.as_ref()).map(|trees| vec![trees.clone(); copies].concat()),
+        }
+    }
+
+    /// The same prompts from position `start` on: what is run where the positions before are known
+    /// ([`Past`](crate::Past)).
+    ///
+    /// # Panics
+    /// If prompts are padded on the left, or one is read before `start`.
+    #[must_use]
+    pub fn tail(&self, start: usize) -> Self {
+        let Positions {
+            mask,
+            last,
+            lengths,
+        } = &self.positions;
+        assert!(
+            self.trees.is_none()
+                && self.first.iter().all(|first| *first == 0)
+                && last.iter().all(|last| *last >= start),
+            "position {start} of prompts from {:?} on, read at {last:?}",
+            self.first
+        );
+        let less = |all: &[usize]| all.iter().map(|at| at - start).collect();
+        Self {
+            tokens: self.tokens.clone().slice_dim(1, start..self.pos),
+            positions: Positions {
+                mask: mask.clone().slice_dim(1, start..self.pos),
+                last: less(last),
+                lengths: less(lengths),
+            },
+            first: self.first.clone(),
+            pos: self.pos - start,
+            offset: self.offset + start,
+            trees: None,
         }
     }
 
@@ -192,11 +230,18 @@ impl<B: Backend> TokenBatch<B> {
     pub fn last<const D: usize>(&self, x: Tensor<B, D>) -> Tensor<B, 2> {
         let (rows, pos) = (self.batch(), self.pos);
         let width = x.shape().num_elements() / (rows * pos);
-        let last = self.positions.last.iter().enumerate();
-        let index: Vec<i64> = last.map(|(row, last)| (row * pos + last) as i64).collect();
-        let index = TensorData::new(index, [rows]);
-        let index = Tensor::<B, 1, Int>::from_data(index, &x.device());
+        let index = self.last_rows(&x.device());
         x.reshape([rows * pos, width]).select(0, index)
+    }
+
+    /// Where the last real positions are among all `batch * pos`.
+    pub(crate) fn last_rows(&self, device: &B::Device) -> Tensor<B, 1, Int> {
+        let last = self.positions.last.iter().enumerate();
+        let index: Vec<i64> = last
+            .map(|(row, last)| (row * self.pos + last) as i64)
+            .collect();
+        let index = TensorData::new(index, [self.batch()]);
+        Tensor::from_data(index, device)
     }
 
     /// Whether each row is one prompt, as long as all others.
@@ -208,7 +253,7 @@ impl<B: Backend> TokenBatch<B> {
     /// Positions that the model must know.
     pub(crate) fn span(&self) -> usize {
         let Some(trees) = &self.trees else {
-            return self.pos;
+            return self.offset + self.pos;
         };
         let deepest = trees.iter().flat_map(|tree| &tree.depth).max();
         deepest.map_or(0, |deepest| deepest + 1)
@@ -231,7 +276,7 @@ impl<B: Backend> TokenBatch<B> {
         rows.flat_map(|(&first, &length)| {
             (0..self.pos).map(move |at| {
                 if (first..first + length).contains(&at) {
-                    (at - first) as i64
+                    (self.offset + at - first) as i64
                 } else {
                     0
                 }
@@ -240,9 +285,17 @@ impl<B: Backend> TokenBatch<B> {
         .collect()
     }
 
+    /// For each prompt the place of its last real position, counted from its first token.
+    pub(crate) fn last_ids(&self) -> Vec<usize> {
+        let rows = self.first.iter().zip(&self.positions.last);
+        rows.map(|(first, last)| self.offset + last - first)
+            .collect()
+    }
+
     /// `[batch or 1, 1, q_pos, k_pos]`, true where a query may not attend: at padding, at later
     /// positions if `causal`, and `window` or more positions back. Every query may attend to itself,
-    /// so that padded rows stay finite. `None` if nothing is blocked.
+    /// so that padded rows stay finite. Keys run over the positions before the row, too. `None` if
+    /// nothing is blocked.
     pub(crate) fn blocked(
         &self,
         causal: bool,
@@ -262,24 +315,45 @@ impl<B: Backend> TokenBatch<B> {
             }
             return Some((flags, [self.batch(), 1, pos, pos]));
         }
-        let near = |q: usize, k: usize| {
-            !(causal && k > q) && window.is_none_or(|window| q.saturating_sub(k) < window)
-        };
+        let keys = self.offset + pos;
         if self.is_even() {
             if !causal && window.is_none() {
                 return None;
             }
-            let flags = (0..pos).flat_map(|q| (0..pos).map(move |k| !near(q, k)));
-            return Some((flags.collect(), [1, 1, pos, pos]));
+            let queries = self.offset..keys;
+            let flags =
+                queries.flat_map(|q| (0..keys).map(move |k| !is_near(q, k, causal, window)));
+            return Some((flags.collect(), [1, 1, pos, keys]));
         }
-        let mut flags = Vec::with_capacity(self.batch() * pos * pos);
+        let mut flags = Vec::with_capacity(self.batch() * pos * keys);
         for (&first, &length) in self.first.iter().zip(&self.positions.lengths) {
-            let real = first..first + length;
-            for q in 0..pos {
-                let open = |k: usize| real.contains(&k) && near(q, k);
-                flags.extend((0..pos).map(|k| k != q && !open(k)));
+            let real = first..self.offset + first + length;
+            for q in self.offset..keys {
+                let open = |k: usize| real.contains(&k) && is_near(q, k, causal, window);
+                flags.extend((0..keys).map(|k| k != q && !open(k)));
             }
         }
-        Some((flags, [self.batch(), 1, pos, pos]))
+        Some((flags, [self.batch(), 1, pos, keys]))
     }
+
+    /// The same for the last real position of each prompt alone: `[batch, 1, 1, k_pos]`.
+    pub(crate) fn blocked_at_last(
+        &self,
+        causal: bool,
+        window: Option<usize>,
+    ) -> (Vec<bool>, [usize; 4]) {
+        let keys = self.offset + self.pos;
+        let Positions { last, lengths, .. } = &self.positions;
+        let rows = self.first.iter().zip(lengths).zip(last);
+        let flags = rows.flat_map(|((&first, &length), &last)| {
+            let (real, q) = (first..self.offset + first + length, self.offset + last);
+            (0..keys).map(move |k| !(real.contains(&k) && is_near(q, k, causal, window)))
+        });
+        (flags.collect(), [self.batch(), 1, 1, keys])
+    }
+}
+
+/// Whether a query at position `q` may attend to position `k`.
+fn is_near(q: usize, k: usize, causal: bool, window: Option<usize>) -> bool {
+    !(causal && k > q) && window.is_none_or(|window| q.saturating_sub(k) < window)
 }

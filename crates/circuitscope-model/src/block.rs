@@ -3,7 +3,7 @@ use core::cell::OnceCell;
 use burn::module::{Module, Param};
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Bool, Tensor, TensorData};
+use burn::tensor::{Bool, Int, Tensor, TensorData};
 use circuitscope_hooks::{NoTap, Site, Tap};
 
 use crate::batch::TokenBatch;
@@ -12,6 +12,7 @@ use crate::fused;
 use crate::mlp::MlpWeights;
 use crate::norm::{NormWeights, normalise, normalise_heads, normalise_parts};
 use crate::pass::{Pass, add_bias, affine, linear, soft_cap, wide};
+use crate::resume::Past;
 use crate::rotary::Rotation;
 
 /// One block: attention, then (or beside it) an MLP.
@@ -43,6 +44,14 @@ struct Mask<B: Backend> {
 }
 
 impl<B: Backend> Mask<B> {
+    fn new((flags, shape): (Vec<bool>, [usize; 4])) -> Self {
+        Self {
+            flags,
+            shape,
+            tensor: OnceCell::new(),
+        }
+    }
+
     /// For all `scores`, `[batch, heads, q_pos, k_pos]`.
     fn tensor(&self, scores: &Tensor<B, 4>) -> Tensor<B, 4, Bool> {
         let tensor = self.tensor.get_or_init(|| {
@@ -56,12 +65,26 @@ impl<B: Backend> Mask<B> {
 /// What all blocks share in one pass.
 pub(crate) struct Context<'a, B: Backend> {
     config: &'a DecoderConfig,
+    /// Tokens of the longest prompt, those before the batch's own included.
+    span: usize,
     /// Position vectors that only queries and keys read.
     qk_positions: Option<Tensor<B, 3>>,
     /// One for each way to rotate that occurs.
     rotations: Vec<Rotation<B>>,
     /// One mask for each window that occurs; none if all positions may be attended to.
     masks: Vec<(Option<usize>, Option<Mask<B>>)>,
+    /// What comes before the batch's own positions.
+    past: Option<&'a Past<B>>,
+    /// Where the last block is read, if that is one position of each prompt.
+    read: Option<Read<B>>,
+}
+
+/// The last position of each prompt.
+struct Read<B: Backend> {
+    /// `[batch]`, among all `batch * pos`.
+    rows: Tensor<B, 1, Int>,
+    rotation: Option<Rotation<B>>,
+    mask: Mask<B>,
 }
 
 impl<'a, B: Backend> Context<'a, B> {
@@ -69,40 +92,82 @@ impl<'a, B: Backend> Context<'a, B> {
         config: &'a DecoderConfig,
         batch: &TokenBatch<B>,
         qk_positions: Option<Tensor<B, 3>>,
-        device: &B::Device,
     ) -> Self {
-        let pos = batch.pos();
+        let span = batch.span();
         let mut windows: Vec<_> = (0..config.n_layers)
-            .map(|layer| config.window(layer, pos))
+            .map(|layer| config.window(layer, span))
             .collect();
         windows.sort_unstable();
         windows.dedup();
         let masks = windows.into_iter().map(|window| {
             let blocked = batch.blocked(config.direction == Direction::Causal, window);
-            let mask = blocked.map(|(flags, shape)| Mask {
-                flags,
-                shape,
-                tensor: OnceCell::new(),
-            });
-            (window, mask)
+            (window, blocked.map(Mask::new))
         });
         let masks = masks.collect();
         let mut rotations: Vec<Rotation<B>> = Vec::new();
         for rotary in (0..config.n_layers).filter_map(|layer| config.rotary(layer)) {
             if rotations.iter().all(|rotation| rotation.rotary != rotary) {
-                rotations.push(Rotation::new(rotary, batch, device));
+                rotations.push(Rotation::new(rotary, batch));
             }
         }
         Self {
             config,
+            span,
             qk_positions,
             rotations,
             masks,
+            past: None,
+            read: None,
         }
     }
 
-    fn mask(&self, layer: usize, pos: usize) -> Option<&Mask<B>> {
-        let window = self.config.window(layer, pos);
+    /// The same after what other positions left, with the last block computed at the last position of
+    /// each prompt only.
+    pub(crate) fn resumed(
+        self,
+        batch: &TokenBatch<B>,
+        past: &'a Past<B>,
+        device: &B::Device,
+    ) -> Self {
+        let config = self.config;
+        let window = config.window(config.n_layers - 1, self.span);
+        let mask = batch.blocked_at_last(config.direction == Direction::Causal, window);
+        let rotary = config.rotary(config.n_layers - 1);
+        let rotation = rotary.map(|rotary| Rotation::at_last(rotary, batch));
+        Self {
+            past: Some(past),
+            read: Some(Read {
+                rows: batch.last_rows(device),
+                rotation,
+                mask: Mask::new(mask),
+            }),
+            ..self
+        }
+    }
+
+    /// Where a block is read, if that is not everywhere.
+    fn read(&self, layer: usize) -> Option<&Read<B>> {
+        let last = layer + 1 == self.config.n_layers;
+        self.read.as_ref().filter(|_| last)
+    }
+
+    /// A stream of all positions, `[batch, pos, d_model]`, where the block is read.
+    fn at_read(&self, layer: usize, x: Tensor<B, 3>) -> Tensor<B, 3> {
+        match self.read(layer) {
+            None => x,
+            Some(read) => {
+                let [rows, pos, width] = x.dims();
+                let x = x.reshape([rows * pos, width]).select(0, read.rows.clone());
+                x.reshape([rows, 1, width])
+            }
+        }
+    }
+
+    fn mask(&self, layer: usize) -> Option<&Mask<B>> {
+        if let Some(read) = self.read(layer) {
+            return Some(&read.mask);
+        }
+        let window = self.config.window(layer, self.span);
         let entry = self.masks.iter().find(|(of, _)| *of == window);
         entry.and_then(|(_, mask)| mask.as_ref())
     }
@@ -126,32 +191,46 @@ impl<B: Backend> Block<B> {
         pass.need(Site::ResidPre(layer))?;
         let x = pass.site(Site::ResidPre(layer), x);
         let attn_out = self.attention(layer, context, &x, pass)?;
+        let x = context.at_read(layer, x);
         let x = match (&self.mlp, config.mlp) {
-            (Some(weights), Some(mlp)) => {
-                // Sums begin with what nobody else holds: CPU backends add to it in place.
-                let (input, rest) = if config.parallel_attn_mlp {
-                    (x.clone(), attn_out + x)
-                } else {
-                    pass.need(Site::ResidMid(layer))?;
-                    let mid = pass.site(Site::ResidMid(layer), attn_out + x);
-                    (mid.clone(), mid)
-                };
-                pass.need(Site::MlpIn(layer))?;
-                let input = pass.site(Site::MlpIn(layer), input);
-                pass.need(Site::Ln2Scale(layer))?;
-                let sites = [Site::Ln2Scale(layer), Site::Ln2Normalized(layer)];
-                let norm = self.ln2.as_ref();
-                let input = normalise(config.norm, config.eps, norm, input, sites, pass);
-                let out = weights.run(layer, mlp, input, pass)?;
-                let sites = [Site::Ln2PostScale(layer), Site::Ln2PostNormalized(layer)];
-                let out = norm_after(config, self.ln2_post.as_ref(), out, sites, pass);
-                pass.need(Site::MlpOut(layer))?;
-                pass.site(Site::MlpOut(layer), out) + rest
+            // Sums begin with what nobody else holds: CPU backends add to it in place.
+            (Some(_), Some(_)) if config.parallel_attn_mlp => {
+                self.add_mlp(layer, config, x.clone(), attn_out + x, pass)?
+            }
+            (Some(_), Some(_)) => {
+                pass.need(Site::ResidMid(layer))?;
+                let mid = pass.site(Site::ResidMid(layer), attn_out + x);
+                self.add_mlp(layer, config, mid.clone(), mid, pass)?
             }
             _ => attn_out + x,
         };
         pass.need(Site::ResidPost(layer))?;
         Some(pass.site(Site::ResidPost(layer), x))
+    }
+
+    /// `rest` and what the MLP makes of `input`.
+    pub(crate) fn add_mlp<T: Tap<B>>(
+        &self,
+        layer: usize,
+        config: &DecoderConfig,
+        input: Tensor<B, 3>,
+        rest: Tensor<B, 3>,
+        pass: &mut Pass<'_, T>,
+    ) -> Option<Tensor<B, 3>> {
+        let (Some(weights), Some(mlp)) = (&self.mlp, config.mlp) else {
+            return Some(rest);
+        };
+        pass.need(Site::MlpIn(layer))?;
+        let input = pass.site(Site::MlpIn(layer), input);
+        pass.need(Site::Ln2Scale(layer))?;
+        let sites = [Site::Ln2Scale(layer), Site::Ln2Normalized(layer)];
+        let norm = self.ln2.as_ref();
+        let input = normalise(config.norm, config.eps, norm, input, sites, pass);
+        let out = weights.run(layer, mlp, input, pass)?;
+        let sites = [Site::Ln2PostScale(layer), Site::Ln2PostNormalized(layer)];
+        let out = norm_after(config, self.ln2_post.as_ref(), out, sites, pass);
+        pass.need(Site::MlpOut(layer))?;
+        Some(pass.site(Site::MlpOut(layer), out) + rest)
     }
 
     /// What attention adds to the residual stream.
@@ -170,35 +249,54 @@ impl<B: Backend> Block<B> {
             Site::VInput(layer),
         ];
         let split = inputs.iter().any(|site| pass.tap.wants(*site));
-        let [q, k, v] = if split {
-            self.split_qkv(layer, context, x, inputs, pass)
-        } else {
-            self.joint_qkv(layer, context, x, pass)
-        };
-        pass.need(Site::Q(layer))?;
-        let q = pass.site(Site::Q(layer), q);
-        let k = pass.site(Site::K(layer), k);
-        let v = pass.site(Site::V(layer), v);
-        pass.need(Site::RotQ(layer))?;
-        let (q, k) = self.placed(layer, context, q, k, pass);
-        pass.need(Site::AttnScores(layer))?;
-
-        let [rows, pos, heads, d_head] = q.dims();
+        let apart = [
+            Site::Q(layer),
+            Site::K(layer),
+            Site::V(layer),
+            Site::RotQ(layer),
+            Site::RotK(layer),
+        ];
+        let watched = apart.iter().any(|site| pass.tap.wants(*site));
         let kv_heads = config.n_key_value_heads;
+        let scale = 1.0 / config.score_divisor(layer);
+        // Queries `[batch, head, q_pos, d_head]`, keys and values `[batch, kv_head, k_pos, d_head]`.
+        let [q, k, v] = if !split && !watched && self.fuses(context, x) {
+            let qkv = self.fused_qkv(layer, context, x, pass);
+            pass.need(Site::AttnScores(layer))?;
+            qkv
+        } else {
+            let [q, k, v] = if split {
+                self.split_qkv(layer, context, x, inputs, pass)
+            } else {
+                self.joint_qkv(layer, context, x, pass)
+            };
+            pass.need(Site::Q(layer))?;
+            let q = pass.site(Site::Q(layer), q);
+            let k = pass.site(Site::K(layer), k);
+            let v = pass.site(Site::V(layer), v);
+            pass.need(Site::RotQ(layer))?;
+            let (q, k) = self.placed(layer, context, q, k, pass);
+            pass.need(Site::AttnScores(layer))?;
+            [q, k, v].map(|x| x.swap_dims(1, 2))
+        };
+        let [k, v] = match context.past {
+            Some(past) => past.before(layer, [k, v]),
+            None => [k, v],
+        };
+
+        let [rows, heads, pos, d_head] = q.dims();
+        let [_, _, keys, _] = k.dims();
         // Query heads that share a key/value head stand under each other, as one taller matrix:
         // [batch, kv_head, group * q_pos, d_head] x [batch, kv_head, d_head, k_pos].
         let group = heads / kv_heads;
-        let scale = 1.0 / config.score_divisor(layer);
         let watched = pass.tap.wants(Site::AttnScores(layer));
         let fuse = !watched && config.attn_scores_soft_cap.is_none() && fused::applies(&q);
         let q = if fuse { q } else { q.mul_scalar(scale) };
-        let q = q
-            .swap_dims(1, 2)
-            .reshape([rows, kv_heads, group * pos, d_head]);
+        let q = q.reshape([rows, kv_heads, group * pos, d_head]);
         let scores = q
-            .matmul(k.swap_dims(1, 2).swap_dims(2, 3))
-            .reshape([rows, heads, pos, pos]);
-        let mask = context.mask(layer, pos);
+            .matmul(k.swap_dims(2, 3))
+            .reshape([rows, heads, pos, keys]);
+        let mask = context.mask(layer);
         let pattern = if fuse {
             pass.need(Site::Pattern(layer))?;
             fused::attend(scores, scale as f32, mask.map_or(&[], |mask| &mask.flags))
@@ -214,13 +312,15 @@ impl<B: Backend> Block<B> {
         };
         let pattern = pass.site(Site::Pattern(layer), pattern);
         pass.need(Site::Z(layer))?;
+        // One copy into the order of the weights serves all who read it.
         let z = pattern
             .cast(v.dtype())
-            .reshape([rows, kv_heads, group * pos, pos])
-            .matmul(v.swap_dims(1, 2))
+            .reshape([rows, kv_heads, group * pos, keys])
+            .matmul(v)
             .reshape([rows, heads, pos, d_head])
-            .swap_dims(1, 2);
-        let z = pass.site(Site::Z(layer), z);
+            .swap_dims(1, 2)
+            .reshape([rows, pos, heads * d_head]);
+        let z = pass.site(Site::Z(layer), z.reshape([rows, pos, heads, d_head]));
         pass.need(Site::Result(layer))?;
 
         let sites = [Site::Result(layer), Site::HeadOut(layer)];
@@ -264,6 +364,53 @@ impl<B: Backend> Block<B> {
         Some(pass.site(Site::AttnOut(layer), attn_out))
     }
 
+    /// Whether queries, keys and values are made by [`fused_qkv`](Self::fused_qkv).
+    fn fuses(&self, context: &Context<'_, B>, x: &Tensor<B, 3>) -> bool {
+        let whole = context.qk_positions.is_none() && self.q_norm.is_none();
+        whole && self.k_norm.is_none() && fused::applies(x)
+    }
+
+    /// Queries, keys and values by one product, with biases, rotation and the order of axes that
+    /// attention reads in one pass over memory. Nobody watches them on their way.
+    fn fused_qkv<T: Tap<B>>(
+        &self,
+        layer: usize,
+        context: &Context<'_, B>,
+        x: &Tensor<B, 3>,
+        pass: &mut Pass<'_, T>,
+    ) -> [Tensor<B, 4>; 3] {
+        let config = context.config;
+        let sites = [Site::Ln1Scale(layer), Site::Ln1Normalized(layer)];
+        let norm = self.ln1.as_ref();
+        let x = normalise(config.norm, config.eps, norm, x.clone(), sites, pass);
+        let (w, b) = (self.w_qkv.val(), self.b_qkv.val());
+        let [q, k, v] = columns(config).map(|columns| columns.len() / config.d_head);
+        let parts =
+            |x: Tensor<B, 3>, b, rotation: Option<&Rotation<B>>, heads: &[(usize, bool)]| {
+                fused::by_head(x, b, config.d_head, heads, rotation)
+            };
+        let take = |parts: Vec<Tensor<B, 4>>| -> [Tensor<B, 4>; 3] {
+            let parts: Result<[_; 3], _> = parts.try_into();
+            parts.unwrap_or_else(|_| unreachable!("queries, keys and values"))
+        };
+        let rotation = context.rotation(layer);
+        let Some(read) = context.read(layer) else {
+            let qkv = linear(x, w);
+            return take(parts(qkv, b, rotation, &[(q, true), (k, true), (v, false)]));
+        };
+        // Queries of one position, keys and values of all.
+        let [queries, keys, values] = columns(config);
+        let rows = |columns| w.clone().slice_dim(1, columns);
+        let at = context.at_read(layer, x.clone());
+        let biases = |columns| b.clone().slice_dim(0, columns);
+        let of_q = linear(at, rows(queries.clone()));
+        let of_kv = linear(x, rows(keys.start..values.end));
+        let mut all = parts(of_q, biases(queries), read.rotation.as_ref(), &[(q, true)]);
+        let kv = biases(keys.start..values.end);
+        all.extend(parts(of_kv, kv, rotation, &[(k, true), (v, false)]));
+        take(all)
+    }
+
     /// Queries and keys after their norm and their rotation.
     fn placed<T: Tap<B>>(
         &self,
@@ -278,13 +425,14 @@ impl<B: Backend> Block<B> {
             None => x,
         };
         let (q, k) = (norm(&self.q_norm, q), norm(&self.k_norm, k));
-        match context.rotation(layer) {
-            Some(rotation) => (
-                pass.site(Site::RotQ(layer), rotation.apply(q)),
-                pass.site(Site::RotK(layer), rotation.apply(k)),
-            ),
-            None => (q, k),
-        }
+        let Some(rotation) = context.rotation(layer) else {
+            return (q, k);
+        };
+        let read = context.read(layer).and_then(|read| read.rotation.as_ref());
+        (
+            pass.site(Site::RotQ(layer), read.unwrap_or(rotation).apply(q)),
+            pass.site(Site::RotK(layer), rotation.apply(k)),
+        )
     }
 
     /// Queries `[batch, pos, head, d_head]`, keys and values `[batch, pos, kv_head, d_head]` by one
@@ -300,25 +448,29 @@ impl<B: Backend> Block<B> {
         let sites = [Site::Ln1Scale(layer), Site::Ln1Normalized(layer)];
         let norm = self.ln1.as_ref();
         let x = normalise(config.norm, config.eps, norm, x.clone(), sites, pass);
-        let [rows, pos, _] = x.dims();
         let (w, b) = (self.w_qkv.val(), self.b_qkv.val());
         let part = |all: &Tensor<B, 3>, columns: core::ops::Range<usize>| {
             let heads = columns.len() / config.d_head;
+            let [rows, pos, _] = all.dims();
             let part = all.clone().slice([0..rows, 0..pos, columns]);
             part.reshape([rows, pos, heads, config.d_head])
         };
         let [q, k, v] = columns(config);
-        let Some(positions) = &context.qk_positions else {
+        if context.qk_positions.is_none() && context.read(layer).is_none() {
             let qkv = affine(x, w, b);
             return [q, k, v].map(|columns| part(&qkv, columns));
-        };
+        }
         let some = |x: Tensor<B, 3>, columns: core::ops::Range<usize>| {
+            let width = columns.len();
             let w = w.clone().slice([0..config.d_model, columns.clone()]);
-            affine(x, w, b.clone().slice([columns]))
+            part(&affine(x, w, b.clone().slice([columns])), 0..width)
         };
-        let qk = some(x.clone() + positions.clone(), 0..k.end);
-        let values = some(x, v.clone());
-        [part(&qk, q), part(&qk, k), part(&values, 0..v.len())]
+        let placed = match &context.qk_positions {
+            Some(positions) => x.clone() + positions.clone(),
+            None => x.clone(),
+        };
+        let queries = context.at_read(layer, placed.clone());
+        [some(queries, q), some(placed, k), some(x, v)]
     }
 
     /// The same, with the residual stream read separately by every head through every port.

@@ -1,7 +1,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Int, Tensor, TensorData};
-use circuitscope_hooks::{Capture, Site, Tap};
+use circuitscope_hooks::{Capture, NoTap, Site, Tap};
 
 use crate::batch::TokenBatch;
 use crate::block::{Block, Context};
@@ -119,12 +119,17 @@ impl<B: Backend> Decoder<B> {
         let Some(mut pass) = self.begin(batch, tap) else {
             return;
         };
-        let qk_positions = match (self.config.positions, &self.w_pos) {
+        let positions = self.qk_positions(batch);
+        let resid_pre = resid_pre.cast(self.dtype());
+        let (Some(()) | None) = self.run_blocks(batch, layer, resid_pre, positions, &mut pass);
+    }
+
+    /// Position vectors that only queries and keys read, in models that have such.
+    pub(crate) fn qk_positions(&self, batch: &TokenBatch<B>) -> Option<Tensor<B, 3>> {
+        match (self.config.positions, &self.w_pos) {
             (Positions::Shortformer, Some(w_pos)) => Some(self.pos_embed(&w_pos.val(), batch)),
             _ => None,
-        };
-        let resid_pre = resid_pre.cast(self.dtype());
-        let (Some(()) | None) = self.run_blocks(batch, layer, resid_pre, qk_positions, &mut pass);
+        }
     }
 
     /// A pass that ends at the last site that `tap` wants; `None` if it wants nothing.
@@ -152,6 +157,51 @@ impl<B: Backend> Decoder<B> {
             .take(Site::Logits)
             .and_then(|logits| logits.get::<3>());
         logits.unwrap_or_else(|| unreachable!("the pass ends at the logits"))
+    }
+
+    /// The columns of the unembedding for some tokens: `W_U` `[d_model, tokens]` and its bias.
+    pub fn unembedding_of(&self, tokens: &[u32]) -> (Tensor<B, 2>, Option<Tensor<B, 1>>) {
+        let (w_u, b_u) = (self.w_u.val(), self.b_u.as_ref().map(Param::val));
+        let at = |token: &u32| *token as usize..*token as usize + 1;
+        // Slices are views: no backend lays out the whole matrix anew for them.
+        let columns = tokens
+            .iter()
+            .map(|token| w_u.clone().slice_dim(1, at(token)));
+        let w = Tensor::cat(columns.collect(), 1);
+        let b = b_u.map(|b_u| {
+            let entries = tokens
+                .iter()
+                .map(|token| b_u.clone().slice_dim(0, at(token)));
+            Tensor::cat(entries.collect(), 0)
+        });
+        (w, b)
+    }
+
+    /// Logits of some tokens alone, as [`unembed`](Self::unembed) gives them, from columns that
+    /// [`unembedding_of`](Self::unembedding_of) took.
+    ///
+    /// # Shapes
+    /// - `resid`: `[batch, d_model]`
+    /// - result: `[batch, tokens]`
+    pub fn unembed_some(
+        &self,
+        resid: Tensor<B, 2>,
+        (w, b): &(Tensor<B, 2>, Option<Tensor<B, 1>>),
+    ) -> Tensor<B, 2> {
+        let config = &self.config;
+        let sites = [Site::LnFinalScale, Site::LnFinalNormalized];
+        let mut pass = Pass {
+            tap: &mut NoTap,
+            last: Site::Logits,
+        };
+        let norm = self.ln_final.as_ref();
+        let x = resid.unsqueeze_dim::<3>(1);
+        let x = normalise(config.norm, config.eps, norm, x, sites, &mut pass);
+        let mut logits = wide(x.squeeze_dim::<2>(1).matmul(w.clone()));
+        if let Some(b) = b {
+            logits = logits + wide(b.clone()).unsqueeze();
+        }
+        soft_cap(logits, config.output_logits_soft_cap)
     }
 
     /// Outputs of all heads in the residual stream from their (averaged) `z`:
@@ -216,9 +266,7 @@ impl<B: Backend> Decoder<B> {
         qk_positions: Option<Tensor<B, 3>>,
         pass: &mut Pass<'_, T>,
     ) -> Option<()> {
-        // Not that of the tokens: under burn's dispatch integers are never on a device with gradients.
-        let device = x.device();
-        let context = Context::new(&self.config, batch, qk_positions, &device);
+        let context = Context::new(&self.config, batch, qk_positions);
         for (layer, block) in self.blocks.iter().enumerate().skip(first) {
             x = block.run(layer, &context, x, pass)?;
         }
@@ -249,7 +297,7 @@ impl<B: Backend> Decoder<B> {
         if batch.is_even() {
             w_pos
                 .clone()
-                .slice_dim(0, 0..pos)
+                .slice_dim(0, batch.offset..batch.span())
                 .unsqueeze_dim::<3>(0)
                 .expand([rows, pos, width])
         } else {

@@ -10,12 +10,13 @@
 )]
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Tensor, TensorData};
 use circuitscope_core::workers;
 use pulp::Arch;
 use rayon::prelude::*;
 
 use crate::config::Activation;
+use crate::rotary::Rotation;
 
 /// Values that one task changes: enough to be worth its start.
 const TASK: usize = 1 << 16;
@@ -29,6 +30,14 @@ pub(crate) fn applies<B: Backend, const D: usize>(x: &Tensor<B, D>) -> bool {
 /// The values of a vector on the host.
 fn vector<B: Backend>(x: Tensor<B, 1>) -> Vec<f32> {
     x.into_data().iter::<f32>().collect()
+}
+
+/// The values of a tensor that [`applies`] lets through.
+fn floats(data: &TensorData) -> &[f32] {
+    let Ok(values) = data.as_slice::<f32>() else {
+        unreachable!("`applies` lets only f32 through")
+    };
+    values
 }
 
 /// Changes every row of `width` values in place. `change` gets the number of the row, too.
@@ -82,12 +91,33 @@ fn biased<B: Backend>(
 
 /// `x + b`, `b` added to every row.
 pub(crate) fn add_bias<B: Backend>(x: Tensor<B, 3>, b: Tensor<B, 1>) -> Tensor<B, 3> {
+    // Families without biases have zeros.
+    if vector(b.clone()).iter().all(|b| *b == 0.0) {
+        return x;
+    }
     biased(
         x,
         b,
         #[inline(always)]
         |y| y,
     )
+}
+
+#[inline(always)]
+fn gelu_tanh(y: f32) -> f32 {
+    /// `√(2/π)`, doubled: GELU's tanh as a logistic function.
+    const SLOPE: f32 = 2.0 * core::f32::consts::FRAC_2_SQRT_PI * core::f32::consts::FRAC_1_SQRT_2;
+    y * logistic(SLOPE * y * (1.0 + 0.044_715 * y * y))
+}
+
+#[inline(always)]
+fn silu(y: f32) -> f32 {
+    y * logistic(y)
+}
+
+#[inline(always)]
+fn relu(y: f32) -> f32 {
+    y.max(0.0)
 }
 
 /// `activation(x + b)`.
@@ -99,29 +129,112 @@ pub(crate) fn bias_activation<B: Backend>(
     b: Tensor<B, 1>,
     activation: Activation,
 ) -> Tensor<B, 3> {
-    /// `√(2/π)`, doubled: GELU's tanh as a logistic function.
-    const SLOPE: f32 = 2.0 * core::f32::consts::FRAC_2_SQRT_PI * core::f32::consts::FRAC_1_SQRT_2;
     match activation {
-        Activation::GeluTanh => biased(
-            x,
-            b,
-            #[inline(always)]
-            |y| y * logistic(SLOPE * y * (1.0 + 0.044_715 * y * y)),
-        ),
-        Activation::Silu => biased(
-            x,
-            b,
-            #[inline(always)]
-            |y| y * logistic(y),
-        ),
-        Activation::Relu => biased(
-            x,
-            b,
-            #[inline(always)]
-            |y| y.max(0.0),
-        ),
+        Activation::GeluTanh => biased(x, b, gelu_tanh),
+        Activation::Silu => biased(x, b, silu),
+        Activation::Relu => biased(x, b, relu),
         Activation::GeluExact => unreachable!("the exact GELU is not fused"),
     }
+}
+
+/// `activation(x + b) ⊙ (y + c)`: what a gated MLP makes of its two products.
+///
+/// # Panics
+/// As [`bias_activation`].
+pub(crate) fn gated<B: Backend>(
+    [x, y]: [Tensor<B, 3>; 2],
+    [b, c]: [Tensor<B, 1>; 2],
+    activation: Activation,
+) -> Tensor<B, 3> {
+    match activation {
+        Activation::GeluTanh => gated_by(x, y, b, c, gelu_tanh),
+        Activation::Silu => gated_by(x, y, b, c, silu),
+        Activation::Relu => gated_by(x, y, b, c, relu),
+        Activation::GeluExact => unreachable!("the exact GELU is not fused"),
+    }
+}
+
+fn gated_by<B: Backend>(
+    x: Tensor<B, 3>,
+    y: Tensor<B, 3>,
+    b: Tensor<B, 1>,
+    c: Tensor<B, 1>,
+    activation: impl Fn(f32) -> f32 + Sync,
+) -> Tensor<B, 3> {
+    let (b, c) = (vector(b), vector(c));
+    let width = b.len();
+    let y = y.into_data();
+    let y = floats(&y);
+    rows(
+        x,
+        width,
+        #[inline(always)]
+        |at, row| {
+            let y = &y[at * width..(at + 1) * width];
+            for (((x, b), y), c) in row.iter_mut().zip(&b).zip(y).zip(&c) {
+                *x = activation(*x + b) * (y + c);
+            }
+        },
+    )
+}
+
+/// What a product made of queries, keys and values, apart and head by head: biases added, queries and
+/// keys rotated.
+///
+/// # Shapes
+/// - `x`: `[batch, pos, width]`, the heads of all parts side by side
+/// - `b`: `[width]`
+/// - `parts`: how many heads each has, and whether they are rotated
+/// - results: `[batch, heads, pos, d_head]` for each part
+pub(crate) fn by_head<B: Backend>(
+    x: Tensor<B, 3>,
+    b: Tensor<B, 1>,
+    d_head: usize,
+    parts: &[(usize, bool)],
+    rotation: Option<&Rotation<B>>,
+) -> Vec<Tensor<B, 4>> {
+    let device = x.device();
+    let [batch, pos, width] = x.dims();
+    let b = vector(b);
+    let x = x.into_data();
+    let x = floats(&x);
+    let arch = Arch::new();
+    let mut from = 0;
+    let part = |&(heads, rotated): &(usize, bool)| {
+        let columns = from..from + heads * d_head;
+        from = columns.end;
+        let rotation = rotation.filter(|_| rotated);
+        let size = heads * pos * d_head;
+        let mut out = vec![0.0f32; batch * size];
+        if let Some(together) = TASK.checked_div(size) {
+            let together = together.max(1);
+            let tasks = out.par_chunks_mut(together * size).enumerate();
+            tasks.for_each(|(task, out)| {
+                arch.dispatch(
+                    #[inline(always)]
+                    || {
+                        for (at, out) in out.chunks_exact_mut(d_head).enumerate() {
+                            // Row (batch, head, position).
+                            let row = task * together + at / (heads * pos);
+                            let (head, position) = (at / pos % heads, at % pos);
+                            let token = row * pos + position;
+                            let first = columns.start + head * d_head;
+                            let x = &x[token * width + first..][..d_head];
+                            let b = &b[first..][..d_head];
+                            for ((out, x), b) in out.iter_mut().zip(x).zip(b) {
+                                *out = x + b;
+                            }
+                            if let Some(rotation) = rotation {
+                                rotation.turn(row, position, out);
+                            }
+                        }
+                    },
+                );
+            });
+        }
+        Tensor::from_data(TensorData::new(out, [batch, heads, pos, d_head]), &device)
+    };
+    parts.iter().map(part).collect()
 }
 
 /// Rows less their mean, if `centre`, over the root of their mean square, times the gain, plus the bias.
@@ -254,9 +367,12 @@ fn exp(x: f32) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use burn::tensor::TensorData;
+    use super::{add_bias, applies, attend, bias_activation, by_head, exp, gated, normalise};
+    use crate::batch::{PaddingSide, TokenBatch};
+    use crate::config::{Activation, RopeScaling, Rotary, RotaryPairs};
+    use crate::rotary::Rotation;
     use burn::tensor::activation::{gelu, relu, silu, softmax};
+    use burn::tensor::{Tensor, TensorData};
     use burn_flex::{Flex, FlexDevice};
 
     #[test]
@@ -306,6 +422,12 @@ mod tests {
         close(&of(Activation::Silu), &silu(biased.clone()));
         let expected = Activation::GeluTanh.apply(biased.clone());
         close(&of(Activation::GeluTanh), &expected);
+        let y = x.clone().mul_scalar(-0.3);
+        let sum = y.clone() + b.clone().unsqueeze();
+        let of = gated([x.clone(), y], [b.clone(), b.clone()], Activation::Silu);
+        close(&of, &(silu(biased.clone()) * sum));
+        let none = Tensor::zeros([SHAPE[2]], &FlexDevice);
+        close(&add_bias(x.clone(), none), &x);
         // The two forms of GELU are not the same.
         let exact = gelu(biased.clone()).sub(expected).abs().max().into_scalar();
         assert!(exact > 1e-4);
@@ -328,6 +450,38 @@ mod tests {
             let expected = expected * w.clone().unsqueeze() + w.clone().unsqueeze();
             let (gain, bias) = (Some(w.clone()), Some(w.clone()));
             close(&normalise(x.clone(), 1e-5, centre, gain, bias), &expected);
+        }
+    }
+
+    #[test]
+    fn heads_are_those_of_burn() {
+        let prompts = [vec![1, 2, 3, 4, 5], vec![1, 2, 3]];
+        let batch = TokenBatch::<Flex>::new(&prompts, PaddingSide::Left, &FlexDevice).unwrap();
+        let (d_head, parts) = (10, [(4, true), (2, true), (2, false)]);
+        let x = values([2, 5, 80]);
+        let b: Tensor<Flex, 1> = values([1, 1, 80]).reshape([80]);
+        let whole = x.clone() + b.clone().unsqueeze();
+        for pairs in [RotaryPairs::Halves, RotaryPairs::Adjacent] {
+            let rotary = Rotary {
+                dim: 6,
+                base: 100.0,
+                pairs,
+                scaling: RopeScaling::None,
+            };
+            for rotation in [None, Some(Rotation::new(rotary, &batch))] {
+                let found = by_head(x.clone(), b.clone(), d_head, &parts, rotation.as_ref());
+                let mut from = 0;
+                for (found, (heads, rotated)) in found.iter().zip(parts) {
+                    let part = whole.clone().slice_dim(2, from..from + heads * d_head);
+                    let part = part.reshape([2, 5, heads, d_head]);
+                    let part = match rotation.as_ref().filter(|_| rotated) {
+                        Some(rotation) => rotation.apply(part),
+                        None => part,
+                    };
+                    close(found, &part.swap_dims(1, 2));
+                    from += heads * d_head;
+                }
+            }
         }
     }
 

@@ -64,6 +64,7 @@ mod ports;
 mod precision;
 mod prefix;
 mod quantised;
+mod resume;
 mod rotary;
 mod rows;
 mod source;
@@ -89,5 +90,6 @@ pub use loaded::{
     load_gguf, save_gpt2,
 };
 pub use precision::Precision;
+pub use resume::{Past, Resume};
 pub use rows::PaddedRows;
 pub use tokenizer::{ChatPrompt, Tokenizer, TokenizerSettings};

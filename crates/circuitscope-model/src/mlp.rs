@@ -38,6 +38,21 @@ impl<B: Backend> MlpWeights<B> {
         pass: &mut Pass<'_, T>,
     ) -> Option<Tensor<B, 3>> {
         pass.need(Site::MlpPre(layer))?;
+        let watched = [Site::MlpPre(layer), Site::MlpPreLinear(layer)];
+        let watched = watched.iter().any(|site| pass.tap.wants(*site));
+        if let Some(gate) = &self.gate
+            && !watched
+            && mlp.activation != Activation::GeluExact
+            && fused::applies(&x)
+        {
+            pass.need(Site::MlpPost(layer))?;
+            let products = [linear(x.clone(), gate.w.val()), linear(x, self.w_in.val())];
+            let biases = [gate.b.val(), self.b_in.val()];
+            let post = fused::gated(products, biases, mlp.activation);
+            let post = pass.site(Site::MlpPost(layer), post);
+            pass.need(Site::Ln2PostScale(layer))?;
+            return Some(affine(post, self.w_out.val(), self.b_out.val()));
+        }
         let (w, b) = match &self.gate {
             None => (&self.w_in, &self.b_in),
             Some(gate) => (&gate.w, &gate.b),

@@ -1,7 +1,8 @@
 use core::f32::consts::TAU;
+use std::sync::OnceLock;
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{DType, Tensor, TensorData};
 
 use crate::batch::TokenBatch;
 use crate::config::{RopeScaling, Rotary, RotaryPairs};
@@ -9,33 +10,86 @@ use crate::config::{RopeScaling, Rotary, RotaryPairs};
 /// Cosines and sines of the angles of one batch.
 pub(crate) struct Rotation<B: Backend> {
     pub(crate) rotary: Rotary,
-    /// `[batch or 1, pos, 1, dim / 2]`.
-    cos: Tensor<B, 4>,
-    sin: Tensor<B, 4>,
+    /// `[batch or 1, pos, dim / 2]`, on the host.
+    cosines: Vec<f32>,
+    sines: Vec<f32>,
+    /// The same as `[batch or 1, pos, 1, dim / 2]`, once queries or keys on a device ask for them.
+    tables: OnceLock<[Tensor<B, 4>; 2]>,
+    shape: [usize; 4],
 }
 
 impl<B: Backend> Rotation<B> {
-    pub(crate) fn new(rotary: Rotary, batch: &TokenBatch<B>, device: &B::Device) -> Self {
-        let half = rotary.dim / 2;
+    /// At every position of the batch.
+    pub(crate) fn new(rotary: Rotary, batch: &TokenBatch<B>) -> Self {
+        if batch.is_even() {
+            let ids = (batch.offset..batch.span()).collect();
+            Self::at(rotary, ids, 1)
+        } else {
+            let ids = batch.position_ids().into_iter().map(|id| id as usize);
+            Self::at(rotary, ids.collect(), batch.batch())
+        }
+    }
+
+    /// At the last position of each prompt.
+    pub(crate) fn at_last(rotary: Rotary, batch: &TokenBatch<B>) -> Self {
+        Self::at(rotary, batch.last_ids(), batch.batch())
+    }
+
+    /// At these positions, of so many rows.
+    fn at(rotary: Rotary, ids: Vec<usize>, rows: usize) -> Self {
         let rates = rotary.rates();
+        let half = rates.len();
+        let span = ids.iter().max().map_or(0, |last| last + 1);
         let table = |f: fn(f32) -> f32| {
-            let values = (0..batch.pos())
-                .flat_map(|position| rates.iter().map(move |rate| f(position as f32 * rate)));
-            let values = TensorData::new(values.collect::<Vec<f32>>(), [batch.pos(), half]);
-            let table = Tensor::<B, 2>::from_data(values, device);
-            if batch.is_even() {
-                table.reshape([1, batch.pos(), 1, half])
-            } else {
-                let ids = batch.position_ids();
-                let ids = TensorData::new(ids, [batch.batch() * batch.pos()]);
-                let rows = table.select(0, Tensor::<B, 1, Int>::from_data(ids, device));
-                rows.reshape([batch.batch(), batch.pos(), 1, half])
-            }
+            let at = |position| rates.iter().map(move |rate| f(position as f32 * rate));
+            let all: Vec<f32> = (0..span).flat_map(at).collect();
+            let entries = ids.iter().flat_map(|id| &all[id * half..(id + 1) * half]);
+            entries.copied().collect::<Vec<f32>>()
         };
         Self {
             rotary,
-            cos: table(f32::cos),
-            sin: table(f32::sin),
+            cosines: table(f32::cos),
+            sines: table(f32::sin),
+            tables: OnceLock::new(),
+            shape: [rows, ids.len() / rows.max(1), 1, half],
+        }
+    }
+
+    /// Cosines and sines beside `x`.
+    fn tables(&self, x: &Tensor<B, 4>) -> [Tensor<B, 4>; 2] {
+        let tables = self.tables.get_or_init(|| {
+            [&self.cosines, &self.sines].map(|values| {
+                let values = TensorData::new(values.clone(), self.shape);
+                Tensor::from_data(values, (&x.device(), DType::F32))
+            })
+        });
+        tables.clone()
+    }
+
+    /// Rotates one query or key, of a row of the batch and one of its positions, in place.
+    #[expect(
+        clippy::inline_always,
+        reason = "it is compiled for the vector instructions of its caller"
+    )]
+    #[inline(always)]
+    pub(crate) fn turn(&self, row: usize, position: usize, x: &mut [f32]) {
+        let [rows, pos, _, half] = self.shape;
+        let at = (row % rows * pos + position) * half;
+        let (cos, sin) = (&self.cosines[at..at + half], &self.sines[at..at + half]);
+        let x = &mut x[..2 * half];
+        match self.rotary.pairs {
+            RotaryPairs::Halves => {
+                let (a, b) = x.split_at_mut(half);
+                for (((a, b), cos), sin) in a.iter_mut().zip(b).zip(cos).zip(sin) {
+                    (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+                }
+            }
+            RotaryPairs::Adjacent => {
+                for ((pair, cos), sin) in x.chunks_exact_mut(2).zip(cos).zip(sin) {
+                    let (a, b) = (pair[0], pair[1]);
+                    (pair[0], pair[1]) = (a * cos - b * sin, b * cos + a * sin);
+                }
+            }
         }
     }
 
@@ -46,7 +100,8 @@ impl<B: Backend> Rotation<B> {
         let [rows, pos, heads, d_head] = x.dims();
         let (dim, half) = (self.rotary.dim, self.rotary.dim / 2);
         let rest = (dim < d_head).then(|| x.clone().slice_dim(3, dim..d_head));
-        let x = x.slice_dim(3, 0..dim).cast(self.cos.dtype());
+        let [cos, sin] = self.tables(&x);
+        let x = x.slice_dim(3, 0..dim).cast(cos.dtype());
         let (a, b) = match self.rotary.pairs {
             RotaryPairs::Halves => (x.clone().slice_dim(3, 0..half), x.slice_dim(3, half..dim)),
             RotaryPairs::Adjacent => {
@@ -56,8 +111,8 @@ impl<B: Backend> Rotation<B> {
             }
         };
         let turned = [
-            a.clone() * self.cos.clone() - b.clone() * self.sin.clone(),
-            b * self.cos.clone() + a * self.sin.clone(),
+            a.clone() * cos.clone() - b.clone() * sin.clone(),
+            b * cos + a * sin,
         ];
         let turned = match self.rotary.pairs {
             RotaryPairs::Halves => Tensor::cat(turned.to_vec(), 3),

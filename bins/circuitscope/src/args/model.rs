@@ -2,7 +2,7 @@ use core::fmt;
 
 use circuitscope::CausalSettings;
 use circuitscope::eval::causal::{Ablation, Metric};
-use circuitscope::eval::methods::{PatchingSettings, SaeSettings, check_metric};
+use circuitscope::eval::methods::{PatchedEdges, PatchingSettings, SaeSettings, check_metric};
 use circuitscope::model::{LoadSettings, Precision, PrependBos, Processing};
 use clap::{Args, ValueEnum};
 
@@ -131,6 +131,11 @@ pub(crate) struct PatchingArgs {
     /// Pairs that single nodes, edges and circuits are run on, at most
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) patch_pairs: u32,
+    /// Edges that `activation-patching` patches one by one, besides every head and MLP: `none`, those
+    /// among the N heads with the largest effects and from them to the logits, or `all`, which takes
+    /// hours on models of 100 heads and more
+    #[arg(long, default_value_t = PatchedEdges::None, value_name = "none|N|all")]
+    pub(crate) edges: PatchedEdges,
     /// Points that integrated gradients average over
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) ig_steps: u32,
@@ -146,6 +151,7 @@ impl PatchingArgs {
             patch_pairs: self.patch_pairs as usize,
             ig_steps: self.ig_steps as usize,
             mask_steps: self.mask_steps as usize,
+            edges: self.edges,
         }
     }
 

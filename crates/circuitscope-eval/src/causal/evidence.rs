@@ -4,9 +4,9 @@ use std::sync::OnceLock;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
-use circuitscope_core::{Graph, Progress, nearest};
+use circuitscope_core::{Graph, NoProgress, Progress, nearest, workers};
 use circuitscope_hooks::{Capture, NodeOutputs, Site, StreamOutputs};
-use circuitscope_model::{Decoder, PaddingSide, TokenBatch, check_finite};
+use circuitscope_model::{Decoder, PaddingSide, Past, TokenBatch, check_finite};
 use serde::{Deserialize, Serialize};
 
 use super::{Alignment, Metric, Targets, align};
@@ -28,6 +28,13 @@ pub struct TokenPair {
     /// Next tokens that the behaviour rules out; may be empty.
     pub wrong: Vec<u32>,
 }
+
+/// Bytes of a batch where the host computes.
+const HOST_BATCH: u64 = 256 << 20;
+/// Bytes of all batches that are differentiated at a time where the host computes.
+const HOST_GRADIENTS: u64 = 384 << 20;
+/// A batch of so few pairs is joined by others whatever padding that takes.
+const FEW: usize = 4;
 
 /// Rows of a pair's prompts among the examples: positive, negative.
 type Rows = (usize, usize);
@@ -98,8 +105,9 @@ pub struct CausalEvidence<B: Backend> {
     aligned: Vec<Option<Alignment>>,
     memory: u64,
     device: B::Device,
-    /// `[writers, 1, d_model]` for mean ablation, or `[writers, pos, d_model]` with the position.
-    means: Option<Tensor<B, 3>>,
+    /// `[writers, 1, d_model]` for mean ablation, or `[writers, pos, d_model]` with the position, once a
+    /// method asks.
+    means: OnceLock<Tensor<B, 3>>,
     /// The same of nodes, once a method asks.
     node_means: OnceLock<NodeOutputs<B>>,
 }
@@ -195,7 +203,7 @@ impl<B: Backend> CausalEvidence<B> {
         }
         let prompts: Vec<&Vec<u32>> = pairs.iter().flat_map(|p| [&p.clean, &p.corrupt]).collect();
         model.config().check_tokens(&prompts)?;
-        let mut evidence = Self {
+        Ok(Self {
             model,
             graph,
             pairs,
@@ -204,13 +212,9 @@ impl<B: Backend> CausalEvidence<B> {
             aligned,
             memory,
             device: device.clone(),
-            means: None,
+            means: OnceLock::new(),
             node_means: OnceLock::new(),
-        };
-        if matches!(ablation, Ablation::Mean | Ablation::MeanPositional) {
-            evidence.means = Some(evidence.mean_outputs(ablation == Ablation::MeanPositional));
-        }
-        Ok(evidence)
+        })
     }
 
     /// The model.
@@ -238,9 +242,61 @@ impl<B: Backend> CausalEvidence<B> {
         self.ablation
     }
 
-    /// What ablated nodes put out under mean ablation.
-    pub(super) fn node_means(&self) -> &NodeOutputs<B> {
-        self.node_means.get_or_init(|| self.mean_node_outputs())
+    /// Bytes that a batch may take.
+    pub(crate) const fn memory(&self) -> u64 {
+        self.memory
+    }
+
+    /// Whether a mean over the negative prompts takes the place of what is ablated.
+    const fn takes_means(&self) -> bool {
+        matches!(self.ablation, Ablation::Mean | Ablation::MeanPositional)
+    }
+
+    /// What ablated nodes put out under mean ablation: all negative prompts are run, once.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`].
+    pub(crate) fn node_means(&self, progress: &dyn Progress) -> Result<&NodeOutputs<B>> {
+        if let Some(means) = self.node_means.get() {
+            return Ok(means);
+        }
+        progress.begin("averaging outputs", self.pairs.len() as u64);
+        let means = self.mean_node_outputs(progress);
+        progress.end();
+        let means = means?;
+        Ok(self.node_means.get_or_init(|| means))
+    }
+
+    /// The same of what writers add to the stream.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`].
+    fn means(&self, progress: &dyn Progress) -> Result<&Tensor<B, 3>> {
+        if let Some(means) = self.means.get() {
+            return Ok(means);
+        }
+        progress.begin("averaging outputs", self.pairs.len() as u64);
+        let positional = self.ablation == Ablation::MeanPositional;
+        let means = self.mean_outputs(positional, progress);
+        progress.end();
+        let means = means?;
+        Ok(self.means.get_or_init(|| means))
+    }
+
+    /// Takes the means that whole nodes, and with `writers` parts of the stream, are ablated to, if they
+    /// are: what is long enough to be told of, and stopped.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`].
+    pub(crate) fn average(&self, writers: bool, progress: &dyn Progress) -> Result<()> {
+        if self.takes_means() {
+            if writers {
+                self.means(progress)?;
+            } else {
+                self.node_means(progress)?;
+            }
+        }
+        Ok(())
     }
 
     /// Where the model lives.
@@ -272,14 +328,110 @@ impl<B: Backend> CausalEvidence<B> {
         }
     }
 
-    /// How many copies of a pair's prompt fit one batch of passes that read every input separately.
+    /// How many copies of a pair's prompt fit one batch of passes that read every input separately, or
+    /// that keep the outputs of all writers apart.
     pub(crate) fn rows_per_batch(&self, tokens: usize) -> usize {
         let config = self.model.config();
         let heads = config.n_heads + 2 * config.n_key_value_heads;
-        // Inputs of all ports, their norm and its intermediates, and the outputs of all writers.
-        let floats = 6 * heads * config.d_model + self.graph.writers() * config.d_model;
+        // Inputs of all ports, their norm and its intermediates, and the outputs of all writers: as they
+        // are, ablated, and their difference.
+        let floats = 6 * heads * config.d_model + 3 * self.graph.writers() * config.d_model;
         let bytes = (floats * 4 * tokens) as u64;
-        ((self.memory / 4 / bytes.max(1)) as usize).clamp(1, 4096 / tokens.max(1) + 1)
+        // More gain nothing where the host computes.
+        let most = if workers::on_host(&B::name(&self.device)) {
+            self.memory.min(4 * HOST_BATCH)
+        } else {
+            self.memory
+        };
+        ((most / 4 / bytes.max(1)) as usize).clamp(1, 4096 / tokens.max(1) + 1)
+    }
+
+    /// Pairs `0..count` in batches of prompts of like length that are differentiated, `lanes` of them at
+    /// a time. With `edges` the outputs of all writers are kept in the stream, too.
+    pub(crate) fn differentiated(
+        &self,
+        count: usize,
+        lanes: usize,
+        edges: bool,
+    ) -> Vec<Vec<usize>> {
+        let mut order: Vec<usize> = (0..count.min(self.pairs.len())).collect();
+        order.sort_by_key(|&pair| self.pairs[pair].clean.len());
+        let tokens = order.last().map_or(1, |&pair| self.pairs[pair].clean.len());
+        let config = self.model.config();
+        let mlp = config.mlp.map_or(0, |mlp| 5 * mlp.d_mlp);
+        let qkv = (config.n_heads + 2 * config.n_key_value_heads) * config.d_head;
+        let block = 12 * config.d_model + 3 * qkv + 4 * config.n_heads * tokens + mlp;
+        let writers = if edges {
+            3 * self.graph.writers() * config.d_model
+        } else {
+            0
+        };
+        let bytes = (4 * tokens * (config.n_layers * block + writers)) as u64;
+        let most = if workers::on_host(&B::name(&self.device)) {
+            (self.memory / 8).min(HOST_GRADIENTS) / lanes as u64
+        } else {
+            self.memory / 8
+        };
+        let rows = (most / bytes.max(1)).clamp(1, order.len().max(1) as u64) as usize;
+        // As many as keep all lanes busy.
+        let batches = order.len().div_ceil(rows).next_multiple_of(lanes);
+        let rows = order.len().div_ceil(batches.max(1)).max(1);
+        order.chunks(rows).map(<[_]>::to_vec).collect()
+    }
+
+    /// Pairs `0..count` in batches of prompts of like length of which little is padding, and in which
+    /// anything changes from about the same position on; none of more than `largest` pairs.
+    pub(crate) fn alike(&self, count: usize, largest: usize) -> Vec<Vec<usize>> {
+        let key = |pair: usize| {
+            (
+                self.first_change(&[pair]),
+                self.pairs[pair].clean.len(),
+                pair,
+            )
+        };
+        let mut order: Vec<_> = (0..count.min(self.pairs.len())).map(key).collect();
+        order.sort_unstable();
+        let mut batches: Vec<Vec<usize>> = Vec::new();
+        // First position and longest prompt of the last batch, and its tokens without any padding.
+        let (mut first, mut longest, mut own) = (0, 0, 0);
+        for (start, length, pair) in order {
+            let joined = batches.last_mut().filter(|batch| {
+                let rows = batch.len() + 1;
+                let padded = rows * (longest.max(length) - first);
+                let most = largest.min(self.rows_per_batch(longest.max(length)));
+                rows <= most && (rows <= FEW || 4 * padded <= 5 * (own + length - start))
+            });
+            if let Some(batch) = joined {
+                batch.push(pair);
+                (longest, own) = (longest.max(length), own + length - start);
+            } else {
+                batches.push(vec![pair]);
+                (first, longest, own) = (start, length, length - start);
+            }
+        }
+        batches
+    }
+
+    /// The first position at which some pairs' runs may differ from those on their positive prompts;
+    /// no later than any of them is read.
+    pub(crate) fn first_change(&self, members: &[usize]) -> usize {
+        if self.ablation != Ablation::Patching || !Past::<B>::applies(self.model.config()) {
+            return 0;
+        }
+        let first = members.iter().map(|&pair| {
+            let TokenPair {
+                clean,
+                corrupt,
+                position,
+                ..
+            } = &self.pairs[pair];
+            let same = clean.iter().zip(corrupt).take_while(|(a, b)| a == b);
+            let places = self.aligned[pair].as_ref().map(Alignment::places);
+            let moved = places.and_then(|places| (0..places.len()).find(|&at| places[at] != at));
+            let read = position.unwrap_or(clean.len() - 1);
+            same.count().min(moved.unwrap_or(read)).min(read)
+        });
+        first.min().unwrap_or(0)
     }
 
     /// Pairs `0..count` in batches of prompts of like length, on the device of `C`.
@@ -333,7 +485,7 @@ impl<B: Backend> CausalEvidence<B> {
             None => at,
         });
         PairBatch {
-            targets: Targets::new(answers, vocabulary, device),
+            targets: Targets::new(answers, vocabulary),
             corrupt: corrupt.read_at(counterparts.collect()),
             places: align::places(&aligned, pos, of_corrupt, device),
             members,
@@ -361,7 +513,8 @@ impl<B: Backend> CausalEvidence<B> {
                 progress.end();
                 return Err(Error::Cancelled);
             }
-            all.extend(effects(&batch)?);
+            let found = effects(&batch).inspect_err(|_| progress.end())?;
+            all.extend(found);
             rows.extend(batch.members.iter().map(|&pair| self.pairs[pair].rows));
             progress.advance(batch.members.len() as u64);
         }
@@ -399,9 +552,11 @@ impl<B: Backend> CausalEvidence<B> {
     /// None but those of the device.
     pub fn ablated(&self, batch: &PairBatch<B>) -> Result<StreamOutputs<B>> {
         let corrupt = self.outputs(&self.model, &batch.corrupt)?;
-        let other = match (self.ablation, &self.means) {
-            (Ablation::Zero, _) => corrupt.zeroed(&self.graph),
-            (Ablation::Mean | Ablation::MeanPositional, Some(means)) => {
+        let other = match self.ablation {
+            Ablation::Patching => corrupt,
+            Ablation::Zero => corrupt.zeroed(&self.graph),
+            Ablation::Mean | Ablation::MeanPositional => {
+                let means = self.means(&NoProgress)?;
                 corrupt.map_writers(&self.graph, |writer, x| {
                     let dims = x.dims();
                     let mean = means.clone().narrow(0, writer, 1);
@@ -409,14 +564,13 @@ impl<B: Backend> CausalEvidence<B> {
                     mean.narrow(1, 0, shown).expand(dims)
                 })
             }
-            _ => corrupt,
         };
         Ok(batch.outputs_at_positive(other))
     }
 
     /// Mean output of every writer over all negative prompts: over real positions, `[writers, 1,
     /// d_model]`, or for each position, `[writers, longest, d_model]`.
-    fn mean_outputs(&self, positional: bool) -> Tensor<B, 3> {
+    fn mean_outputs(&self, positional: bool, progress: &dyn Progress) -> Result<Tensor<B, 3>> {
         let d_model = self.model.config().d_model;
         let writers = self.graph.writers();
         let longest = self.pairs.iter().map(|pair| pair.corrupt.len()).max();
@@ -424,9 +578,10 @@ impl<B: Backend> CausalEvidence<B> {
         let mut sum = Tensor::<B, 3>::zeros([writers, places, d_model], &self.device);
         let mut counts = vec![0.0f32; places];
         for batch in self.batches::<B>(self.pairs.len(), 1.0, &self.device) {
-            let Ok(run) = self.outputs(&self.model, &batch.corrupt) else {
-                unreachable!("every site of the graph is in the model")
-            };
+            if progress.cancelled() {
+                return Err(Error::Cancelled);
+            }
+            let run = self.outputs(&self.model, &batch.corrupt)?;
             let real = batch.corrupt.positions();
             let [rows, pos] = real.mask.dims();
             let part = run.writers().reshape([rows, writers, pos, d_model])
@@ -443,8 +598,10 @@ impl<B: Backend> CausalEvidence<B> {
                 sum = sum + part.sum_dim(1);
                 counts[0] += real.lengths.iter().sum::<usize>() as f32;
             }
+            progress.advance(batch.members.len() as u64);
         }
-        sum / Tensor::from_data(TensorData::new(counts, [1, places, 1]), &self.device)
+        let counts = TensorData::new(counts, [1, places, 1]);
+        Ok(sum / Tensor::from_data(counts, &self.device))
     }
 }
 
@@ -458,7 +615,7 @@ pub struct PairBatch<B: Backend> {
     /// The negative prompts.
     pub corrupt: TokenBatch<B>,
     /// Answers of the positive prompts.
-    pub targets: Targets<B>,
+    pub targets: Targets,
     /// Where pairs are aligned: for each position of the positives, the position of the negatives, rows
     /// laid end to end.
     pub(super) places: Option<Tensor<B, 1, Int>>,

@@ -15,18 +15,23 @@ use crate::{Error, Result};
 
 /// A model that can be differentiated, and how a batch of prompts is run through it.
 #[derive(Debug)]
-pub(crate) struct Differentiable<'a, B: AutodiffBackend> {
-    evidence: &'a CausalEvidence<B::InnerBackend>,
+pub(crate) struct Differentiable<B: AutodiffBackend> {
+    evidence: CausalEvidence<B::InnerBackend>,
     model: Decoder<B>,
 }
 
-impl<'a, B: AutodiffBackend> Differentiable<'a, B> {
+impl<B: AutodiffBackend> Differentiable<B> {
     /// The model of `evidence`, without gradients of its weights.
-    pub(crate) fn new(evidence: &'a CausalEvidence<B::InnerBackend>) -> Self {
+    pub(crate) fn new(evidence: &CausalEvidence<B::InnerBackend>) -> Self {
         Self {
-            evidence,
+            evidence: evidence.clone(),
             model: Decoder::<B>::from_inner(evidence.model().clone()).no_grad(),
         }
+    }
+
+    /// What it was made of.
+    pub(crate) const fn evidence(&self) -> &CausalEvidence<B::InnerBackend> {
+        &self.evidence
     }
 
     /// The model.
@@ -64,8 +69,12 @@ impl<'a, B: AutodiffBackend> Differentiable<'a, B> {
         let stream = capture.take(last).and_then(|stream| stream.get::<3>());
         let stream = stream.ok_or(circuitscope_hooks::Error::NeverFired { site: last })?;
         let watched = watched.into_iter().filter_map(|site| {
-            let value = capture.take(site)?.get::<3>()?;
-            Some((site, AnyTensor::from(value.inner())))
+            let value = match capture.take(site)? {
+                AnyTensor::D2(x) => AnyTensor::D2(x.inner()),
+                AnyTensor::D3(x) => AnyTensor::D3(x.inner()),
+                AnyTensor::D4(x) => AnyTensor::D4(x.inner()),
+            };
+            Some((site, value))
         });
         let watched = watched.collect();
         let logits = last_logits(&self.model, &batch.clean, stream);
@@ -109,27 +118,28 @@ impl<'a, B: AutodiffBackend> Differentiable<'a, B> {
                     let read = stream(Site::ResidPre(layer), &streams)?;
                     let gradient = gradients.get(&site).and_then(AnyTensor::get::<4>);
                     let gradient = gradient.ok_or_else(|| missing(site))?;
-                    let model = self.evidence.model();
-                    model.port_gradient(layer, port, read, gradient)
+                    Gradient::Port(layer, port, read, gradient)
                 }
-                None => stream(site, &gradients)?.unsqueeze_dim(2),
+                None => Gradient::Stream(stream(site, &gradients)?),
             };
             readers.push((at, gradient));
         }
         Ok(ReaderGradients { graph, readers })
     }
 
-    /// Gradients at what every node puts out, with everything downstream following.
+    /// What every node puts out, and the gradients there, with everything downstream following.
     pub(crate) fn nodes(
         &self,
         batch: &PairBatch<B>,
         replaced: &[(Site, AnyTensor<B::InnerBackend>)],
         clean: Option<&Tensor<B::InnerBackend, 2>>,
-    ) -> Result<NodeOutputs<B::InnerBackend>> {
+    ) -> Result<[NodeOutputs<B::InnerBackend>; 2]> {
         let graph = self.evidence.graph();
         let sites = NodeOutputs::<B>::sites(&graph);
-        let [mut gradients, _] = self.run(batch, replaced, sites, Vec::new(), clean)?;
-        Ok(NodeOutputs::of(&graph, |site| gradients.remove(&site))?)
+        let found = self.run(batch, replaced, sites.clone(), sites, clean)?;
+        let [gradients, outputs] =
+            found.map(|mut found| NodeOutputs::of(&graph, |site| found.remove(&site)));
+        Ok([outputs?, gradients?])
     }
 }
 
@@ -176,21 +186,20 @@ fn places(graph: &Graph) -> Vec<Place> {
 #[derive(Debug, Clone)]
 pub(crate) struct ReaderGradients<B: Backend> {
     graph: Graph,
-    /// Readers, and `[prompts, pos, readers, d_model]`.
-    readers: Vec<(Range<usize>, Tensor<B, 4>)>,
+    readers: Vec<(Range<usize>, Gradient<B>)>,
+}
+
+/// Gradients of some readers.
+#[derive(Debug, Clone)]
+enum Gradient<B: Backend> {
+    /// At the stream that they read, `[prompts, pos, d_model]`.
+    Stream(Tensor<B, 3>),
+    /// At a port of a layer, `[prompts, pos, heads, d_head]`, to be carried back to the stream that it
+    /// reads, `[prompts, pos, d_model]`.
+    Port(usize, Port, Tensor<B, 3>, Tensor<B, 4>),
 }
 
 impl<B: Backend> ReaderGradients<B> {
-    /// Adds another run's gradients.
-    #[must_use]
-    pub(crate) fn plus(self, other: Self) -> Self {
-        let pairs = self.readers.into_iter().zip(other.readers);
-        Self {
-            graph: self.graph,
-            readers: pairs.map(|((at, a), (_, b))| (at, a + b)).collect(),
-        }
-    }
-
     /// For each prompt and edge, the inner product of a writer's vectors and a reader's gradients, for
     /// the writers `members`.
     ///
@@ -203,6 +212,7 @@ impl<B: Backend> ReaderGradients<B> {
     /// [`Error::Device`] if the result cannot be read back.
     pub(crate) fn dot(
         &self,
+        model: &Decoder<B>,
         writers: &Tensor<B, 3>,
         members: Range<usize>,
     ) -> Result<Vec<Vec<f32>>> {
@@ -214,12 +224,16 @@ impl<B: Backend> ReaderGradients<B> {
             if seen.is_empty() {
                 continue;
             }
+            let gradient = match gradient.clone() {
+                Gradient::Stream(gradient) => gradient.unsqueeze_dim(2),
+                Gradient::Port(layer, port, stream, gradient) => {
+                    model.port_gradient(layer, port, stream, gradient)
+                }
+            };
             let [_, pos, count, d_model] = gradient.dims();
-            let gradient =
-                gradient
-                    .clone()
-                    .permute([0, 1, 3, 2])
-                    .reshape([prompts, pos * d_model, count]);
+            let gradient = gradient
+                .permute([0, 1, 3, 2])
+                .reshape([prompts, pos * d_model, count]);
             let products = writers.clone().slice_dim(1, seen.clone()).matmul(gradient);
             let products = host(products)?;
             for (prompt, edges) in edges.iter_mut().enumerate() {

@@ -8,12 +8,14 @@ mod nodes;
 mod patched;
 mod path;
 mod per_pair;
+mod writers;
 
 pub use align::Alignment;
 pub use evidence::{Ablation, CausalEvidence, PairBatch, TokenPair, last_logits};
-pub(crate) use gradients::{Differentiable, ReaderGradients, host, values};
+pub(crate) use gradients::{Differentiable, host, values};
 pub use metric::{Metric, Targets};
 pub(crate) use patched::mean;
 pub use patched::{FromLayer, PatchedRuns, Prepared};
 pub use path::{Between, Receiver, path_patching};
 pub use per_pair::PairEffects;
+pub(crate) use writers::{SingleWriters, WholeWriters, side_by_side, threads};

@@ -1,10 +1,11 @@
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
+use circuitscope_core::{NoProgress, Progress};
 use circuitscope_hooks::{Capture, NodeOutputs};
 use circuitscope_model::TokenBatch;
 
 use super::{Ablation, CausalEvidence, PairBatch};
-use crate::Result;
+use crate::{Error, Result};
 
 impl<B: Backend> CausalEvidence<B> {
     /// What all nodes put out on a batch of prompts.
@@ -24,11 +25,21 @@ impl<B: Backend> CausalEvidence<B> {
     /// None but those of the device.
     pub fn ablated_nodes(&self, batch: &PairBatch<B>) -> Result<NodeOutputs<B>> {
         let corrupt = self.node_outputs(&batch.corrupt)?;
+        self.in_place_of(batch, &corrupt)
+    }
+
+    /// The same for the run on the negative prompts of `batch`.
+    pub(super) fn in_place_of(
+        &self,
+        batch: &PairBatch<B>,
+        corrupt: &NodeOutputs<B>,
+    ) -> Result<NodeOutputs<B>> {
         let other = match self.ablation() {
-            Ablation::Patching => corrupt,
+            Ablation::Patching => corrupt.clone(),
             Ablation::Zero => corrupt.map(|x| x.zeros_like()),
             Ablation::Mean | Ablation::MeanPositional => {
-                let mut means = self.node_means().places.iter();
+                let means = self.node_means(&NoProgress)?;
+                let mut means = means.places.iter();
                 corrupt.map(|x| {
                     let Some((_, mean)) = means.next() else {
                         unreachable!("as many means as places")
@@ -44,16 +55,17 @@ impl<B: Backend> CausalEvidence<B> {
 
     /// Mean output of every node over all negative prompts: over real positions, `[1, 1, nodes, d]`, or
     /// for each position, `[1, longest, nodes, d]`.
-    pub(super) fn mean_node_outputs(&self) -> NodeOutputs<B> {
+    pub(super) fn mean_node_outputs(&self, progress: &dyn Progress) -> Result<NodeOutputs<B>> {
         let positional = self.ablation() == Ablation::MeanPositional;
         let longest = self.pairs().iter().map(|pair| pair.corrupt.len()).max();
         let places = if positional { longest.unwrap_or(1) } else { 1 };
         let mut counts = vec![0.0f32; places];
         let mut sums: Option<NodeOutputs<B>> = None;
         for batch in self.batches::<B>(self.pairs().len(), 1.0, self.device()) {
-            let Ok(run) = self.node_outputs(&batch.corrupt) else {
-                unreachable!("every site of the graph is in the model")
-            };
+            if progress.cancelled() {
+                return Err(Error::Cancelled);
+            }
+            let run = self.node_outputs(&batch.corrupt)?;
             let real = batch.corrupt.positions();
             let [rows, pos] = real.mask.dims();
             let run = run.map(|x| {
@@ -77,12 +89,13 @@ impl<B: Backend> CausalEvidence<B> {
                 None => run,
                 Some(sums) => run.plus(&sums),
             });
+            progress.advance(batch.members.len() as u64);
         }
         let Some(sums) = sums else {
             unreachable!("there is at least one pair")
         };
         let counts = TensorData::new(counts, [1, places, 1, 1]);
         let counts = Tensor::<B, 4>::from_data(counts, self.device());
-        sums.map(|sum| sum / counts.clone())
+        Ok(sums.map(|sum| sum / counts.clone()))
     }
 }

@@ -1,18 +1,37 @@
+use core::cell::OnceCell;
+use core::fmt;
+use core::ops::Range;
+
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use circuitscope_core::Graph;
+use circuitscope_core::{Graph, NoProgress, Progress};
 use circuitscope_hooks::{Capture, EdgePatch, Site, StreamOutputs, Tap};
 use circuitscope_model::Decoder;
 
 use super::gradients::host;
+use super::writers::{WholeWriters, as_heads, pieces, side_by_side};
 use super::{CausalEvidence, Metric, PairBatch, last_logits};
-use crate::Result;
+use crate::{Error, Result};
 
-/// Some pairs, run as they are and ablated, ready to be run with any set of edges.
-#[derive(Debug)]
+/// Some pairs, ready to be run with any set of edges, as they are where those are on and ablated where
+/// they are off.
+///
+/// What such runs share is computed once, when the first of them asks for it: all outputs of all
+/// writers, or much less where only whole heads are ablated.
 pub struct PatchedRuns<'a, B: Backend> {
     evidence: &'a CausalEvidence<B>,
-    prepared: Vec<Prepared<B>>,
+    batches: Vec<Vec<usize>>,
+    progress: &'a dyn Progress,
+    prepared: OnceCell<Vec<Prepared<B>>>,
+    whole: OnceCell<Vec<WholeWriters<B>>>,
+}
+
+impl<B: Backend> fmt::Debug for PatchedRuns<'_, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PatchedRuns")
+            .field("batches", &self.batches)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A batch of pairs, run as they are and ablated.
@@ -61,17 +80,18 @@ impl<B: Backend> Prepared<B> {
         let prompts = self.batch.members.len();
         let copies = logits.dims()[0] / prompts;
         let targets = self.batch.targets.repeated(copies);
-        let clean = self.clean.clone().repeat_dim(0, copies);
-        let values = host(metric.values(logits, &targets, Some(&clean)))?;
+        let clean = metric.needs_clean();
+        let clean = clean.then(|| self.clean.clone().repeat_dim(0, copies));
+        let values = host(metric.values(logits, &targets, clean.as_ref()))?;
         Ok(values.into_iter().map(f64::from).collect())
     }
 }
 
 impl<'a, B: Backend> PatchedRuns<'a, B> {
-    /// Runs the first `count` pairs.
+    /// Of the first `count` pairs. Nothing is run yet.
     ///
     /// # Errors
-    /// None but those of the device.
+    /// None: what runs says what failed.
     pub fn new(evidence: &'a CausalEvidence<B>, count: usize) -> Result<Self> {
         Self::in_batches(evidence, count, usize::MAX)
     }
@@ -79,24 +99,48 @@ impl<'a, B: Backend> PatchedRuns<'a, B> {
     /// The same in batches of at most `largest` pairs.
     ///
     /// # Errors
-    /// None but those of the device.
+    /// As [`new`](Self::new).
     pub fn in_batches(
         evidence: &'a CausalEvidence<B>,
         count: usize,
         largest: usize,
     ) -> Result<Self> {
-        let prepared = evidence.batches::<B>(count, 1.0, evidence.device());
-        let prepared = prepared.flat_map(|batch| {
-            let members: Vec<Vec<usize>> = batch
-                .members
-                .chunks(largest.min(batch.members.len()))
-                .map(<[_]>::to_vec)
-                .collect();
-            members
-                .into_iter()
-                .map(|members| evidence.batch::<B>(members, evidence.device()))
-        });
-        let prepared = prepared.map(|batch| {
+        Ok(Self {
+            evidence,
+            batches: evidence.alike(count, largest),
+            progress: &NoProgress,
+            prepared: OnceCell::new(),
+            whole: OnceCell::new(),
+        })
+    }
+
+    /// Asks `progress` between batches whether to stop, and tells it of stages of its own.
+    #[must_use]
+    pub fn with_progress(mut self, progress: &'a dyn Progress) -> Self {
+        self.progress = progress;
+        self
+    }
+
+    fn go_on(&self) -> Result<()> {
+        if self.progress.cancelled() {
+            return Err(Error::Cancelled);
+        }
+        Ok(())
+    }
+
+    /// The batches.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`].
+    pub fn parts(&self) -> Result<&[Prepared<B>]> {
+        if let Some(prepared) = self.prepared.get() {
+            return Ok(prepared);
+        }
+        let evidence = self.evidence;
+        evidence.average(true, self.progress)?;
+        let prepared = self.batches.iter().map(|members| {
+            self.go_on()?;
+            let batch = evidence.batch::<B>(members.clone(), evidence.device());
             let here = evidence.outputs(evidence.model(), &batch.clean)?;
             let clean = last_logits(evidence.model(), &batch.clean, here.last.clone());
             Ok(Prepared {
@@ -106,20 +150,27 @@ impl<'a, B: Backend> PatchedRuns<'a, B> {
                 clean,
             })
         });
-        Ok(Self {
-            evidence,
-            prepared: prepared.collect::<Result<_>>()?,
-        })
+        let prepared = prepared.collect::<Result<_>>()?;
+        Ok(self.prepared.get_or_init(|| prepared))
     }
 
-    /// The batches.
-    pub fn parts(&self) -> &[Prepared<B>] {
-        &self.prepared
+    /// The same for runs in which whole heads are ablated.
+    fn whole(&self) -> Result<&[WholeWriters<B>]> {
+        if let Some(whole) = self.whole.get() {
+            return Ok(whole);
+        }
+        self.evidence.average(false, self.progress)?;
+        let whole = self.batches.iter().map(|members| {
+            self.go_on()?;
+            WholeWriters::new(self.evidence, members)
+        });
+        let whole = whole.collect::<Result<_>>()?;
+        Ok(self.whole.get_or_init(|| whole))
     }
 
     /// Rows of the pairs among the examples, in the order of all results.
     pub fn rows(&self) -> Vec<(usize, usize)> {
-        let members = self.prepared.iter().flat_map(|part| &part.batch.members);
+        let members = self.batches.iter().flatten();
         members
             .map(|&pair| self.evidence.pairs()[pair].rows)
             .collect()
@@ -136,9 +187,9 @@ impl<'a, B: Backend> PatchedRuns<'a, B> {
     /// None but those of the device.
     pub fn clean(&self, metric: Metric) -> Result<Vec<f64>> {
         let mut all = Vec::new();
-        for part in &self.prepared {
-            let values = part.values(metric, part.clean.clone());
-            all.extend(self.evidence.located(values)?);
+        for part in self.whole()? {
+            let values = part.clean(self.evidence.model(), &[metric]);
+            all.extend(self.evidence.located(values)?.swap_remove(0));
         }
         Ok(all)
     }
@@ -148,9 +199,17 @@ impl<'a, B: Backend> PatchedRuns<'a, B> {
     /// # Errors
     /// None but those of the device.
     pub fn full_and_empty(&self, metric: Metric) -> Result<(f64, f64)> {
-        let graph = self.graph();
-        let empty = vec![0.0; graph.readers() * graph.writers()];
-        Ok((mean(&self.clean(metric)?), self.mean_of(&empty, 0, metric)?))
+        let full = mean(&self.clean(metric)?);
+        let mut all = Vec::new();
+        for part in self.whole()? {
+            let Some(empty) = part.empty(self.evidence.model(), &[metric]) else {
+                let graph = self.graph();
+                let empty = vec![0.0; graph.readers() * graph.writers()];
+                return Ok((full, self.mean_of(&empty, 0, metric)?));
+            };
+            all.extend(self.evidence.located(empty)?.swap_remove(0));
+        }
+        Ok((full, mean(&all)))
     }
 
     /// The mean over all pairs with one set of edges; see [`run`](Self::run).
@@ -162,10 +221,11 @@ impl<'a, B: Backend> PatchedRuns<'a, B> {
         Ok(mean(&values[0][0]))
     }
 
-    /// The model with some sets of edges: `[metric][set][pair]`; see [`FromLayer::run`].
+    /// The model with some sets of edges: `[metric][set][pair]`; see [`FromLayer::run`]. Sets that ablate
+    /// whole heads and nothing else are run as [`with_heads`](Self::with_heads) does.
     ///
     /// # Errors
-    /// None but those of the device.
+    /// [`Error::Cancelled`].
     ///
     /// # Panics
     /// If a set has another size.
@@ -175,32 +235,101 @@ impl<'a, B: Backend> PatchedRuns<'a, B> {
         from_layer: usize,
         metrics: &[Metric],
     ) -> Result<Vec<Vec<Vec<f64>>>> {
-        self.from_layer(from_layer).run(sets, metrics)
+        let graph = self.graph();
+        let heads = sets.iter().map(|set| as_heads(&graph, set));
+        if WholeWriters::applies(self.evidence.model())
+            && let Some(heads) = heads.collect::<Option<Vec<_>>>()
+        {
+            let heads: Vec<&[bool]> = heads.iter().map(Vec::as_slice).collect();
+            return self.with_heads(&heads, metrics);
+        }
+        self.from_layer(from_layer)?.run(sets, metrics)
+    }
+
+    /// The model with all heads ablated that some sets do not hold, everything else kept:
+    /// `[metric][set][pair]`. A head's `z` is replaced, and everything after it computed anew. Several sets
+    /// are run in one batch.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`].
+    ///
+    /// # Panics
+    /// If a set has not one entry for each head.
+    pub fn with_heads(&self, sets: &[&[bool]], metrics: &[Metric]) -> Result<Vec<Vec<Vec<f64>>>> {
+        let graph = self.graph();
+        assert!(
+            sets.iter().all(|set| set.len() == graph.grid().len()),
+            "one entry for each head"
+        );
+        let whole = self.whole()?;
+        let work: Vec<(usize, Range<usize>)> = (whole.iter().enumerate())
+            .flat_map(|(part, runs)| {
+                let pieces = pieces(self.evidence, runs, sets.len()).into_iter();
+                pieces.map(move |sets| (part, sets))
+            })
+            .collect();
+        let mut found: Vec<Vec<Vec<f64>>> = vec![Vec::new(); work.len()];
+        let outcome = side_by_side(
+            self.evidence,
+            work.len(),
+            self.progress,
+            |model, at| {
+                let (part, range) = &work[at];
+                whole[*part].with_heads(model, &sets[range.clone()], metrics)
+            },
+            |at, values| found[at] = values,
+        );
+        self.evidence.located(outcome)?;
+        let mut values = vec![vec![Vec::new(); sets.len()]; metrics.len()];
+        for ((_, range), found) in work.into_iter().zip(found) {
+            for (values, found) in values.iter_mut().zip(found) {
+                let prompts = found.len() / range.len();
+                for (set, found) in range.clone().zip(found.chunks(prompts)) {
+                    values[set].extend(found);
+                }
+            }
+        }
+        Ok(values)
     }
 
     /// Ready to run from block `layer` on, many times over.
-    pub fn from_layer(&self, layer: usize) -> FromLayer<'_, B> {
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`].
+    pub fn from_layer(&self, layer: usize) -> Result<FromLayer<'_, B>> {
         let graph = self.graph();
         let all = [1, graph.readers(), graph.writers()];
         let patch = |part: &Prepared<B>| {
             let mask = Tensor::ones(all, self.evidence.device());
             EdgePatch::new(graph, part.other.clone(), mask).from_layer(layer, &part.here)
         };
-        FromLayer {
-            runs: self,
+        let parts = self.parts()?;
+        Ok(FromLayer {
+            evidence: self.evidence,
+            progress: self.progress,
+            parts,
             layer,
-            patches: self.prepared.iter().map(patch).collect(),
-        }
+            patches: parts.iter().map(patch).collect(),
+        })
     }
 }
 
 /// [`PatchedRuns`] that begin at one layer. What the writers before it put out is laid out once.
-#[derive(Debug)]
 pub struct FromLayer<'a, B: Backend> {
-    runs: &'a PatchedRuns<'a, B>,
+    evidence: &'a CausalEvidence<B>,
+    progress: &'a dyn Progress,
+    parts: &'a [Prepared<B>],
     layer: usize,
     /// One for each batch, its mask to be replaced.
     patches: Vec<EdgePatch<B>>,
+}
+
+impl<B: Backend> fmt::Debug for FromLayer<'_, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FromLayer")
+            .field("layer", &self.layer)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<B: Backend> FromLayer<'_, B> {
@@ -221,15 +350,20 @@ impl<B: Backend> FromLayer<'_, B> {
     /// # Panics
     /// If a set has another size.
     pub fn run(&self, sets: &[&[f32]], metrics: &[Metric]) -> Result<Vec<Vec<Vec<f64>>>> {
-        let PatchedRuns { evidence, prepared } = self.runs;
+        let Self {
+            evidence, parts, ..
+        } = self;
         let graph = evidence.graph();
         let mut values = vec![vec![Vec::new(); sets.len()]; metrics.len()];
-        for (part, patch) in prepared.iter().zip(&self.patches) {
+        for (part, patch) in parts.iter().zip(&self.patches) {
             let prompts = part.batch.members.len();
             let pos = part.here.input.dims()[1];
             let groups = (evidence.rows_per_batch(pos) / prompts).max(1);
             let mut at = 0;
             for sets in sets.chunks(groups) {
+                if self.progress.cancelled() {
+                    return Err(Error::Cancelled);
+                }
                 let shape = [sets.len(), graph.readers(), graph.writers()];
                 let mask = TensorData::new(sets.concat(), shape);
                 let mask = Tensor::from_data(mask, evidence.device());

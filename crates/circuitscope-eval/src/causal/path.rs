@@ -100,7 +100,7 @@ pub fn path_patching<B: Backend>(
     let runs = PatchedRuns::new(causal, pairs)?;
     let metric = causal.metric();
     let mut effects = Vec::new();
-    for part in runs.parts() {
+    for part in runs.parts()? {
         let read = read_by(causal, part, senders, receivers, between)?;
         let logits = part.logits(causal.model(), 1, 0, Intervene::new(read));
         let without = part.values(metric, logits)?;

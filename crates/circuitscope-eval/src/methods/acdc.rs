@@ -77,7 +77,7 @@ fn prune<B: Backend>(
         value,
     };
     let mut circuits: Vec<Pruned> = taus.iter().map(full).collect();
-    let mut from = runs.from_layer(graph.n_layers - 1);
+    let mut from = runs.from_layer(graph.n_layers - 1)?;
     for reader in (0..graph.readers()).rev() {
         let (node, _) = graph.reader(reader);
         let entries = reader * writers..(reader + 1) * writers;
@@ -87,7 +87,7 @@ fn prune<B: Backend>(
             _ => graph.n_layers - 1,
         };
         if layer != from.layer() {
-            from = runs.from_layer(layer);
+            from = runs.from_layer(layer)?;
         }
         // A group of heads shares a reader: it is idle only if all of them are.
         let edges = graph.edges_between(0, reader).into_iter();
@@ -167,7 +167,7 @@ impl<B: Backend> Discover<B> for Acdc {
         let (graph, metric) = (causal.graph(), causal.metric());
         // Thousands of passes one after another: half of what other costly methods take.
         let pairs = self.settings.pairs(causal.pairs().len(), true).div_ceil(2);
-        let runs = PatchedRuns::new(causal, pairs)?;
+        let runs = PatchedRuns::new(causal, pairs)?.with_progress(progress);
         let (full, empty) = runs.full_and_empty(metric)?;
         let fall = full - empty;
         let mut edges = vec![0.0; graph.readers() * graph.writers()];

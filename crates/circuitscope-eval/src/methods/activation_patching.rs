@@ -1,14 +1,17 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use circuitscope_core::{Graph, Node, Port, Progress, Seed};
-use circuitscope_hooks::{Intervene, Intervention, NodeOutputs, Op, Site};
+use circuitscope_core::{Graph, HeadId, Node, Port, Progress, Seed};
+use circuitscope_hooks::{Intervene, Intervention, Op, Site};
 
-use super::PatchingSettings;
-use crate::causal::{CausalEvidence, PairEffects, PatchedRuns, Prepared, last_logits};
-use crate::{Discover, Error, Evidence, Measured, Result};
+use super::{PatchedEdges, PatchingSettings};
+use crate::causal::{
+    CausalEvidence, PairEffects, PatchedRuns, Prepared, SingleWriters, last_logits, side_by_side,
+};
+use crate::{Discover, Error, Evidence, Measured, Result, Scores};
 
-/// Exact activation patching: every node, and every edge, ablated on its own (Vig et al. 2020, arXiv
-/// 2004.12265; edges as in path patching, Goldowsky-Dill et al. 2023, arXiv 2304.05969, and ACDC).
+/// Exact activation patching: every node, and every edge that is asked for, ablated on its own (Vig et
+/// al. 2020, arXiv 2004.12265; edges as in path patching, Goldowsky-Dill et al. 2023, arXiv 2304.05969,
+/// and ACDC).
 ///
 /// The effect of a part is the metric of the full model less the metric with only that part ablated:
 /// a node for all its readers, an edge for one of them, everything downstream recomputed. This is what
@@ -19,9 +22,10 @@ use crate::{Discover, Error, Evidence, Measured, Result};
 /// two runs: exact for the reader, linearised in the norm.
 ///
 /// # Complexity
-/// One forward pass for each node and each edge and prompt, from the layer that first sees the
-/// difference: `O(writers · readers)` passes; edges into the logits need none. Changes at one site run
-/// side by side in one batch.
+/// One forward pass for each node and prompt, from where the node writes and from the first position
+/// that differs between the prompts of a pair; all heads of a layer run side by side in one batch. Edges
+/// take as many passes as there are of them, from the layer that first sees the difference:
+/// `O(writers · readers)` for all ([`PatchedEdges::All`]); edges into the logits need none.
 #[derive(Debug, Clone)]
 pub struct ActivationPatching {
     settings: PatchingSettings,
@@ -37,14 +41,13 @@ impl ActivationPatching {
 
 const NAME: &str = "activation-patching";
 
-/// A node ablated, or a writer ablated for some reader: what is at the site, less the difference.
+/// A writer ablated for one reader: what the site reads, less the writer's difference.
 #[derive(Debug, Clone, Copy)]
 struct Change {
     writer: usize,
+    reader: usize,
     /// Which head of the site; 0 where it has none.
     slot: usize,
-    /// Where the effect is kept: a node, or an edge into this reader.
-    reader: Option<usize>,
 }
 
 /// All changes of one site.
@@ -56,24 +59,20 @@ struct Place {
     changes: Vec<Change>,
 }
 
-fn places(graph: &Graph) -> Vec<Place> {
-    let nodes = (0..graph.writers()).map(|writer| {
-        let (site, layer, slot) = match graph.writer(writer) {
-            Node::Head(head) => (Site::Z(head.layer), head.layer, head.head),
-            Node::Mlp(layer) => (Site::MlpOut(layer), layer, 0),
-            Node::Input | Node::Logits => (Site::ResidPre(0), 0, 0),
-        };
-        Place {
-            site,
-            layer: Some(layer),
-            changes: vec![Change {
-                writer,
-                slot,
-                reader: None,
-            }],
-        }
-    });
-    let edges = (0..graph.readers()).map(|reader| {
+/// The edges between `heads` and from them to the logits, or all.
+fn places(graph: &Graph, heads: Option<&[HeadId]>) -> Vec<Place> {
+    let asked = |node: Node| match (heads, node) {
+        (None, _) | (Some(_), Node::Logits) => true,
+        (Some(heads), Node::Head(head)) => heads.contains(&head),
+        (Some(_), _) => false,
+    };
+    // A reader that heads share is asked for with any of them.
+    let reads = |reader: usize| {
+        let edges = graph.edges_between(0, reader).into_iter();
+        edges.map(|edge| edge.destination).any(asked)
+    };
+    let mut merged: Vec<Place> = Vec::new();
+    for reader in (0..graph.readers()).filter(|reader| reads(*reader)) {
         let (site, layer, slot) = match graph.reader(reader) {
             (Node::Head(head), Some(port)) => {
                 let site = match port {
@@ -87,64 +86,43 @@ fn places(graph: &Graph) -> Vec<Place> {
             (Node::Mlp(layer), _) => (Site::MlpIn(layer), Some(layer), 0),
             _ => (Site::ResidPost(graph.n_layers - 1), None, 0),
         };
-        let changes = (0..graph.visible(reader)).map(|writer| Change {
+        let writers = (0..graph.visible(reader)).filter(|writer| asked(graph.writer(*writer)));
+        let changes = writers.map(|writer| Change {
             writer,
+            reader,
             slot,
-            reader: Some(reader),
         });
-        Place {
-            site,
-            layer,
-            changes: changes.collect(),
-        }
-    });
-    let mut merged: Vec<Place> = Vec::new();
-    for place in nodes.chain(edges) {
-        match merged.last_mut().filter(|last| last.site == place.site) {
-            Some(last) => last.changes.extend(place.changes),
-            None => merged.push(place),
+        match merged.last_mut().filter(|last| last.site == site) {
+            Some(last) => last.changes.extend(changes),
+            None => merged.push(Place {
+                site,
+                layer,
+                changes: changes.collect(),
+            }),
         }
     }
     merged
 }
 
-/// Clean less ablated run.
-#[derive(Debug)]
-struct Difference<B: Backend> {
-    nodes: NodeOutputs<B>,
-    /// `[prompts, writers, pos * d_model]`.
-    writers: Tensor<B, 3>,
-}
-
-/// `[changes * prompts, pos, d_model]`, or with the heads of the site before the last axis: minus the
-/// difference where the change is, zero elsewhere.
+/// `[changes * prompts, pos, d_model]`, or with the heads of the site before `d_model`: minus the
+/// writer's difference where the change is, zero elsewhere.
 fn shift<B: Backend>(
     part: &Prepared<B>,
-    difference: &Difference<B>,
+    difference: &Tensor<B, 3>,
     place: &Place,
     changes: &[Change],
     slots: Option<usize>,
 ) -> Tensor<B, 4> {
     let [prompts, pos, d_model] = part.here.input.dims();
     let rows = changes.iter().map(|change| {
-        let of_node = difference
-            .nodes
-            .at(place.site)
-            .filter(|_| change.reader.is_none());
-        let one = match of_node {
-            Some(nodes) => nodes.clone().narrow(2, change.slot, 1).neg(),
-            None => {
-                let one = difference.writers.clone().narrow(1, change.writer, 1);
-                one.neg().reshape([prompts, pos, 1, d_model])
-            }
-        };
+        let one = difference.clone().narrow(1, change.writer, 1).neg();
+        let one = one.reshape([prompts, pos, 1, d_model]);
         match slots {
             None => one,
             Some(slots) => {
                 debug_assert!(change.slot < slots, "{}", place.site);
-                let width = one.dims()[3];
-                let zeros = Tensor::zeros([prompts, pos, slots, width], &one.device());
-                let ranges = [0..prompts, 0..pos, change.slot..change.slot + 1, 0..width];
+                let zeros = Tensor::zeros([prompts, pos, slots, d_model], &one.device());
+                let ranges = [0..prompts, 0..pos, change.slot..change.slot + 1, 0..d_model];
                 zeros.slice_assign(ranges, one)
             }
         }
@@ -156,13 +134,13 @@ fn shift<B: Backend>(
 fn changed_logits<B: Backend>(
     causal: &CausalEvidence<B>,
     part: &Prepared<B>,
-    difference: &Difference<B>,
+    difference: &Tensor<B, 3>,
     place: &Place,
     changes: &[Change],
 ) -> Tensor<B, 2> {
     let graph = causal.graph();
     let slots = match place.site {
-        Site::QInput(_) | Site::Z(_) => Some(graph.n_heads),
+        Site::QInput(_) => Some(graph.n_heads),
         Site::KInput(_) | Site::VInput(_) => Some(graph.n_key_value_heads),
         _ => None,
     };
@@ -184,13 +162,100 @@ fn changed_logits<B: Backend>(
     part.logits(model, copies, layer, change)
 }
 
+/// Effects of all writers, for each pair, and the rows of the pairs.
+fn node_effects<B: Backend>(
+    causal: &CausalEvidence<B>,
+    pairs: usize,
+    progress: &dyn Progress,
+) -> Result<(Vec<(usize, usize)>, Vec<Vec<f32>>)> {
+    let (graph, metric) = (causal.graph(), causal.metric());
+    let (mut rows, mut nodes) = (Vec::new(), Vec::new());
+    causal.average(false, progress)?;
+    let batches = causal.alike(pairs, usize::MAX);
+    let total: usize = batches.iter().map(Vec::len).sum();
+    progress.begin(NAME, (total * graph.writers()) as u64);
+    let outcome = batches.iter().try_for_each(|members| {
+        if progress.cancelled() {
+            return Err(Error::Cancelled);
+        }
+        let runs = SingleWriters::new(causal, members)?;
+        let clean = runs.clean(causal.model(), metric)?;
+        let pieces = runs.pieces(causal);
+        let mut effects = vec![vec![0.0; graph.writers()]; members.len()];
+        side_by_side(
+            causal,
+            pieces.len(),
+            progress,
+            |model, at| runs.without(model, &pieces[at], metric),
+            |at, values| {
+                let writers = pieces[at].writers(&graph);
+                for (writer, values) in writers.zip(values.chunks(members.len())) {
+                    for ((effects, full), less) in effects.iter_mut().zip(&clean).zip(values) {
+                        effects[writer] = (full - less) as f32;
+                    }
+                }
+                progress.advance(values.len() as u64);
+            },
+        )?;
+        rows.extend(members.iter().map(|&pair| causal.pairs()[pair].rows));
+        nodes.extend(effects);
+        Ok(())
+    });
+    progress.end();
+    outcome.map(|()| (rows, nodes))
+}
+
+/// Effects of edges: for each pair `[writers * readers]`, 0 where none was asked for.
+fn edge_effects<B: Backend>(
+    causal: &CausalEvidence<B>,
+    pairs: usize,
+    heads: Option<&[HeadId]>,
+    progress: &dyn Progress,
+) -> Result<Vec<Vec<f32>>> {
+    let graph = causal.graph();
+    let places = places(&graph, heads);
+    let runs = PatchedRuns::new(causal, pairs)?.with_progress(progress);
+    let count: usize = places.iter().map(|place| place.changes.len()).sum();
+    let parts = runs.parts()?;
+    let mut edges = Vec::new();
+    progress.begin("patching edges", (count * parts.len()) as u64);
+    for part in parts {
+        let prompts = part.batch.members.len();
+        let clean = part.values(causal.metric(), part.clean.clone())?;
+        let difference = part.here.writers() - part.other.writers();
+        let mut of_part = vec![vec![0.0; graph.writers() * graph.readers()]; prompts];
+        let pos = part.here.input.dims()[1];
+        let side_by_side = (causal.rows_per_batch(pos) / prompts).max(1);
+        for place in &places {
+            for changes in place.changes.chunks(side_by_side) {
+                if progress.cancelled() {
+                    progress.end();
+                    return Err(Error::Cancelled);
+                }
+                let logits = changed_logits(causal, part, &difference, place, changes);
+                let values = part.values(causal.metric(), logits)?;
+                for (change, values) in changes.iter().zip(values.chunks(prompts)) {
+                    let at = change.writer * graph.readers() + change.reader;
+                    for (pair, value) in values.iter().enumerate() {
+                        of_part[pair][at] = (clean[pair] - value) as f32;
+                    }
+                }
+                progress.advance(changes.len() as u64);
+            }
+        }
+        edges.extend(of_part);
+    }
+    progress.end();
+    Ok(edges)
+}
+
 impl<B: Backend> Discover<B> for ActivationPatching {
     fn name(&self) -> &'static str {
         NAME
     }
 
     fn summary(&self) -> &'static str {
-        "exact effect of ablating each node and each edge on its own"
+        "exact effect of ablating each node, and edges that are asked for, on its own"
     }
 
     fn is_control(&self) -> bool {
@@ -208,56 +273,23 @@ impl<B: Backend> Discover<B> for ActivationPatching {
         progress: &'a dyn Progress,
     ) -> Result<Box<dyn Measured + 'a>> {
         let causal = evidence.causal(NAME)?;
-        let graph = causal.graph();
-        let runs = PatchedRuns::new(causal, self.settings.pairs(causal.pairs().len(), true))?;
-        let places = places(&graph);
-        let total: usize = places.iter().map(|place| place.changes.len()).sum();
-        let (mut nodes, mut edges) = (Vec::new(), Vec::new());
-        progress.begin(NAME, (total * runs.parts().len()) as u64);
-        for part in runs.parts() {
-            let prompts = part.batch.members.len();
-            let clean = part.values(causal.metric(), part.clean.clone())?;
-            let here = causal.node_outputs(&part.batch.clean)?;
-            let difference = Difference {
-                nodes: here.minus(&causal.ablated_nodes(&part.batch)?),
-                writers: part.here.writers() - part.other.writers(),
-            };
-            let mut of_nodes = vec![vec![0.0; graph.writers()]; prompts];
-            let mut of_edges = vec![vec![0.0; graph.writers() * graph.readers()]; prompts];
-            let pos = part.here.input.dims()[1];
-            let side_by_side = (causal.rows_per_batch(pos) / prompts).max(1);
-            for place in &places {
-                for changes in place.changes.chunks(side_by_side) {
-                    if progress.cancelled() {
-                        progress.end();
-                        return Err(Error::Cancelled);
-                    }
-                    let logits = changed_logits(causal, part, &difference, place, changes);
-                    let values = part.values(causal.metric(), logits)?;
-                    for (change, values) in changes.iter().zip(values.chunks(prompts)) {
-                        for (pair, value) in values.iter().enumerate() {
-                            let effect = (clean[pair] - value) as f32;
-                            match change.reader {
-                                None => of_nodes[pair][change.writer] = effect,
-                                Some(reader) => {
-                                    let at = change.writer * graph.readers() + reader;
-                                    of_edges[pair][at] = effect;
-                                }
-                            }
-                        }
-                    }
-                    progress.advance(changes.len() as u64);
-                }
-            }
-            nodes.extend(of_nodes);
-            edges.extend(of_edges);
-        }
-        progress.end();
-        let effects = PairEffects {
-            graph,
-            rows: runs.rows(),
+        let pairs = self.settings.pairs(causal.pairs().len(), true);
+        let (rows, nodes) = node_effects(causal, pairs, progress)?;
+        let mut effects = PairEffects {
+            graph: causal.graph(),
+            rows,
             nodes: Some(nodes),
-            edges: Some(edges),
+            edges: None,
+        };
+        effects.edges = match self.settings.edges {
+            PatchedEdges::None => None,
+            PatchedEdges::All => Some(edge_effects(causal, pairs, None, progress)?),
+            PatchedEdges::Among(heads) => {
+                let scores = Scores::of_graph(effects.mean(&vec![1.0; effects.rows.len()]));
+                let best = scores.ranking().into_iter().take(heads);
+                let best: Vec<HeadId> = best.map(|(head, _)| head).collect();
+                Some(edge_effects(causal, pairs, Some(&best), progress)?)
+            }
         };
         Ok(effects.measured(evidence))
     }

@@ -2,14 +2,14 @@ use core::ops::Range;
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use circuitscope_core::{Graph, Port, Progress, Seed};
-use circuitscope_hooks::{AnyTensor, NodeOutputs, Site, StreamOutputs};
+use circuitscope_core::{Graph, Port, Progress, Seed, workers};
+use circuitscope_hooks::{AnyTensor, NodeOutputs, Site, StreamOutputs, wide};
 
 use super::{PatchingSettings, check_metric};
 use crate::causal::{
-    CausalEvidence, Differentiable, PairBatch, PairEffects, ReaderGradients, host, last_logits,
+    CausalEvidence, Differentiable, PairBatch, PairEffects, WholeWriters, host, threads,
 };
-use crate::{Discover, Evidence, Measured, Result};
+use crate::{Discover, Error, Evidence, Measured, Result};
 
 /// Where gradients are taken, and of what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,9 +43,9 @@ enum Kind {
 /// Interpolation points are `ablated + (k / steps) · (clean − ablated)`, k from 1 to `steps`.
 ///
 /// # Complexity
-/// Two forward passes for each prompt, and a forward and a backward pass for each prompt and
-/// interpolation point (`eap-ig-activations`: times 2 · layers + 1); for edges one product of
-/// `[writers, pos · d_model] × [pos · d_model, readers]` for each prompt.
+/// A forward and a backward pass for each prompt and interpolation point (`eap-ig-activations`: times 2 ·
+/// layers + 1), and at most two forward passes for each prompt; for edges one product of
+/// `[writers, pos · d_model] × [pos · d_model, readers]` for each prompt and point.
 #[derive(Debug, Clone)]
 pub struct Attribution<B: AutodiffBackend> {
     kind: Kind,
@@ -98,76 +98,131 @@ impl<B: AutodiffBackend> Attribution<B> {
         Self::new(Kind::Hisp, settings, device)
     }
 
+    /// What the first `count` pairs give, some batches of them side by side, and their rows among the
+    /// examples.
+    fn each_pair(
+        &self,
+        causal: &CausalEvidence<B::InnerBackend>,
+        method: &str,
+        count: usize,
+        progress: &dyn Progress,
+    ) -> Result<(Vec<(usize, usize)>, Vec<Vec<f32>>)> {
+        let light = self.kind.of_nodes() || self.takes_nodes(causal);
+        causal.average(!light, progress)?;
+        let lanes = threads(causal);
+        let batches = causal.differentiated(count, lanes, !self.kind.of_nodes());
+        let mut found = vec![Vec::new(); batches.len()];
+        progress.begin(method, count.min(causal.pairs().len()) as u64);
+        let outcome = workers::run(
+            lanes,
+            batches.len(),
+            || Differentiable::<B>::new(causal),
+            |model, at, _| {
+                let causal = model.evidence();
+                let batch = causal.batch(batches[at].clone(), causal.device());
+                self.batch(model, &batch)
+            },
+            |at, effects| {
+                if progress.cancelled() {
+                    return Err(Error::Cancelled);
+                }
+                progress.advance(effects.len() as u64);
+                found[at] = effects;
+                Ok(())
+            },
+        );
+        progress.end();
+        let rows = batches.iter().flatten();
+        let rows = rows.map(|&pair| causal.pairs()[pair].rows).collect();
+        outcome.map(|()| (rows, found.concat()))
+    }
+
+    /// Whether what edges carry is told from heads before `W_O`: what takes their place is a `z`, and no
+    /// norm follows.
+    fn takes_nodes(&self, causal: &CausalEvidence<B::InnerBackend>) -> bool {
+        self.kind != Kind::EapIgActivations && WholeWriters::applies(causal.model())
+    }
+
     /// What one batch gives: for each prompt, node effects or edge effects.
     fn batch(
         &self,
-        causal: &CausalEvidence<B::InnerBackend>,
-        model: &Differentiable<'_, B>,
+        model: &Differentiable<B>,
         batch: &PairBatch<B::InnerBackend>,
     ) -> Result<Vec<Vec<f32>>> {
         if self.kind.of_nodes() {
-            return self.of_nodes(causal, model, batch);
+            return self.of_nodes(model, batch);
+        }
+        let causal = model.evidence();
+        let tracked = causal.batch::<B>(batch.members.clone(), &self.device);
+        let clean = causal.metric().needs_clean();
+        let clean = clean.then(|| causal.clean_logits(batch)).transpose()?;
+        let clean = clean.as_ref();
+        let steps = self.settings.ig_steps;
+        if self.takes_nodes(causal) {
+            let (here, other) = (
+                causal.node_outputs(&batch.clean)?,
+                causal.ablated_nodes(batch)?,
+            );
+            let written = in_stream(causal, &here.minus(&other));
+            let inputs = inputs(&here, &other, steps);
+            drop((here, other));
+            return match self.kind {
+                Kind::EapIgInputs => {
+                    let effects = readers(model, &tracked, inputs, clean, &written)?;
+                    Ok(scaled(effects, 1.0 / steps as f32))
+                }
+                _ => readers(model, &tracked, [[]], clean, &written),
+            };
         }
         let here = causal.outputs(causal.model(), &batch.clean)?;
         let other = causal.ablated(batch)?;
-        let clean = last_logits(causal.model(), &batch.clean, here.last.clone());
         let difference = here.writers() - other.writers();
-        let graph = causal.graph();
-        let all = 0..graph.writers();
-        let tracked = causal.batch::<B>(batch.members.clone(), &self.device);
-        let readers = |replaced: &[Replaced<B>], first| {
-            model.readers(&tracked, replaced, first, Some(&clean))
-        };
-        let steps = self.settings.ig_steps;
-        let points = || points(steps);
-        let inputs = || {
-            points().map(|share| {
-                let input = between(&other.input, &here.input, share);
-                [(Site::ResidPre(0), AnyTensor::from(input))]
-            })
-        };
-        let mean = |effects: Vec<Vec<f32>>| scaled(effects, 1.0 / steps as f32);
         Ok(match self.kind {
             Kind::EapIgInputs => {
-                let runs = inputs().map(|replaced| readers(&replaced, 0));
-                mean(sum(runs)?.dot(&difference, all)?)
+                let inputs = points(steps).map(|share| {
+                    let input = between(&other.input, &here.input, share);
+                    [(Site::ResidPre(0), AnyTensor::from(input))]
+                });
+                let effects = readers(model, &tracked, inputs, clean, &difference)?;
+                scaled(effects, 1.0 / steps as f32)
             }
             Kind::EapIgActivations => {
+                let graph = causal.graph();
                 let mut effects = Vec::new();
                 for stage in stages(&graph) {
-                    let runs = points().map(|share| {
-                        let replaced = [stage.replaced(&here, &other, share)];
-                        readers(&replaced, stage.first_reader(&graph))
-                    });
                     // Only the writers of this stage are on the way from ablated to clean.
                     let members = stage.members(&graph);
-                    add(&mut effects, sum(runs)?.dot(&difference, members)?);
+                    let first = stage.first_reader(&graph);
+                    for share in points(steps) {
+                        let replaced = [stage.replaced(&here, &other, share)];
+                        let run = model.readers(&tracked, &replaced, first, clean)?;
+                        let model = causal.model();
+                        add(&mut effects, run.dot(model, &difference, members.clone())?);
+                    }
                 }
-                mean(effects)
+                scaled(effects, 1.0 / steps as f32)
             }
-            _ => readers(&[], 0)?.dot(&difference, all)?,
+            _ => readers(model, &tracked, [[]], clean, &difference)?,
         })
     }
 
     /// The same of methods that score nodes.
     fn of_nodes(
         &self,
-        causal: &CausalEvidence<B::InnerBackend>,
-        model: &Differentiable<'_, B>,
+        model: &Differentiable<B>,
         batch: &PairBatch<B::InnerBackend>,
     ) -> Result<Vec<Vec<f32>>> {
-        let here = causal.node_outputs(&batch.clean)?;
+        let causal = model.evidence();
         let tracked = causal.batch::<B>(batch.members.clone(), &self.device);
         let effects = match self.kind {
             Kind::NapIg => {
+                let here = causal.node_outputs(&batch.clean)?;
                 let other = causal.ablated_nodes(batch)?;
-                let clean = causal.clean_logits(batch)?;
+                let clean = causal.metric().needs_clean();
+                let clean = clean.then(|| causal.clean_logits(batch)).transpose()?;
                 let mut sum: Option<NodeOutputs<B::InnerBackend>> = None;
-                for share in points(self.settings.ig_steps) {
-                    let (site, input) = &here.places[0];
-                    let input = between(&other.places[0].1, input, share);
-                    let replaced = [(*site, AnyTensor::from(input.squeeze_dim::<3>(2)))];
-                    let gradients = model.nodes(&tracked, &replaced, Some(&clean))?;
+                for replaced in inputs(&here, &other, self.settings.ig_steps) {
+                    let [_, gradients] = model.nodes(&tracked, &replaced, clean.as_ref())?;
                     sum = Some(match sum {
                         None => gradients,
                         Some(sum) => sum.plus(&gradients),
@@ -179,15 +234,67 @@ impl<B: AutodiffBackend> Attribution<B> {
                 let steps = self.settings.ig_steps as f64;
                 sum.dot(&here.minus(&other)).div_scalar(steps)
             }
-            Kind::Hisp => model.nodes(&tracked, &[], None)?.dot(&here).abs(),
+            Kind::Hisp => {
+                let [here, gradients] = model.nodes(&tracked, &[], None)?;
+                gradients.dot(&here).abs()
+            }
             _ => {
-                let difference = here.minus(&causal.ablated_nodes(batch)?);
-                model.nodes(&tracked, &[], None)?.dot(&difference)
+                let [here, gradients] = model.nodes(&tracked, &[], None)?;
+                gradients.dot(&here.minus(&causal.ablated_nodes(batch)?))
             }
         };
         let [_, nodes] = effects.dims();
         Ok(host(effects)?.chunks(nodes).map(<[_]>::to_vec).collect())
     }
+}
+
+/// Inputs on the way from the ablated run to the clean one.
+fn inputs<B: Backend>(
+    here: &NodeOutputs<B>,
+    other: &NodeOutputs<B>,
+    steps: usize,
+) -> impl Iterator<Item = [(Site, AnyTensor<B>); 1]> + use<B> {
+    let [here, other] = [here, other].map(|run| run.places[0].1.clone().squeeze_dim::<3>(2));
+    points(steps).map(move |share| {
+        let input = between(&other, &here, share);
+        [(Site::ResidPre(0), AnyTensor::from(input))]
+    })
+}
+
+/// What nodes put out, in the stream: `[prompts, writers, pos * d_model]`.
+fn in_stream<B: Backend>(causal: &CausalEvidence<B>, nodes: &NodeOutputs<B>) -> Tensor<B, 3> {
+    let rows = nodes.places.iter().map(|(site, x)| {
+        let [prompts, pos, count, width] = x.dims();
+        let Site::Z(layer) = site else {
+            return wide(x.clone()).reshape([prompts, count, pos * width]);
+        };
+        let w_o = wide(causal.model().w_o(*layer));
+        let [_, _, d_model] = w_o.dims();
+        let heads = wide(x.clone())
+            .reshape([prompts * pos, count, width])
+            .swap_dims(0, 1);
+        let result = heads.matmul(w_o).reshape([count, prompts, pos * d_model]);
+        result.swap_dims(0, 1)
+    });
+    Tensor::cat(rows.collect(), 1)
+}
+
+/// Effects of all edges with gradients taken under each of some replacements, added up.
+fn readers<B: AutodiffBackend, const N: usize>(
+    model: &Differentiable<B>,
+    batch: &PairBatch<B>,
+    replacements: impl IntoIterator<Item = [Replaced<B>; N]>,
+    clean: Option<&Tensor<B::InnerBackend, 2>>,
+    written: &Tensor<B::InnerBackend, 3>,
+) -> Result<Vec<Vec<f32>>> {
+    let causal = model.evidence();
+    let mut effects = Vec::new();
+    for replaced in replacements {
+        let run = model.readers(batch, &replaced, 0, clean)?;
+        let all = 0..causal.graph().writers();
+        add(&mut effects, run.dot(causal.model(), written, all)?);
+    }
+    Ok(effects)
 }
 
 /// Shares of the way from the ablated run to the clean one.
@@ -204,15 +311,6 @@ fn between<B: Backend, const D: usize>(
     share: f64,
 ) -> Tensor<B, D> {
     from.clone() + (to.clone() - from.clone()).mul_scalar(share)
-}
-
-fn sum<B: Backend>(
-    mut runs: impl Iterator<Item = Result<ReaderGradients<B>>>,
-) -> Result<ReaderGradients<B>> {
-    let Some(first) = runs.next() else {
-        unreachable!("at least one interpolation point")
-    };
-    runs.try_fold(first?, |sum, run| Ok(sum.plus(run?)))
 }
 
 fn add(sum: &mut Vec<Vec<f32>>, effects: Vec<Vec<f32>>) {
@@ -340,13 +438,10 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for Attribution<B> {
         let method = Discover::<B::InnerBackend>::name(self);
         let causal = evidence.causal(method)?;
         check_metric(method, causal.metric())?;
-        let model = Differentiable::<B>::new(causal);
         let count = self
             .settings
             .pairs(causal.pairs().len(), self.kind == Kind::EapIgActivations);
-        let (rows, effects) = causal.each_pair(method, count, 0.25, progress, |batch| {
-            self.batch(causal, &model, batch)
-        })?;
+        let (rows, effects) = self.each_pair(causal, method, count, progress)?;
         let (nodes, edges) = if self.kind.of_nodes() {
             (Some(effects), None)
         } else {

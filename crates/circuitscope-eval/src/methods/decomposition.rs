@@ -200,21 +200,22 @@ impl<B: Backend> Discover<B> for ContextualDecomposition {
         let causal = evidence.causal(NAME)?;
         causal.require_answers(NAME)?;
         let (graph, model) = (causal.graph(), causal.model());
-        let runs = PatchedRuns::new(causal, self.settings.pairs(causal.pairs().len(), true))?;
+        let pairs = self.settings.pairs(causal.pairs().len(), true);
+        let runs = PatchedRuns::new(causal, pairs)?.with_progress(progress);
         let mut effects = Vec::new();
-        progress.begin(NAME, (runs.parts().len() * graph.n_layers) as u64);
-        for part in runs.parts() {
+        progress.begin(NAME, (runs.parts()?.len() * graph.n_layers) as u64);
+        for part in runs.parts()? {
             let prompts = part.batch.members.len();
             let whole = whole(causal, part)?;
-            let contrast = part.batch.targets.contrast();
+            let contrast = part.batch.targets.contrast(causal.device());
             let clean = (part.clean.clone() * contrast.clone()).sum_dim(1);
             let mut of_part = vec![vec![0.0; graph.writers()]; prompts];
             for layer in 0..graph.n_layers {
-                if progress.cancelled() {
-                    progress.end();
-                    return Err(Error::Cancelled);
-                }
                 for (nodes, site, value) in sources(&graph, part, layer) {
+                    if progress.cancelled() {
+                        progress.end();
+                        return Err(Error::Cancelled);
+                    }
                     let copies = nodes.len();
                     let rest = Rest {
                         whole: &whole,

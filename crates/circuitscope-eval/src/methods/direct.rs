@@ -64,7 +64,7 @@ impl<B: Backend> Discover<B> for DirectLogitAttribution {
             let parts = batch.clean.last(parts.swap_dims(1, 2));
             let parts = parts.reshape([prompts, writers, d_model]);
             let stream = batch.clean.last(here.last);
-            let added = model.direct_logits(stream, parts, batch.targets.contrast());
+            let added = model.direct_logits(stream, parts, batch.targets.contrast(causal.device()));
             Ok(host(added)?.chunks(writers).map(<[_]>::to_vec).collect())
         })?;
         let effects = PairEffects {

@@ -78,7 +78,7 @@ impl<B: AutodiffBackend> MaskLearning<B> {
     /// Metric of one batch under some gates, prompt by prompt.
     fn gated(
         &self,
-        model: &Differentiable<'_, B>,
+        model: &Differentiable<B>,
         graph: Graph,
         part: &Prepared<B::InnerBackend>,
         causal: &CausalEvidence<B::InnerBackend>,
@@ -241,7 +241,9 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for MaskLearning<B> {
             causal,
             self.settings.pairs(causal.pairs().len(), true),
             PAIRS,
-        )?;
+        )?
+        .with_progress(progress);
+        let parts = runs.parts()?;
         let size = graph.readers() * graph.writers();
         let (full, empty) = runs.full_and_empty(causal.metric())?;
         let unit = (full - empty).abs().max(f64::from(f32::EPSILON));
@@ -266,7 +268,7 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for MaskLearning<B> {
                 progress.end();
                 return Err(Error::Cancelled);
             }
-            let part = &runs.parts()[rng.random_range(0..runs.parts().len())];
+            let part = &parts[rng.random_range(0..parts.len())];
             let noise: Vec<f32> = (0..gates)
                 .map(|_| rng.random_range(1e-6..1.0 - 1e-6))
                 .collect();

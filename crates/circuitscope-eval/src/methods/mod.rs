@@ -42,7 +42,7 @@ pub use paired_flip_rate::PairedFlipRate;
 pub use random::Random;
 pub(crate) use sae::Recipe;
 pub use sae::{Encoded, Sae, SaeSettings, Training};
-pub use settings::{MethodSettings, PatchingSettings};
+pub use settings::{MethodSettings, PatchedEdges, PatchingSettings};
 
 use crate::causal::Metric;
 use crate::{Discover, Error, Result};

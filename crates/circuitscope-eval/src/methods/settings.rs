@@ -1,6 +1,11 @@
+use core::fmt;
+use core::str::FromStr;
+
+use circuitscope_core::nearest;
 use serde::{Deserialize, Serialize};
 
 use super::SaeSettings;
+use crate::{Error, Result};
 
 /// Settings of all methods.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -24,6 +29,48 @@ pub struct PatchingSettings {
     pub ig_steps: usize,
     /// Optimiser steps of the methods that learn masks. Default 150.
     pub mask_steps: usize,
+    /// Which edges are patched one by one, besides the nodes. Default: none.
+    #[serde(default)]
+    pub edges: PatchedEdges,
+}
+
+/// Which edges activation patching runs one by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PatchedEdges {
+    /// None: nodes alone.
+    #[default]
+    None,
+    /// Those between so many heads with the largest effects, and from them to the logits.
+    Among(usize),
+    /// Every one.
+    All,
+}
+
+impl fmt::Display for PatchedEdges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.pad("none"),
+            Self::Among(heads) => heads.fmt(f),
+            Self::All => f.pad("all"),
+        }
+    }
+}
+
+impl FromStr for PatchedEdges {
+    type Err = Error;
+
+    fn from_str(s: &str) -> Result<Self> {
+        let known = [Self::None, Self::All].into_iter();
+        let named = known.into_iter().find(|edges| edges.to_string() == s);
+        let count = || Some(Self::Among(s.parse().ok().filter(|heads| *heads > 0)?));
+        named.or_else(count).ok_or_else(|| Error::UnknownName {
+            what: "choice of edges",
+            name: s.to_owned(),
+            nearest: nearest(s, ["none", "all"]),
+            known: "none, all, or a number of heads".to_owned(),
+        })
+    }
 }
 
 impl Default for PatchingSettings {
@@ -33,6 +80,7 @@ impl Default for PatchingSettings {
             patch_pairs: 20,
             ig_steps: 5,
             mask_steps: 150,
+            edges: PatchedEdges::None,
         }
     }
 }

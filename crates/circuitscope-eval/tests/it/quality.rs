@@ -44,7 +44,7 @@ fn a_head_ablated_is_all_its_edges_switched_off() {
             }
             let metrics = [Metric::LogitDifference, Metric::Kl];
             let expected = edges.run(&[&set], 0, &metrics).unwrap();
-            let found = runs.run(&kept, &metrics, &NoProgress).unwrap();
+            let found = runs.run(&kept, &metrics).unwrap();
             for (found, expected) in found.iter().zip(&expected) {
                 for (a, b) in found.iter().zip(&expected[0]) {
                     assert!((a - b).abs() < 1e-4, "{ablation}, {kept:?}: {a} {b}");
@@ -63,13 +63,13 @@ fn a_circuit_is_judged_in_the_metric() {
     let judge =
         |seed| circuit_quality(&causal, &circuit, how, Seed::new(seed), &NoProgress).unwrap();
     let quality = judge(0);
-    let of = |kept: [bool; 6]| runs.keeping(&kept, &NoProgress).unwrap();
+    let of = |kept: [bool; 6]| runs.keeping(&kept).unwrap();
     let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-6, "{a} {b}");
     close(
         quality.full,
         mean(
             &runs
-                .run(&[true; 6], &[Metric::LogitDifference], &NoProgress)
+                .run(&[true; 6], &[Metric::LogitDifference])
                 .unwrap()[0],
         ),
     );

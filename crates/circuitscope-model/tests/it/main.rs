@@ -20,6 +20,7 @@ mod hub;
 mod padding;
 mod precision;
 mod published;
+mod resume;
 mod saving;
 mod split_inputs;
 mod tokenizer;

@@ -4,7 +4,7 @@ use burn::backend::Autodiff;
 use burn_flex::{Flex, FlexDevice};
 use circuitscope::core::{NoProgress, Seed};
 use circuitscope::eval::causal::Ablation;
-use circuitscope::eval::methods::{MethodSettings, PatchingSettings, method};
+use circuitscope::eval::methods::{MethodSettings, PatchedEdges, PatchingSettings, method};
 use circuitscope::eval::{Judgement, judge};
 use circuitscope::model::Processing;
 use circuitscope::tasks::Task;
@@ -36,6 +36,7 @@ fn judged(task: Task, names: &[&str], pairs: usize, ablation: Ablation) -> Vec<J
         patching: PatchingSettings {
             patch_pairs: 6,
             mask_steps: 60,
+            edges: PatchedEdges::All,
             ..PatchingSettings::default()
         },
         ..MethodSettings::default()

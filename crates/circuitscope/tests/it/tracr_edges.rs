@@ -8,7 +8,7 @@ use burn::tensor::Tensor;
 use burn_flex::{Flex, FlexDevice};
 use circuitscope::core::{Graph, HeadId, NoProgress, Node, Polarity, Port, Seed};
 use circuitscope::eval::causal::{Ablation, CausalEvidence, Metric, TokenPair};
-use circuitscope::eval::methods::{MethodSettings, PatchingSettings, method};
+use circuitscope::eval::methods::{MethodSettings, PatchedEdges, PatchingSettings, method};
 use circuitscope::eval::{Evidence, GraphScores};
 use circuitscope::model::{Processing, load_dir};
 use circuitscope_testkit::fixture;
@@ -113,6 +113,7 @@ fn effects(folder: &Path, ablation: Ablation) -> GraphScores {
     let settings = MethodSettings {
         patching: PatchingSettings {
             patch_pairs: PAIRS,
+            edges: PatchedEdges::All,
             ..PatchingSettings::default()
         },
         ..MethodSettings::default()

@@ -3,6 +3,7 @@
 mod aligned;
 mod norm_after;
 mod removal;
+mod whole_heads;
 
 use burn::backend::Autodiff;
 use burn::module::AutodiffModule;
@@ -13,7 +14,9 @@ use circuitscope_eval::causal::{
     Ablation, Between, CausalEvidence, Metric, PatchedRuns, Receiver, TokenPair, last_logits,
     path_patching,
 };
-use circuitscope_eval::methods::{MethodSettings, NAMES, PatchingSettings, method, runs_model};
+use circuitscope_eval::methods::{
+    MethodSettings, NAMES, PatchedEdges, PatchingSettings, method, runs_model,
+};
 use circuitscope_eval::{Error, Evidence, GraphScores, Scores};
 use circuitscope_hooks::{Capture, EdgePatch, Intervene, Intervention, Op, Site, StreamOutputs};
 use circuitscope_model::{Decoder, DecoderConfig};
@@ -70,6 +73,7 @@ fn settings(ig_steps: usize) -> MethodSettings {
     MethodSettings {
         patching: PatchingSettings {
             ig_steps,
+            edges: PatchedEdges::All,
             ..PatchingSettings::default()
         },
         ..MethodSettings::default()
