@@ -123,21 +123,17 @@ impl Stages {
     /// What a line says: every open stage, outer ones first.
     fn line(&self, now: Instant) -> Option<String> {
         let (last, outer) = self.open.split_last()?;
-        let mut line = String::new();
-        for stage in outer {
+        let outer = outer.iter().map(|stage| {
             let Pace { done, total, .. } = stage.pace(now);
-            line.push_str(&format!("{} {done}/{total}, ", stage.name));
-        }
+            format!("{} {done}/{total}", stage.name)
+        });
         let pace = last.pace(now);
-        let so_far = HumanDuration(pace.elapsed);
-        line.push_str(&format!(
-            "{} {}/{}, {so_far:#} so far",
-            last.name, pace.done, pace.total
-        ));
-        if let Some(left) = pace.left() {
-            line.push_str(&format!(", about {:#} left", HumanDuration(left)));
-        }
-        Some(line)
+        let inner = format!("{} {}/{}", last.name, pace.done, pace.total);
+        let time = format!("{:#} so far", HumanDuration(pace.elapsed));
+        let left = pace.left().map(HumanDuration);
+        let left = left.map(|left| format!("about {left:#} left"));
+        let parts = outer.chain([inner, time]).chain(left);
+        Some(parts.collect::<Vec<_>>().join(", "))
     }
 
     /// A line, if none was written for long enough.
