@@ -24,6 +24,11 @@ pub(crate) const INTERRUPTED: u8 = 130;
 #[error("the answer is no")]
 pub(crate) struct Negative;
 
+/// Work that was interrupted, and what of it is kept.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Stopped(pub(crate) String);
+
 /// The exit code for an outcome, after telling the user what went wrong.
 pub(crate) fn exit_code(outcome: Result<(), Error>) -> ExitCode {
     let code = match outcome {
@@ -31,8 +36,10 @@ pub(crate) fn exit_code(outcome: Result<(), Error>) -> ExitCode {
         // `circuitscope … | head` has what it wanted.
         Err(error) if is_broken_pipe(&error) => OK,
         Err(error) if error.is::<Negative>() => FAILED,
-        Err(_) if progress::interrupted() => {
-            output::note("interrupted: finished parts are kept; run the same command to go on");
+        Err(error) if progress::interrupted() => {
+            let kept = error.downcast_ref::<Stopped>();
+            let kept = kept.map_or_else(|| "nothing is kept".to_owned(), ToString::to_string);
+            output::note(&format!("interrupted: {kept}"));
             INTERRUPTED
         }
         Err(error) => {

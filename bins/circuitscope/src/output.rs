@@ -18,23 +18,49 @@ impl Printer {
         Self { format }
     }
 
+    /// Prints a part of the text as soon as it is known; nothing where JSON is asked for.
+    ///
+    /// # Errors
+    /// As [`print`](Self::print).
+    pub(crate) fn part(self, text: &str) -> Result<()> {
+        match self.format {
+            Format::Json => Ok(()),
+            Format::Text => write_all(text),
+        }
+    }
+
+    /// Whether one JSON object is printed.
+    pub(crate) fn is_json(self) -> bool {
+        self.format == Format::Json
+    }
+
     /// Prints `value` as one JSON object, or `text`.
     ///
     /// # Errors
     /// If stdout cannot be written; a broken pipe is told apart by the caller.
     pub(crate) fn print(self, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
-        let mut line = match self.format {
-            Format::Json => serde_json::to_string(value)?,
-            Format::Text => text(),
-        };
-        if !line.ends_with('\n') {
-            line.push('\n');
+        match self.format {
+            Format::Json => write_all(&serde_json::to_string(value)?),
+            Format::Text => write_all(&text()),
         }
-        let mut out = io::stdout().lock();
-        out.write_all(line.as_bytes())?;
-        out.flush()?;
-        Ok(())
     }
+}
+
+/// Writes to stdout, with an end of line.
+fn write_all(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    if !text.ends_with('\n') {
+        out.write_all(b"\n")?;
+    }
+    out.flush()?;
+    Ok(())
+}
+
+/// Sentences as lines below a heading.
+pub(crate) fn indented(sentences: &[String]) -> String {
+    let lines = sentences.iter().map(|sentence| format!("  {sentence}\n"));
+    lines.collect()
 }
 
 /// One line for the user, on stderr. Nothing can be done if even that fails.

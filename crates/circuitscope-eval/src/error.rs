@@ -76,7 +76,7 @@ pub enum Error {
 
     /// The prompts of a pair do not align.
     #[error(
-        "pair {pair}: the positive prompt has {positive} tokens, the negative one {negative}: expected as many"
+        "pair {pair}: the positive prompt has {positive} tokens, the negative one {negative}: expected as many, or an alignment"
     )]
     PairLength {
         /// Index of the pair.

@@ -193,6 +193,18 @@ impl<B: Backend> Evidence<B> {
         Self::new(self.grid, activations, labels, self.joined(rows, false))
     }
 
+    /// The same examples under other labels, not matched; `None` where activations are not held, since
+    /// they would have to be made anew each time.
+    ///
+    /// # Errors
+    /// As [`Evidence::new`].
+    pub(crate) fn relabelled(&self, labels: Vec<Polarity>) -> Option<Result<Self>> {
+        match &self.activations {
+            Activations::Held(held) => Some(Self::new(self.grid, held.clone(), labels, Vec::new())),
+            Activations::Streamed(_) => None,
+        }
+    }
+
     /// The pairs of which both prompts are among `rows`, as often as they occur there, by their
     /// original rows.
     pub fn sampled_pairs(&self, rows: &[usize]) -> Vec<(usize, usize)> {

@@ -1,7 +1,8 @@
 use burn::tensor::backend::Backend;
-use circuitscope_core::{HeadId, Progress};
+use circuitscope_core::Progress;
 use serde::{Deserialize, Serialize};
 
+use crate::ablate::HeadCircuits;
 use crate::causal::{CausalEvidence, Metric, PatchedRuns, mean};
 use crate::measures::{MIB_SIZES, Order, circuit_size, cmd, cpr, faithfulness};
 use crate::{Error, Result, Scores};
@@ -53,34 +54,6 @@ pub struct Point {
     pub kl: f64,
 }
 
-/// What a chosen set of heads keeps, what is left without it, and whether each member is needed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct CircuitQuality {
-    /// Share of the behaviour that the circuit keeps with all other heads ablated.
-    pub faithfulness: f64,
-    /// Share of the behaviour that is left with the circuit's heads ablated and all others kept: near 0
-    /// for a complete circuit (Wang et al. 2022, arXiv 2211.00593, §4.1 with K = C).
-    pub without: f64,
-    /// For each member, what the circuit loses without it, as a share of the whole effect: minimality
-    /// (ibid. with the circuit itself as the set).
-    pub marginal: Vec<(HeadId, f64)>,
-}
-
-/// The edges of a model of which only some heads are kept; inputs and MLPs stay.
-pub(crate) fn kept_heads<B: Backend>(runs: &PatchedRuns<'_, B>, kept: &[bool]) -> Vec<f32> {
-    let graph = runs.graph();
-    let grid = graph.grid();
-    let mut set = vec![1.0; graph.readers() * graph.writers()];
-    for (at, _) in kept.iter().enumerate().filter(|(_, kept)| !**kept) {
-        let head = grid.head(at);
-        let writer = graph.head_writer(head);
-        for reader in 0..graph.readers() {
-            set[reader * graph.writers() + writer] = 0.0;
-        }
-    }
-    set
-}
-
 /// Measures circuits taken from the top of `scores` on the first `pairs` pairs.
 ///
 /// Heads are ordered by the signed node scores of the graph where there are any, else by the scores
@@ -101,7 +74,8 @@ pub fn measure_faithfulness<B: Backend>(
     let (full, empty) = runs.full_and_empty(metric)?;
     faithfulness(full, empty, full)?;
 
-    let curve = |members: usize, values: &[f64], set: &dyn Fn(&[usize]) -> Vec<f32>| {
+    // `run` gives metric and KL, pair by pair, of a circuit of some members.
+    let curve = |members: usize, values: &[f64], run: &dyn Fn(&[usize]) -> Result<[f64; 2]>| {
         let points = |order: Order| {
             let ranking = order.ranking(values);
             let mut points = Vec::new();
@@ -115,9 +89,8 @@ pub fn measure_faithfulness<B: Backend>(
                 let (faithfulness, kl) = if let Some(last) = same {
                     (last.faithfulness, last.kl)
                 } else {
-                    let values = runs.run(&[&set(&ranking[..size])], 0, &[metric, Metric::Kl])?;
-                    let kept = faithfulness(mean(&values[0][0]), empty, full)?;
-                    (kept, -mean(&values[1][0]))
+                    let [value, kl] = run(&ranking[..size])?;
+                    (faithfulness(value, empty, full)?, -kl)
                 };
                 points.push(Point {
                     share,
@@ -155,12 +128,14 @@ pub fn measure_faithfulness<B: Backend>(
             .collect(),
         None => scores.nodes.clone(),
     };
+    let heads_alone = HeadCircuits::new(causal, pairs, progress)?;
     let nodes = curve(grid.len(), &heads, &|chosen| {
         let mut kept = vec![false; grid.len()];
         for &at in chosen {
             kept[at] = true;
         }
-        kept_heads(&runs, &kept)
+        let values = heads_alone.run(&kept, &[metric, Metric::Kl], progress)?;
+        Ok([mean(&values[0]), mean(&values[1])])
     })?;
     let edges = match scores.graph.as_ref().and_then(|graph| graph.edges.as_ref()) {
         None => None,
@@ -176,7 +151,8 @@ pub fn measure_faithfulness<B: Backend>(
                     let (writer, reader) = all[at];
                     set[reader * graph.writers() + writer] = 1.0;
                 }
-                set
+                let values = runs.run(&[&set], 0, &[metric, Metric::Kl])?;
+                Ok([mean(&values[0][0]), mean(&values[1][0])])
             })?)
         }
     };
@@ -187,40 +163,5 @@ pub fn measure_faithfulness<B: Backend>(
         empty,
         nodes,
         edges,
-    })
-}
-
-/// Measures a chosen circuit of heads on the first `pairs` pairs.
-///
-/// # Errors
-/// [`crate::measures::Error::NoEffect`] where ablating all heads changes nothing.
-pub fn circuit_quality<B: Backend>(
-    causal: &CausalEvidence<B>,
-    circuit: &[HeadId],
-    pairs: usize,
-) -> Result<CircuitQuality> {
-    let runs = PatchedRuns::new(causal, pairs)?;
-    let grid = causal.graph().grid();
-    let metric = causal.metric();
-    let members: Vec<usize> = circuit
-        .iter()
-        .filter_map(|&head| grid.index(head))
-        .collect();
-    let of = |kept: &dyn Fn(usize) -> bool| {
-        let kept: Vec<bool> = (0..grid.len()).map(kept).collect();
-        runs.mean_of(&kept_heads(&runs, &kept), 0, metric)
-    };
-    let full = mean(&runs.clean(metric)?);
-    let empty = of(&|_| false)?;
-    let kept = of(&|at| members.contains(&at))?;
-    let marginal = members.iter().map(|&member| {
-        let less = of(&|at| at != member && members.contains(&at))?;
-        let share = faithfulness(kept, less, less + full - empty)?;
-        Ok((grid.head(member), share))
-    });
-    Ok(CircuitQuality {
-        faithfulness: faithfulness(kept, empty, full)?,
-        without: faithfulness(of(&|at| !members.contains(&at))?, empty, full)?,
-        marginal: marginal.collect::<Result<_>>()?,
     })
 }

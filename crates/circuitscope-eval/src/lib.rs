@@ -32,6 +32,8 @@
 
 #![recursion_limit = "256"]
 
+mod ablate;
+mod behaviour;
 pub mod causal;
 mod choose;
 mod error;
@@ -42,24 +44,29 @@ mod judge;
 pub mod measures;
 mod method;
 pub mod methods;
+mod null;
+mod quality;
 pub mod report;
 mod select;
 mod significance;
 mod source;
 mod store;
+mod words;
 
-pub use choose::{Choice, Chosen, KneeChoice, StableChoice, choose};
+pub use ablate::HeadCircuits;
+pub use behaviour::{Behaviour, Estimate, PairBehaviour, Share};
+pub use choose::{Choice, ChooseSettings, Chosen, KneeChoice, StableChoice, Verdict, choose};
 pub use error::{Error, Result};
 pub use evaluate::{
     Against, EvaluateSettings, JudgedTask, Resampled, RunRecord, SummaryRow, evaluate, run,
     summarise,
 };
 pub use evidence::Evidence;
-pub use faithful::{
-    CircuitQuality, Curve, Faithfulness, Point, circuit_quality, measure_faithfulness,
-};
+pub use faithful::{Curve, Faithfulness, Point, measure_faithfulness};
 pub use judge::{Judgement, Spread, judge};
 pub use method::{DictionaryReport, Discover, GraphScores, Measured, Scores, directed_pairs};
+pub use null::{Null, null};
+pub use quality::{CircuitQuality, QualitySettings, circuit_quality};
 pub use select::Selection;
 pub use significance::{Significance, significance};
 pub use source::ActivationSource;

@@ -72,8 +72,8 @@ pub trait Measured {
 
     /// What a test of significance compares between the true labels and others of the same examples:
     /// `[heads]`, larger the more a head tells the classes apart, and of each head by itself (a score
-    /// that is standardised over heads would be moved by the others). `None` for methods that do not
-    /// score codes, so that they have no null of labels.
+    /// that is standardised over heads would be moved by the others). `None` for methods that would have to
+    /// start anew, or whose scores do not depend on the labels, so that they have no null of labels.
     fn relabelled(&self, labels: Vec<Polarity>) -> Option<Result<Vec<f64>>> {
         let _ = labels;
         None
@@ -248,6 +248,9 @@ pub struct DictionaryReport {
     pub codes_used: usize,
     /// Share of vectors on which no feature is active.
     pub inactive_share: f64,
+    /// Heads with one and the same code on every example, which cannot score.
+    #[serde(default)]
+    pub constant_heads: usize,
     /// Last value of the training loss; absent without training.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub loss: Option<f64>,

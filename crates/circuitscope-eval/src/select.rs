@@ -45,16 +45,21 @@ impl Selection {
     }
 }
 
-/// How many of the highest scores form the upper group. Equal scores are never split; if all are
-/// equal, none stands out.
+/// Scores that differ by no more than this share of the largest are alike.
+const ROUNDING: f64 = 1e-6;
+
+/// How many of the highest scores form the upper group. Scores that are alike but for rounding are never
+/// split; if all are, none stands out.
 fn otsu(ranking: &[(HeadId, f64)]) -> usize {
     let total: f64 = ranking.iter().map(|(_, score)| score).sum();
     let n = ranking.len() as f64;
+    let largest = ranking.iter().map(|(_, score)| score.abs());
+    let alike = ROUNDING * largest.fold(0.0, f64::max);
     let mut best = (0, 0.0);
     let mut upper = 0.0;
     for (k, pair) in ranking.windows(2).enumerate() {
         upper += pair[0].1;
-        if pair[0].1 == pair[1].1 {
+        if pair[0].1 - pair[1].1 <= alike {
             continue;
         }
         let k = (k + 1) as f64;
@@ -86,6 +91,8 @@ mod tests {
         assert_eq!(chosen(Selection::Otsu, &[0.0, 9.0, 1.0, 10.0, 0.5]), [1, 3]);
         assert!(chosen(Selection::Otsu, &[2.0; 5]).is_empty());
         assert_eq!(chosen(Selection::Otsu, &[2.0, 2.0, 7.0]), [2]);
+        let rounded: Vec<f64> = (0..30).map(|at| 2.0 + 1e-9 * f64::from(at % 7)).collect();
+        assert!(chosen(Selection::Otsu, &rounded).is_empty());
     }
 
     #[test]

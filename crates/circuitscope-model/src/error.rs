@@ -28,9 +28,9 @@ pub enum Error {
         expected: &'static str,
     },
 
-    /// Weights as PyTorch pickles them. Reading a pickle can run any code, so none is read.
+    /// Weights as PyTorch pickles them that cannot be read without running code, or not at all.
     #[error(
-        "{}: PyTorch pickles are not read, because they can run code; convert once with: \
+        "{}: {reason}; if you trust it, convert it once with: \
          python -c \"from transformers import AutoModelForCausalLM as M; \
          M.from_pretrained('{folder}').save_pretrained('{folder}')\"",
         path.display(),
@@ -39,6 +39,8 @@ pub enum Error {
     Pickle {
         /// The file.
         path: PathBuf,
+        /// Why not.
+        reason: String,
     },
 
     /// A configuration that is not valid JSON or lacks a field.
@@ -76,6 +78,15 @@ pub enum Error {
     /// A weights file that is not valid safetensors.
     #[error("{}: not a safetensors file: {reason}", path.display())]
     NotSafetensors {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// A file that is not valid GGUF.
+    #[error("{}: not a GGUF file that can be read: {reason}", path.display())]
+    NotGguf {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.

@@ -51,6 +51,7 @@ mod family;
 mod finite;
 mod fold;
 mod fused;
+mod gguf;
 mod host;
 #[cfg(feature = "hub")]
 pub mod hub;
@@ -58,9 +59,11 @@ mod loaded;
 mod mlp;
 mod norm;
 mod pass;
+mod pickle;
 mod ports;
 mod precision;
 mod prefix;
+mod quantised;
 mod rotary;
 mod rows;
 mod source;
@@ -80,9 +83,10 @@ pub use error::{Error, Result};
 pub use family::names as family_names;
 pub use finite::check_finite;
 pub use fold::Processing;
+pub use gguf::is_gguf;
 pub use loaded::{
     FileHash, HubOrigin, LoadSettings, Loaded, ModelBytes, ModelProvenance, load_bytes, load_dir,
-    save_gpt2,
+    load_gguf, save_gpt2,
 };
 pub use precision::Precision;
 pub use rows::PaddedRows;

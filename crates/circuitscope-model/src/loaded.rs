@@ -8,8 +8,11 @@ use serde_json::{Map, Value};
 use crate::decoder::Decoder;
 use crate::family::{self, Family, Findings, Keys, Reader};
 use crate::fold::{Fold, Processing};
+use crate::gguf::Gguf;
 use crate::host::HostWeights;
+use crate::pickle::Pickles;
 use crate::precision::Precision;
+use crate::quantised;
 use crate::source::{Source, hash};
 use crate::tokenizer::{TOKENIZER, Tokenizer, TokenizerFiles};
 use crate::upload::Upload;
@@ -155,7 +158,16 @@ pub fn load_dir<B: Backend>(
     };
     let config = read(&config_path)?;
     let tokenizer = TokenizerFiles::read(folder)?;
-    let source = Source::open(folder)?;
+    // Safetensors come first: what lies beside them was saved by other programs.
+    let pickles = if Source::has_safetensors(folder) {
+        None
+    } else {
+        Pickles::find(folder)?
+    };
+    let source = match &pickles {
+        Some(pickles) => pickles.source()?,
+        None => Source::open(folder)?,
+    };
     let name = folder.canonicalize().ok();
     let name = name
         .as_deref()
@@ -167,6 +179,41 @@ pub fn load_dir<B: Backend>(
         config: &config,
         tokenizer,
         source,
+        inside: None,
+    };
+    load(parts, settings.into(), device, progress)
+}
+
+/// Loads a GGUF file: weights, configuration and tokenizer in one.
+///
+/// Read are the architectures `llama`, `qwen2`, `qwen3`, `gemma`, `gemma2`, `gemma3`, `phi3` and `gpt2` with
+/// numbers in F32, F16, BF16 or one of llama.cpp's block formats, which are dequantised to f32 one tensor
+/// at a time and then held in the precision asked for. The tokenizer is byte-level BPE or SentencePiece.
+/// What was dequantised is among the notes of the provenance.
+///
+/// # Errors
+/// As [`load_dir`], and [`Error::NotGguf`].
+pub fn load_gguf<B: Backend>(
+    file: &Path,
+    settings: impl Into<LoadSettings>,
+    device: &B::Device,
+    progress: &dyn Progress,
+) -> Result<Loaded<B>> {
+    let Gguf {
+        config,
+        source,
+        tokenizer,
+        notes,
+    } = Gguf::open(file)?;
+    let name = file.file_name().unwrap_or(file.as_os_str());
+    let config = Value::Object(config).to_string();
+    let parts = Parts {
+        name: &name.to_string_lossy(),
+        config_path: file,
+        config: config.as_bytes(),
+        tokenizer: TokenizerFiles::embedded(file, None),
+        source,
+        inside: Some(Inside { tokenizer, notes }),
     };
     load(parts, settings.into(), device, progress)
 }
@@ -188,6 +235,7 @@ pub fn load_bytes<B: Backend>(
         config: files.config,
         tokenizer: TokenizerFiles::embedded(Path::new(files.name), files.tokenizer),
         source,
+        inside: None,
     };
     load(parts, settings.into(), device, &NoProgress)
 }
@@ -198,6 +246,13 @@ struct Parts<'a> {
     config: &'a [u8],
     tokenizer: TokenizerFiles<'a>,
     source: Source<'a>,
+    inside: Option<Inside>,
+}
+
+/// What a file of weights says beside them, where nothing else is read.
+struct Inside {
+    tokenizer: Option<Tokenizer>,
+    notes: Vec<String>,
 }
 
 fn load<B: Backend>(
@@ -212,6 +267,7 @@ fn load<B: Backend>(
         config: config_bytes,
         tokenizer: tokenizer_files,
         source,
+        inside,
     } = parts;
     let LoadSettings {
         processing,
@@ -229,8 +285,13 @@ fn load<B: Backend>(
             path: config_path.to_owned(),
             reason: error.to_string(),
         })?;
+    let mut source = source;
+    let dequantised = quantised::assemble(config_path, &json, &mut source)?;
     let family = family::detect(config_path, &json)?;
     let findings = Findings::default();
+    if let Some(dequantised) = dequantised {
+        findings.note(dequantised);
+    }
     let mut config = family.config(&Keys::new(config_path, &json, &findings))?;
     if strict_config {
         findings.refuse_unknown(config_path)?;
@@ -247,7 +308,16 @@ fn load<B: Backend>(
     if let Some(names) = source.renamed() {
         findings.note(format!("names of tensors: {names}"));
     }
-    let tokenizer = tokenizer_files.tokenizer(config.bos_token, &json, &findings)?;
+    let is_folder = inside.is_none();
+    let tokenizer = match inside {
+        Some(Inside { tokenizer, notes }) => {
+            for note in notes {
+                findings.note(note);
+            }
+            tokenizer
+        }
+        None => tokenizer_files.tokenizer(config.bos_token, &json, &findings)?,
+    };
     let tokenizer = match family.prepends_bos(&json) {
         Some(adds) => tokenizer.map(|tokenizer| tokenizer.with_adds_bos(adds)),
         None => tokenizer,
@@ -256,9 +326,12 @@ fn load<B: Backend>(
     let bos = tokenizer.as_ref().and_then(Tokenizer::bos);
     let bos = bos.filter(|bos| (*bos as usize) < config.d_vocab);
     model.config.bos_token = bos.or(config.bos_token);
-    let mut files = vec![hash(CONFIG, config_bytes)];
+    let mut files = Vec::new();
+    if is_folder {
+        files.push(hash(CONFIG, config_bytes));
+    }
     files.extend(tokenizer_files.hashes());
-    files.extend(source.hashes());
+    files.extend(source.hashes()?);
     progress.end();
     tracing::debug!(name, family = family.name(), %processing, %precision, "loaded a model");
     Ok(Loaded {

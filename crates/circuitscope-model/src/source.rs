@@ -1,8 +1,7 @@
-//! Where weights come from: one or more safetensors files, mapped or embedded.
+//! Where weights come from: safetensors, mapped or embedded, or another format that is mapped.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 
@@ -12,8 +11,10 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::family::Layout;
+use crate::gguf::GgufTensor;
 use crate::host::transpose;
 use crate::loaded::FileHash;
+use crate::quantised::{Place, Quantised};
 use crate::{Error, Result};
 
 pub(crate) const SINGLE: &str = "model.safetensors";
@@ -23,6 +24,9 @@ pub(crate) const INDEX: &str = "model.safetensors.index.json";
 pub(crate) enum Bytes<'a> {
     Mapped(Mmap),
     Embedded(&'a [u8]),
+    /// Part of a file that another has mapped, read-only.
+    Lent(&'a [u8]),
+    Owned(Vec<u8>),
 }
 
 impl Deref for Bytes<'_> {
@@ -31,7 +35,8 @@ impl Deref for Bytes<'_> {
     fn deref(&self) -> &[u8] {
         match self {
             Self::Mapped(map) => map,
-            Self::Embedded(bytes) => bytes,
+            Self::Embedded(bytes) | Self::Lent(bytes) => bytes,
+            Self::Owned(bytes) => bytes,
         }
     }
 }
@@ -63,24 +68,22 @@ pub(crate) fn map(path: &Path) -> Result<Bytes<'static>> {
 impl Bytes<'_> {
     /// Lets go of the pages of a mapped file that lie wholly within a range which has been read. They
     /// are read again from the file if they are needed again.
-    fn release(&self, offset: usize, length: usize) {
+    pub(crate) fn release(&self, offset: usize, length: usize) {
         #[cfg(unix)]
-        if let Self::Mapped(map) = self {
+        if matches!(self, Self::Mapped(_) | Self::Lent(_)) && offset + length <= self.len() {
             let page = 1 << 16; // a multiple of every platform's page
-            let start = offset.next_multiple_of(page);
-            let end = (offset + length) / page * page;
+            let address = self.as_ptr() as usize + offset;
+            let start = address.next_multiple_of(page);
+            let end = (address + length) / page * page;
             if start < end {
                 #[expect(unsafe_code, reason = "advice on a map: see the safety comment")]
-                // SAFETY: the map is of a file and never written to, so dropping its pages loses
-                // nothing; a later access reads the same bytes from the file.
-                let advised = unsafe {
-                    map.unchecked_advise_range(
-                        memmap2::UncheckedAdvice::DontNeed,
-                        start,
-                        end - start,
-                    )
+                // SAFETY: the range lies within a map of a file that is never written to, so dropping
+                // its pages loses nothing; a later access reads the same bytes from the file.
+                let failed = unsafe {
+                    libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED)
                 };
-                if let Err(error) = advised {
+                if failed != 0 {
+                    let error = std::io::Error::last_os_error();
                     tracing::debug!(%error, "pages of a weights file stay in memory");
                 }
             }
@@ -117,13 +120,52 @@ pub(crate) fn hex(digest: &[u8]) -> String {
     digits.concat()
 }
 
-/// Where a tensor lies.
-struct Stored {
+/// Where a tensor lies and how its numbers are written.
+pub(crate) struct Stored {
     file: usize,
-    dtype: Dtype,
+    /// In the layout that families read.
     shape: Vec<usize>,
-    bytes: Range<usize>,
+    encoding: Encoding,
 }
+
+impl Stored {
+    pub(crate) const fn new(file: usize, shape: Vec<usize>, encoding: Encoding) -> Self {
+        Self {
+            file,
+            shape,
+            encoding,
+        }
+    }
+
+    pub(crate) fn into_parts(self) -> (usize, Vec<usize>, Encoding) {
+        (self.file, self.shape, self.encoding)
+    }
+}
+
+/// How numbers are written.
+pub(crate) enum Encoding {
+    /// One after the other.
+    Plain { dtype: Dtype, bytes: Range<usize> },
+    /// As in a GGUF file.
+    Gguf(GgufTensor),
+    /// In several tensors.
+    Quantised(Box<Quantised>),
+}
+
+impl Encoding {
+    /// Why the numbers cannot be read, if so.
+    fn problem(&self) -> Option<String> {
+        match self {
+            Self::Plain { dtype, .. } => (!matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16))
+                .then(|| format!("type {dtype:?}, expected F32, F16 or BF16")),
+            Self::Gguf(tensor) => tensor.problem(),
+            Self::Quantised(_) => None,
+        }
+    }
+}
+
+/// Gives the name that a tensor has in its file.
+type Label = Box<dyn Fn(&str) -> String>;
 
 /// All tensors of a model by name.
 ///
@@ -142,9 +184,18 @@ pub(crate) struct Source<'a> {
     layout: Cell<Option<Layout>>,
     /// A tensor that is read in the place of another.
     instead: Cell<Option<(&'static str, &'static str)>>,
+    /// The name of a tensor in the file, where families know it by another.
+    label: Option<Label>,
+    /// The files to hash, where `files` are parts of them.
+    hashed: Option<Vec<PathBuf>>,
 }
 
 impl Source<'static> {
+    /// Whether a folder has weights for [`Source::open`].
+    pub(crate) fn has_safetensors(folder: &Path) -> bool {
+        folder.join(SINGLE).exists() || folder.join(INDEX).exists()
+    }
+
     /// The weights in a model folder: `model.safetensors`, or the shards that
     /// `model.safetensors.index.json` names.
     pub(crate) fn open(folder: &Path) -> Result<Self> {
@@ -156,9 +207,6 @@ impl Source<'static> {
         let index = folder.join(INDEX);
         if index.exists() {
             return Self::sharded(folder, &index);
-        }
-        if let Some(path) = pickle(folder) {
-            return Err(Error::Pickle { path });
         }
         Err(Error::NotAModel {
             path: folder.to_owned(),
@@ -216,12 +264,11 @@ impl<'a> Source<'a> {
                 })?;
             for (name, view) in parsed.tensors() {
                 let start = view.data().as_ptr() as usize - bytes.as_ptr() as usize;
-                let stored = Stored {
-                    file: at,
+                let encoding = Encoding::Plain {
                     dtype: view.dtype(),
-                    shape: view.shape().to_vec(),
                     bytes: start..start + view.data().len(),
                 };
+                let stored = Stored::new(at, view.shape().to_vec(), encoding);
                 if let Some(earlier) = index.get(&name).map(|stored: &Stored| stored.file) {
                     let [first, second] = [&files[earlier].0, path].map(|path| file_name(path));
                     problems.push(format!("{name}: in both {first} and {second}"));
@@ -230,7 +277,17 @@ impl<'a> Source<'a> {
                 }
             }
         }
-        Ok(Self {
+        Ok(Self::of(path, files, index, problems))
+    }
+
+    /// Tensors that were found elsewhere. `path` stands for all files in errors.
+    pub(crate) fn of(
+        path: PathBuf,
+        files: Vec<(PathBuf, Bytes<'a>)>,
+        index: BTreeMap<String, Stored>,
+        problems: Vec<String>,
+    ) -> Self {
+        Self {
             path,
             files,
             index,
@@ -239,14 +296,42 @@ impl<'a> Source<'a> {
             dry: Cell::new(true),
             layout: Cell::new(None),
             instead: Cell::new(None),
-        })
+            label: None,
+            hashed: None,
+        }
+    }
+
+    /// The same, of which `files` are only parts of these.
+    pub(crate) fn of_files(mut self, paths: impl Iterator<Item = &'a Path>) -> Self {
+        self.hashed = Some(paths.map(Path::to_owned).collect());
+        self
+    }
+
+    /// The same, with other names in errors.
+    pub(crate) fn labelled(mut self, label: impl Fn(&str) -> String + 'static) -> Self {
+        self.label = Some(Box::new(label));
+        self
+    }
+
+    /// The name of a tensor in its file.
+    fn label(&self, name: &str) -> String {
+        match &self.label {
+            Some(label) => label(name),
+            None => name.to_owned(),
+        }
     }
 
     /// Names and hashes of the files.
-    pub(crate) fn hashes(&self) -> Vec<FileHash> {
-        self.files
+    pub(crate) fn hashes(&self) -> Result<Vec<FileHash>> {
+        let Some(paths) = &self.hashed else {
+            let files = self.files.iter();
+            return Ok(files
+                .map(|(path, bytes)| hash_file(&file_name(path), bytes))
+                .collect());
+        };
+        paths
             .iter()
-            .map(|(path, bytes)| hash_file(&file_name(path), bytes))
+            .map(|path| Ok(hash_file(&file_name(path), &map(path)?)))
             .collect()
     }
 
@@ -288,21 +373,33 @@ impl<'a> Source<'a> {
         if one.shape != other.shape {
             return false;
         }
-        let [(a, first), (b, second)] = [one, other].map(|stored| {
-            let file = &self.files[stored.file].1;
-            (file, &file[stored.bytes.clone()])
-        });
-        if one.dtype != other.dtype {
-            return widened_as_stored(one, first) == widened_as_stored(other, second);
+        let run = |stored: &Stored| match &stored.encoding {
+            Encoding::Plain { dtype, bytes } => Some((*dtype, stored.file, bytes.clone())),
+            _ => None,
+        };
+        let (Some((kind, a, x)), Some((other_kind, b, y))) = (run(one), run(other)) else {
+            return self.same_values(one, other);
+        };
+        if kind != other_kind {
+            return self.same_values(one, other);
         }
+        let [a, b] = [a, b].map(|file| &self.files[file].1);
+        let (first, second) = (&a[x.clone()], &b[y.clone()]);
         let mut pieces = first.chunks(PIECE).zip(second.chunks(PIECE)).enumerate();
-        let same = |(at, (x, y)): (usize, (&[u8], &[u8]))| {
-            let same = x == y;
-            a.release(one.bytes.start + at * PIECE, x.len());
-            b.release(other.bytes.start + at * PIECE, y.len());
+        let same = |(at, (one, other)): (usize, (&[u8], &[u8]))| {
+            let same = one == other;
+            a.release(x.start + at * PIECE, one.len());
+            b.release(y.start + at * PIECE, other.len());
             same
         };
         first.len() == second.len() && pieces.all(same)
+    }
+
+    /// The same for tensors that are stored in different ways.
+    fn same_values(&self, one: &Stored, other: &Stored) -> bool {
+        let sound = |stored: &Stored| stored.encoding.problem().is_none();
+        let values = |stored| self.decode(stored, None).ok();
+        sound(one) && sound(other) && values(one) == values(other)
     }
 
     /// What is stored under another name than the family's own: an example, and how many there are.
@@ -322,6 +419,43 @@ impl<'a> Source<'a> {
             0 => first,
             more => format!("{first}, and {more} more alike"),
         })
+    }
+
+    /// All names.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.index.keys().cloned().collect()
+    }
+
+    pub(crate) fn insert(&mut self, name: String, stored: Stored) {
+        self.index.insert(name, stored);
+    }
+
+    pub(crate) fn remove(&mut self, name: &str) -> Option<Stored> {
+        self.index.remove(name)
+    }
+
+    /// The type of a tensor that is one run of numbers.
+    pub(crate) fn dtype(&self, name: &str) -> Option<Dtype> {
+        match self.index.get(name)?.encoding {
+            Encoding::Plain { dtype, .. } => Some(dtype),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn bytes(&self, place: &Place) -> &[u8] {
+        &self.files[place.file].1[place.bytes.clone()]
+    }
+
+    /// Makes a tensor a leftover if it is there and all its numbers are 0.
+    pub(crate) fn pass_over_if_zero(&self, name: &str) {
+        if let Some(Stored { file, encoding, .. }) = self.index.get(name)
+            && let Encoding::Plain { bytes, .. } = encoding
+            && self.files[*file].1[bytes.clone()]
+                .iter()
+                .all(|&byte| byte == 0)
+        {
+            self.taken.borrow_mut().insert(name.to_owned());
+        }
     }
 
     pub(crate) fn problem(&self, problem: String) {
@@ -346,38 +480,29 @@ impl<'a> Source<'a> {
     /// problem if it does not fit. Nothing, because the size that a broken configuration asks
     /// for may not fit into memory.
     pub(crate) fn take(&self, name: &str, shape: &[usize]) -> Vec<f32> {
-        let values = self.read(name, shape, widened_as_stored, |at| at);
+        let values = self.read(name, shape, None);
         self.sound_or(name, values)
     }
 
     /// The matrix `name`, stored `[rows, cols]`, with rows and columns exchanged: `[cols, rows]`.
     /// Otherwise as [`Source::take`].
     pub(crate) fn take_transposed(&self, name: &str, rows: usize, cols: usize) -> Vec<f32> {
-        let decode = |stored: &Stored, data: &[u8]| match stored.dtype {
-            Dtype::F16 => transposed(data, rows, cols, f16),
-            Dtype::BF16 => transposed(data, rows, cols, bf16),
-            _ => transposed(data, rows, cols, f32::from_le_bytes),
-        };
-        let values = self.read(name, &[rows, cols], decode, |at| {
-            at % rows * cols + at / rows
-        });
+        let values = self.read(name, &[rows, cols], Some([rows, cols]));
         self.sound_or(name, values)
     }
 
     fn sound_or(&self, name: &str, values: Result<Vec<f32>, String>) -> Vec<f32> {
         values.unwrap_or_else(|problem| {
-            self.problem(format!("{name}: {problem}"));
+            self.problem(format!("{}: {problem}", self.label(name)));
             Vec::new()
         })
     }
 
-    /// `place` tells where an entry of the result was stored.
     fn read(
         &self,
         name: &str,
         shape: &[usize],
-        decode: impl FnOnce(&Stored, &[u8]) -> Vec<f32>,
-        place: impl Fn(usize) -> usize,
+        exchanged: Option<[usize; 2]>,
     ) -> Result<Vec<f32>, String> {
         self.taken.borrow_mut().insert(name.to_owned());
         let Some((_, stored)) = self.find(name) else {
@@ -386,24 +511,64 @@ impl<'a> Source<'a> {
         if stored.shape != shape {
             return Err(format!("shape {:?}, expected {shape:?}", stored.shape));
         }
-        if !matches!(stored.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-            return Err(format!(
-                "type {:?}, expected F32, F16 or BF16",
-                stored.dtype
-            ));
+        if let Some(problem) = stored.encoding.problem() {
+            return Err(problem);
         }
         if self.dry.get() {
             return Ok(Vec::new());
         }
-        let file = &self.files[stored.file].1;
-        let values = decode(stored, &file[stored.bytes.clone()]);
-        file.release(stored.bytes.start, stored.bytes.len());
+        let values = self.decode(stored, exchanged)?;
         match values.iter().position(|x| !x.is_finite()) {
             Some(at) => {
-                let (value, at) = (values[at], place(at));
+                let value = values[at];
+                let at = exchanged.map_or(at, |[rows, cols]| at % rows * cols + at / rows);
                 Err(format!("{value} at entry {at}, expected finite numbers"))
             }
             None => Ok(values),
+        }
+    }
+
+    /// The values of a tensor, with rows and columns exchanged if so asked.
+    fn decode(&self, stored: &Stored, exchanged: Option<[usize; 2]>) -> Result<Vec<f32>, String> {
+        let file = &self.files[stored.file].1;
+        match &stored.encoding {
+            Encoding::Plain { dtype, bytes } => {
+                let values = plain(&file[bytes.clone()], *dtype, exchanged);
+                file.release(bytes.start, bytes.len());
+                Ok(values)
+            }
+            Encoding::Gguf(tensor) => {
+                let bytes = tensor.bytes();
+                let values = tensor.values(&file[bytes.clone()]);
+                file.release(bytes.start, bytes.len());
+                let values = values?;
+                Ok(if exchanged.is_some() == tensor.is_transposed() {
+                    values
+                } else {
+                    let [rows, cols] = tensor.stored();
+                    exchange(&values, rows, cols)
+                })
+            }
+            Encoding::Quantised(tensor) => {
+                let values = tensor.values(|place| self.bytes(place));
+                for place in tensor.places() {
+                    self.files[place.file]
+                        .1
+                        .release(place.bytes.start, place.bytes.len());
+                }
+                let values = values?;
+                Ok(match *stored.shape.as_slice() {
+                    [rows, cols] if exchanged.is_some() != tensor.is_transposed() => {
+                        let [rows, cols] = if tensor.is_transposed() {
+                            [cols, rows]
+                        } else {
+                            [rows, cols]
+                        };
+                        exchange(&values, rows, cols)
+                    }
+                    _ => values,
+                })
+            }
         }
     }
 
@@ -419,8 +584,10 @@ impl<'a> Source<'a> {
             .index
             .keys()
             .filter(|name| !used.contains(*name) && !leftover(name));
-        let unused =
-            unused.map(|name| format!("{name}: unused, the configuration has no place for it"));
+        let unused = unused.map(|name| {
+            let name = self.label(name);
+            format!("{name}: unused, the configuration has no place for it")
+        });
         self.problems.borrow_mut().extend(unused);
         self.dry.set(false);
         self.finish()
@@ -457,33 +624,31 @@ pub(crate) fn weight_map(index: &Path) -> Result<BTreeMap<String, String>> {
     Ok(index.weight_map)
 }
 
-/// Whether a file's name is that of a PyTorch pickle.
-pub(crate) fn is_pickle(name: &Path) -> bool {
-    let extension = name.extension().and_then(OsStr::to_str);
-    extension.is_some_and(|extension| ["bin", "pt", "pth", "ckpt"].contains(&extension))
-}
-
-/// The first file of a folder that looks like a PyTorch pickle.
-fn pickle(folder: &Path) -> Option<PathBuf> {
-    let entries = fs_err::read_dir(folder).ok()?;
-    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    paths.filter(|path| is_pickle(path)).min()
-}
-
-fn widened_as_stored(stored: &Stored, data: &[u8]) -> Vec<f32> {
-    match stored.dtype {
-        Dtype::F16 => widened(data, f16),
-        Dtype::BF16 => widened(data, bf16),
-        _ => bytemuck::pod_collect_to_vec(data),
-    }
-}
-
 fn f16(bytes: [u8; 2]) -> f32 {
     half::f16::from_le_bytes(bytes).to_f32()
 }
 
 fn bf16(bytes: [u8; 2]) -> f32 {
     half::bf16::from_le_bytes(bytes).to_f32()
+}
+
+/// Numbers one after the other, with rows and columns exchanged if so asked.
+fn plain(data: &[u8], dtype: Dtype, exchanged: Option<[usize; 2]>) -> Vec<f32> {
+    match (dtype, exchanged) {
+        (Dtype::F16, None) => widened(data, f16),
+        (Dtype::BF16, None) => widened(data, bf16),
+        (_, None) => bytemuck::pod_collect_to_vec(data),
+        (Dtype::F16, Some([rows, cols])) => transposed(data, rows, cols, f16),
+        (Dtype::BF16, Some([rows, cols])) => transposed(data, rows, cols, bf16),
+        (_, Some([rows, cols])) => transposed(data, rows, cols, f32::from_le_bytes),
+    }
+}
+
+/// `[rows, cols]` as `[cols, rows]`.
+fn exchange(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {
+    let mut to = vec![0.0; values.len()];
+    transpose([rows, cols], |at| values[at], &mut to, rows, 0);
+    to
 }
 
 fn widened(data: &[u8], widen: impl Fn([u8; 2]) -> f32) -> Vec<f32> {
@@ -504,7 +669,7 @@ fn transposed<const N: usize>(
     to
 }
 
-fn file_name(path: &Path) -> String {
+pub(crate) fn file_name(path: &Path) -> String {
     path.file_name()
         .unwrap_or_default()
         .to_string_lossy()

@@ -131,23 +131,6 @@ pub enum Error {
         /// What is wrong with it.
         problem: LineProblem,
     },
-    /// Two prompts of a pair differ in token length.
-    #[error(
-        "pair {}: the positive prompt has {positive} tokens, the negative {negative}: the prompts \
-         of a pair must have the same length{}",
-        .pair + 1,
-        also(*.others)
-    )]
-    UnequalPair {
-        /// Number of the pair, from 0.
-        pair: usize,
-        /// Tokens of its positive prompt.
-        positive: usize,
-        /// Tokens of its negative prompt.
-        negative: usize,
-        /// How many later pairs are unequal as well.
-        others: usize,
-    },
 }
 
 /// What can be wrong with one line, or one entry, of a prompt file.
@@ -219,14 +202,6 @@ pub enum LineProblem {
         /// The field.
         field: String,
     },
-}
-
-fn also(others: usize) -> String {
-    match others {
-        0 => String::new(),
-        1 => " (and so for 1 more pair)".to_owned(),
-        n => format!(" (and so for {n} more pairs)"),
-    }
 }
 
 fn list(names: &[&str]) -> String {

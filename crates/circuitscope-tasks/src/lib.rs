@@ -48,13 +48,13 @@ mod template;
 mod user;
 mod warning;
 
-pub use check::{SplitAnswer, check_answers, check_pair_lengths};
+pub use check::{SplitAnswer, check_answers};
 pub use error::{BoxError, Error, LineProblem, Result};
 pub use generate::{MAX_DRAWS, generate};
 pub use ground_truth::{AcdcEdge, GroundTruth, KNOWN_MODELS, KnownModel, MODELS, ground_truths};
 pub use next::{TokenEncoder, following};
 pub use prompt::{
-    AnswerToken, Answers, LabelledPrompts, Origin, Place, Prompt, PromptPair, PromptSet,
+    AnswerToken, Answers, LabelledPrompts, Origin, Place, Prompt, PromptPair, PromptSet, Span,
 };
 pub use reference::{ReferenceFiles, reference_files};
 pub use task::{Task, Vocabulary};

@@ -1,4 +1,5 @@
 use core::fmt;
+use core::ops::Range;
 use std::path::PathBuf;
 
 use circuitscope_core::{Polarity, Seed};
@@ -118,12 +119,25 @@ pub struct LabelledPrompts {
     /// wrong answers begin with alike. Empty where there is nothing of the kind.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub appended: Vec<Vec<u32>>,
+    /// For each pair, the parts of its prompts that correspond, in order; empty where none are named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spans: Vec<Vec<Span>>,
     /// Where the pairs were read from, if from a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
     /// What was passed over in reading, or fitted to a tokenizer in drawing, one sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+}
+
+/// Parts of the two prompts of a pair that correspond, in bytes of their texts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Span {
+    /// Of the positive prompt.
+    pub positive: Range<usize>,
+    /// Of the negative prompt.
+    pub negative: Range<usize>,
 }
 
 /// The file that pairs were read from, for messages that name it.
@@ -194,6 +208,30 @@ impl LabelledPrompts {
         )
     }
 
+    /// Moves spans to where their parts stand since the texts, which were `plain`, were put into others,
+    /// such as a chat template's. Spans of pairs that are not there as they were are dropped.
+    pub fn move_spans(&mut self, plain: &[String]) {
+        let moved = |prompt: usize, part: &Range<usize>| {
+            let before = &plain[prompt];
+            let text = before.trim();
+            let trimmed = before.find(text).filter(|_| !text.is_empty())?;
+            let at = self.texts[prompt].find(text)?;
+            let start = (at + part.start).checked_sub(trimmed)?;
+            Some(start..start + part.len()).filter(|_| part.end <= trimmed + text.len())
+        };
+        let spans = self.spans.iter().zip(&self.pairs);
+        let spans = spans.map(|(spans, &(positive, negative))| {
+            let spans = spans.iter().map(|span| {
+                Some(Span {
+                    positive: moved(positive, &span.positive)?,
+                    negative: moved(negative, &span.negative)?,
+                })
+            });
+            spans.collect::<Option<Vec<_>>>().unwrap_or_default()
+        });
+        self.spans = spans.collect();
+    }
+
     /// Matched prompts, given as (positive, negative).
     pub fn from_pairs(pairs: impl IntoIterator<Item = (String, String)>) -> Self {
         let (positive, negative): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
@@ -218,6 +256,7 @@ impl LabelledPrompts {
             pairs: Vec::new(),
             answers: Vec::new(),
             appended: Vec::new(),
+            spans: Vec::new(),
             origin: None,
             notes: Vec::new(),
         }
@@ -227,6 +266,30 @@ impl LabelledPrompts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn spans_move_with_their_texts() {
+        let pair = (" Ann met Al".to_owned(), "Bo met Al ".to_owned());
+        let mut prompts = LabelledPrompts::from_pairs([pair]);
+        let spans = vec![Span {
+            positive: 1..4,
+            negative: 0..2,
+        }];
+        prompts.spans = vec![spans.clone()];
+        let plain = prompts.texts.clone();
+        prompts.move_spans(&plain);
+        assert_eq!(prompts.spans, [spans]);
+        for text in &mut prompts.texts {
+            *text = format!("<user>{}<model>", text.trim());
+        }
+        prompts.move_spans(&plain);
+        let span = &prompts.spans[0][0];
+        assert_eq!(&prompts.texts[0][span.positive.clone()], "Ann");
+        assert_eq!(&prompts.texts[1][span.negative.clone()], "Bo");
+        prompts.texts[0].clear();
+        prompts.move_spans(&plain);
+        assert!(prompts.spans[0].is_empty());
+    }
 
     #[test]
     fn positives_come_first_and_pairs_point_at_their_prompts() {

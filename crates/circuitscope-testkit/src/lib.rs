@@ -25,4 +25,4 @@ pub use backend::{AutodiffFlex, Flex, device};
 pub use close::{Values, assert_close, assert_close_named, worst_difference};
 pub use golden::Golden;
 pub use hub::{Asked, COMMIT, HubServer};
-pub use shared::shared_fixtures;
+pub use shared::{fixture, real_model, shared_fixtures};

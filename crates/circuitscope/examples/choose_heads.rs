@@ -15,7 +15,7 @@ use burn::backend::Autodiff;
 use burn_flex::{Flex, FlexDevice};
 use circuitscope::core::{HeadId, NoProgress, Seed};
 use circuitscope::eval::methods::{MethodSettings, SaeSettings, method};
-use circuitscope::eval::{Choice, Selection, choose};
+use circuitscope::eval::{Choice, ChooseSettings, Selection, choose};
 use circuitscope::model::Processing;
 use circuitscope::tasks::Task;
 use circuitscope::{CaptureSettings, judged_task, known_circuits, load_reference, posed_task};
@@ -72,12 +72,19 @@ fn main() -> Result<(), Box<dyn Error>> {
             let method = method::<B>(name, &settings, &FlexDevice)?;
             let evidence = &judged.evidence;
             let measured = method.measure(evidence, SEED, &NoProgress)?;
+            let scores = measured.scores(None)?;
             let truth: Vec<HeadId> = judged.truths[0].circuit.heads().collect();
             for ((_, choice), cells) in CHOICES.into_iter().zip(&mut cells) {
                 let (method, measured) = (method.as_ref(), measured.as_ref());
-                let chosen = choose(choice, method, measured, evidence, PAIRS, SEED, &NoProgress);
+                let how = ChooseSettings {
+                    choice: Some(choice),
+                    pairs: PAIRS,
+                    seed: SEED,
+                    ..ChooseSettings::default()
+                };
+                let chosen = choose(how, method, measured, &scores, evidence, &NoProgress);
                 // Not every method has every choice.
-                let Ok((_, chosen)) = chosen else {
+                let Ok(chosen) = chosen else {
                     cells.push("–".to_owned());
                     continue;
                 };

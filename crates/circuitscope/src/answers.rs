@@ -5,9 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use burn::tensor::backend::Backend;
 use circuitscope_eval::causal::Metric;
 use circuitscope_model::{Loaded, Tokenizer};
-use circuitscope_tasks::{AnswerToken, Answers, LabelledPrompts, Task, following};
+use circuitscope_tasks::{
+    AnswerToken, Answers, LabelledPrompts, PromptWarning, Task, following, prompt_warnings,
+};
 use serde::{Deserialize, Serialize};
 
+use crate::align::alignment;
 use crate::prepare::default_metric;
 use crate::{Error, Result};
 
@@ -32,6 +35,8 @@ pub struct Posed {
     pub changed: Vec<ChangedAnswers>,
     /// What was assumed, one sentence each.
     pub notes: Vec<String>,
+    /// What limits what can be found with prompts that are not those of a task.
+    pub warnings: Vec<PromptWarning>,
 }
 
 /// What became of the answers of a pair.
@@ -168,11 +173,17 @@ pub fn pose<B: Backend>(
         }
     }
     notes.extend(describe(&changed));
+    notes.extend(unequal(loaded, &prompts)?);
+    let warnings = match task {
+        Some(_) => Vec::new(),
+        None => prompt_warnings(&prompts),
+    };
     Ok(Posed {
         prompts,
         metric,
         changed,
         notes,
+        warnings,
     })
 }
 
@@ -196,6 +207,48 @@ pub fn prompt_tokens<B: Backend>(
     Ok(tokens)
 }
 
+/// What to say of pairs whose prompts differ in length, or name spans.
+fn unequal<B: Backend>(loaded: &Loaded<B>, prompts: &LabelledPrompts) -> Result<Option<String>> {
+    let tokens = prompt_tokens(loaded, prompts, false)?;
+    let lengths =
+        |&(positive, negative): &(usize, usize)| (tokens[positive].len(), tokens[negative].len());
+    let differs = |&(_, rows): &(usize, &(usize, usize))| {
+        let (positive, negative) = lengths(rows);
+        positive != negative
+    };
+    let mut unequal = prompts.pairs.iter().enumerate().filter(differs);
+    let Some((pair, rows)) = unequal.next() else {
+        return Ok(None);
+    };
+    let (positive, negative) = lengths(rows);
+    let how = match alignment(loaded.tokenizer()?, prompts, pair, &tokens) {
+        Ok(_)
+            if prompts
+                .spans
+                .get(pair)
+                .is_some_and(|spans| !spans.is_empty()) =>
+        {
+            "methods that run the model align them by their spans"
+        }
+        Ok(_) => "methods that run the model align them around the one span in which they differ",
+        Err(_) => "methods that run the model cannot align them",
+    };
+    Ok(Some(format!(
+        "{}: its prompts have {positive} and {negative} tokens{}: means over positions are compared; {how}",
+        prompts.place(pair),
+        more(unequal.count())
+    )))
+}
+
+/// How many more pairs something is true of.
+fn more(pairs: usize) -> String {
+    match pairs {
+        0 => String::new(),
+        1 => " (and so for 1 more pair)".to_owned(),
+        pairs => format!(" (and so for {pairs} more pairs)"),
+    }
+}
+
 fn fields(prompts: &LabelledPrompts) -> [&str; 2] {
     match &prompts.origin {
         Some(origin) => [origin.fields[0].as_str(), origin.fields[1].as_str()],
@@ -208,11 +261,7 @@ fn describe(changed: &[ChangedAnswers]) -> Vec<String> {
     let say = |has: fn(&ChangedAnswers) -> bool, sentence: &dyn Fn(&ChangedAnswers) -> String| {
         let mut with = changed.iter().filter(|changed| has(changed));
         let first = with.next()?;
-        let more = match with.count() {
-            0 => String::new(),
-            1 => " (and so for 1 more pair)".to_owned(),
-            more => format!(" (and so for {more} more pairs)"),
-        };
+        let more = more(with.count());
         Some(format!("{}: {}{more}", first.place, sentence(first)))
     };
     let appended = say(|changed| !changed.appended.is_empty(), &|changed| {

@@ -1,7 +1,7 @@
 use burn::tensor::backend::AutodiffBackend;
 use circuitscope_core::{Progress, Seed};
 use circuitscope_eval::methods::{MethodSettings, method};
-use circuitscope_eval::{Choice, Chosen, Evidence, Scores, Selection, choose};
+use circuitscope_eval::{Choice, ChooseSettings, Chosen, Evidence, Scores, choose};
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
@@ -9,12 +9,14 @@ use crate::Result;
 /// How a circuit is looked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DiscoverSettings {
-    /// Name of the method, one of [`circuitscope_eval::methods::NAMES`]. Default `sae`.
+    /// Name of the method, one of [`circuitscope_eval::methods::NAMES`]. Default `recommended`.
     pub method: String,
     /// Settings of the methods.
     pub methods: MethodSettings,
-    /// How heads are chosen. Default by Otsu's threshold.
-    pub choice: Choice,
+    /// How heads are chosen. Default: [`Choice::default_for`] the evidence.
+    pub choice: Option<Choice>,
+    /// The most heads that are shown. Default: no limit.
+    pub max_heads: Option<usize>,
     /// The seed of every random choice.
     pub seed: Seed,
 }
@@ -22,9 +24,10 @@ pub struct DiscoverSettings {
 impl Default for DiscoverSettings {
     fn default() -> Self {
         Self {
-            method: "sae".to_owned(),
+            method: "recommended".to_owned(),
             methods: MethodSettings::default(),
-            choice: Choice::Rule(Selection::Otsu),
+            choice: None,
+            max_heads: None,
             seed: Seed::default(),
         }
     }
@@ -55,22 +58,39 @@ pub fn discover<B: AutodiffBackend>(
     device: &B::Device,
     progress: &dyn Progress,
 ) -> Result<Discovery> {
-    let method = method::<B>(&settings.method, &settings.methods, device)?;
-    let measured = method.measure(evidence, settings.seed, progress)?;
-    let pairs = settings.methods.patching.patch_pairs;
-    let (choice, seed) = (settings.choice, settings.seed);
-    let (scores, chosen) = choose(
-        choice,
-        method.as_ref(),
-        measured.as_ref(),
-        evidence,
-        pairs,
-        seed,
-        progress,
-    )?;
+    discover_with::<B, crate::Error>(evidence, settings, device, progress, |_| Ok(()))
+}
+
+/// The same, telling the scores to `scored` as soon as they are there: choosing heads may take much longer.
+///
+/// # Errors
+/// As [`discover`], and those of `scored`.
+pub fn discover_with<B: AutodiffBackend, E: From<crate::Error>>(
+    evidence: &Evidence<B::InnerBackend>,
+    settings: &DiscoverSettings,
+    device: &B::Device,
+    progress: &dyn Progress,
+    scored: impl FnOnce(&Scores) -> Result<(), E>,
+) -> Result<Discovery, E> {
+    let fail = |error: circuitscope_eval::Error| E::from(error.into());
+    let method = method::<B>(&settings.method, &settings.methods, device).map_err(fail)?;
+    let measured = method
+        .measure(evidence, settings.seed, progress)
+        .map_err(fail)?;
+    let scores = measured.scores(None).map_err(fail)?;
+    scored(&scores)?;
+    let defaults = ChooseSettings::default();
+    let how = ChooseSettings {
+        choice: settings.choice,
+        max_heads: settings.max_heads,
+        pairs: defaults.pairs.min(settings.methods.patching.patch_pairs),
+        seed: settings.seed,
+    };
+    let (method, measured) = (method.as_ref(), measured.as_ref());
+    let chosen = choose(how, method, measured, &scores, evidence, progress).map_err(fail)?;
     Ok(Discovery {
         method: settings.method.clone(),
-        chosen,
         scores,
+        chosen,
     })
 }

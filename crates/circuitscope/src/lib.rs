@@ -1,7 +1,9 @@
 #![doc = include_str!("../../../README.md")]
 #![recursion_limit = "256"]
 
+mod align;
 mod answers;
+mod behaviour;
 mod circuits;
 pub mod conformance;
 mod discover;
@@ -18,8 +20,9 @@ pub use circuitscope_score as score;
 pub use circuitscope_tasks as tasks;
 
 pub use answers::{ChangedAnswers, MetricChoice, Posed, metric_choice, pose, prompt_tokens};
+pub use behaviour::{FailingPrompt, PromptBehaviour, SeenPrompt, only_pairs};
 pub use circuits::{KnownAs, is_reference, known_as, known_circuits};
-pub use discover::{DiscoverSettings, Discovery, discover};
+pub use discover::{DiscoverSettings, Discovery, discover, discover_with};
 pub use error::{Error, Result};
 pub use prepare::{
     CaptureSettings, CausalSettings, TaskPrompts, capture, causal_evidence, default_metric,

@@ -11,9 +11,10 @@ use circuitscope_model::{
 };
 use circuitscope_tasks::{
     AnswerToken, GroundTruth, LabelledPrompts, PromptSet, SplitAnswer, Task, Vocabulary,
-    check_answers, check_pair_lengths, generate, reference_files,
+    check_answers, generate, reference_files,
 };
 
+use crate::align::alignment;
 use crate::answers::{Posed, pose, prompt_tokens};
 use crate::circuits::is_reference;
 use crate::stream::HeadOutputs;
@@ -141,12 +142,12 @@ pub fn task_prompts<B: Backend>(
 }
 
 /// Runs a model on prompts and keeps what the method reads: every head's output averaged over
-/// positions. Where that would take more than [`CaptureSettings::hold`], the model is run when a method reads
+/// positions, so that prompts of a pair may differ in length. Where that would take more than [`CaptureSettings::hold`], the model is run when a method reads
 /// it, some hundred prompts at a time.
 ///
 /// # Errors
-/// If a prompt cannot be tokenised or does not fit the model, if the two prompts of a pair differ in
-/// token length, if a class is empty, or if `progress` asks to stop.
+/// If a prompt cannot be tokenised or does not fit the model, if a class is empty, or if `progress` asks
+/// to stop.
 pub fn capture<B: Backend>(
     loaded: &Loaded<B>,
     prompts: &LabelledPrompts,
@@ -156,12 +157,6 @@ pub fn capture<B: Backend>(
 ) -> Result<Evidence<B>> {
     let bos = loaded.prepends_bos(settings.prepend_bos);
     let tokens = prompt_tokens(loaded, prompts, bos)?;
-    let lengths: Vec<(usize, usize)> = prompts
-        .pairs
-        .iter()
-        .map(|&(positive, negative)| (tokens[positive].len(), tokens[negative].len()))
-        .collect();
-    check_pair_lengths(&lengths)?;
     let model = &loaded.model;
     let config = model.config();
     let longest = tokens.iter().map(Vec::len).max().unwrap_or(0);
@@ -196,11 +191,12 @@ pub fn capture<B: Backend>(
 /// The model with matched prompts, for methods that change it or differentiate it.
 ///
 /// Without a metric in `settings`, answers decide ([`pose`]). Prompts that were posed are taken as they
-/// are.
+/// are. Prompts of a pair that differ in length are aligned by the spans that they name, or around the one
+/// span in which they differ.
 ///
 /// # Errors
-/// [`circuitscope_eval::Error::NoPairs`] where prompts are not matched, and those of [`pose`] and of
-/// [`CausalEvidence::new`].
+/// [`circuitscope_eval::Error::NoPairs`] where prompts are not matched, [`Error::Unaligned`] where their
+/// tokens cannot be said to correspond, and those of [`pose`] and of [`CausalEvidence::new`].
 pub fn causal_evidence<B: Backend>(
     loaded: &Loaded<B>,
     prompts: &LabelledPrompts,
@@ -211,6 +207,9 @@ pub fn causal_evidence<B: Backend>(
     let prompts = &posed.prompts;
     let bos = loaded.prepends_bos(settings.prepend_bos);
     let tokens = prompt_tokens(loaded, prompts, bos)?;
+    let tokenizer = loaded.tokenizer()?;
+    let aligned = (0..prompts.pairs.len()).map(|pair| alignment(tokenizer, prompts, pair, &tokens));
+    let aligned = aligned.collect::<Result<Vec<_>>>()?;
     let ids = |answers: &[AnswerToken]| {
         let ids = answers.iter().filter_map(|answer| match answer {
             AnswerToken::Id(id) => Some(*id),
@@ -229,9 +228,10 @@ pub fn causal_evidence<B: Backend>(
             wrong: ids(&answers.wrong),
         }
     });
-    Ok(CausalEvidence::new(
+    Ok(CausalEvidence::aligned(
         loaded.model.clone(),
         pairs.collect(),
+        aligned,
         posed.metric.metric,
         settings.causal.ablation,
         settings.memory,

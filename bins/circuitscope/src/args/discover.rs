@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use circuitscope::eval::{Choice, Selection, methods};
 use circuitscope::tasks::Task;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::{DeviceArgs, ModelArgs, PatchingArgs, SaeArgs, SeedArgs, parse_circuit};
 
@@ -21,7 +21,8 @@ use super::{DeviceArgs, ModelArgs, PatchingArgs, SaeArgs, SeedArgs, parse_circui
   Activations from elsewhere (see `circuitscope train --help` for the format):
     circuitscope discover --activations heads.safetensors --output found/
 
-How many heads stand out is a choice, --select, not a probability.")]
+It says first how well the model shows the behaviour, then ranks the heads, then says whether the scores
+are more than shuffled labels give, then chooses a circuit and runs it.")]
 pub(crate) struct DiscoverArgs {
     #[command(flatten)]
     pub(crate) behaviour: Behaviour,
@@ -29,27 +30,45 @@ pub(crate) struct DiscoverArgs {
     #[arg(long, value_name = "FILE", requires = "positive")]
     pub(crate) negative: Option<PathBuf>,
     /// Pairs of prompts to draw for --task
-    #[arg(long, value_name = "N", default_value_t = 250, requires = "task")]
+    #[arg(long, value_name = "N", default_value_t = 50, requires = "task")]
     pub(crate) examples: usize,
     /// Mark the heads of the circuit that is known for --task in this model, whatever the model is:
     /// gpt2-small, attn-only-4l or reference [default: that of the model itself, told by its name on the
     /// hub and the hash of its weights]
     #[arg(long, value_name = "NAME", value_parser = parse_circuit, requires = "task")]
     pub(crate) circuit: Option<&'static str>,
-    /// How heads are scored
-    #[arg(long, value_name = "METHOD", default_value = "sae", value_parser = methods::parse_name)]
+    /// Only the pairs after whose positive prompt the model gives a right answer
+    #[arg(long, conflicts_with_all = ["activations", "positive"])]
+    pub(crate) only_correct: bool,
+    /// How heads are scored; `sae` is the paper's method
+    #[arg(long, value_name = "METHOD", default_value = "recommended", value_parser = methods::parse_name)]
     pub(crate) method: &'static str,
     /// Which heads form the circuit: `otsu` (split where the scores part most), `top:N`,
     /// `softmax:THETA` (the paper's rule), `knee` (up to where more heads add little to the
     /// faithfulness), `stability:SHARE` (among the best on that share of half samples), or `fdr:RATE`
     /// (heads that stand out from random relabellings, at most RATE of them by chance; telling the
-    /// classes apart is not taking part)
-    #[arg(long, value_name = "RULE", default_value = "otsu")]
-    pub(crate) select: SelectArg,
-    /// Also run the circuit with all other heads ablated, on --patch-pairs pairs: what it keeps, what
-    /// is left without it, and what it loses without each member
-    #[arg(long, conflicts_with = "activations")]
-    pub(crate) faithfulness: bool,
+    /// classes apart is not taking part) [default: knee where a model runs prompts in pairs, else otsu;
+    /// neither shows more than a third of the heads unless asked for]
+    #[arg(long, value_name = "RULE")]
+    pub(crate) select: Option<SelectArg>,
+    /// Show at most so many heads: the best of those chosen
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_heads: Option<u32>,
+    /// Whether to run the circuit with all other heads ablated, on --patch-pairs pairs: what it keeps,
+    /// what is left without it, what random circuits of its size keep, and what it loses without each
+    /// member; `auto` wherever prompts in pairs can be run, for the first 20 members [given without a
+    /// value: all]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "auto|all|none",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = Judge::Auto,
+        default_missing_value = "all",
+        hide_possible_values = true
+    )]
+    pub(crate) faithfulness: Judge,
     /// Folder for results and pictures [default: print only]
     #[arg(long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
@@ -72,6 +91,17 @@ pub(crate) struct DiscoverArgs {
     pub(crate) seed: SeedArgs,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
+}
+
+/// `--faithfulness`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Judge {
+    /// Where it can be done
+    Auto,
+    /// Whatever it takes
+    All,
+    /// Not at all
+    None,
 }
 
 /// Exactly one source of examples.

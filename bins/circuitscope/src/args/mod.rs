@@ -15,7 +15,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use tracing::level_filters::LevelFilter;
 
 pub(crate) use capture::{CaptureArgs, CapturePrompts};
-pub(crate) use discover::{Behaviour, DiscoverArgs};
+pub(crate) use discover::{Behaviour, DiscoverArgs, Judge};
 pub(crate) use doctor::DoctorArgs;
 pub(crate) use encode::EncodeArgs;
 pub(crate) use eval::EvalArgs;

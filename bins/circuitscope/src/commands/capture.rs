@@ -63,6 +63,7 @@ pub(crate) fn run(args: &CaptureArgs, printer: Printer, progress: &Terminal) -> 
         serde_json::to_string(&model.provenance)?,
     );
     metadata.insert("lengths".to_owned(), serde_json::to_string(&lengths)?);
+    metadata.insert("tokens".to_owned(), serde_json::to_string(rows.prompts())?);
     if let Some(bos) = &bos {
         metadata.insert("prepend_bos".to_owned(), bos.done.to_string());
     }

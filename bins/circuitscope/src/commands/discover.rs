@@ -4,104 +4,33 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use burn::tensor::activation::softmax;
-use circuitscope::core::{Graph, HeadGrid, HeadId, Seed, files};
+use circuitscope::core::{Graph, Seed, files};
+use circuitscope::eval::causal::CausalEvidence;
 use circuitscope::eval::methods::{self, MethodSettings};
-use circuitscope::eval::{
-    Choice, Chosen, CircuitQuality, DictionaryReport, Evidence, GraphScores, circuit_quality,
-};
+use circuitscope::eval::{Choice, Evidence, QualitySettings, circuit_quality};
 use circuitscope::hooks::HeadActivations;
-use circuitscope::model::{Loaded, ModelProvenance, PaddingSide, TokenBatch, check_finite};
+use circuitscope::model::{Loaded, ModelProvenance};
 use circuitscope::tasks::{GroundTruth, LabelledPrompts, Task, read_lines, read_pairs};
 use circuitscope::{
-    DiscoverSettings, Discovery, KnownAs, MetricChoice, capture, causal_evidence, discover,
-    known_as, known_circuits, pose, posed_task,
+    CaptureSettings, DiscoverSettings, Error, KnownAs, MetricChoice, PromptBehaviour, capture,
+    causal_evidence, discover_with, known_as, known_circuits, only_pairs, pose, task_prompts,
 };
-use serde::Serialize;
 
 use super::bos::Bos;
-use super::exports::{self, Shown};
-use super::{inputs, pages};
-use crate::args::{Behaviour, DiscoverArgs};
+use super::found::{Found, OnlyCorrect, Settings, Stage};
+use super::{exports, inputs, pages};
+use crate::args::{Behaviour, DiscoverArgs, Judge};
 use crate::device::{B, Device};
-use crate::output::{Printer, count, note, table};
-use crate::progress::Terminal;
-use crate::provenance::{Provenance, human_bytes};
+use crate::failure::Stopped;
+use crate::output::{Printer, indented, note};
+use crate::progress::{self, Terminal};
+use crate::provenance::Provenance;
 
 /// Head outputs that take more bytes than this are not held, where a method reads them once.
 const HOLD: u64 = 128 << 20;
 
 /// What was found, in the output folder.
 const DISCOVERY_FILE: &str = "discovery.json";
-
-/// What is printed, and kept as `discovery.json`.
-#[derive(Debug, Serialize)]
-pub(crate) struct Found {
-    /// The task, or the files that show the behaviour.
-    pub(crate) behaviour: String,
-    pub(crate) method: String,
-    pub(crate) n_layers: usize,
-    pub(crate) n_heads: usize,
-    pub(crate) positives: usize,
-    pub(crate) negatives: usize,
-    /// From the highest score to the lowest.
-    pub(crate) heads: Vec<RankedHead>,
-    pub(crate) selection: Choice,
-    /// The circuit, and what its choice rests on.
-    #[serde(flatten)]
-    pub(crate) chosen: Chosen,
-    /// Signed scores of the whole graph, MLPs and ports included, where the method has them.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) graph: Option<GraphScores>,
-    /// What the circuit keeps, where it was run with the rest ablated.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) quality: Option<CircuitQuality>,
-    /// `[heads][heads]`, writer by reader, heads layer by layer; 0 unless the writer is in an
-    /// earlier layer.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) edges: Option<Vec<Vec<f64>>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) paper_edge_head_counts: Option<Vec<u32>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) dictionary: Option<DictionaryReport>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) model: Option<ModelProvenance>,
-    /// What is read from the output, and why that.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) metric: Option<MetricChoice>,
-    /// Whose known circuit the heads are set beside.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) known_circuit: Option<KnownAs>,
-    pub(crate) settings: Settings,
-    /// Seconds of each stage, in order.
-    pub(crate) stages: Vec<Stage>,
-    pub(crate) provenance: Provenance,
-}
-
-/// What the result depends on, apart from the inputs.
-#[derive(Debug, Serialize)]
-pub(crate) struct Settings {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    prepend_bos: Option<Bos>,
-    methods: MethodSettings,
-    seed: Seed,
-}
-
-/// A head with its score.
-#[derive(Debug, Serialize)]
-pub(crate) struct RankedHead {
-    pub(crate) head: HeadId,
-    pub(crate) score: f64,
-    /// Whether it is in the circuit.
-    pub(crate) selected: bool,
-}
-
-/// A stage with its time.
-#[derive(Debug, Serialize)]
-pub(crate) struct Stage {
-    name: &'static str,
-    seconds: f64,
-}
 
 /// Evidence, and what is known about it.
 struct Gathered {
@@ -110,10 +39,11 @@ struct Gathered {
     model: Option<ModelProvenance>,
     truth: Option<(GroundTruth, KnownAs)>,
     bos: Option<Bos>,
+    prompt_warnings: Vec<String>,
+    behaviour: Option<PromptBehaviour>,
+    only_correct: Option<OnlyCorrect>,
     /// What is read from the output, where a model is run.
     metric: Option<MetricChoice>,
-    /// A prompt to show, where results are written.
-    shown: Option<Shown>,
 }
 
 pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) -> Result<()> {
@@ -125,7 +55,7 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
         inputs::writable_folder(folder)?;
     }
     let mut stages = Stages(Vec::new());
-    let mut gathered = gather(args, &device, &mut provenance, &mut stages, progress)?;
+    let gathered = gather(args, &device, &mut provenance, &mut stages, progress)?;
     if let Some(path) = &args.save_activations {
         save_activations(&gathered.evidence, path, &provenance)?;
     }
@@ -135,44 +65,171 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
             sae: args.sae.settings(inputs::l1_of(args.behaviour.task)),
             patching: args.patching.settings(),
         },
-        choice: args.select.0,
+        choice: args.select.map(|select| select.0),
+        max_heads: args.max_heads.map(|heads| heads as usize),
         seed: Seed::new(args.seed.seed),
     };
-    let start = Instant::now();
-    let discovery = discover::<B>(&gathered.evidence, &settings, &device.training(), progress)?;
-    stages.split(start, progress);
+    let mut found = Found::of(&gathered, &settings, args, &provenance);
+    let mut report = Report {
+        printer,
+        folder: args.output.as_deref(),
+        kept: None,
+    };
+    // Without a model nothing is known of what it answers.
+    if found.behaviour.is_some() {
+        printer.part(&found.behaviour_text())?;
+    }
+    let outcome = search(
+        args,
+        &gathered,
+        &settings,
+        &device,
+        &mut found,
+        stages,
+        &mut report,
+        progress,
+    );
+    if let Err(error) = outcome {
+        return Err(report.stopped(error, &found));
+    }
+    found.provenance = provenance.now();
+    report.save(&found)?;
+    let page = report.pages(&found, &gathered)?;
+    let page = page.map_or_else(String::new, |page| format!("report: {}\n", page.display()));
+    printer.print(&found, || format!("{}{page}", found.stages_text()))
+}
 
-    let quality = if args.faithfulness {
+/// Scores, chooses and judges; each part is told as soon as it is there.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one call; what it reads and what it fills are different things"
+)]
+fn search(
+    args: &DiscoverArgs,
+    gathered: &Gathered,
+    settings: &DiscoverSettings,
+    device: &Device,
+    found: &mut Found,
+    mut stages: Stages,
+    report: &mut Report<'_>,
+    progress: &Terminal,
+) -> Result<()> {
+    let start = Instant::now();
+    let mut scored = start;
+    let evidence = &gathered.evidence;
+    let device = &device.training();
+    let discovery =
+        discover_with::<B, anyhow::Error>(evidence, settings, device, progress, |scores| {
+            stages.split(start, progress);
+            found.rank(scores);
+            found.stages.clone_from(&stages.0);
+            report.ranked(found, args.top)?;
+            scored = Instant::now();
+            Ok(())
+        })?;
+    stages.add("choose", scored);
+    found.complete(discovery, gathered.truth.as_ref().map(|known| &known.0));
+    found.stages.clone_from(&stages.0);
+    report.chosen(found)?;
+    let circuit = found.circuit();
+    let causal = evidence.causal(args.method);
+    let wanted = match args.faithfulness {
+        Judge::None => false,
+        Judge::Auto => causal.is_ok(),
+        Judge::All => true,
+    };
+    if wanted && !circuit.is_empty() {
         let start = Instant::now();
-        let heads: Vec<HeadId> = discovery.chosen.circuit.heads().collect();
-        let pairs = args.patching.patch_pairs as usize;
-        let causal = gathered.evidence.causal(args.method)?;
-        let quality = circuit_quality(causal, &heads, pairs)?;
-        stages.add("ablate", start);
-        Some(quality)
-    } else {
-        None
-    };
-    let mut found = Found::new(&gathered, &settings, discovery, args, stages, &provenance);
-    found.quality = quality;
-    let written = match &args.output {
-        Some(folder) => {
-            let mut json = serde_json::to_vec_pretty(&found)?;
-            json.push(b'\n');
-            files::write_atomic(&folder.join(DISCOVERY_FILE), |out| out.write_all(&json))?;
-            if let (Some(graph), Some(shown)) = (&gathered.graph, gathered.shown.take()) {
-                exports::write(folder, &found, graph, gathered.evidence.d(), shown)?;
-            }
-            let page = pages::discovery(
+        let how = QualitySettings {
+            pairs: args.patching.patch_pairs as usize,
+            members: match args.faithfulness {
+                Judge::All => usize::MAX,
+                _ => QualitySettings::default().members,
+            },
+            ..QualitySettings::default()
+        };
+        found.quality = Some(circuit_quality(
+            causal?,
+            &circuit,
+            how,
+            settings.seed,
+            progress,
+        )?);
+        stages.add("judge", start);
+        report.printer.part(&indented(&found.quality_sentences()))?;
+    }
+    found.stages = stages.0;
+    report.printer.part("")
+}
+
+/// Tells and keeps results as they come.
+struct Report<'a> {
+    printer: Printer,
+    folder: Option<&'a Path>,
+    /// What of them is told and what is not, for whoever interrupts.
+    kept: Option<[&'static str; 2]>,
+}
+
+impl Report<'_> {
+    /// Choosing and judging may take long: the ranking is told and kept before.
+    fn ranked(&mut self, found: &Found, top: usize) -> Result<()> {
+        self.printer.part(&found.ranking_text(top))?;
+        self.save(found)?;
+        self.kept = Some(["the ranking is", "no circuit was chosen"]);
+        Ok(())
+    }
+
+    fn chosen(&mut self, found: &Found) -> Result<()> {
+        self.printer.part(&found.circuit_text())?;
+        self.save(found)?;
+        self.kept = Some([
+            "the ranking and the circuit are",
+            "what the circuit keeps was not measured",
+        ]);
+        Ok(())
+    }
+
+    fn save(&self, found: &Found) -> Result<()> {
+        let Some(folder) = self.folder else {
+            return Ok(());
+        };
+        let mut json = serde_json::to_vec_pretty(found)?;
+        json.push(b'\n');
+        files::write_atomic(&folder.join(DISCOVERY_FILE), |out| out.write_all(&json))?;
+        Ok(())
+    }
+
+    /// Files of other tools, pictures and the page.
+    fn pages(&self, found: &Found, gathered: &Gathered) -> Result<Option<PathBuf>> {
+        let Some(folder) = self.folder else {
+            return Ok(None);
+        };
+        if let (Some(graph), Some(behaviour)) = (&gathered.graph, &gathered.behaviour) {
+            exports::write(
                 folder,
-                &found,
-                gathered.truth.as_ref().map(|known| &known.0),
+                found,
+                graph,
+                gathered.evidence.d(),
+                &behaviour.positive,
             )?;
-            Some(page)
         }
-        None => None,
-    };
-    printer.print(&found, || found.text(args.top, written))
+        Ok(Some(pages::discovery(folder, found)?))
+    }
+
+    /// An error as it is or, where the user interrupted, what is kept.
+    fn stopped(&self, error: anyhow::Error, found: &Found) -> anyhow::Error {
+        let Some([kept, missing]) = self.kept.filter(|_| progress::interrupted()) else {
+            return error;
+        };
+        // What was asked for as JSON is printed as such, too.
+        let printed = self.printer.is_json() && self.printer.print(found, String::new).is_ok();
+        let place = match self.folder {
+            Some(folder) => format!("in {}", folder.join(DISCOVERY_FILE).display()),
+            None if printed => "on stdout".to_owned(),
+            None => "above".to_owned(),
+        };
+        error.context(Stopped(format!("{kept} {place}; {missing}")))
+    }
 }
 
 fn gather(
@@ -184,6 +241,9 @@ fn gather(
 ) -> Result<Gathered> {
     let start = Instant::now();
     if let Some(path) = &args.behaviour.activations {
+        if args.faithfulness == Judge::All {
+            bail!("--faithfulness runs the model: it cannot be used with --activations");
+        }
         provenance.input(path)?;
         let file = HeadActivations::read(path)?;
         let evidence = Evidence::from_file(file, device.plain());
@@ -194,8 +254,10 @@ fn gather(
             graph: None,
             truth: None,
             bos: None,
+            prompt_warnings: Vec::new(),
+            behaviour: None,
+            only_correct: None,
             metric: None,
-            shown: None,
         });
     }
     let prompts = read(args, provenance)?;
@@ -203,52 +265,116 @@ fn gather(
     stages.add("load", start);
 
     let start = Instant::now();
-    let metric = args.patching.metric;
-    let (posed, truth) = match (prompts, args.behaviour.task) {
-        (Some(prompts), _) => (pose(&loaded, prompts, None, metric)?, None),
+    let seed = Seed::new(args.seed.seed);
+    let task = args.behaviour.task;
+    let (mut prompts, truth) = match (prompts, task) {
+        (Some(prompts), _) => (prompts, None),
         (None, Some(task)) => {
-            let seed = Seed::new(args.seed.seed);
-            let posed = posed_task(&loaded, task, args.examples, seed, metric)?;
-            (posed, truth(args, &loaded, task)?)
+            let set = task_prompts(&loaded, task, args.examples, seed)?.set;
+            (set.labelled(), truth(args, &loaded, task)?)
         }
         (None, None) => bail!("no examples: use --task, --pairs, --positive or --activations"),
     };
+    let plain = prompts.texts.clone();
+    let bos = Bos::settle(&loaded, &args.model, args.chat, &mut prompts.texts);
+    let bos = bos.with_context(|| examples(args))?;
+    prompts.move_spans(&plain);
+    let posed = pose(&loaded, prompts, task, args.patching.metric)?;
     for said in &posed.notes {
         note(&format!("note: {said}"));
     }
-    let mut prompts = posed.prompts;
-    let bos = Bos::settle(&loaded, &args.model, args.chat, &mut prompts.texts);
-    let bos = bos.with_context(|| behaviour(args))?;
+    let (mut prompts, metric) = (posed.prompts, posed.metric);
+    let said = posed.warnings.iter().map(ToString::to_string).collect();
     let mut settings = inputs::capture_settings(&args.model, device);
     settings.prepend_bos = bos.setting();
+    settings.causal = args.patching.causal();
+    settings.causal.metric = Some(metric.metric);
+    let mut causal = runs(args, &loaded, &prompts, settings, device)?;
+    let behaviour = PromptBehaviour::measure(
+        &loaded,
+        &prompts,
+        causal.as_ref(),
+        bos.done,
+        device.plain(),
+        seed,
+        progress,
+    );
+    let behaviour = behaviour.with_context(|| examples(args))?;
+    let mut only_correct = None;
+    if args.only_correct {
+        let correct = behaviour.measured.as_ref();
+        let correct = correct.and_then(|measured| measured.correct());
+        let Some(correct) = correct else {
+            bail!(
+                "--only-correct: found pairs without answers in {}, expected the right answer of each",
+                examples(args)
+            );
+        };
+        let of = prompts.pairs.len();
+        if correct.is_empty() {
+            bail!("--only-correct: the model gets none of {of} pairs right");
+        }
+        only_correct = Some(OnlyCorrect {
+            kept: correct.len(),
+            of,
+        });
+        if correct.len() < of {
+            prompts = only_pairs(&prompts, &correct);
+            causal = runs(args, &loaded, &prompts, settings, device)?;
+        }
+    }
+    stages.add("answers", start);
+
+    let start = Instant::now();
     settings.last_position = methods::reads_last(args.method);
     if methods::reads_once(args.method) && args.save_activations.is_none() {
         settings.hold = Some(HOLD);
     }
     let evidence = capture(&loaded, &prompts, settings, device.plain(), progress);
-    let mut evidence = evidence.with_context(|| behaviour(args))?;
-    let needs_model = args.faithfulness || args.select.0 == Choice::Knee;
-    if methods::runs_model(args.method) || needs_model {
-        let mut settings = settings;
-        settings.causal = args.patching.causal();
-        settings.causal.metric = Some(posed.metric.metric);
-        let causal = causal_evidence(&loaded, &prompts, settings, device.plain());
-        evidence = evidence.with_causal(causal.with_context(|| behaviour(args))?);
+    let mut evidence = evidence.with_context(|| examples(args))?;
+    let metric = causal.is_some().then_some(metric);
+    if let Some(causal) = causal {
+        evidence = evidence.with_causal(causal);
     }
     stages.add("capture", start);
-    let shown = match &args.output {
-        Some(_) => Some(show(&loaded, &prompts, bos.done, device)?),
-        None => None,
-    };
     Ok(Gathered {
-        bos: Some(bos),
-        shown,
         evidence,
         graph: Some(loaded.model.config().graph()),
         model: Some(loaded.provenance),
         truth,
-        metric: Some(posed.metric),
+        bos: Some(bos),
+        prompt_warnings: said,
+        behaviour: Some(behaviour),
+        only_correct,
+        metric,
     })
+}
+
+/// The model with the pairs, wherever there are pairs that it can be run on; an error where it must be.
+fn runs(
+    args: &DiscoverArgs,
+    loaded: &Loaded<B>,
+    prompts: &LabelledPrompts,
+    settings: CaptureSettings,
+    device: &Device,
+) -> Result<Option<CausalEvidence<B>>> {
+    let must = methods::runs_model(args.method)
+        || args.faithfulness == Judge::All
+        || args.only_correct
+        || args.select.is_some_and(|select| select.0 == Choice::Knee);
+    if prompts.pairs.is_empty() && !must {
+        return Ok(None);
+    }
+    match causal_evidence(loaded, prompts, settings, device.plain()) {
+        Ok(causal) => Ok(Some(causal)),
+        Err(why @ Error::Unaligned { .. }) if !must => {
+            note(&format!(
+                "note: the model's answers are not read and no circuit is run: {why}"
+            ));
+            Ok(None)
+        }
+        Err(error) => Err(error).with_context(|| examples(args)),
+    }
 }
 
 /// The circuit known for a task in this model, if one is, and whose it is.
@@ -265,36 +391,6 @@ fn truth(
         Err(error) if args.circuit.is_some() => Err(error.into()),
         Err(_) => Ok(None),
     }
-}
-
-/// The first prompt that shows the behaviour, and what the model makes of it.
-fn show(
-    loaded: &Loaded<B>,
-    prompts: &LabelledPrompts,
-    bos: bool,
-    device: &Device,
-) -> Result<Shown> {
-    let prompt = &prompts.texts[0];
-    let tokenizer = loaded.tokenizer()?;
-    let tokens = tokenizer.encode(prompt, bos)?;
-    let text = |token: u32| match tokenizer.decode(&[token]) {
-        Ok(text) if !text.is_empty() => text,
-        _ => tokenizer.token(token).unwrap_or_default(),
-    };
-    let batch = TokenBatch::new(&[&tokens], PaddingSide::Right, device.plain())?;
-    let logits = loaded.model.logits(&batch);
-    let shares = softmax(batch.last(logits), 1).into_data().convert::<f32>();
-    let shares = shares.into_vec::<f32>();
-    let shares = shares.map_err(|error| anyhow!("the device failed: {error:?}"))?;
-    if shares.iter().any(|share| !share.is_finite()) {
-        check_finite(&loaded.model, &[&tokens], device.plain())?;
-    }
-    let best = shares.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
-    Ok(Shown {
-        prompt: prompt.clone(),
-        tokens: tokens.iter().map(|&token| text(token)).collect(),
-        output: best.map(|(token, p)| (text(token as u32), f64::from(*p))),
-    })
 }
 
 /// Writes what the method starts from, in the form that `train` and `encode` read.
@@ -325,7 +421,7 @@ fn read(args: &DiscoverArgs, provenance: &mut Provenance) -> Result<Option<Label
 }
 
 /// What shows the behaviour: a task, or files.
-fn behaviour(args: &DiscoverArgs) -> String {
+fn examples(args: &DiscoverArgs) -> String {
     let Behaviour {
         task,
         pairs,
@@ -373,157 +469,45 @@ impl Stages {
 }
 
 impl Found {
-    fn new(
+    /// Everything that is known before heads are scored.
+    fn of(
         gathered: &Gathered,
         settings: &DiscoverSettings,
-        discovery: Discovery,
         args: &DiscoverArgs,
-        stages: Stages,
         provenance: &Provenance,
     ) -> Self {
-        let Discovery {
-            method,
-            scores,
-            chosen,
-        } = discovery;
-        let members: Vec<HeadId> = chosen.circuit.heads().collect();
-        let heads = scores
-            .ranking()
-            .into_iter()
-            .map(|(head, score)| RankedHead {
-                head,
-                score,
-                selected: members.contains(&head),
-            })
-            .collect();
         let labels = gathered.evidence.labels();
         let positives = labels.iter().filter(|label| label.label() == 1).count();
-        let width = scores.grid.len();
-        let edges = scores.edges.as_deref();
+        let grid = gathered.evidence.grid();
         Self {
-            behaviour: behaviour(args),
-            method,
-            n_layers: scores.grid.n_layers,
-            n_heads: scores.grid.n_heads,
+            examples: examples(args),
+            prompt_warnings: gathered.prompt_warnings.clone(),
+            behaviour: gathered.behaviour.clone(),
+            only_correct: gathered.only_correct,
+            metric: gathered.metric.clone(),
+            ablation: gathered.metric.as_ref().map(|_| args.patching.ablation),
+            method: settings.method.clone(),
+            n_layers: grid.n_layers,
+            n_heads: grid.n_heads,
             positives,
             negatives: labels.len() - positives,
-            heads,
-            selection: settings.choice,
-            chosen,
+            heads: Vec::new(),
+            chosen: None,
+            known: None,
             quality: None,
-            graph: scores.graph,
-            edges: edges.map(|edges| edges.chunks(width).map(<[_]>::to_vec).collect()),
-            paper_edge_head_counts: scores.paper_edge_head_counts,
-            dictionary: scores.dictionary,
+            graph: None,
+            edges: None,
+            paper_edge_head_counts: None,
+            dictionary: None,
             model: gathered.model.clone(),
-            metric: gathered.metric.clone(),
             known_circuit: gathered.truth.as_ref().map(|known| known.1.clone()),
             settings: Settings {
                 prepend_bos: gathered.bos.clone(),
                 methods: settings.methods.clone(),
                 seed: settings.seed,
             },
-            stages: stages.0,
+            stages: Vec::new(),
             provenance: provenance.now(),
         }
-    }
-
-    /// Scores of heads, layer by layer.
-    pub(crate) fn scores_by_index(&self, grid: HeadGrid) -> Vec<f64> {
-        let mut scores = vec![0.0; grid.len()];
-        for ranked in &self.heads {
-            if let Some(at) = grid.index(ranked.head) {
-                scores[at] = ranked.score;
-            }
-        }
-        scores
-    }
-
-    fn text(&self, top: usize, page: Option<PathBuf>) -> String {
-        let rows: Vec<Vec<String>> = self
-            .heads
-            .iter()
-            .take(top)
-            .map(|head| {
-                vec![
-                    head.head.to_string(),
-                    format!("{}", (head.score * 1e4).round() / 1e4),
-                    if head.selected { "yes" } else { "no" }.to_owned(),
-                ]
-            })
-            .collect();
-        let circuit: Vec<String> = self
-            .chosen
-            .circuit
-            .heads()
-            .map(|head| head.to_string())
-            .collect();
-        let circuit = if circuit.is_empty() {
-            "none stands out".to_owned()
-        } else {
-            circuit.join(" ")
-        };
-        let mut notes = Vec::new();
-        if let Some(significance) = &self.chosen.significance {
-            notes.push(format!(
-                "\nat most {:.0} % of these heads are expected to tell the classes apart by chance alone \
-                 ({} relabellings); that is not to say that they take part",
-                100.0 * significance.rate,
-                significance.relabellings
-            ));
-        }
-        if let Some(stability) = &self.chosen.stability {
-            notes.push(format!(
-                "\nheads that are among the best {} on most of {} half samples of the prompts",
-                stability.best, stability.half_samples
-            ));
-        }
-        if let Some(knee) = &self.chosen.knee {
-            let size = self.chosen.circuit.heads().count();
-            let at = knee.sizes.iter().position(|kept| *kept == size);
-            let kept = at.map_or(0.0, |at| knee.faithfulness[at]);
-            notes.push(format!(
-                "\nwith more heads than these, what is kept of the behaviour ({:.0} %) grows slowly",
-                100.0 * kept
-            ));
-        }
-        if let Some(quality) = &self.quality {
-            let least = quality.marginal.iter().min_by(|a, b| a.1.total_cmp(&b.1));
-            let least = least.map_or_else(String::new, |(head, share)| {
-                format!(
-                    "; its least needed member, {head}, carries {:.0} %",
-                    100.0 * share
-                )
-            });
-            notes.push(format!(
-                "\nall other heads ablated, it keeps {:.0} % of the behaviour; without it {:.0} % are left{least}",
-                100.0 * quality.faithfulness,
-                100.0 * quality.without
-            ));
-        }
-        let stages: Vec<String> = self
-            .stages
-            .iter()
-            .map(|stage| format!("{} {:.2} s", stage.name, stage.seconds))
-            .collect();
-        let memory = self.provenance.peak_memory_bytes;
-        let memory = memory.map_or_else(String::new, |bytes| {
-            format!("; peak memory {}", human_bytes(bytes))
-        });
-        let page = page.map_or_else(String::new, |page| format!("\nreport: {}", page.display()));
-        let bos = self.settings.prepend_bos.as_ref();
-        let bos = bos.map_or_else(String::new, |bos| format!("\n{}", bos.text()));
-        format!(
-            "{} against {}, {} layers of {}, method {}{bos}\n\n{}\ncircuit ({}): {circuit}{}\ntime: {}{memory}{page}",
-            count(self.positives, "positive example"),
-            count(self.negatives, "negative one"),
-            self.n_layers,
-            count(self.n_heads, "head"),
-            self.method,
-            table(&["head", "score", "in circuit"], &rows),
-            count(self.chosen.circuit.heads().count(), "head"),
-            notes.concat(),
-            stages.join(", "),
-        )
     }
 }

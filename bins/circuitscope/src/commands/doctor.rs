@@ -162,7 +162,7 @@ impl Checked {
                 ),
             };
             return format!(
-                "{head}agrees with the CPU record in all {checks} checks{tightest}; {near_ties} near-ties among the codes; {:.1} s\n",
+                "{head}is right in all {checks} checks{tightest}; {near_ties} near-ties among the codes; {:.1} s\n",
                 self.seconds
             );
         };

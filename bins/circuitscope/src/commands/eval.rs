@@ -1,7 +1,8 @@
 //! `eval`: known circuits, methods and controls; a table and a report.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use circuitscope::core::{Progress as _, Seed, files};
@@ -13,7 +14,9 @@ use circuitscope::eval::{
 use circuitscope::model::{Loaded, ModelProvenance};
 use circuitscope::score::stats::Interval;
 use circuitscope::tasks::Task;
-use circuitscope::{CaptureSettings, KnownAs, judged_task, known_as, known_circuits, posed_task};
+use circuitscope::{
+    CaptureSettings, KnownAs, PromptBehaviour, judged_task, known_as, known_circuits, posed_task,
+};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -21,18 +24,23 @@ use super::bos::Bos;
 use super::{inputs, pages};
 use crate::args::EvalArgs;
 use crate::device::{B, Device};
-use crate::output::{self, Printer, note, table};
-use crate::progress::Terminal;
+use crate::failure::Stopped;
+use crate::output::{self, Printer, indented, note, table};
+use crate::progress::{self, Terminal};
 use crate::provenance::{Provenance, VERSION};
 
 /// Version of the files in the output folder.
 const SCHEMA: u64 = 1;
 /// Everything that is printed as JSON, in the output folder.
 pub(crate) const RESULTS_FILE: &str = "results.json";
+/// What the model makes of the prompts of each task, a file each, in the output folder.
+const BEHAVIOUR_FOLDER: &str = "behaviour";
 
 /// What is printed, and kept as `results.json`.
 #[derive(Debug, Serialize)]
 pub(crate) struct Results {
+    /// How well the model shows the behaviour of each task.
+    pub(crate) behaviour: BTreeMap<String, PromptBehaviour>,
     /// One for each task, method and seed; full scores are in the folder `runs`.
     pub(crate) runs: Vec<Value>,
     /// One for each task and method.
@@ -69,6 +77,7 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
     let mut store = FolderStore::open(&args.output, &settings)?;
 
     let mut records = Vec::new();
+    let mut behaviours = BTreeMap::new();
     for task in tasks {
         let mut names = methods.clone();
         names.extend(files.iter().map(FromFile::name));
@@ -77,17 +86,31 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
             .iter()
             .map(|key| store.load(key))
             .collect::<Result<Option<Vec<_>>, _>>()?;
-        let runs = match finished {
-            Some(runs) => {
+        let known = behaviour(&args.output, task.name())?;
+        let (behaviour, runs) = match (finished, known) {
+            (Some(runs), Some(behaviour)) => {
                 tracing::info!(%task, "all runs were finished before");
-                runs
+                printer.part(&behaviour_text(task.name(), &behaviour))?;
+                (behaviour, runs)
             }
-            None => run_task(args, task, &files, &loaded, &device, &mut store, progress)?,
+            _ => {
+                let ran = run_task(
+                    args, task, &files, &loaded, &device, &mut store, printer, progress,
+                );
+                ran.map_err(stopped)?
+            }
         };
+        behaviours.insert(task.name().to_owned(), behaviour);
         records.extend(runs);
     }
 
-    let results = Results::new(&records, &loaded.provenance, &settings, &provenance);
+    let results = Results::new(
+        behaviours,
+        &records,
+        &loaded.provenance,
+        &settings,
+        &provenance,
+    );
     results.write(&args.output)?;
     let page = pages::evaluation(&args.output, &records, &results)?;
     printer.print(&results, || {
@@ -164,15 +187,51 @@ fn seeds(args: &EvalArgs) -> impl Iterator<Item = Seed> {
     (0..args.seeds).map(move |at| Seed::new(first.wrapping_add(at)))
 }
 
+/// An interrupted evaluation goes on where it stopped.
+fn stopped(error: anyhow::Error) -> anyhow::Error {
+    if progress::interrupted() {
+        let kept = "finished parts are kept; run the same command to go on";
+        error.context(Stopped(kept.to_owned()))
+    } else {
+        error
+    }
+}
+
+fn behaviour_file(folder: &Path, task: &str) -> PathBuf {
+    folder.join(BEHAVIOUR_FOLDER).join(format!("{task}.json"))
+}
+
+/// What the model makes of the prompts of a task, as an earlier run found it.
+pub(crate) fn behaviour(folder: &Path, task: &str) -> Result<Option<PromptBehaviour>> {
+    let path = behaviour_file(folder, task);
+    if path.is_file() {
+        inputs::read_json(&path).map(Some)
+    } else {
+        Ok(None)
+    }
+}
+
+fn behaviour_text(task: &str, behaviour: &PromptBehaviour) -> String {
+    format!(
+        "what the model makes of {task}:\n{}\n",
+        indented(&behaviour.sentences())
+    )
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what a task is run with and where it goes"
+)]
 fn run_task(
     args: &EvalArgs,
     task: Task,
-    files: &[FromFile],
+    judged_files: &[FromFile],
     loaded: &Loaded<B>,
     device: &Device,
     store: &mut FolderStore,
+    printer: Printer,
     progress: &Terminal,
-) -> Result<Vec<RunRecord>> {
+) -> Result<(PromptBehaviour, Vec<RunRecord>)> {
     if progress.cancelled() {
         bail!("interrupted before task {task}");
     }
@@ -193,12 +252,26 @@ fn run_task(
         device.plain(),
         progress,
     )?;
+    let behaviour = PromptBehaviour::measure(
+        loaded,
+        &posed.prompts,
+        judged.evidence.causal("eval").ok(),
+        loaded.prepends_bos(args.model.prepend_bos),
+        device.plain(),
+        seed,
+        progress,
+    )?;
+    printer.part(&behaviour_text(task.name(), &behaviour))?;
+    let mut json = serde_json::to_vec_pretty(&behaviour)?;
+    json.push(b'\n');
+    let path = behaviour_file(&args.output, task.name());
+    files::write_atomic(&path, |out| out.write_all(&json))?;
     let settings = method_settings(args, task);
     let methods = args.method.0.iter();
     let mut methods = methods
         .map(|name| method::<B>(name, &settings, &device.training()))
         .collect::<Result<Vec<BoxedMethod<B>>, _>>()?;
-    for file in files {
+    for file in judged_files {
         methods.push(Box::new(file.clone()));
     }
     let seeds: Vec<Seed> = seeds(args).collect();
@@ -210,14 +283,8 @@ fn run_task(
             0
         },
     };
-    Ok(evaluate::<B>(
-        &[judged],
-        &methods,
-        &seeds,
-        settings,
-        store,
-        progress,
-    )?)
+    let runs = evaluate::<B>(&[judged], &methods, &seeds, settings, store, progress)?;
+    Ok((behaviour, runs))
 }
 
 /// λ is the paper's, which differs for docstring.
@@ -265,6 +332,7 @@ fn settings(
 
 impl Results {
     fn new(
+        behaviour: BTreeMap<String, PromptBehaviour>,
         records: &[RunRecord],
         model: &ModelProvenance,
         settings: &Value,
@@ -274,6 +342,7 @@ impl Results {
         made_by["model"] = json!(model);
         made_by["settings"] = settings.clone();
         Self {
+            behaviour,
             runs: records.iter().map(without_scores).collect(),
             summary: summarise(records),
             provenance: made_by,

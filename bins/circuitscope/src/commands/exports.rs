@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use anyhow::Result;
+use circuitscope::SeenPrompt;
 use circuitscope::core::formats::{GraphFile, ViewerGraph};
 use circuitscope::core::{Graph, HeadGrid, Node};
 use circuitscope::eval::GraphScores;
 
-use super::discover::Found;
+use super::found::Found;
 
 /// Scores and circuit in the form of EAP-IG and of MIB's circuit track.
 const IMPORTANCES_FILE: &str = "importances.json";
@@ -16,22 +17,13 @@ const VIEWER_FILE: &str = "neuronpedia.json";
 /// Links of that graph: those of the largest weight.
 const LINKS: usize = 400;
 
-/// One prompt that shows the behaviour, and what the model makes of it.
-#[derive(Debug)]
-pub(crate) struct Shown {
-    pub(crate) prompt: String,
-    pub(crate) tokens: Vec<String>,
-    /// The most likely next token and its probability.
-    pub(crate) output: Option<(String, f64)>,
-}
-
-/// Writes both files into the output folder.
+/// Writes both files into the output folder; `shown` is a prompt that shows the behaviour.
 pub(crate) fn write(
     folder: &Path,
     found: &Found,
     graph: &Graph,
     d_model: usize,
-    shown: Shown,
+    shown: &SeenPrompt,
 ) -> Result<()> {
     importances(found, graph, d_model).write(&folder.join(IMPORTANCES_FILE))?;
     viewer(found, graph, shown).write(graph, &folder.join(VIEWER_FILE))?;
@@ -39,7 +31,7 @@ pub(crate) fn write(
 }
 
 fn importances(found: &Found, graph: &Graph, d_model: usize) -> GraphFile {
-    let circuit = Some(&found.chosen.circuit);
+    let circuit = found.chosen.as_ref().map(|chosen| &chosen.circuit);
     if let Some(scores) = &found.graph {
         let (nodes, edges) = (scores.nodes.as_deref(), scores.edges.as_deref());
         return GraphFile::of_scores(graph, d_model, nodes, edges, circuit);
@@ -52,10 +44,10 @@ fn importances(found: &Found, graph: &Graph, d_model: usize) -> GraphFile {
     )
 }
 
-fn viewer(found: &Found, graph: &Graph, shown: Shown) -> ViewerGraph {
+fn viewer(found: &Found, graph: &Graph, shown: &SeenPrompt) -> ViewerGraph {
     let grid = graph.grid();
     let scores = found.scores_by_index(grid);
-    let circuit: Vec<Node> = found.chosen.circuit.heads().map(Node::from).collect();
+    let circuit: Vec<Node> = found.circuit().into_iter().map(Node::from).collect();
     let mut links = match &found.graph {
         Some(scores) => of_graph(scores, graph, &circuit),
         None => of_pairs(found, grid, &circuit),
@@ -79,18 +71,18 @@ fn viewer(found: &Found, graph: &Graph, shown: Shown) -> ViewerGraph {
         kept.collect::<String>().to_lowercase()
     };
     ViewerGraph {
-        slug: letters(&format!("{}-{}", found.behaviour, found.method)),
+        slug: letters(&format!("{}-{}", found.examples, found.method)),
         scan: found
             .model
             .as_ref()
             .map_or_else(String::new, |model| letters(&model.name)),
         description: format!(
             "Heads and MLPs of the circuit for {} by method {}; each stands for all positions",
-            found.behaviour, found.method
+            found.examples, found.method
         ),
-        prompt: shown.prompt,
-        prompt_tokens: shown.tokens,
-        output: shown.output,
+        prompt: shown.text.clone(),
+        prompt_tokens: shown.tokens.clone(),
+        output: shown.next.first().cloned(),
         nodes: nodes.map(|node| (node, score(node))).collect(),
         links,
     }

@@ -1,10 +1,11 @@
 //! What several commands read and check.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use anamnesis::resolve_ollama_model;
 use anyhow::{Context as _, Result, anyhow, bail};
 use circuitscope::core::{Progress, did_you_mean, files, nearest};
-use circuitscope::model::{Loaded, load_dir};
+use circuitscope::model::{LoadSettings, Loaded, is_gguf, load_dir, load_gguf};
 use circuitscope::tasks::{self, Task};
 use circuitscope::{CaptureSettings, conformance, load_reference};
 
@@ -14,6 +15,9 @@ use crate::args::ModelArgs;
 use crate::device::{B, Device, quietly};
 use crate::memory;
 use crate::output::note;
+
+/// What stands before the name of a model that Ollama keeps.
+const OLLAMA: &str = "ollama:";
 
 /// Name of the model inside this program.
 pub(crate) const REFERENCE: &str = "reference";
@@ -51,9 +55,22 @@ fn named_model(args: &ModelArgs, device: &Device, progress: &dyn Progress) -> Re
     if args.model == REFERENCE {
         return Ok(load_reference(settings, device.plain())?);
     }
+    if args.model.starts_with(OLLAMA) {
+        let file = resolve_ollama_model(&args.model)
+            .with_context(|| format!("--model {}: no model of Ollama's", args.model))?;
+        let mut loaded = load_gguf(&file, settings, device.plain(), progress)?;
+        loaded.provenance.name.clone_from(&args.model);
+        return Ok(loaded);
+    }
     let folder = Path::new(&args.model);
     if folder.is_dir() {
+        if let Some(file) = only_gguf(folder)? {
+            return Ok(load_gguf(&file, settings, device.plain(), progress)?);
+        }
         return Ok(load_dir(folder, settings, device.plain(), progress)?);
+    }
+    if folder.is_file() {
+        return file_model(folder, settings, device, progress);
     }
     #[cfg(feature = "hub")]
     let detail = match args.model.parse() {
@@ -76,8 +93,52 @@ fn named_model(args: &ModelArgs, device: &Device, progress: &dyn Progress) -> Re
     };
     let hint = did_you_mean(nearest(&args.model, [REFERENCE]));
     bail!(
-        "--model {}: no such folder{hint}, expected `{REFERENCE}`, a folder with config.json and model.safetensors, or owner/name[@revision] of the hub{detail}",
+        "--model {}: no such file or folder{hint}, expected `{REFERENCE}`, a folder with config.json and model.safetensors, a GGUF file, ollama:NAME, or owner/name[@revision] of the hub{detail}",
         args.model
+    );
+}
+
+/// The only GGUF file of a folder that holds no model in another layout.
+fn only_gguf(folder: &Path) -> Result<Option<PathBuf>> {
+    if folder.join("config.json").exists() {
+        return Ok(None);
+    }
+    let mut files = Vec::new();
+    for entry in fs_err::read_dir(folder)? {
+        let path = entry?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "gguf")
+        {
+            files.push(path);
+        }
+    }
+    files.sort();
+    match files.as_slice() {
+        [] => Ok(None),
+        [one] => Ok(Some(one.clone())),
+        [first, ..] => bail!(
+            "--model {}: found {} GGUF files, expected one; name it, as in --model {}",
+            folder.display(),
+            files.len(),
+            first.display()
+        ),
+    }
+}
+
+/// A model in one file.
+fn file_model(
+    file: &Path,
+    settings: LoadSettings,
+    device: &Device,
+    progress: &dyn Progress,
+) -> Result<Loaded<B>> {
+    if is_gguf(file) {
+        return Ok(load_gguf(file, settings, device.plain(), progress)?);
+    }
+    bail!(
+        "--model {}: found a file that is not GGUF, expected a GGUF file or the folder that a model lies in",
+        file.display()
     );
 }
 

@@ -7,6 +7,7 @@ mod doctor;
 mod encode;
 mod eval;
 mod exports;
+mod found;
 mod inputs;
 mod pages;
 mod report;

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use circuitscope::core::{HeadGrid, HeadId};
-use circuitscope::eval::RunRecord;
 use circuitscope::eval::methods::{FromFile, MethodSettings, method};
-use circuitscope::eval::report::{MethodReport, ReportInput, TaskReport, render};
+use circuitscope::eval::report::{MethodReport, Passage, ReportInput, TaskReport, render};
+use circuitscope::eval::{Choice, RunRecord};
 use circuitscope::tasks::{GroundTruth, Task, ground_truths};
+use circuitscope::{FailingPrompt, PromptBehaviour};
 use serde_json::{Value, json};
 
-use super::discover::Found;
 use super::eval::Results;
+use super::found::Found;
 use crate::device::{B, DeviceName};
 use crate::output::count;
 
@@ -33,11 +33,16 @@ pub(crate) fn evaluation(
         }
     }
     let summaries = summaries(records)?;
-    let tasks = TaskReport::of_runs(
+    let mut tasks = TaskReport::of_runs(
         records,
         |task| truths.get(task),
         |method| summaries.get(method).cloned().unwrap_or_default(),
     )?;
+    for task in &mut tasks {
+        if let Some(behaviour) = results.behaviour.get(&task.task) {
+            task.passages = vec![behaviour_passage(behaviour, behaviour.sentences())];
+        }
+    }
     let seeds = results.summary.iter().map(|row| row.seeds).max();
     let mut facts = vec![
         ("model".to_owned(), model_name(&provenance["model"])),
@@ -79,37 +84,37 @@ pub(crate) fn evaluation(
 }
 
 /// The page of a discovery.
-pub(crate) fn discovery(
-    folder: &Path,
-    found: &Found,
-    truth: Option<&GroundTruth>,
-) -> Result<PathBuf> {
-    let grid = HeadGrid::new(found.n_layers, found.n_heads);
-    let mut scores = vec![0.0; grid.len()];
-    for head in &found.heads {
-        if let Some(at) = grid.index(head.head) {
-            scores[at] = head.score;
-        }
-    }
+pub(crate) fn discovery(folder: &Path, found: &Found) -> Result<PathBuf> {
+    let grid = found.grid();
     let settings = MethodSettings::default();
     let device = DeviceName::default().open()?;
     let summary = method::<B>(&found.method, &settings, &device.training())?.summary();
-    let chosen: Vec<HeadId> = found.chosen.circuit.heads().collect();
-    let (marked, heads, truth_name) = match truth {
-        Some(truth) => (
-            "in the known circuit",
-            truth.circuit.heads().collect(),
-            truth.variant.clone(),
-        ),
-        None => ("chosen", chosen.clone(), String::new()),
+    let chosen = found.circuit();
+    let mut task = TaskReport {
+        task: found.examples.clone(),
+        grid,
+        truth: Some(chosen.clone()),
+        truth_name: String::new(),
+        marked: "chosen".to_owned(),
+        chosen: Vec::new(),
+        passages: passages(found),
+        methods: vec![MethodReport {
+            graph: found.graph.clone(),
+            ..MethodReport::of_scores(&found.method, summary, found.scores_by_index(grid))
+        }],
     };
+    if let Some(known) = &found.known {
+        "in the known circuit".clone_into(&mut task.marked);
+        task.truth = Some(known.heads.clone());
+        task.truth_name.clone_from(&known.variant);
+        task.chosen.clone_from(&chosen);
+    }
     let names: Vec<String> = chosen.iter().map(ToString::to_string).collect();
     let lead = if names.is_empty() {
-        "No head stands out.".to_owned()
+        "No circuit is shown.".to_owned()
     } else {
         format!(
-            "{} stand out: {}. The choice says which scores part from the others, not how sure one \
-             may be.",
+            "A circuit of {}: {}.",
             count(names.len(), "head"),
             names.join(", ")
         )
@@ -123,6 +128,16 @@ pub(crate) fn discovery(
         facts.push(("model".to_owned(), model_name(&json!(model))));
         facts.push(("weights".to_owned(), text(&processing)));
     }
+    facts.push(("method".to_owned(), found.method.clone()));
+    if let Some(chosen) = &found.chosen {
+        facts.push(("rule".to_owned(), rule(chosen.selection)));
+    }
+    if let Some(metric) = &found.metric {
+        facts.push(("metric".to_owned(), metric.metric.to_string()));
+    }
+    if let Some(ablation) = &found.ablation {
+        facts.push(("ablation".to_owned(), ablation.to_string()));
+    }
     if let Some(device) = &found.provenance.device {
         facts.push(("device".to_owned(), device.clone()));
     }
@@ -131,17 +146,10 @@ pub(crate) fn discovery(
         format!("{:.1} s", found.provenance.seconds),
     ));
     let input = ReportInput {
-        title: "Heads that take part".to_owned(),
+        title: format!("Heads that take part in {}", found.examples),
         lead,
         facts,
-        tasks: vec![TaskReport {
-            task: found.behaviour.clone(),
-            grid,
-            truth: Some(heads),
-            truth_name,
-            marked: marked.to_owned(),
-            methods: vec![MethodReport::of_scores(&found.method, summary, scores)],
-        }],
+        tasks: vec![task],
         provenance: json!({
             "provenance": found.provenance,
             "settings": found.settings,
@@ -149,6 +157,83 @@ pub(crate) fn discovery(
         }),
     };
     Ok(render(&input)?.write(folder)?)
+}
+
+/// What is said before the figures.
+fn passages(found: &Found) -> Vec<Passage> {
+    let mut passages = Vec::new();
+    if let Some(behaviour) = &found.behaviour {
+        passages.push(behaviour_passage(behaviour, found.behaviour_sentences()));
+    }
+    let mut circuit = Passage::new("The circuit", found.circuit_sentences());
+    if let Some(knee) = found
+        .chosen
+        .as_ref()
+        .and_then(|chosen| chosen.knee.as_ref())
+    {
+        let rows = knee.sizes.iter().enumerate().map(|(at, size)| {
+            let share = knee.faithfulness.get(at);
+            vec![
+                size.to_string(),
+                format!("{:.3}", knee.values[at]),
+                share.map_or_else(|| "–".to_owned(), |share| format!("{share:.2}")),
+            ]
+        });
+        let columns = [
+            "best heads kept".to_owned(),
+            format!("{} (whole model {:.3})", knee.metric, knee.full),
+            "share of the whole effect".to_owned(),
+        ];
+        circuit.table = Some((columns.to_vec(), rows.collect()));
+    }
+    passages.push(circuit);
+    if let Some(quality) = &found.quality {
+        let mut kept = Passage::new("What it keeps", quality.sentences());
+        let rows = quality.marginal.iter().map(|(head, lost)| {
+            let ranked = found.heads.iter().find(|ranked| ranked.head == *head);
+            let signed = ranked.and_then(|ranked| ranked.signed);
+            vec![
+                head.to_string(),
+                format!("{lost:.3}"),
+                signed.map_or_else(|| "–".to_owned(), |signed| format!("{signed:.3}")),
+            ]
+        });
+        let columns = [
+            "head".to_owned(),
+            format!("{} lost without it", quality.metric),
+            "score with its sign".to_owned(),
+        ];
+        if !quality.marginal.is_empty() {
+            kept.table = Some((columns.to_vec(), rows.collect()));
+        }
+        passages.push(kept);
+    }
+    passages
+}
+
+fn behaviour_passage(behaviour: &PromptBehaviour, sentences: Vec<String>) -> Passage {
+    let mut passage = Passage::new("What the model makes of the prompts", sentences);
+    if !behaviour.failing.is_empty() {
+        let title = format!(
+            "{} with a wrong answer",
+            count(behaviour.failing.len(), "prompt")
+        );
+        let lines = behaviour.failing.iter().map(FailingPrompt::line);
+        passage.list = Some((title, lines.collect()));
+    }
+    passage
+}
+
+/// A rule as `--select` has it.
+fn rule(choice: Choice) -> String {
+    match json!(choice) {
+        Value::String(name) => name,
+        Value::Object(rule) => {
+            let parts = rule.iter().map(|(name, value)| format!("{name}:{value}"));
+            parts.collect::<Vec<_>>().join(" ")
+        }
+        other => other.to_string(),
+    }
 }
 
 /// What each method's score is, in a sentence.

@@ -1,10 +1,12 @@
 //! `report`: the table and the pages of an evaluation, made anew from its finished runs.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Result, bail};
 use circuitscope::eval::{RunRecord, summarise};
 use serde_json::{Value, json};
 
-use super::eval::{RESULTS_FILE, Results, without_scores};
+use super::eval::{RESULTS_FILE, Results, behaviour, without_scores};
 use super::{inputs, pages};
 use crate::args::ReportArgs;
 use crate::output::Printer;
@@ -28,7 +30,14 @@ pub(crate) fn run(args: &ReportArgs, printer: Printer) -> Result<()> {
     } else {
         json!({"settings": settings, "model": settings["model"]})
     };
+    let mut behaviours = BTreeMap::new();
+    for record in &records {
+        if let Some(behaviour) = behaviour(folder, &record.task)? {
+            behaviours.insert(record.task.clone(), behaviour);
+        }
+    }
     let results = Results {
+        behaviour: behaviours,
         runs: records.iter().map(without_scores).collect(),
         summary: summarise(&records),
         provenance,

@@ -187,7 +187,7 @@ fn discover_reads_pairs_and_files_of_two_classes() {
     bench.write("pairs.jsonl", pairs);
     bench.write("yes.txt", positive);
     bench.write("no.txt", negative);
-    let settings = "--model model --steps 5 --train-examples 4";
+    let settings = "--model model --method sae --steps 5 --train-examples 4";
     let from_pairs = bench.json(&format!(
         "discover --pairs pairs.jsonl {settings} --output out"
     ));
@@ -208,7 +208,15 @@ fn discover_reads_pairs_and_files_of_two_classes() {
         .iter()
         .map(|stage| stage["name"].as_str().unwrap())
         .collect();
-    assert_eq!(stages, ["load", "capture", "train", "encode and score"]);
+    let expected = [
+        "load",
+        "answers",
+        "capture",
+        "train",
+        "encode and score",
+        "choose",
+    ];
+    assert_eq!(stages[..6], expected);
 }
 
 #[test]
@@ -291,7 +299,7 @@ fn a_closed_pipe_is_success() {
 fn discover_with_methods_that_run_the_model() {
     let bench = Bench::new();
     let found = bench.json(
-        "discover --task ioi --method eap --examples 6 --faithfulness --patch-pairs 3 --output out",
+        "discover --task ioi --method eap --examples 6 --select top:4 --faithfulness --patch-pairs 3 --output out",
     );
     assert_eq!(found["heads"].as_array().unwrap().len(), 32);
     let quality = &found["quality"];
@@ -350,7 +358,7 @@ fn discover_with_answers_of_a_task_file() {
     ]});
     bench.write("task.json", task.to_string());
     // The answers make the logit difference the metric, whose gradient does not vanish.
-    let found = bench.json("discover --pairs task.json --method nap --faithfulness");
+    let found = bench.json("discover --pairs task.json --method nap --select top:3 --faithfulness");
     assert_eq!(found["positives"], 2);
     let top = &found["heads"][0];
     assert!(top["score"].as_f64().unwrap() > 0.1, "{top}");
@@ -379,8 +387,10 @@ fn discover_by_stability_and_by_the_knee() {
     let found = bench.json(
         "discover --task greater-than --method mean-difference --examples 10 --patch-pairs 2 --select knee",
     );
-    // 0 to 16 heads, then growing by an eighth up to 32.
-    assert_eq!(found["knee"]["sizes"].as_array().unwrap().len(), 24);
+    let sizes = found["knee"]["sizes"].as_array().unwrap();
+    assert!(sizes.len() <= 25 && sizes[0] == 0, "{sizes:?}");
+    assert_eq!(sizes.last().unwrap(), 32);
+    assert_eq!(found["knee"]["effects"].as_array().unwrap().len(), 24);
     let output = bench.run("discover --task ioi --examples 4 --method acdc --select stability:0.4");
     assert_eq!(output.code, Some(2), "{}", output.stderr);
 }

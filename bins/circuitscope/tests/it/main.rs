@@ -5,9 +5,11 @@
     reason = "clippy knows tests, but not their helpers, where unwrap is the failure"
 )]
 
+mod answers;
 mod commands;
 mod errors;
 mod families;
+mod formats;
 mod gpu;
 mod help;
 #[cfg(feature = "hub")]
@@ -17,5 +19,6 @@ mod norm_after;
 mod numerics;
 mod pairs;
 mod published;
+mod real;
 mod resume;
 mod support;

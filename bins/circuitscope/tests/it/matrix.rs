@@ -12,13 +12,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use circuitscope::eval::methods::{NAMES, runs_model};
 use serde_json::{Value, json};
 
-use crate::support::Bench;
+use crate::support::{Bench, word_tokenizer};
 
 const DTYPES: [&str; 2] = ["f32", "bf16"];
 
 /// Little of everything: what is asked is whether it runs.
 const SETTINGS: &str = "--steps 2 --codes 8 --train-examples 4 --gradient-pairs 3 --patch-pairs 2 --ig-steps 2 \
-                        --mask-steps 2 --trust-device --format json";
+                        --mask-steps 2 --trust-device --select top:1 --faithfulness=none --format json";
 
 /// What one run left: nothing, or what was wrong.
 type Outcome = Result<(), String>;
@@ -72,10 +72,13 @@ fn families(bench: &Bench) -> Vec<String> {
         }
         let config = fs_err::read(folder.join("config.json")).unwrap();
         let config: Value = serde_json::from_slice(&config).unwrap();
-        let words = ["vocab_size", "d_vocab"]
+        let words = ["/vocab_size", "/d_vocab", "/text_config/vocab_size"]
             .iter()
-            .find_map(|key| config[key].as_u64());
-        bench.write(&format!("{name}/tokenizer.json"), tokenizer(words.unwrap()));
+            .find_map(|key| config.pointer(key)?.as_u64());
+        bench.write(
+            &format!("{name}/tokenizer.json"),
+            word_tokenizer(words.unwrap()),
+        );
         name
     });
     let names = names.collect();
@@ -92,18 +95,6 @@ fn families(bench: &Bench) -> Vec<String> {
     });
     bench.write("pairs.jsonl", pairs.join("\n"));
     names
-}
-
-/// Token `i` is the word `t{i}`.
-fn tokenizer(words: u64) -> String {
-    let vocabulary: serde_json::Map<String, Value> =
-        (0..words).map(|id| (format!("t{id}"), id.into())).collect();
-    json!({
-        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
-        "decoder": null, "added_tokens": [], "pre_tokenizer": { "type": "WhitespaceSplit" },
-        "model": { "type": "WordLevel", "vocab": vocabulary, "unk_token": "t0" },
-    })
-    .to_string()
 }
 
 fn run(bench: &Bench, method: &str, family: &str, dtype: &str) -> Outcome {
@@ -150,12 +141,12 @@ fn table(families: &[String], outcomes: &[Outcome]) -> (String, usize) {
         .filter_map(|run| run.as_ref().err())
         .collect();
     let errors: Vec<&String> = errors.into_iter().collect();
-    let mut table = format!("{:26}{}\n", "method", families.join(" "));
+    let mut table = format!("{:28}{}\n", "method", families.join(" "));
     for (method, runs) in NAMES
         .iter()
         .zip(outcomes.chunks(families.len() * DTYPES.len()))
     {
-        let _ = write!(table, "{method:26}");
+        let _ = write!(table, "{method:28}");
         for (family, runs) in families.iter().zip(runs.chunks(DTYPES.len())) {
             let cell = if runs.iter().all(Result::is_ok) {
                 "ok".to_owned()

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use circuitscope::eval::methods::{NAMES, runs_model};
 use safetensors::tensor::{Dtype, TensorView};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::support::{Bench, bytes, floats};
+use crate::support::{Bench, bytes, floats, word_tokenizer};
 
 /// Few pairs of the reference model.
 const FEW: &str =
@@ -39,7 +39,9 @@ fn methods_that_run_the_model_score_in_half_precision_nearly_as_in_f32() {
     let bench = Bench::new();
     for method in NAMES.into_iter().filter(|name| runs_model(name)) {
         let run = |dtype: &str| {
-            scores(&bench.json(&format!("discover {FEW} --method {method} --dtype {dtype}")))
+            scores(&bench.json(&format!(
+                "discover {FEW} --method {method} --dtype {dtype} --select top:1 --faithfulness=none"
+            )))
         };
         let exact = run("f32");
         for (dtype, bound) in [("f16", 0.02), ("bf16", 0.1)] {
@@ -55,11 +57,14 @@ fn circuits_are_run_in_half_precision_with_every_ablation() {
     for ablation in ["patching", "zero", "mean", "mean-positional"] {
         let run = |dtype: &str| {
             let found = bench.json(&format!(
-                "discover {FEW} --method mean-difference --select top:12 --faithfulness \
+                "discover {FEW} --method hisp --select top:12 --faithfulness \
                  --ablation {ablation} --dtype {dtype}"
             ));
             let quality = &found["quality"];
-            ["faithfulness", "without"].map(|key| quality[key].as_f64().unwrap())
+            let value = |key: &str| quality[key].as_f64().unwrap();
+            let share =
+                |key: &str| (value(key) - value("empty")) / (value("full") - value("empty"));
+            ["circuit", "without"].map(share)
         };
         let exact = run("f32");
         for (dtype, bound) in [("f16", 0.02), ("bf16", 0.1)] {
@@ -82,14 +87,7 @@ fn scaled_llama(bench: &Bench, name: &str, factor: f32) {
         .join("../../crates/circuitscope-model/tests/it/golden/families/llama");
     let config = fs_err::read(golden.join("config.json")).unwrap();
     bench.write(&format!("{name}/config.json"), config);
-    let words: serde_json::Map<String, Value> =
-        (0..40).map(|id| (format!("t{id}"), id.into())).collect();
-    let tokenizer = json!({
-        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
-        "decoder": null, "added_tokens": [], "pre_tokenizer": { "type": "WhitespaceSplit" },
-        "model": { "type": "WordLevel", "vocab": words, "unk_token": "t0" },
-    });
-    bench.write(&format!("{name}/tokenizer.json"), tokenizer.to_string());
+    bench.write(&format!("{name}/tokenizer.json"), word_tokenizer(40));
     let tensors = floats(&golden.join("model.safetensors")).into_iter();
     let tensors: Vec<_> = tensors
         .map(|(name, (shape, mut values))| {
@@ -130,7 +128,7 @@ fn what_f16_cannot_hold_is_named_and_nothing_is_written() {
     };
     let overflow = |what: &str| format!("`{what}` overflows in f16: use --dtype bf16 or f32");
     let weights = overflow("blocks.0.mlp.W_in");
-    let site = overflow("blocks.0.mlp.hook_pre_linear");
+    let site = overflow("blocks.0.mlp.hook_post");
 
     bench.fails(
         &format!(
@@ -201,10 +199,10 @@ fn an_overflow_after_the_last_head_is_seen_by_what_reads_the_logits() {
     );
     let line =
         "discover --model model --pairs pairs.jsonl --prepend-bos false --trust-device --dtype f16";
-    let message = "`blocks.1.mlp.hook_pre_linear` overflows in f16: use --dtype bf16 or f32";
-    bench.ok(&format!("{line} --method mean-difference"));
+    let message = "`blocks.1.mlp.hook_post` overflows in f16: use --dtype bf16 or f32";
     for options in [
         "--method eap",
+        "--method mean-difference",
         "--method mean-difference --faithfulness",
         "--method mean-difference --output out",
     ] {

@@ -87,7 +87,7 @@ fn fields_that_look_like_answers_are_read_or_refused() {
     bench.fails(
         &run("t.json"),
         "t.json: prompts[0]: unknown field \"wrong_answer\" (did you mean `wrong_answers`?): expected \
-         \"clean\", \"corrupt\", \"answers\" or \"wrong_answers\"",
+         \"clean\", \"corrupt\", \"answers\", \"wrong_answers\" or \"spans\"",
     );
     let with =
         r#"{"positive": "abcab", "negative": "abdab", "answers": ["c"], "wrong_answers": ["d"]}"#;
@@ -351,6 +351,132 @@ fn known_circuits_belong_to_a_model_and_not_to_its_shape() {
         "{}",
         ran.stderr
     );
+}
+
+/// Means over positions do not ask for prompts of one length; which pairs differ is said.
+#[test]
+fn pairs_of_unequal_length_are_compared_by_means() {
+    let bench = Bench::new();
+    bench.model_of_bytes("m", 2, 2);
+    bench.write(
+        "p.jsonl",
+        "{\"positive\": \"abcab\", \"negative\": \"abdab\"}\n\
+         {\"positive\": \"xyzxy\", \"negative\": \"xywwxy\"}\n",
+    );
+    for method in ["mean-difference", "paired-flip-rate"] {
+        let line =
+            format!("discover --model m --pairs p.jsonl --method {method} --codes 8 --steps 2");
+        let ran = bench.run(&format!("{line} --train-examples 2 --format json"));
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        assert!(
+            ran.stderr.contains(
+                "note: p.jsonl:2: its prompts have 5 and 6 tokens: means over positions are compared"
+            ),
+            "{}",
+            ran.stderr
+        );
+    }
+}
+
+/// What runs the model again aligns such pairs: around the span in which they differ, or by spans that
+/// the file names.
+#[test]
+fn pairs_of_unequal_length_are_aligned_where_the_model_is_run() {
+    let bench = Bench::new();
+    bench.model_of_bytes("m", 2, 2);
+    let answers = r#""answers": ["c"], "wrong_answers": ["d"]"#;
+    let run = |line: &str| {
+        bench.write("p.jsonl", format!("{{{line}, {answers}}}\n"));
+        bench.run("discover --model m --pairs p.jsonl --method activation-patching --format json")
+    };
+    let around = run(r#""positive": "abXab", "negative": "abYYab""#);
+    assert_eq!(around.code, Some(0), "{around:?}");
+    assert!(
+        around
+            .stderr
+            .contains("methods that run the model align them around the one span"),
+        "{}",
+        around.stderr
+    );
+    let named = run(r#""positive": "abXab", "negative": "abYYab", "spans": [["X", "YY"]]"#);
+    assert!(
+        named.stderr.contains("align them by their spans"),
+        "{}",
+        named.stderr
+    );
+    let heads = |stdout: &str| serde_json::from_str::<Value>(stdout).unwrap()["heads"].clone();
+    assert_eq!(heads(&named.stdout), heads(&around.stdout));
+    // Another counterpart is another experiment.
+    let other =
+        run(r#""positive": "abXab", "negative": "abYYab", "spans": [["bX", "bYY"], ["b", "b"]]"#);
+    assert_ne!(heads(&other.stdout), heads(&around.stdout));
+
+    let refused = run(r#""positive": "abXab", "negative": "cdefgh""#);
+    assert_eq!(refused.code, Some(1));
+    assert!(
+        refused
+            .stderr
+            .contains("p.jsonl:1: prompts of 6 and 7 tokens that cannot be aligned"),
+        "{}",
+        refused.stderr
+    );
+    let between = run(r#""positive": "abXab", "negative": "abYYab", "spans": [["a", "a"]]"#);
+    assert!(
+        between
+            .stderr
+            .contains("what stands between the spans has different lengths in tokens"),
+        "{}",
+        between.stderr
+    );
+}
+
+#[test]
+fn prompts_that_show_little_are_warned_of() {
+    let bench = Bench::new();
+    bench.model_of_bytes("m", 2, 2);
+    let warned = |options: &str| {
+        let ran = bench.run(&format!(
+            "discover --model m --method mean-difference {options}"
+        ));
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        ran.stderr
+    };
+    let capitals = [
+        "France is",
+        "Spain is",
+        "Italy is",
+        "Japan is",
+        "Chile is",
+        "Egypt is",
+    ];
+    let rotated = (0..6).map(|at| {
+        let (positive, negative) = (capitals[at], capitals[(at + 1) % 6]);
+        format!("{{\"positive\": \"{positive}\", \"negative\": \"{negative}\"}}\n")
+    });
+    bench.write("rotated.jsonl", rotated.collect::<String>());
+    let stderr = warned("--pairs rotated.jsonl");
+    assert!(
+        stderr.contains("warning: 6 of 6 negatives are positives, too"),
+        "{stderr}"
+    );
+    bench.write(
+        "one.jsonl",
+        "{\"positive\": \"ab c\", \"negative\": \"ab d\"}\n",
+    );
+    let stderr = warned("--pairs one.jsonl");
+    assert!(
+        stderr.contains("warning: 1 pair: heads that differ here"),
+        "{stderr}"
+    );
+    bench.write("yes.txt", "ab c\nab d\nab e\n");
+    bench.write("no.txt", "ab f\nab g\n");
+    let stderr = warned("--positive yes.txt --negative no.txt");
+    assert!(
+        stderr.contains("warning: 3 positives and 2 negatives are not matched"),
+        "{stderr}"
+    );
+    let stderr = warned("--task ioi --examples 2");
+    assert!(!stderr.contains("warning"), "{stderr}");
 }
 
 /// The tasks are posed in the tokens of the model.

@@ -262,3 +262,15 @@ pub(crate) fn floats(path: &Path) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
         })
         .collect()
 }
+
+/// A `tokenizer.json` whose token `i` is the word `t{i}`.
+pub(crate) fn word_tokenizer(words: u64) -> String {
+    let vocabulary: serde_json::Map<String, Value> =
+        (0..words).map(|id| (format!("t{id}"), id.into())).collect();
+    json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
+        "decoder": null, "added_tokens": [], "pre_tokenizer": { "type": "WhitespaceSplit" },
+        "model": { "type": "WordLevel", "vocab": vocabulary, "unk_token": "t0" },
+    })
+    .to_string()
+}

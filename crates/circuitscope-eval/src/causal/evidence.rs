@@ -3,16 +3,16 @@ use core::str::FromStr;
 use std::sync::OnceLock;
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData};
 use circuitscope_core::{Graph, Progress, nearest};
 use circuitscope_hooks::{Capture, NodeOutputs, Site, StreamOutputs};
 use circuitscope_model::{Decoder, PaddingSide, TokenBatch, check_finite};
 use serde::{Deserialize, Serialize};
 
-use super::{Metric, Targets};
+use super::{Alignment, Metric, Targets, align};
 use crate::{Error, Result};
 
-/// Two prompts of one length, and what is right and wrong after the first.
+/// Two prompts, and what is right and wrong after the first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenPair {
     /// Rows of the two prompts among the examples of the evidence: positive, negative.
@@ -94,6 +94,8 @@ pub struct CausalEvidence<B: Backend> {
     pairs: Vec<TokenPair>,
     metric: Metric,
     ablation: Ablation,
+    /// For each pair whose prompts do not correspond position by position, how they do.
+    aligned: Vec<Option<Alignment>>,
     memory: u64,
     device: B::Device,
     /// `[writers, 1, d_model]` for mean ablation, or `[writers, pos, d_model]` with the position.
@@ -122,6 +124,25 @@ impl<B: Backend> CausalEvidence<B> {
         memory: u64,
         device: &B::Device,
     ) -> Result<Self> {
+        let aligned = vec![None; pairs.len()];
+        Self::aligned(model, pairs, aligned, metric, ablation, memory, device)
+    }
+
+    /// The same with pairs whose prompts correspond in another way than position by position, and may
+    /// differ in length: `aligned` has an entry for each pair. What is patched at a position of the positive
+    /// prompt is what the negative run put out at the position aligned with it.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); [`Error::PairLength`] where an alignment is for prompts of other lengths, too.
+    pub fn aligned(
+        model: Decoder<B>,
+        pairs: Vec<TokenPair>,
+        aligned: Vec<Option<Alignment>>,
+        metric: Metric,
+        ablation: Ablation,
+        memory: u64,
+        device: &B::Device,
+    ) -> Result<Self> {
         let graph = model.config().graph();
         if pairs.is_empty() {
             return Err(Error::NoPairs);
@@ -131,7 +152,12 @@ impl<B: Backend> CausalEvidence<B> {
             Metric::LogitDifference | Metric::ProbabilityDifference
         );
         for (at, pair) in pairs.iter().enumerate() {
-            if pair.clean.len() != pair.corrupt.len() {
+            let lengths = (pair.clean.len(), pair.corrupt.len());
+            let fits = match aligned.get(at).and_then(Option::as_ref) {
+                Some(aligned) => aligned.fits(lengths.0, lengths.1),
+                None => lengths.0 == lengths.1,
+            };
+            if !fits {
                 return Err(Error::PairLength {
                     pair: at,
                     positive: pair.clean.len(),
@@ -175,6 +201,7 @@ impl<B: Backend> CausalEvidence<B> {
             pairs,
             metric,
             ablation,
+            aligned,
             memory,
             device: device.clone(),
             means: None,
@@ -207,7 +234,7 @@ impl<B: Backend> CausalEvidence<B> {
     }
 
     /// What takes the place of an output that is ablated.
-    pub(crate) const fn ablation(&self) -> Ablation {
+    pub const fn ablation(&self) -> Ablation {
         self.ablation
     }
 
@@ -297,11 +324,20 @@ impl<B: Backend> CausalEvidence<B> {
             (right.as_slice(), wrong.as_slice())
         });
         let vocabulary = self.model.config().d_vocab_out;
+        let aligned = members.iter().map(|&pair| self.aligned.get(pair)?.as_ref());
+        let aligned: Vec<Option<&Alignment>> = aligned.collect();
+        let (pos, of_corrupt) = (clean.pos(), corrupt.pos());
+        let counterparts = positions.iter().zip(&aligned);
+        let counterparts = counterparts.map(|(&at, aligned)| match aligned {
+            Some(aligned) => aligned.places()[at],
+            None => at,
+        });
         PairBatch {
             targets: Targets::new(answers, vocabulary, device),
+            corrupt: corrupt.read_at(counterparts.collect()),
+            places: align::places(&aligned, pos, of_corrupt, device),
             members,
-            clean: clean.read_at(positions.clone()),
-            corrupt: corrupt.read_at(positions),
+            clean: clean.read_at(positions),
         }
     }
 
@@ -363,7 +399,7 @@ impl<B: Backend> CausalEvidence<B> {
     /// None but those of the device.
     pub fn ablated(&self, batch: &PairBatch<B>) -> Result<StreamOutputs<B>> {
         let corrupt = self.outputs(&self.model, &batch.corrupt)?;
-        Ok(match (self.ablation, &self.means) {
+        let other = match (self.ablation, &self.means) {
             (Ablation::Zero, _) => corrupt.zeroed(&self.graph),
             (Ablation::Mean | Ablation::MeanPositional, Some(means)) => {
                 corrupt.map_writers(&self.graph, |writer, x| {
@@ -374,7 +410,8 @@ impl<B: Backend> CausalEvidence<B> {
                 })
             }
             _ => corrupt,
-        })
+        };
+        Ok(batch.outputs_at_positive(other))
     }
 
     /// Mean output of every writer over all negative prompts: over real positions, `[writers, 1,
@@ -411,7 +448,7 @@ impl<B: Backend> CausalEvidence<B> {
     }
 }
 
-/// Some pairs as two batches of tokens of one shape, and their answers.
+/// Some pairs as two batches of tokens, and their answers.
 #[derive(Debug, Clone)]
 pub struct PairBatch<B: Backend> {
     /// Which pairs.
@@ -422,6 +459,9 @@ pub struct PairBatch<B: Backend> {
     pub corrupt: TokenBatch<B>,
     /// Answers of the positive prompts.
     pub targets: Targets<B>,
+    /// Where pairs are aligned: for each position of the positives, the position of the negatives, rows
+    /// laid end to end.
+    pub(super) places: Option<Tensor<B, 1, Int>>,
 }
 
 /// Logits at the last real position of each prompt, from the stream after the last block.

@@ -1,5 +1,6 @@
 //! What causal methods start from: the model itself, matched prompts with answers, and a metric.
 
+mod align;
 mod evidence;
 mod gradients;
 mod metric;
@@ -8,6 +9,7 @@ mod patched;
 mod path;
 mod per_pair;
 
+pub use align::Alignment;
 pub use evidence::{Ablation, CausalEvidence, PairBatch, TokenPair, last_logits};
 pub(crate) use gradients::{Differentiable, ReaderGradients, host, values};
 pub use metric::{Metric, Targets};

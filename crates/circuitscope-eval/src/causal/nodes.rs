@@ -24,7 +24,7 @@ impl<B: Backend> CausalEvidence<B> {
     /// None but those of the device.
     pub fn ablated_nodes(&self, batch: &PairBatch<B>) -> Result<NodeOutputs<B>> {
         let corrupt = self.node_outputs(&batch.corrupt)?;
-        Ok(match self.ablation() {
+        let other = match self.ablation() {
             Ablation::Patching => corrupt,
             Ablation::Zero => corrupt.map(|x| x.zeros_like()),
             Ablation::Mean | Ablation::MeanPositional => {
@@ -38,7 +38,8 @@ impl<B: Backend> CausalEvidence<B> {
                     mean.clone().narrow(1, 0, shown).expand(dims)
                 })
             }
-        })
+        };
+        Ok(other.map(|x| batch.at_positive(x)))
     }
 
     /// Mean output of every node over all negative prompts: over real positions, `[1, 1, nodes, d]`, or

@@ -1,7 +1,7 @@
-use circuitscope_core::Graph;
+use burn::tensor::backend::Backend;
+use circuitscope_core::{Graph, Polarity};
 
 use crate::{Evidence, GraphScores, Measured, Result, Scores};
-use burn::tensor::backend::Backend;
 
 /// Effects of nodes and edges on single pairs of prompts, whose means are the scores of a method.
 ///
@@ -20,16 +20,16 @@ pub struct PairEffects {
 }
 
 impl PairEffects {
-    /// Mean effects, pair `i` counting `weights[i]` times.
+    /// Mean effects, pair `i` counting `weights[i]` times, or as often with the other sign.
     #[must_use]
     pub fn mean(&self, weights: &[f64]) -> GraphScores {
-        let total: f64 = weights.iter().sum();
+        let total: f64 = weights.iter().map(|weight| weight.abs()).sum();
         let mean = |pairs: &Vec<Vec<f32>>| {
             let mut sum = vec![0.0; pairs.first().map_or(0, Vec::len)];
             for (pair, &weight) in pairs
                 .iter()
                 .zip(weights)
-                .filter(|(_, weight)| **weight > 0.0)
+                .filter(|(_, weight)| **weight != 0.0)
             {
                 for (sum, &effect) in sum.iter_mut().zip(pair) {
                     *sum += weight * f64::from(effect) / total;
@@ -46,22 +46,56 @@ impl PairEffects {
 
     /// Ready to be scored; `evidence` says which pairs a resample holds.
     pub(crate) fn measured<B: Backend>(self, evidence: &Evidence<B>) -> Box<dyn Measured + '_> {
-        Box::new(move |rows: Option<&[usize]>| -> Result<Scores> {
-            let weights: Vec<f64> = match rows {
-                None => vec![1.0; self.rows.len()],
-                Some(rows) => {
-                    let drawn = evidence.sampled_pairs(rows);
-                    let copies = |pair| drawn.iter().filter(|drawn| *drawn == pair).count() as f64;
-                    self.rows.iter().map(copies).collect()
-                }
-            };
-            // A resample may miss all of the few pairs that a costly method has measured.
-            let weights = if weights.iter().all(|weight| *weight == 0.0) {
-                vec![1.0; self.rows.len()]
-            } else {
-                weights
-            };
-            Ok(Scores::of_graph(self.mean(&weights)))
+        Box::new(OfPairs {
+            effects: self,
+            evidence,
         })
+    }
+
+    /// Whether no effect has a sign: sizes, which exchanging the prompts of a pair says nothing of.
+    fn are_sizes(&self) -> bool {
+        let all = self.nodes.iter().chain(&self.edges).flatten().flatten();
+        let mut all = all.copied();
+        all.all(|effect| effect >= 0.0)
+    }
+}
+
+struct OfPairs<'a, B: Backend> {
+    effects: PairEffects,
+    evidence: &'a Evidence<B>,
+}
+
+impl<B: Backend> Measured for OfPairs<'_, B> {
+    fn scores(&self, rows: Option<&[usize]>) -> Result<Scores> {
+        let pairs = &self.effects.rows;
+        let weights: Vec<f64> = match rows {
+            None => vec![1.0; pairs.len()],
+            Some(rows) => {
+                let drawn = self.evidence.sampled_pairs(rows);
+                let copies = |pair| drawn.iter().filter(|drawn| *drawn == pair).count() as f64;
+                pairs.iter().map(copies).collect()
+            }
+        };
+        // A resample may miss all of the few pairs that a costly method has measured.
+        let weights = if weights.iter().all(|weight| *weight == 0.0) {
+            vec![1.0; pairs.len()]
+        } else {
+            weights
+        };
+        Ok(Scores::of_graph(self.effects.mean(&weights)))
+    }
+
+    /// A pair whose labels are exchanged counts with the other sign: what a head does from the negative
+    /// prompt to the positive one is, to first order, the opposite of what it does the other way.
+    fn relabelled(&self, labels: Vec<Polarity>) -> Option<Result<Vec<f64>>> {
+        if self.effects.are_sizes() {
+            return None;
+        }
+        let sign = |&(positive, _): &(usize, usize)| match labels[positive] {
+            Polarity::Positive => 1.0,
+            Polarity::Negative => -1.0,
+        };
+        let signs: Vec<f64> = self.effects.rows.iter().map(sign).collect();
+        Some(Ok(Scores::of_graph(self.effects.mean(&signs)).nodes))
     }
 }

@@ -2,8 +2,9 @@ use burn::tensor::backend::Backend;
 
 use circuitscope_core::{Progress, Seed};
 
+use super::of_activations::OfActivations;
 use crate::causal::host;
-use crate::{Discover, Evidence, Measured, Result, Scores};
+use crate::{Discover, Evidence, Measured, Result};
 
 /// Control: the mean length of a head's output on positives ("activation magnitude"). It does not look
 /// at negatives, so that it tells how far size alone goes.
@@ -43,12 +44,12 @@ impl<B: Backend> Discover<B> for ActivationNorm {
         _: Seed,
         _: &'a dyn Progress,
     ) -> Result<Box<dyn Measured + 'a>> {
-        Ok(Box::new(|rows: Option<&[usize]>| {
-            let evidence = evidence.sampled(rows)?;
-            let [of_positives, _] = evidence.mean_lengths()?;
-            let means = host(of_positives)?;
-            let nodes: Vec<f64> = means.into_iter().map(f64::from).collect();
-            Ok(Scores::of_nodes(evidence.grid(), nodes).with_products())
+        Ok(Box::new(OfActivations {
+            evidence,
+            nodes: |evidence: &Evidence<B>| {
+                let [of_positives, _] = evidence.mean_lengths()?;
+                Ok(host(of_positives)?.into_iter().map(f64::from).collect())
+            },
         }))
     }
 }

@@ -1,8 +1,9 @@
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Polarity, Progress, Seed};
 
+use super::of_activations::OfActivations;
 use crate::causal::host;
-use crate::{Discover, Error, Evidence, Measured, Result, Scores};
+use crate::{Discover, Error, Evidence, Measured, Result};
 
 /// What the difference of the means is measured by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -13,6 +14,9 @@ enum Unit {
     Length,
 }
 
+/// A difference of less than this share of the means is none.
+const ROUNDING: f64 = 1e-5;
+
 /// Controls: how far a head's mean output on positives lies from its mean output on negatives.
 ///
 /// - `mean-difference`: `‖mean₊ − mean₋‖₂`, in units of the residual stream;
@@ -20,7 +24,7 @@ enum Unit {
 ///   classes of dimension `d`; dimensions that never vary are left out;
 /// - `relative-difference`: `‖mean₊ − mean₋‖₂` divided by the mean length of the head's outputs.
 ///
-/// A pair scores the product of its heads' scores, which knows nothing of how they interact.
+/// Means that differ by no more than rounding score 0. A pair scores the product of its heads' scores, which knows nothing of how they interact.
 ///
 /// # Complexity
 /// `O(examples · heads · d)`.
@@ -44,8 +48,12 @@ impl MeanDifference {
         let positive = evidence.class_mean(Polarity::Positive)?;
         let negative = evidence.class_mean(Polarity::Negative)?;
         let [positive_share, negative_share] = evidence.class_shares();
-        let difference = positive.clone() - negative.clone();
-        let squares = difference.powi_scalar(2);
+        let squares = (positive.clone() - negative.clone()).powi_scalar(2);
+        // Means of the same vectors in another order differ by rounding.
+        let size = positive.clone().powi_scalar(2) + negative.clone().powi_scalar(2);
+        let rounding = size.sum_dim(1).mul_scalar(ROUNDING * ROUNDING);
+        let differs = squares.clone().sum_dim(1).greater(rounding).float();
+        let squares = squares * differs;
         let of_heads = match self.0 {
             Unit::Residual => squares.sum_dim(1).sqrt(),
             Unit::Length => {
@@ -111,10 +119,9 @@ impl<B: Backend> Discover<B> for MeanDifference {
         if progress.cancelled() {
             return Err(Error::Cancelled);
         }
-        Ok(Box::new(|rows: Option<&[usize]>| {
-            let evidence = evidence.sampled(rows)?;
-            let nodes = self.nodes(&evidence)?;
-            Ok(Scores::of_nodes(evidence.grid(), nodes).with_products())
+        Ok(Box::new(OfActivations {
+            evidence,
+            nodes: |evidence: &Evidence<B>| self.nodes(evidence),
         }))
     }
 }

@@ -15,6 +15,7 @@ mod k_means;
 mod linear_probe;
 mod masks;
 mod mean_difference;
+mod of_activations;
 mod paired_flip_rate;
 mod random;
 mod sae;

@@ -1,7 +1,7 @@
-use burn::tensor::backend::Backend;
 use core::cell::Cell;
 
-use circuitscope_core::{Progress, Seed};
+use burn::tensor::backend::Backend;
+use circuitscope_core::{HeadGrid, Polarity, Progress, Seed};
 use rand::RngExt as _;
 
 use crate::{Discover, Evidence, Measured, Result, Scores};
@@ -30,23 +30,44 @@ impl<B: Backend> Discover<B> for Random {
         seed: Seed,
         _: &'a dyn Progress,
     ) -> Result<Box<dyn Measured + 'a>> {
-        let grid = evidence.grid();
-        let draw = move |seed: Seed| {
-            let mut rng = seed.stream("random").rng();
-            let nodes = (0..grid.len()).map(|_| rng.random()).collect();
-            let edges: Vec<f64> = (0..grid.len() * grid.len()).map(|_| rng.random()).collect();
-            Scores::of_nodes(grid, nodes)
-                .with_edges(|source, destination| edges[source * grid.len() + destination])
-        };
-        let resamples = Cell::new(0);
-        Ok(Box::new(move |rows: Option<&[usize]>| {
-            // Every resample is another draw: the interval is that of chance.
-            Ok(match rows {
-                None => draw(seed),
-                Some(_) => {
-                    draw(seed.nth("random/resample", resamples.replace(resamples.get() + 1)))
-                }
-            })
+        Ok(Box::new(Draws {
+            grid: evidence.grid(),
+            seed,
+            next: Cell::new(0),
         }))
+    }
+}
+
+/// Every resample and every relabelling is another draw: what is said of them is said of chance.
+struct Draws {
+    grid: HeadGrid,
+    seed: Seed,
+    next: Cell<u64>,
+}
+
+impl Draws {
+    fn another(&self) -> Seed {
+        let at = self.next.replace(self.next.get() + 1);
+        self.seed.nth("random/resample", at)
+    }
+
+    fn draw(&self, seed: Seed) -> Scores {
+        let heads = self.grid.len();
+        let mut rng = seed.stream("random").rng();
+        let nodes = (0..heads).map(|_| rng.random()).collect();
+        let edges: Vec<f64> = (0..heads * heads).map(|_| rng.random()).collect();
+        Scores::of_nodes(self.grid, nodes)
+            .with_edges(|source, destination| edges[source * heads + destination])
+    }
+}
+
+impl Measured for Draws {
+    fn scores(&self, rows: Option<&[usize]>) -> Result<Scores> {
+        let seed = rows.map_or(self.seed, |_| self.another());
+        Ok(self.draw(seed))
+    }
+
+    fn relabelled(&self, _: Vec<Polarity>) -> Option<Result<Vec<f64>>> {
+        Some(Ok(self.draw(self.another()).nodes))
     }
 }

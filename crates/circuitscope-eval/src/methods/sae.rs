@@ -244,6 +244,12 @@ impl<B: Backend> Encoded<B> {
             .copied()
             .filter(|code| *code != INACTIVE)
             .collect();
+        let heads = self.table.grid().len();
+        let constant = (0..heads).filter(|&head| {
+            let mut of_head = codes.iter().skip(head).step_by(heads);
+            let first = of_head.next();
+            of_head.all(|code| Some(code) == first)
+        });
         let inactive = codes.iter().filter(|code| **code == INACTIVE).count();
         let last = |values: fn(&History) -> &Vec<f64>| {
             self.history
@@ -254,6 +260,7 @@ impl<B: Backend> Encoded<B> {
             n_codes: self.sae.d_sae(),
             codes_used: used.len(),
             inactive_share: inactive as f64 / codes.len() as f64,
+            constant_heads: constant.count(),
             loss: last(|history| &history.loss),
             l0: last(|history| &history.l0),
             explained_variance: last(|history| &history.explained_variance),

@@ -148,11 +148,15 @@ pub(super) fn draw(task: &TaskReport, method: &MethodReport) -> Result<Drawing> 
                         MARK.stroke_width((pen * UNIT / 2).unsigned_abs()),
                     ))?;
                 }
-                let note = if marked[index] {
+                let mut note = if marked[index] {
                     format!(", {}", task.marked)
                 } else {
                     String::new()
                 };
+                if task.chosen.contains(&head) {
+                    note.push_str(", chosen");
+                    dot(area, (x + side, y), side)?;
+                }
                 let ((x, y), side) = (at(x, y), side * UNIT);
                 hints.push(Hint {
                 shape: format!(
@@ -194,10 +198,32 @@ pub(super) fn draw(task: &TaskReport, method: &MethodReport) -> Result<Drawing> 
                     (HPos::Left, VPos::Center),
                     (x + 17, y + 4),
                 )?;
+                if !task.chosen.is_empty() {
+                    dot(area, (x + 11, y + 14), 12)?;
+                    write(
+                        "chosen",
+                        11,
+                        MUTED,
+                        (HPos::Left, VPos::Center),
+                        (x + 17, y + 18),
+                    )?;
+                }
             }
             Ok(hints)
         },
     )
+}
+
+/// A dot in the upper right corner of a cell of this size, on ground of its own.
+fn dot<D: DrawingBackend>(
+    area: &DrawingArea<D, plotters::coord::Shift>,
+    corner: (i32, i32),
+    side: i32,
+) -> Result<(), DrawingAreaErrorKind<D::ErrorType>> {
+    let radius = (side * UNIT / 7).max(2 * UNIT);
+    let centre = (corner.0 * UNIT - radius, corner.1 * UNIT + radius);
+    area.draw(&Circle::new(centre, radius, ON_HEAT.filled()))?;
+    area.draw(&Circle::new(centre, radius * 3 / 4, MARK.filled()))
 }
 
 /// What stands below the name of the method.

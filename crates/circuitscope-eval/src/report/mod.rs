@@ -20,6 +20,8 @@
 //!         truth: Some(vec![HeadId::new(1, 1)]),
 //!         truth_name: "planted".to_owned(),
 //!         marked: "in the circuit".to_owned(),
+//!         chosen: Vec::new(),
+//!         passages: Vec::new(),
 //!         methods: vec![scores],
 //!     }],
 //!     provenance: serde_json::json!({ "seed": 0 }),
@@ -47,6 +49,7 @@ mod curves;
 mod heads;
 mod kept;
 mod page;
+mod passages;
 mod runs;
 mod svg;
 mod table;
@@ -55,6 +58,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use circuitscope_core::{HeadGrid, HeadId, files};
+pub use passages::Passage;
 use serde_json::Value;
 
 use crate::{Faithfulness, GraphScores, SummaryRow};
@@ -127,6 +131,10 @@ pub struct TaskReport {
     pub truth_name: String,
     /// What the outline means, e.g. `in the known circuit` or `chosen`.
     pub marked: String,
+    /// Heads to mark with a dot, where others are outlined: those that were chosen.
+    pub chosen: Vec<HeadId>,
+    /// What is said before the figures.
+    pub passages: Vec<Passage>,
     /// Its methods, in the order of the table.
     pub methods: Vec<MethodReport>,
 }

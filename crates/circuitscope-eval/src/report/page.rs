@@ -1,7 +1,7 @@
 //! The page around the pictures.
 
 use super::svg::{escape, theme_css};
-use super::{ReportInput, Section, conclusion, table};
+use super::{ReportInput, Section, TaskReport, conclusion, passages, table};
 
 pub(super) fn page(input: &ReportInput, sections: &[Section<'_>]) -> String {
     let title = escape(&input.title);
@@ -90,6 +90,10 @@ fn section_html(html: &mut String, section: &Section<'_>) {
         );
     }
     html.push_str(".</p>\n");
+    if let Some(found) = reconciled(task) {
+        putln!(html, "<p>{}.</p>", escape(&found));
+    }
+    html.push_str(&passages::html(&task.passages));
     let conclusion = conclusion::paragraph(task);
     if !conclusion.is_empty() {
         putln!(html, "<p>{}</p>", escape(&conclusion));
@@ -127,4 +131,18 @@ fn section_html(html: &mut String, section: &Section<'_>) {
     html.push_str("<h3>Heads by rank</h3>\n");
     html.push_str(&table::ranks(task));
     html.push_str("\n</section>\n");
+}
+
+/// What chosen heads have in common with the known circuit, where both are there.
+fn reconciled(task: &TaskReport) -> Option<String> {
+    let truth = task.truth.as_ref().filter(|_| !task.chosen.is_empty())?;
+    let found = task.chosen.iter().filter(|head| truth.contains(head));
+    let found = found.count();
+    Some(format!(
+        "{} heads chosen (dots): {found} of the {} that are {} (outlined), {} others",
+        task.chosen.len(),
+        truth.len(),
+        task.marked,
+        task.chosen.len() - found
+    ))
 }

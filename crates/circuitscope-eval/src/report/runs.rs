@@ -61,6 +61,8 @@ impl TaskReport {
                 truth: truth.map(|truth| truth.circuit.heads().collect::<Vec<HeadId>>()),
                 truth_name: truth.map_or_else(String::new, |truth| truth.variant.clone()),
                 marked: "in the known circuit".to_owned(),
+                chosen: Vec::new(),
+                passages: Vec::new(),
                 methods: vec![method],
             });
         }

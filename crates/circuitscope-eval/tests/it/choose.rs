@@ -5,27 +5,29 @@ use burn_flex::{Flex, FlexDevice};
 use circuitscope_core::{HeadId, NoProgress, Seed};
 use circuitscope_eval::causal::{Ablation, CausalEvidence, Metric};
 use circuitscope_eval::methods::method;
-use circuitscope_eval::{Choice, Chosen, Error, Evidence, Result, Selection, choose};
+use circuitscope_eval::{
+    Choice, ChooseSettings, Chosen, Error, Evidence, Result, Selection, choose,
+};
 
 use crate::causal::{decoder, pairs};
 use crate::methods::{PLANTED, planted, settings};
 
 type B = Autodiff<Flex>;
 
-fn chosen(name: &str, evidence: &Evidence<Flex>, choice: Choice) -> Result<Chosen> {
+fn chosen(
+    name: &str,
+    evidence: &Evidence<Flex>,
+    choice: impl Into<Option<Choice>>,
+) -> Result<Chosen> {
     let method = method::<B>(name, &settings(), &FlexDevice)?;
     let measured = method.measure(evidence, Seed::new(0), &NoProgress)?;
+    let scores = measured.scores(None)?;
+    let how = ChooseSettings {
+        choice: choice.into(),
+        ..ChooseSettings::default()
+    };
     let (method, measured) = (method.as_ref(), measured.as_ref());
-    let chosen = choose(
-        choice,
-        method,
-        measured,
-        evidence,
-        4,
-        Seed::new(0),
-        &NoProgress,
-    )?;
-    Ok(chosen.1)
+    choose(how, method, measured, &scores, evidence, &NoProgress)
 }
 
 #[test]
@@ -48,15 +50,12 @@ fn what_a_choice_lacks_is_said() {
     let evidence = planted(4);
     let error = chosen("sae", &evidence, Choice::Knee).unwrap_err();
     assert!(matches!(error, Error::NeedsModel { method: "sae" }));
-    let error = chosen(
-        "mean-difference",
-        &evidence,
-        Choice::FalseDiscoveryRate(0.1),
-    );
+    let error = chosen("linear-probe", &evidence, Choice::FalseDiscoveryRate(0.1));
     assert!(matches!(error, Err(Error::NoNull { .. })));
     let plain = chosen("sae", &evidence, Choice::Rule(Selection::Top(2))).unwrap();
     assert_eq!(plain.circuit.heads().count(), 2);
     assert_eq!((plain.significance, plain.knee), (None, None));
+    assert!(plain.null.is_some());
 }
 
 /// The curve starts with nothing kept and ends with everything kept; the choice is a prefix of the
@@ -82,9 +81,29 @@ fn the_knee_is_on_the_curve_of_faithfulness() {
     let method = method::<B>("activation-patching", &settings(), &FlexDevice).unwrap();
     let scores = method.scores(&evidence, Seed::new(0), &NoProgress).unwrap();
     let count = found.circuit.heads().count();
-    let mut best: Vec<HeadId> = scores.ranking()[..count].iter().map(|x| x.0).collect();
+    let mut best = curve.order[..count].to_vec();
     best.sort();
     assert_eq!(found.circuit.heads().collect::<Vec<_>>(), best);
+    // By rank, but for heads without which the model does better.
+    let against: Vec<HeadId> = curve.against().iter().map(|x| x.0).collect();
+    let ranking = scores.ranking().into_iter().map(|x| x.0);
+    let (last, first): (Vec<HeadId>, Vec<HeadId>) =
+        ranking.partition(|head| against.contains(head));
+    assert_eq!(curve.order, [first, last].concat());
+    let graph = scores.graph.as_ref().unwrap();
+    let nodes = graph.nodes.as_ref().unwrap();
+    for (head, effect) in &curve.effects {
+        let exact = nodes[graph.graph.head_writer(*head)];
+        assert!(
+            (exact - effect).abs() < 1e-4,
+            "{head}: {effect} for {exact}"
+        );
+        assert!(*effect < 0.0 || !against.contains(head));
+    }
+    assert_eq!((curve.pairs, curve.values.len()), (4, 7));
+    // What is taken where nothing is asked for.
+    let default = chosen("activation-patching", &evidence, None).unwrap();
+    assert_eq!(default.selection, Choice::Knee);
 
     let error = chosen("acdc", &evidence, Choice::Stability(0.9)).unwrap_err();
     assert!(matches!(error, Error::NoResamples { method: "acdc" }));

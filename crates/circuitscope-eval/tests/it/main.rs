@@ -6,6 +6,8 @@ mod choose;
 mod evaluate;
 mod measures;
 mod methods;
+mod null;
+mod quality;
 mod report;
 mod resampling;
 mod significance;

@@ -105,6 +105,8 @@ fn task(name: &str, grid: HeadGrid, truth: &[HeadId], seed: u64) -> TaskReport {
         truth: Some(truth.to_vec()),
         truth_name: "planted".to_owned(),
         marked: "in the circuit".to_owned(),
+        chosen: Vec::new(),
+        passages: Vec::new(),
         methods,
     }
 }
@@ -321,6 +323,8 @@ fn discovery_needs_no_known_circuit() {
             truth: None,
             truth_name: String::new(),
             marked: "chosen".to_owned(),
+            chosen: Vec::new(),
+            passages: Vec::new(),
             methods: vec![method],
         }],
         provenance: serde_json::json!({}),

@@ -37,9 +37,9 @@ fn heads_that_depend_on_the_label_are_selected() {
 }
 
 #[test]
-fn methods_without_codes_have_no_null() {
+fn methods_that_would_start_anew_have_no_null() {
     let evidence = planted(4);
-    let method = method::<B>("mean-difference", &settings(), &FlexDevice).unwrap();
+    let method = method::<B>("linear-probe", &settings(), &FlexDevice).unwrap();
     let measured = method
         .measure(&evidence, Seed::new(0), &NoProgress)
         .unwrap();
@@ -55,7 +55,7 @@ fn methods_without_codes_have_no_null() {
     assert!(matches!(
         error,
         Err(Error::NoNull {
-            method: "mean-difference"
+            method: "linear-probe"
         })
     ));
 }

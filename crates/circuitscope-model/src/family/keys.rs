@@ -51,6 +51,8 @@ const GENERAL: &[&str] = &[
     "pad_token_id",
     "prefix",
     "problem_type",
+    // Read where the weights are ([`crate::quantised`]), not here.
+    crate::quantised::KEY,
     "remove_invalid_values",
     "repetition_penalty",
     "return_dict",
@@ -350,7 +352,6 @@ impl<'a> Keys<'a> {
             ("is_decoder", json!(false)),
             ("is_encoder_decoder", json!(false)),
             ("pruned_heads", json!({})),
-            ("quantization_config", Value::Null),
         ])
     }
 

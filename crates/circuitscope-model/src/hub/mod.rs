@@ -23,7 +23,8 @@ pub use error::HubError;
 pub use id::HubId;
 
 use crate::loaded::CONFIG;
-use crate::source::{INDEX, SINGLE, is_pickle};
+use crate::pickle::is_pickle;
+use crate::source::{INDEX, SINGLE};
 use crate::tokenizer::{TOKENIZER, TOKENIZER_FILES};
 use crate::{Error, HubOrigin, Result};
 use cache::RepoCache;

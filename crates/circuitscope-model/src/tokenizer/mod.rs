@@ -6,6 +6,7 @@ mod files;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 #[cfg(feature = "hub")]
 pub(crate) use files::TOKENIZER_FILES;
@@ -14,12 +15,15 @@ pub(crate) use files::{TOKENIZER, TokenizerFiles};
 use serde_json::Map;
 
 use crate::family::Findings;
+use crate::gguf::SentencePiece;
 use crate::{Error, Result};
 
 /// A tokenizer in the format of the `tokenizers` library, with what the files beside it say.
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    /// Splits texts in the place of `inner`, which knows no merges by score.
+    pieces: Option<Arc<SentencePiece>>,
     bos: Option<u32>,
     adds_bos: bool,
     chat_template: Option<String>,
@@ -89,7 +93,17 @@ impl Tokenizer {
             chat_template: settings.chat_template,
             special_tokens: settings.special_tokens,
             inner,
+            pieces: None,
         })
+    }
+
+    /// The same, with SentencePiece's way of splitting texts.
+    #[must_use]
+    pub(crate) fn with_pieces(self, pieces: SentencePiece) -> Self {
+        Self {
+            pieces: Some(Arc::new(pieces)),
+            ..self
+        }
     }
 
     /// What a message of the user is as a prompt, up to where the model's answer begins, by the tokenizer's own
@@ -137,21 +151,24 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Encode`], or [`Error::NoBos`] if that token is asked for and there is none.
     pub fn encode(&self, text: &str, prepend_bos: bool) -> Result<Vec<u32>> {
-        let encoding = self
-            .inner
-            .encode(text, false)
-            .map_err(|error| Error::Encode {
-                text: text.to_owned(),
-                reason: error.to_string(),
-            })?;
-        let ids = encoding.get_ids();
+        let ids = match &self.pieces {
+            Some(pieces) => pieces.encode(text),
+            None => {
+                let encoding = self.inner.encode(text, false);
+                let encoding = encoding.map_err(|error| Error::Encode {
+                    text: text.to_owned(),
+                    reason: error.to_string(),
+                })?;
+                encoding.get_ids().to_vec()
+            }
+        };
         let bos = if prepend_bos {
             let bos = self.bos.ok_or(Error::NoBos)?;
             (ids.first() != Some(&bos)).then_some(bos)
         } else {
             None
         };
-        Ok(bos.into_iter().chain(ids.iter().copied()).collect())
+        Ok(bos.into_iter().chain(ids).collect())
     }
 
     /// Token ids back to text.

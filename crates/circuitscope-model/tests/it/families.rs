@@ -322,7 +322,7 @@ fn names_of_the_text_part() {
     assert_close_named("renamed", &logits, golden.floats("hf.logits"), PARITY);
 }
 
-/// A folder with PyTorch's pickle only gets the command that converts it.
+/// A pickle that cannot be read gets the command that converts it.
 #[test]
 fn pickles_are_refused() {
     let copy = ModelFolder::copy_of(&folder("llama"));

@@ -1,4 +1,5 @@
-//! Parity on the large fixtures beside the repository. Skipped where they are absent.
+//! Parity on the large fixtures beside the repository. Not run unless asked for:
+//! `cargo test -- --ignored`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,7 +7,7 @@ use std::path::Path;
 use circuitscope_core::NoProgress;
 use circuitscope_hooks::Site;
 use circuitscope_model::{Norm, Processing, TokenBatch, load_dir};
-use circuitscope_testkit::{Flex, Golden, Values, assert_close_named, device, shared_fixtures};
+use circuitscope_testkit::{Flex, Golden, Values, assert_close_named, device, fixture};
 
 use crate::folder::ModelFolder;
 use crate::{PARITY, capture, check_sites, load, right_padded};
@@ -54,10 +55,7 @@ const fn both(raw: usize, folded: usize) -> [(Processing, &'static str, usize); 
 
 #[track_caller]
 fn check(name: &str, hugging_face: bool, references: &[(Processing, &str, usize)]) {
-    let Some(fixtures) = shared_fixtures() else {
-        return;
-    };
-    let folder = fixtures.join("models").join(name);
+    let folder = fixture("models").join(name);
     let golden = Golden::read(&folder.join("reference.safetensors"));
     let mut folders = vec![(name.to_owned(), folder.clone())];
     let v5 = folder.join("config.v5.json");
@@ -85,6 +83,7 @@ fn check(name: &str, hugging_face: bool, references: &[(Processing, &str, usize)
 }
 
 #[test]
+#[ignore = "needs ../shared/fixtures"]
 fn gpt2() {
     // 2 embeddings, 17 sites in each of 3 blocks, 3 after them (`ln2.hook_scale` is not recorded).
     let sites = 2 + 3 * 17 + 3;
@@ -92,16 +91,19 @@ fn gpt2() {
 }
 
 #[test]
+#[ignore = "needs ../shared/fixtures"]
 fn gpt2_sharded() {
     check("gpt2_sharded", true, &[]);
 }
 
 #[test]
+#[ignore = "needs ../shared/fixtures"]
 fn gpt2_bare() {
     check("gpt2_bare", true, &[]);
 }
 
 #[test]
+#[ignore = "needs ../shared/fixtures"]
 fn attn_only_ln() {
     let sites = 2 + 2 * 12 + 3;
     check("attn_only_ln", false, &both(sites, sites));
@@ -109,6 +111,7 @@ fn attn_only_ln() {
 
 /// Stored after processing, so folding it again must change nothing.
 #[test]
+#[ignore = "needs ../shared/fixtures"]
 fn attn_only_lnpre() {
     let stored =
         [Processing::Raw, Processing::Folded].map(|how| (how, "tl_processed.", 2 + 2 * 12 + 3));
@@ -116,42 +119,46 @@ fn attn_only_lnpre() {
 }
 
 #[test]
+#[ignore = "needs ../shared/fixtures"]
 fn gpt_neox_parallel() {
     check("gpt_neox_parallel", true, &both(58, 58));
 }
 
 #[test]
+#[ignore = "needs ../shared/fixtures"]
 fn gpt_neox_sequential() {
     check("gpt_neox_sequential", true, &both(61, 19));
 }
 
 #[test]
+#[ignore = "needs ../shared/fixtures"]
 fn llama() {
     check("llama", true, &both(64, 64));
 }
 
 #[test]
+#[ignore = "needs ../shared/fixtures"]
 fn qwen2() {
     check("qwen2", true, &both(64, 64));
 }
 
 #[test]
+#[ignore = "needs ../shared/fixtures"]
 fn gemma2() {
     check("gemma2", true, &both(70, 70));
 }
 
 #[test]
+#[ignore = "needs ../shared/fixtures"]
 fn opt() {
     check("opt", true, &both(56, 20));
 }
 
 /// Positions count from the first real token, as in `leftpad.position_ids`.
 #[test]
+#[ignore = "needs ../shared/fixtures"]
 fn gpt2_left_padded() {
-    let Some(fixtures) = shared_fixtures() else {
-        return;
-    };
-    let folder = fixtures.join("models/gpt2");
+    let folder = fixture("models/gpt2");
     let golden = Golden::read(&folder.join("reference.safetensors"));
     let mask = golden.mask("leftpad.attention_mask");
     let firsts: Vec<usize> = mask

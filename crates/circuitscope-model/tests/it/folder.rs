@@ -39,6 +39,10 @@ pub(crate) type Tensors = BTreeMap<String, Stored>;
 pub(crate) struct ModelFolder(TempDir);
 
 impl ModelFolder {
+    pub(crate) fn empty() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
     pub(crate) fn copy_of(folder: &Path) -> Self {
         let copy = TempDir::new().unwrap();
         for entry in fs_err::read_dir(folder).unwrap() {

@@ -11,6 +11,8 @@ mod families;
 mod faults;
 mod fixtures;
 mod folder;
+mod formats;
+mod gguf;
 mod golden;
 mod head_means;
 #[cfg(feature = "hub")]

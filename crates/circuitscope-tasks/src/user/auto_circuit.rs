@@ -7,11 +7,11 @@ use serde_json::{Map, Value};
 
 use super::extra::Extra;
 use super::json_lines::{answer_tokens, kind, text};
-use super::{Pair, Pairs};
+use super::{Pair, Pairs, spans};
 use crate::error::LineProblem;
 use crate::{Answers, Error, Place, Result};
 
-const FIELDS: &[&str] = &["clean", "corrupt", "answers", "wrong_answers"];
+const FIELDS: &[&str] = &["clean", "corrupt", "answers", "wrong_answers", "spans"];
 const ANSWERS: &str = "`answers` and `wrong_answers`";
 
 pub(super) fn read(path: &Path, content: &str) -> Result<Pairs> {
@@ -68,9 +68,16 @@ fn pair(prompt: &Value, index: usize, extra: &mut Extra) -> Result<Pair, LinePro
         None => Ok(Vec::new()),
         Some(value) => answer_tokens(value, field),
     };
+    let positive = text(get("clean")?, "clean")?;
+    let negative = text(get("corrupt")?, "corrupt")?;
+    let spans = match fields.get("spans") {
+        None => Vec::new(),
+        Some(spans) => spans::read(spans, &positive, &negative)?,
+    };
     Ok(Pair {
-        positive: text(get("clean")?, "clean")?,
-        negative: text(get("corrupt")?, "corrupt")?,
+        positive,
+        negative,
+        spans,
         answers: Answers {
             right: answers("answers")?,
             wrong: answers("wrong_answers")?,

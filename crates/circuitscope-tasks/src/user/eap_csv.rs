@@ -4,9 +4,10 @@ use std::path::Path;
 
 use circuitscope_core::nearest;
 use csv::{ReaderBuilder, StringRecord};
+use serde_json::Value;
 
 use super::extra::Extra;
-use super::{Pair, Pairs, years};
+use super::{Pair, Pairs, spans, years};
 use crate::error::LineProblem;
 use crate::{AnswerToken, Answers, Error, Place, Result};
 
@@ -18,6 +19,7 @@ const COLUMNS: &[&str] = &[
     "clean_answer_idx",
     "corrupted_answer_idx",
     "label",
+    "spans",
 ];
 const ANSWERS: &str = "`correct_idx` and `incorrect_idx` (numbers of tokens), `clean_answer_idx` and \
                        `corrupted_answer_idx`, or `label` (a year)";
@@ -74,6 +76,7 @@ struct Columns {
     clean: usize,
     corrupted: usize,
     answers: Option<Read>,
+    spans: Option<usize>,
 }
 
 impl Columns {
@@ -121,7 +124,8 @@ impl Columns {
         };
         let mut extra = Extra::default();
         for name in header.iter().map(str::trim) {
-            if name != "clean" && name != "corrupted" && !read.contains(&name) {
+            let prompts = ["clean", "corrupted", "spans"];
+            if !prompts.contains(&name) && !read.contains(&name) {
                 extra.pass_over(name, COLUMNS, there, ANSWERS)?;
             }
         }
@@ -129,6 +133,7 @@ impl Columns {
             clean,
             corrupted,
             answers,
+            spans: find("spans"),
         };
         Ok((columns, extra))
     }
@@ -160,10 +165,19 @@ impl Columns {
                 years::answers(&positive, row.get(at).unwrap_or_default(), name)?
             }
         };
+        let negative = prompt(self.corrupted, "corrupted")?;
+        let spans = match self.spans.and_then(|at| row.get(at)) {
+            None | Some("") => Vec::new(),
+            Some(text) => {
+                let value = serde_json::from_str(text).unwrap_or_else(|_| Value::from(text));
+                spans::read(&value, &positive, &negative)?
+            }
+        };
         Ok(Pair {
             positive,
-            negative: prompt(self.corrupted, "corrupted")?,
+            negative,
             answers,
+            spans,
             place: Place::Line(line as usize),
         })
     }

@@ -8,11 +8,11 @@ use serde::de::{MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::extra::Extra;
-use super::{Pair, Pairs, lines, mib};
+use super::{Pair, Pairs, lines, mib, spans};
 use crate::error::LineProblem;
 use crate::{AnswerToken, Answers, Error, Place, Result};
 
-const FIELDS: &[&str] = &["positive", "negative", "answers", "wrong_answers"];
+const FIELDS: &[&str] = &["positive", "negative", "answers", "wrong_answers", "spans"];
 const ANSWERS: &str = "`answers` and `wrong_answers`";
 
 pub(super) fn read(path: &Path, text: &str) -> Result<Pairs> {
@@ -58,7 +58,7 @@ pub(super) fn object(line: &str) -> Result<Vec<(String, Value)>, LineProblem> {
 fn pair(line: &str, number: usize, extra: &mut Extra) -> Result<Pair, LineProblem> {
     let fields = object(line)?;
     let present: Vec<String> = fields.iter().map(|(name, _)| name.clone()).collect();
-    let mut found = [const { None }; 4];
+    let mut found = [const { None }; 5];
     for (name, value) in fields {
         let Some(at) = FIELDS.iter().position(|field| *field == name) else {
             let there = |known: &str| present.iter().any(|name| name == known);
@@ -69,7 +69,7 @@ fn pair(line: &str, number: usize, extra: &mut Extra) -> Result<Pair, LineProble
             return Err(LineProblem::RepeatedField { field: FIELDS[at] });
         }
     }
-    let [positive, negative, right, wrong] = found;
+    let [positive, negative, right, wrong, spans] = found;
     let prompt = |value: Option<Value>, field: &'static str| {
         let value = value.ok_or(LineProblem::MissingField { field })?;
         text(&value, field)
@@ -77,9 +77,16 @@ fn pair(line: &str, number: usize, extra: &mut Extra) -> Result<Pair, LineProble
     let answers = |value: Option<Value>, field: &str| {
         value.map_or_else(|| Ok(Vec::new()), |value| answer_tokens(&value, field))
     };
+    let positive = prompt(positive, FIELDS[0])?;
+    let negative = prompt(negative, FIELDS[1])?;
+    let spans = match spans {
+        None => Vec::new(),
+        Some(spans) => spans::read(&spans, &positive, &negative)?,
+    };
     Ok(Pair {
-        positive: prompt(positive, FIELDS[0])?,
-        negative: prompt(negative, FIELDS[1])?,
+        positive,
+        negative,
+        spans,
         answers: Answers {
             right: answers(right, FIELDS[2])?,
             wrong: answers(wrong, FIELDS[3])?,

@@ -58,6 +58,7 @@ pub(super) fn read(path: &Path, lines: &[&str]) -> Result<Pairs> {
             positive: read.positive,
             negative: read.negative,
             answers: read.answers,
+            spans: Vec::new(),
             place: Place::Line(number),
         });
     }

@@ -5,6 +5,7 @@ mod eap_csv;
 mod extra;
 mod json_lines;
 mod mib;
+mod spans;
 mod years;
 
 use std::path::Path;
@@ -12,7 +13,7 @@ use std::path::Path;
 use circuitscope_core::Polarity;
 
 use crate::error::LineProblem;
-use crate::{Answers, Error, LabelledPrompts, Origin, Place, Result};
+use crate::{Answers, Error, LabelledPrompts, Origin, Place, Result, Span};
 
 /// One pair as a file gives it.
 struct Pair {
@@ -20,6 +21,8 @@ struct Pair {
     negative: String,
     /// Without any where the file gives none.
     answers: Answers,
+    /// Parts that correspond, where the file names them.
+    spans: Vec<Span>,
     place: Place,
 }
 
@@ -50,15 +53,17 @@ struct Pairs {
 /// word, with its leading space where the vocabulary has one, or the number of a token, or a list of
 /// them.
 ///
+/// Where a file of one of the first three forms has a field or column `spans`, it names parts of the two
+/// prompts that correspond, `[[in the positive, in the negative], …]` in order (as JSON in a table): prompts
+/// whose lengths differ are aligned by them ([`LabelledPrompts::spans`]).
+///
 /// Prompts are taken as they are, with their leading and trailing spaces. Blank lines are allowed
 /// only at the end. Other fields and columns are named in a note ([`LabelledPrompts::notes`]), unless they look
 /// like answers or like a misspelt field: then they are an error.
 ///
 /// # Errors
 /// [`Error::Io`] (which names the file), [`Error::Line`] (which names file, line and field),
-/// [`Error::Field`] for a `.json` file, and [`Error::EmptyClass`] for a file without pairs. Whether
-/// the prompts of a pair have the same token length is for
-/// [`check_pair_lengths`](crate::check_pair_lengths), once they are tokens.
+/// [`Error::Field`] for a `.json` file, and [`Error::EmptyClass`] for a file without pairs.
 pub fn read_pairs(path: &Path) -> Result<LabelledPrompts> {
     let text = read(path)?;
     let is = |ending: &str| {
@@ -83,11 +88,16 @@ pub fn read_pairs(path: &Path) -> Result<LabelledPrompts> {
             class: Polarity::Positive,
         });
     }
-    let (mut texts, mut answers, mut places) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut texts, mut answers) = (Vec::new(), Vec::new());
+    let (mut spans, mut places) = (Vec::new(), Vec::new());
     for pair in pairs {
         texts.push((pair.positive, pair.negative));
         answers.push(pair.answers);
+        spans.push(pair.spans);
         places.push(pair.place);
+    }
+    if spans.iter().all(Vec::is_empty) {
+        spans.clear();
     }
     if answers.iter().all(|answers| *answers == Answers::default()) {
         answers.clear();
@@ -95,6 +105,7 @@ pub fn read_pairs(path: &Path) -> Result<LabelledPrompts> {
     let file = path.display();
     Ok(LabelledPrompts {
         answers,
+        spans,
         notes: notes
             .into_iter()
             .map(|note| format!("{file}: {note}"))

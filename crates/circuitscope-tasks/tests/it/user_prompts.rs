@@ -2,8 +2,7 @@ use std::path::PathBuf;
 
 use circuitscope_core::Polarity;
 use circuitscope_tasks::{
-    AnswerToken, Answers, LabelledPrompts, Result, check_pair_lengths, read_lines, read_pairs,
-    read_prompts,
+    AnswerToken, Answers, LabelledPrompts, Result, read_lines, read_pairs, read_prompts,
 };
 use tempfile::TempDir;
 
@@ -64,7 +63,7 @@ fn faults_name_file_line_field_and_the_nearest() {
     assert_eq!(
         second(r#"{"positive": "a", "negative": "b", "wrong_answer": " x"}"#),
         "my.jsonl:2: unknown field \"wrong_answer\" (did you mean `wrong_answers`?): expected \
-         \"positive\", \"negative\", \"answers\" or \"wrong_answers\""
+         \"positive\", \"negative\", \"answers\", \"wrong_answers\" or \"spans\""
     );
     assert_eq!(
         second(r#"{"positive": "a"}"#),
@@ -202,7 +201,7 @@ fn task_files_of_auto_circuit() {
             r#"{"prompts": [{"clean": "a", "corrupt": "b", "answers": ["c"], "wrong_answer": ["d"]}]}"#
         ),
         "a.json: prompts[0]: unknown field \"wrong_answer\" (did you mean `wrong_answers`?): expected \
-         \"clean\", \"corrupt\", \"answers\" or \"wrong_answers\""
+         \"clean\", \"corrupt\", \"answers\", \"wrong_answers\" or \"spans\""
     );
     assert_eq!(
         prompts.place(1).rsplit('/').next(),
@@ -266,7 +265,7 @@ fn task_tables_of_eap() {
         ),
         "t.csv:1: unknown field \"correct_id\" (did you mean `correct_idx`?): expected \"clean\", \
          \"corrupted\", \"correct_idx\", \"incorrect_idx\", \"clean_answer_idx\", \
-         \"corrupted_answer_idx\" or \"label\""
+         \"corrupted_answer_idx\", \"label\" or \"spans\""
     );
     assert_eq!(
         fault(
@@ -446,13 +445,39 @@ fn two_files_of_equal_length_are_matched() {
 }
 
 #[test]
-fn unequal_pairs_are_counted_and_the_first_is_named() {
-    check_pair_lengths(&[]).unwrap();
-    let message = |lengths: &[_]| check_pair_lengths(lengths).unwrap_err().to_string();
+fn spans_are_found_by_their_text() {
+    let spans = |spans: &str| {
+        pairs(&format!(
+            "{{\"positive\": \"Ann met Ann Lee\", \"negative\": \"Bo met Cy\", \"spans\": {spans}}}"
+        ))
+    };
+    let prompts = spans(r#"[["Ann", "Bo"], ["Ann Lee", "Cy"]]"#).unwrap();
+    let found: Vec<_> = prompts.spans[0]
+        .iter()
+        .map(|span| (span.positive.clone(), span.negative.clone()))
+        .collect();
+    assert_eq!(found, [(0..3, 0..2), (8..15, 7..9)]);
+    let message = |text: &str| {
+        let message = spans(text).unwrap_err().to_string();
+        message[message.find("my.jsonl").unwrap()..].to_owned()
+    };
+    let expected = "expected a list of pairs such as [[\"Mary Ann\", \"John\"], …], texts of the positive and \
+                    the negative prompt in the order in which they stand there";
     assert_eq!(
-        message(&[(3, 3), (4, 5), (2, 2)]),
-        "pair 2: the positive prompt has 4 tokens, the negative 5: the prompts of a pair must have \
-         the same length"
+        message(r#"[["Lee", "Cy"], ["Ann", "Bo"]]"#),
+        format!("my.jsonl:1: field \"spans\": found \"Ann\", which is not there, {expected}")
     );
-    assert!(message(&[(1, 2), (4, 5), (2, 3)]).ends_with("(and so for 2 more pairs)"));
+    assert_eq!(
+        message(r#"["Ann"]"#),
+        format!("my.jsonl:1: field \"spans\": found \"Ann\", {expected}")
+    );
+    let table = "clean,corrupted,spans\nAnn met Al,Bo met Al,\"[[\"\"Ann\"\", \"\"Bo\"\"]]\"\n";
+    let prompts = named("t.csv", table).unwrap();
+    assert_eq!(prompts.spans[0][0].negative, 0..2);
+    assert!(
+        named("t.csv", "clean,corrupted\na,b\n")
+            .unwrap()
+            .spans
+            .is_empty()
+    );
 }

@@ -23,7 +23,7 @@ use crate::load_reference;
 pub const GRADIENT_TOLERANCE: f64 = 1e-3;
 
 /// How far the heads are moved, relative to the length of what they put out.
-const STEP: f64 = 0.01;
+const STEP: f64 = 0.003;
 
 /// Compares gradients with central differences, layer by layer, the last layer first, as they are computed.
 ///

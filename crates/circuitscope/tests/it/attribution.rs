@@ -128,6 +128,11 @@ fn grouped_queries_with_rms_norms() {
     agrees("llama", [9, 12]);
 }
 
+#[test]
+fn norms_after_attention() {
+    agrees("gemma2", [9, 12]);
+}
+
 /// Rank correlation; there are no ties among real numbers.
 fn spearman(a: &[f64], b: &[f64]) -> f64 {
     let ranks = |values: &[f64]| {

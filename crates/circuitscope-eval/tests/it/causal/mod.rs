@@ -1,5 +1,6 @@
 //! Causal methods against limit cases and slower ways to the same numbers, on a small random model.
 
+mod aligned;
 mod norm_after;
 mod removal;
 
@@ -423,7 +424,7 @@ fn faults_have_names() {
     unequal[1].corrupt.push(3);
     assert_eq!(
         build(unequal, Metric::Kl),
-        "pair 1: the positive prompt has 3 tokens, the negative one 4: expected as many"
+        "pair 1: the positive prompt has 3 tokens, the negative one 4: expected as many, or an alignment"
     );
     let mut unanswered = pairs();
     unanswered[2].wrong.clear();

@@ -14,11 +14,11 @@ metric; metric = mean logit of the right tokens less that of the wrong ones at t
 
 - `eap`, `eap_ig` [writers, readers]: difference of the writer's output (positive prompt less negative one) times the
   gradient at what the reader reads; `eap_ig` with the gradient averaged over five inputs between the two prompts.
-- `nap` [writers]: the same with the gradient at what the writer puts out.
+- `nap` [writers]: the same of what the node puts out and the gradient there; of a head that is its z.
 - `hisp` [writers]: size of output times gradient, prompt by prompt.
 
-Where a norm follows attention, a head's output is what it adds to the stream: its part of the sum, divided by the scale
-of the sum as it is in that run, times the gain. The gradient is taken after the norm, so that the scale counts as fixed.
+Where a norm follows attention, what a head writes for edges is what it adds to the stream: its part of the sum, divided
+by the scale of the sum as it is in that run, times the gain. Gradients at z go through the norm, scale and all.
 """
 
 import json
@@ -86,8 +86,8 @@ class Model:
         return x if self.w_pos is None else x + self.w_pos[: tokens.shape[1]]
 
     def run(self, start):
-        """Logits, outputs of all writers, and tracked zeros at every reader and at every writer."""
-        readers, at_writers, writers = [], [], []
+        """Logits, outputs of all writers and nodes, and tracked zeros at every reader and at every node."""
+        readers, at_nodes, writers, nodes = [], [], [], []
         width = start.shape[-1]
 
         def tracked(x, zeros):
@@ -98,7 +98,12 @@ class Model:
         def read(x, heads):
             return tracked(x.unsqueeze(2).expand(-1, -1, heads, -1), readers)
 
-        x = tracked(start, at_writers)
+        def node(x, heads):
+            """`[batch, pos, nodes, d]`: seen, and tracked."""
+            nodes.append(x.unflatten(-1, (heads, -1)).detach())
+            return tracked(x.unflatten(-1, (heads, -1)), at_nodes).flatten(-2)
+
+        x = node(start, 1)
         writers.append(start)
         pos = x.shape[1]
         distance = torch.arange(pos)[:, None] - torch.arange(pos)
@@ -115,6 +120,7 @@ class Model:
                 hidden = hidden | (distance >= self.window)
             pattern = scores.masked_fill(hidden, -torch.inf).softmax(-1)
             z = torch.einsum("bhqk,bkhe->bqhe", pattern, v)
+            z = node(z.flatten(-2), self.heads).unflatten(-1, (self.heads, -1))
             result = torch.einsum("bphe,hed->bphd", z, block["w_o"])
             out = result.sum(2) + block["b_o"]
             if "ln1_post" in block:
@@ -123,7 +129,6 @@ class Model:
                 result = result / scale.unsqueeze(2) * block["ln1_post"][0]
                 out = self.norm(out, block["ln1_post"])
             writers.extend(result.unbind(2))
-            out = tracked(out, at_writers)
             mlp_in = x if self.parallel else x + out
             hidden = self.norm(read(mlp_in, 1).squeeze(2), block["ln2"])
             if self.gated:
@@ -134,10 +139,10 @@ class Model:
             if "ln2_post" in block:
                 mlp = self.norm(mlp, block["ln2_post"])
             writers.append(mlp)
-            x = x + out + tracked(mlp, at_writers)
+            x = x + out + node(mlp, 1)
         x = self.norm(read(x, 1).squeeze(2), self.ln_final)
         logits = cap(x @ self.w_u, self.logit_cap)
-        return logits, torch.stack(writers, 2).detach(), readers, at_writers
+        return logits, torch.stack(writers, 2).detach(), nodes, readers, at_nodes
 
 
 def zeros(*shape):
@@ -249,28 +254,29 @@ def metric(logits, right, wrong):
 
 
 def gradients(model, start, right, wrong):
-    """At all readers, and at all writers (heads of a layer share theirs)."""
-    logits, _, readers, at_writers = model.run(start)
-    found = torch.autograd.grad(metric(logits, right, wrong).sum(), readers + at_writers)
-    of_writers = found[len(readers) :]
-    shared = [of_writers[0]]
-    for attention, mlp in zip(of_writers[1::2], of_writers[2::2]):
-        shared += [attention] * model.heads + [mlp]
-    return torch.cat(found[: len(readers)], 2), torch.stack(shared, 2)
+    """At all readers, and at all nodes."""
+    logits, _, _, readers, at_nodes = model.run(start)
+    found = torch.autograd.grad(metric(logits, right, wrong).sum(), readers + at_nodes)
+    return torch.cat(found[: len(readers)], 2), found[len(readers) :]
+
+
+def products(nodes, slopes):
+    """`[batch, nodes]`"""
+    return torch.cat([torch.einsum("bphd,bphd->bh", a, b) for a, b in zip(nodes, slopes)], 1)
 
 
 def scores(model, clean, corrupt, right, wrong):
     with torch.no_grad():
-        here, other = (model.run(model.embed(tokens))[1] for tokens in (clean, corrupt))
+        (here, nodes), (other, instead) = (model.run(model.embed(tokens))[1:3] for tokens in (clean, corrupt))
     difference = here - other
     start, end = model.embed(corrupt), model.embed(clean)
-    readers, writers = gradients(model, end, right, wrong)
+    readers, slopes = gradients(model, end, right, wrong)
     integrated = sum(gradients(model, start + k / STEPS * (end - start), right, wrong)[0] for k in range(1, STEPS + 1))
     return {
         "eap": torch.einsum("bpwd,bprd->wr", difference, readers),
         "eap_ig": torch.einsum("bpwd,bprd->wr", difference, integrated / STEPS),
-        "nap": torch.einsum("bpwd,bpwd->w", difference, writers),
-        "hisp": torch.einsum("bpwd,bpwd->bw", here, writers).abs().sum(0),
+        "nap": products([a - b for a, b in zip(nodes, instead)], slopes).sum(0),
+        "hisp": products(nodes, slopes).abs().sum(0),
     }
 
 

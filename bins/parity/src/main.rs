@@ -15,18 +15,39 @@ use circuitscope_model::{
     Decoder, LoadSettings, Norm, PaddingSide, Precision, Processing, TokenBatch, load_dir,
 };
 use circuitscope_testkit::{Flex, Golden, Values, device, worst_difference};
+use clap::Parser;
 
 /// Largest absolute difference in f32. Other implementations differ among each other by 1.1e-5 on the
 /// same fixtures; the other form of GELU moves the logits by 1e-3, a wrong ε by up to 5e-4.
-pub(crate) const BOUND: f32 = 5e-5;
+const BOUND: f32 = 5e-5;
 
 /// Largest difference of logits computed in half precision from those in f32, relative to the largest
 /// logit. f16 keeps 11 bits, bf16 keeps 8.
 const HALF: [(Precision, f32); 2] = [(Precision::F16, 0.005), (Precision::Bf16, 0.05)];
 
+/// The models that the repository carries.
+const GOLDEN: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../crates/circuitscope-model/tests/it/golden"
+);
+
+/// Compares models with recorded outputs of Hugging Face transformers and TransformerLens, prints the
+/// largest difference of each, and fails if one exceeds its bound.
+#[derive(Debug, Parser)]
+#[command(name = "parity")]
+struct Args {
+    /// Folders that hold model folders, at any depth.
+    #[arg(long, default_values_os_t = [PathBuf::from(GOLDEN)])]
+    fixtures: Vec<PathBuf>,
+}
+
+fn main() -> Result<()> {
+    run(&Args::parse().fixtures)
+}
+
 /// One comparison.
 #[derive(Debug)]
-pub(crate) struct Row {
+struct Row {
     model: String,
     against: String,
     tensors: usize,
@@ -37,7 +58,7 @@ pub(crate) struct Row {
 
 impl Row {
     /// Whether the bound holds.
-    pub(crate) fn holds(&self) -> bool {
+    fn holds(&self) -> bool {
         self.worst <= self.bound
     }
 }
@@ -47,7 +68,7 @@ impl Row {
 /// # Errors
 /// If there are none, one cannot be loaded, or a bound does not hold.
 #[expect(clippy::print_stdout, reason = "the table is what was asked for")]
-pub(crate) fn run(fixtures: &[PathBuf]) -> Result<()> {
+fn run(fixtures: &[PathBuf]) -> Result<()> {
     let mut folders = Vec::new();
     for fixtures in fixtures {
         collect(fixtures, &mut folders)?;
@@ -97,7 +118,7 @@ fn collect(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
 }
 
 /// Every comparison that a folder's reference allows.
-pub(crate) fn compare(folder: &Path) -> Result<Vec<Row>> {
+fn compare(folder: &Path) -> Result<Vec<Row>> {
     let golden = Golden::read(&folder.join("reference.safetensors"));
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     let mut rows = Vec::new();
@@ -298,7 +319,7 @@ mod tests {
     use super::*;
 
     fn golden() -> PathBuf {
-        PathBuf::from(crate::GOLDEN)
+        PathBuf::from(GOLDEN)
     }
 
     #[test]

@@ -1,0 +1,361 @@
+//! What `discover` found: kept as JSON, printed as text.
+
+use circuitscope::core::{HeadGrid, HeadId, Seed};
+use circuitscope::eval::causal::Ablation;
+use circuitscope::eval::methods::MethodSettings;
+use circuitscope::eval::{Chosen, CircuitQuality, DictionaryReport, GraphScores, Scores, Verdict};
+use circuitscope::model::ModelProvenance;
+use circuitscope::tasks::GroundTruth;
+use circuitscope::{Discovery, KnownAs, MetricChoice, PromptBehaviour};
+use serde::Serialize;
+
+use super::bos::Bos;
+use crate::output::{count, indented, table};
+use crate::provenance::{Provenance, human_bytes};
+
+/// What is printed, and kept as `discovery.json`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Found {
+    /// The task, or the files that show the behaviour.
+    pub(crate) examples: String,
+    /// What limits what can be found with these prompts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) prompt_warnings: Vec<String>,
+    /// How well the model shows the behaviour.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) behaviour: Option<PromptBehaviour>,
+    /// Pairs that `--only-correct` kept, and of how many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) only_correct: Option<OnlyCorrect>,
+    /// What is read from the output, and why that, where the model is run on pairs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) metric: Option<MetricChoice>,
+    /// What takes the place of ablated heads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ablation: Option<Ablation>,
+    pub(crate) method: String,
+    pub(crate) n_layers: usize,
+    pub(crate) n_heads: usize,
+    pub(crate) positives: usize,
+    pub(crate) negatives: usize,
+    /// From the highest score to the lowest.
+    pub(crate) heads: Vec<RankedHead>,
+    /// The circuit, and what its choice rests on; absent where the work stopped before.
+    #[serde(flatten)]
+    pub(crate) chosen: Option<Chosen>,
+    /// Heads of the known circuit that were found and not found, where one is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) known: Option<Known>,
+    /// Signed scores of the whole graph, MLPs and ports included, where the method has them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) graph: Option<GraphScores>,
+    /// What the circuit keeps, where it was run with the rest ablated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) quality: Option<CircuitQuality>,
+    /// `[heads][heads]`, writer by reader, heads layer by layer; 0 unless the writer is in an
+    /// earlier layer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) edges: Option<Vec<Vec<f64>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) paper_edge_head_counts: Option<Vec<u32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) dictionary: Option<DictionaryReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) model: Option<ModelProvenance>,
+    /// Whose known circuit the heads are set beside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) known_circuit: Option<KnownAs>,
+    pub(crate) settings: Settings,
+    /// Seconds of each stage, in order.
+    pub(crate) stages: Vec<Stage>,
+    pub(crate) provenance: Provenance,
+}
+
+/// What the result depends on, apart from the inputs.
+#[derive(Debug, Serialize)]
+pub(crate) struct Settings {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) prepend_bos: Option<Bos>,
+    pub(crate) methods: MethodSettings,
+    pub(crate) seed: Seed,
+}
+
+/// Pairs that the model gets right.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct OnlyCorrect {
+    pub(crate) kept: usize,
+    pub(crate) of: usize,
+}
+
+/// A head with its score.
+#[derive(Debug, Serialize)]
+pub(crate) struct RankedHead {
+    pub(crate) head: HeadId,
+    pub(crate) score: f64,
+    /// The score with its sign, where the method has one: below 0 for a head that works against the
+    /// behaviour.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) signed: Option<f64>,
+    /// Whether it is in the circuit.
+    pub(crate) selected: bool,
+}
+
+/// Chosen heads beside those of the known circuit.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Known {
+    /// Which account of the circuit this is.
+    pub(crate) variant: String,
+    pub(crate) heads: Vec<HeadId>,
+    /// Chosen and known.
+    pub(crate) found: usize,
+    /// Chosen and not known.
+    pub(crate) others: usize,
+}
+
+/// A stage with its time.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Stage {
+    pub(crate) name: &'static str,
+    pub(crate) seconds: f64,
+}
+
+impl Found {
+    /// Puts in the scores of heads; the rest of `scores` is put in by [`complete`](Self::complete).
+    pub(crate) fn rank(&mut self, scores: &Scores) {
+        let signed = scores.graph.as_ref().map(signed);
+        self.heads = scores
+            .ranking()
+            .into_iter()
+            .map(|(head, score)| RankedHead {
+                head,
+                score,
+                signed: signed
+                    .as_ref()
+                    .and_then(|signed| Some(signed[scores.grid.index(head)?])),
+                selected: false,
+            })
+            .collect();
+        self.dictionary.clone_from(&scores.dictionary);
+    }
+
+    /// Puts in everything that was found.
+    pub(crate) fn complete(&mut self, discovery: Discovery, truth: Option<&GroundTruth>) {
+        let Discovery { scores, chosen, .. } = discovery;
+        self.rank(&scores);
+        let members: Vec<HeadId> = chosen.circuit.heads().collect();
+        for ranked in &mut self.heads {
+            ranked.selected = members.contains(&ranked.head);
+        }
+        self.known = truth.map(|truth| {
+            let heads: Vec<HeadId> = truth.circuit.heads().collect();
+            let found = members.iter().filter(|head| heads.contains(head)).count();
+            Known {
+                variant: truth.variant.clone(),
+                found,
+                others: members.len() - found,
+                heads,
+            }
+        });
+        self.chosen = Some(chosen);
+        let width = scores.grid.len();
+        let edges = scores.edges.as_deref();
+        self.edges = edges.map(|edges| edges.chunks(width).map(<[_]>::to_vec).collect());
+        self.graph = scores.graph;
+        self.paper_edge_head_counts = scores.paper_edge_head_counts;
+    }
+
+    /// Heads of the circuit, in the order of rank.
+    pub(crate) fn circuit(&self) -> Vec<HeadId> {
+        let selected = self.heads.iter().filter(|ranked| ranked.selected);
+        selected.map(|ranked| ranked.head).collect()
+    }
+
+    pub(crate) const fn grid(&self) -> HeadGrid {
+        HeadGrid::new(self.n_layers, self.n_heads)
+    }
+
+    /// Scores of heads, layer by layer.
+    pub(crate) fn scores_by_index(&self, grid: HeadGrid) -> Vec<f64> {
+        let mut scores = vec![0.0; grid.len()];
+        for ranked in &self.heads {
+            if let Some(at) = grid.index(ranked.head) {
+                scores[at] = ranked.score;
+            }
+        }
+        scores
+    }
+
+    /// What the model makes of the prompts, before any score.
+    pub(crate) fn behaviour_text(&self) -> String {
+        let Some(behaviour) = &self.behaviour else {
+            return String::new();
+        };
+        let mut text = format!("what the model makes of {}:\n", self.examples);
+        text.push_str(&indented(&self.behaviour_sentences()));
+        let shown = behaviour.failing.iter().take(FAILING);
+        let mut lines: Vec<String> = shown.map(|prompt| format!("  {}", prompt.line())).collect();
+        let rest = behaviour.failing.len().saturating_sub(FAILING);
+        if rest > 0 {
+            lines.push(format!(
+                "  and {rest} more (all of them in the JSON and on the page)"
+            ));
+        }
+        if !lines.is_empty() {
+            text.push_str(&format!(
+                "  wrong answers after {}:\n",
+                count(behaviour.failing.len(), "prompt")
+            ));
+            text.push_str(&indented(&lines));
+        }
+        text
+    }
+
+    /// The same without single prompts.
+    pub(crate) fn behaviour_sentences(&self) -> Vec<String> {
+        let behaviour = self.behaviour.as_ref();
+        let mut sentences = behaviour.map_or_else(Vec::new, PromptBehaviour::sentences);
+        if let Some(OnlyCorrect { kept, of }) = self.only_correct {
+            sentences.push(format!(
+                "only the {kept} of {of} pairs that the model gets right are used (--only-correct)"
+            ));
+        }
+        if let Some(metric) = &self.metric {
+            sentences.push(format!("metric: {} ({})", metric.metric, metric.why));
+        }
+        if let Some(bos) = &self.settings.prepend_bos {
+            sentences.push(bos.text());
+        }
+        let warnings = self.prompt_warnings.iter();
+        sentences.extend(warnings.map(|warning| format!("warning: {warning}")));
+        sentences
+    }
+
+    /// The best heads.
+    pub(crate) fn ranking_text(&self, top: usize) -> String {
+        let signs = self.heads.iter().any(|head| head.signed.is_some());
+        let figure = |score: f64| format!("{}", (score * 1e4).round() / 1e4);
+        let rows: Vec<Vec<String>> = self
+            .heads
+            .iter()
+            .take(top)
+            .enumerate()
+            .map(|(rank, head)| {
+                let mut row = vec![(rank + 1).to_string(), head.head.to_string()];
+                row.push(figure(head.score));
+                if signs {
+                    row.push(head.signed.map_or_else(|| "–".to_owned(), figure));
+                }
+                row
+            })
+            .collect();
+        let mut header = vec!["rank", "head", "score"];
+        if signs {
+            header.push("with sign");
+        }
+        let mut text = format!(
+            "\n{} against {}, {} layers of {}, method {}\n\n{}",
+            count(self.positives, "positive example"),
+            count(self.negatives, "negative one"),
+            self.n_layers,
+            count(self.n_heads, "head"),
+            self.method,
+            table(&header, &rows),
+        );
+        let constant = self.dictionary.as_ref().map(|report| report.constant_heads);
+        if let Some(constant) = constant.filter(|constant| *constant > 0) {
+            text.push_str(&format!(
+                "{constant} of {} heads have one and the same code on every prompt and so cannot score\n",
+                self.grid().len()
+            ));
+        }
+        text
+    }
+
+    /// The circuit and why it is chosen.
+    pub(crate) fn circuit_text(&self) -> String {
+        let heads: Vec<String> = self.circuit().iter().map(ToString::to_string).collect();
+        let names = match self.chosen.as_ref().map(|chosen| chosen.verdict) {
+            Some(Verdict::Chosen) => heads.join(" "),
+            _ => "no circuit shown".to_owned(),
+        };
+        format!(
+            "\ncircuit ({}): {names}\n{}",
+            count(heads.len(), "head"),
+            indented(&self.circuit_sentences())
+        )
+    }
+
+    pub(crate) fn circuit_sentences(&self) -> Vec<String> {
+        let mut sentences = self
+            .chosen
+            .as_ref()
+            .map_or_else(Vec::new, Chosen::sentences);
+        let against = self.heads.iter().filter(|ranked| ranked.selected);
+        let against = against.filter(|ranked| ranked.signed.is_some_and(|signed| signed < 0.0));
+        let against: Vec<String> = against.map(|ranked| ranked.head.to_string()).collect();
+        if !against.is_empty() {
+            sentences.push(format!(
+                "by the sign of their scores these work against the behaviour: {}",
+                against.join(", ")
+            ));
+        }
+        if let Some(known) = &self.known {
+            sentences.push(format!(
+                "{} of the {} heads of the known circuit ({}) are among them, and {}",
+                known.found,
+                known.heads.len(),
+                known.variant,
+                match known.others {
+                    1 => "1 other".to_owned(),
+                    others => format!("{others} others"),
+                }
+            ));
+        }
+        sentences
+    }
+
+    pub(crate) fn quality_sentences(&self) -> Vec<String> {
+        let Some(quality) = &self.quality else {
+            return Vec::new();
+        };
+        let mut sentences = quality.sentences();
+        sentences.extend(quality.members());
+        sentences
+    }
+
+    /// Where time went.
+    pub(crate) fn stages_text(&self) -> String {
+        let stages: Vec<String> = self
+            .stages
+            .iter()
+            .map(|stage| format!("{} {:.2} s", stage.name, stage.seconds))
+            .collect();
+        let memory = self.provenance.peak_memory_bytes;
+        let memory = memory.map_or_else(String::new, |bytes| {
+            format!("; peak memory {}", human_bytes(bytes))
+        });
+        format!("time: {}{memory}\n", stages.join(", "))
+    }
+}
+
+/// Wrong answers that are printed.
+const FAILING: usize = 5;
+
+/// Scores of heads with their signs: of edges that of the largest one.
+fn signed(scores: &GraphScores) -> Vec<f64> {
+    let graph = scores.graph;
+    let heads = graph.grid().heads().map(|head| graph.head_writer(head));
+    let largest = |writer: usize| {
+        let edges = (0..graph.readers()).filter_map(|reader| scores.edge(writer, reader));
+        edges.fold(
+            0.0f64,
+            |best, edge| {
+                if edge.abs() > best.abs() { edge } else { best }
+            },
+        )
+    };
+    match &scores.nodes {
+        Some(nodes) => heads.map(|writer| nodes[writer]).collect(),
+        None => heads.map(largest).collect(),
+    }
+}

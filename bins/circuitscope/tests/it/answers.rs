@@ -1,0 +1,321 @@
+//! Whether the model shows the behaviour, whether scores are more than chance, and what a circuit keeps:
+//! what `discover` and `eval` say beside their rankings.
+
+use circuitscope::core::{Seed, draw};
+use safetensors::Dtype::{F32, U8};
+use serde_json::{Value, json};
+
+use crate::support::{Bench, bytes};
+
+/// Gaussian noise: 40 examples of 2 layers × 2 heads.
+fn noise(bench: &Bench, name: &str) {
+    let mut rng = Seed::new(5).rng();
+    let data: Vec<f32> = (0..40 * 4 * 8)
+        .map(|_| draw::normal_pair(&mut rng)[0] as f32)
+        .collect();
+    let labels = [[1u8; 20], [0; 20]].concat();
+    bench.tensors(
+        name,
+        &[
+            ("activations", F32, &[40, 4, 8], &bytes(&data)),
+            ("labels", U8, &[40], &labels),
+        ],
+    );
+}
+
+fn heads(found: &Value) -> usize {
+    found["circuit"]["nodes"].as_array().unwrap().len()
+}
+
+/// The default command on the tasks whose circuits were planted.
+#[test]
+fn the_default_finds_planted_circuits_and_says_what_they_keep() {
+    let bench = Bench::new();
+    for (task, least_found, most_others) in [("ioi", 4, 4), ("greater-than", 2, 4)] {
+        let found = bench.json(&format!(
+            "discover --task {task} --examples 20 --output {task}"
+        ));
+        assert_eq!(found["method"], "recommended");
+        assert_eq!(found["selection"], "knee");
+        assert_eq!(found["verdict"], "chosen", "{task}: {}", found["null"]);
+        let behaviour = &found["behaviour"];
+        assert!(
+            behaviour["answered"]["share"].as_f64().unwrap() > 0.9,
+            "{behaviour}"
+        );
+        assert_eq!(behaviour["warnings"], json!([]));
+        assert_eq!(behaviour["positive"]["tokens"][0], "<bos>");
+        assert!(found["null"]["p_value"].as_f64().unwrap() <= 0.05);
+        let known = &found["known"];
+        assert!(
+            known["found"].as_u64().unwrap() >= least_found,
+            "{task}: {known}"
+        );
+        assert!(
+            known["others"].as_u64().unwrap() <= most_others,
+            "{task}: {known}"
+        );
+        let quality = &found["quality"];
+        let value = |name: &str| quality[name].as_f64().unwrap();
+        let (full, empty) = (value("full"), value("empty"));
+        assert!(value("circuit") > empty + 0.6 * (full - empty), "{quality}");
+        assert!(value("without") < empty + 0.4 * (full - empty), "{quality}");
+        let random = quality["random"].as_array().unwrap();
+        assert_eq!(random.len(), 10);
+        assert!(
+            random
+                .iter()
+                .all(|random| random.as_f64().unwrap() < value("circuit"))
+        );
+        assert_eq!(quality["marginal"].as_array().unwrap().len(), heads(&found));
+        let sizes = found["knee"]["sizes"].as_array().unwrap();
+        assert!(sizes.len() <= 25 && sizes.last().unwrap() == 32);
+
+        let page = fs_err::read_to_string(bench.path(task).join("report.html")).unwrap();
+        for said in [
+            "What the model makes of the prompts",
+            "right answer above the wrong ones in",
+            "the largest scores are above what shuffled labels give",
+            "this circuit",
+            "10 random circuits of",
+            "heads chosen (dots)",
+            "<dt>rule</dt><dd>knee</dd>",
+            "<dt>metric</dt>",
+        ] {
+            assert!(page.contains(said), "{task}: {said}");
+        }
+    }
+}
+
+/// The text is in the order in which things come to be known.
+#[test]
+fn behaviour_comes_before_scores_and_scores_before_the_circuit() {
+    let text = Bench::new().ok("discover --task ioi --examples 20");
+    let places = [
+        "what the model makes of ioi:",
+        "right answer above the wrong ones in 20 of 20 pairs (100 %",
+        "logit difference",
+        "first prompt: `<bos>` ",
+        "metric: logit-difference (the metric of task `ioi`)",
+        "20 positive examples against 20 negative ones",
+        "rank  head  score",
+        "circuit (",
+        "whole model, ",
+        "random circuits of",
+        "time: load",
+    ]
+    .map(|said| text.find(said).unwrap_or_else(|| panic!("{said}: {text}")));
+    assert!(places.windows(2).all(|pair| pair[0] < pair[1]), "{text}");
+}
+
+#[test]
+fn noise_is_no_circuit() {
+    let bench = Bench::new();
+    noise(&bench, "noise.safetensors");
+    for method in ["recommended", "mean-difference"] {
+        let line = format!("discover --activations noise.safetensors --method {method}");
+        let found = bench.json(&format!("{line} --output {method}"));
+        assert_eq!(
+            (heads(&found), &found["verdict"]),
+            (0, &json!("within-chance"))
+        );
+        let text = bench.ok(&line);
+        let said = "the largest scores lie within what shuffled labels give (p = ";
+        assert!(
+            text.contains(said) && text.contains(": no circuit shown"),
+            "{text}"
+        );
+        let page = fs_err::read_to_string(bench.path(method).join("report.html")).unwrap();
+        assert!(page.contains(said), "{method}");
+    }
+    // Who asks for a number gets it, with the caution.
+    let text = bench.ok("discover --activations noise.safetensors --select top:2");
+    assert!(
+        text.contains("circuit (2 heads)") && text.contains("no circuit shown"),
+        "{text}"
+    );
+}
+
+fn ioi(giver: &str, right: &str, wrong: &str) -> Value {
+    let prompt = |giver: &str| {
+        format!(
+            "In spring Maurice and Elsa rented a corner of the chapel . Soon {giver} sold a ribbon to"
+        )
+    };
+    let other = if giver == "Elsa" { "Maurice" } else { "Elsa" };
+    json!({ "positive": prompt(giver), "negative": prompt(other), "answers": [right], "wrong_answers": [wrong] })
+}
+
+fn write_pairs(bench: &Bench, name: &str, pairs: &[Value]) {
+    let lines: Vec<String> = pairs.iter().map(ToString::to_string).collect();
+    bench.write(name, lines.join("\n"));
+}
+
+/// Answers that the model does not give.
+#[test]
+fn a_model_that_does_not_do_it_is_warned_of() {
+    let bench = Bench::new();
+    let right = ioi("Elsa", "Maurice", "Elsa");
+    let wrong = ioi("Maurice", "Maurice", "Elsa");
+    write_pairs(&bench, "p.jsonl", &[right.clone(), wrong.clone(), wrong]);
+    let found = bench.json("discover --pairs p.jsonl --faithfulness=none --output out");
+    let warning =
+        "the model answers 33 % of the pairs (fewer than 60 %): there is no behaviour to explain";
+    assert_eq!(found["behaviour"]["warnings"][0], warning);
+    assert_eq!(found["behaviour"]["failing"][0]["pair"], 2);
+    assert_eq!(found["behaviour"]["failing"].as_array().unwrap().len(), 2);
+    let page = fs_err::read_to_string(bench.path("out/report.html")).unwrap();
+    assert!(page.contains("<b>Warning:</b> the model answers 33 % of the pairs"));
+    assert!(page.contains("2 prompts with a wrong answer"));
+    let text = bench.ok("discover --pairs p.jsonl --faithfulness=none");
+    assert!(text.contains(&format!("warning: {warning}")), "{text}");
+    assert!(
+        text.contains("  wrong answers after 2 prompts:\n    pair 2: "),
+        "{text}"
+    );
+
+    // The rest is put aside where asked for.
+    write_pairs(
+        &bench,
+        "p.jsonl",
+        &[
+            right.clone(),
+            ioi("Maurice", "Maurice", "Elsa"),
+            ioi("Maurice", "Elsa", "Maurice"),
+            right,
+        ],
+    );
+    let found = bench.json("discover --pairs p.jsonl --only-correct --faithfulness=none");
+    assert_eq!(found["only_correct"], json!({ "kept": 3, "of": 4 }));
+    assert_eq!(
+        (&found["positives"], &found["negatives"]),
+        (&json!(3), &json!(3))
+    );
+    bench.write(
+        "bare.jsonl",
+        "{\"positive\": \"the cat\", \"negative\": \"the dog\"}\n",
+    );
+    let ran = bench.run("discover --pairs bare.jsonl --only-correct");
+    assert_eq!(ran.code, Some(1));
+    assert!(
+        ran.stderr
+            .contains("--only-correct: found pairs without answers"),
+        "{ran:?}"
+    );
+}
+
+#[test]
+fn prompts_without_pairs_or_answers_say_what_can_be_said() {
+    let bench = Bench::new();
+    let lines = |word: &str| {
+        ["Then", "After", "breakfast", "to", "and", "of", "in"]
+            .map(|first| format!("{first} {word}\n"))
+            .concat()
+    };
+    bench.write("yes.txt", lines("the"));
+    bench.write("no.txt", lines("a"));
+    let text = bench.ok("discover --positive yes.txt --negative no.txt");
+    assert!(text.contains("prompts are not in pairs"), "{text}");
+    assert!(
+        text.contains("first prompt: `<bos>` `Then` `the` → `"),
+        "{text}"
+    );
+    let pairs: Vec<Value> = ["Then", "After", "breakfast"]
+        .map(
+            |first| json!({ "positive": format!("{first} the"), "negative": format!("{first} a") }),
+        )
+        .to_vec();
+    write_pairs(&bench, "p.jsonl", &pairs);
+    let found = bench.json("discover --pairs p.jsonl");
+    assert_eq!(found["metric"]["metric"], "kl");
+    assert!(found["behaviour"]["divergence"]["mean"].as_f64().unwrap() > 0.0);
+    assert!(found["behaviour"]["negative"]["next"][0][0].is_string());
+    assert!(found["null"]["too_few"].as_bool().unwrap());
+}
+
+#[test]
+fn signs_are_shown_where_a_method_has_them() {
+    let bench = Bench::new();
+    let found = bench.json("discover --task ioi --method nap --examples 20 --max-heads 2");
+    let heads_ranked = found["heads"].as_array().unwrap();
+    assert!(
+        heads_ranked
+            .iter()
+            .any(|head| head["signed"].as_f64().unwrap() < 0.0)
+    );
+    for head in heads_ranked {
+        let (score, signed) = (&head["score"], head["signed"].as_f64().unwrap());
+        assert_eq!(score.as_f64().unwrap(), signed.abs());
+    }
+    assert!(heads(&found) <= 2);
+    let text = bench.ok("discover --task ioi --method nap --examples 20");
+    assert!(text.contains("with sign"), "{text}");
+    let text = bench.ok("discover --task ioi --method sae --examples 20 --steps 5 --codes 2");
+    assert!(
+        text.contains("have one and the same code on every prompt"),
+        "{text}"
+    );
+}
+
+#[test]
+fn eval_says_how_well_the_model_does_each_task() {
+    let bench = Bench::new();
+    let line = "eval --task ioi,induction --method mean-difference --seeds 1 --examples 10 --resamples 2 --output e";
+    let text = bench.ok(line);
+    let at = |said: &str| text.find(said).unwrap_or_else(|| panic!("{said}: {text}"));
+    assert!(at("what the model makes of ioi:") < at("what the model makes of induction:"));
+    assert!(at("what the model makes of induction:") < at("node AUC"));
+    // Again, from what was kept.
+    let results = bench.json(line);
+    let share = &results["behaviour"]["ioi"]["answered"]["share"];
+    assert!(share.as_f64().unwrap() > 0.8, "{share}");
+    let kept: Value =
+        serde_json::from_slice(&fs_err::read(bench.path("e/results.json")).unwrap()).unwrap();
+    assert_eq!(kept["behaviour"], results["behaviour"]);
+    let again = bench.json("report e");
+    assert_eq!(again["behaviour"], results["behaviour"]);
+    let page = fs_err::read_to_string(bench.path("e/report.html")).unwrap();
+    assert!(page.contains("right answer above the wrong ones in"));
+}
+
+/// Judging takes long here; the ranking does not wait for it.
+#[cfg(unix)]
+#[test]
+fn ctrl_c_while_judging_leaves_the_ranking() {
+    use std::io::{BufRead as _, BufReader, Read as _};
+    use std::process::{Command, Stdio};
+
+    let bench = Bench::new();
+    let line = "discover --task ioi --examples 400 --patch-pairs 400 --select top:32 --faithfulness \
+                --method mean-difference --output out";
+    let mut child = bench
+        .command(line)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut text = String::new();
+    while !text.contains("circuit (32 heads)") {
+        assert!(out.read_line(&mut text).unwrap() > 0, "{text}");
+    }
+    let killed = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(killed.success());
+    out.read_to_string(&mut text).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{text}");
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        "interrupted: the ranking and the circuit are in out/discovery.json; what the circuit keeps was \
+         not measured\n"
+    );
+    assert!(text.contains("rank  head"), "{text}");
+    assert!(!text.contains("whole model"), "{text}");
+    let kept: Value =
+        serde_json::from_slice(&fs_err::read(bench.path("out/discovery.json")).unwrap()).unwrap();
+    assert_eq!(kept["heads"].as_array().unwrap().len(), 32);
+    assert!(kept.get("quality").is_none());
+}

@@ -1,0 +1,308 @@
+use burn::tensor::activation::softmax;
+use burn::tensor::backend::Backend;
+use circuitscope_core::{Polarity, Progress, Seed};
+use circuitscope_eval::Behaviour;
+use circuitscope_eval::causal::CausalEvidence;
+use circuitscope_model::{Loaded, PaddingSide, TokenBatch, Tokenizer, check_finite};
+use circuitscope_tasks::{AnswerToken, LabelledPrompts, Origin};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// What a model makes of the prompts, before any head is scored: whether it shows the behaviour, and the
+/// prompts as it sees them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PromptBehaviour {
+    /// The first positive prompt.
+    pub positive: SeenPrompt,
+    /// The first negative prompt.
+    pub negative: SeenPrompt,
+    /// All pairs; absent where prompts are not matched, so that nothing can be compared.
+    #[serde(flatten)]
+    pub measured: Option<Behaviour>,
+    /// Positive prompts after which the model gives a wrong answer.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub failing: Vec<FailingPrompt>,
+}
+
+/// A prompt as the model sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SeenPrompt {
+    /// Its text.
+    pub text: String,
+    /// Its tokens, the beginning of the sequence included.
+    pub tokens: Vec<String>,
+    /// The most likely next tokens with their probabilities.
+    pub next: Vec<(String, f64)>,
+}
+
+/// A positive prompt after which the model gives a wrong answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FailingPrompt {
+    /// Its pair, counted from 1.
+    pub pair: usize,
+    /// Its text.
+    pub text: String,
+    /// The most likely next tokens with their probabilities.
+    pub next: Vec<(String, f64)>,
+    /// The right answers, and their probability together.
+    pub right: (Vec<String>, f64),
+}
+
+/// Next tokens that are shown.
+const TOP: usize = 3;
+
+impl PromptBehaviour {
+    /// Reads the model's predictions: on all pairs of `causal`, which were made from `prompts`, and on the
+    /// first prompt of each class.
+    ///
+    /// # Errors
+    /// Prompts that cannot be tokenised; a device that fails; a request to stop.
+    pub fn measure<B: Backend>(
+        loaded: &Loaded<B>,
+        prompts: &LabelledPrompts,
+        causal: Option<&CausalEvidence<B>>,
+        prepend_bos: bool,
+        device: &B::Device,
+        seed: Seed,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        let tokenizer = loaded.tokenizer()?;
+        let pair = causal.and_then(|causal| causal.pairs().first());
+        let first = |class: Polarity| {
+            let at = prompts.labels.iter().position(|label| *label == class);
+            let text = at.map_or("", |at| prompts.texts[at].as_str());
+            // Pairs are as causal runs read them.
+            let tokens = match (pair, class) {
+                (Some(pair), Polarity::Positive) => pair.clean.clone(),
+                (Some(pair), Polarity::Negative) => pair.corrupt.clone(),
+                (None, _) => tokenizer.encode(text, prepend_bos)?,
+            };
+            seen(loaded, text, &tokens, device)
+        };
+        let (positive, negative) = (first(Polarity::Positive)?, first(Polarity::Negative)?);
+        let measured = match causal {
+            None => None,
+            Some(causal) => {
+                let meant = with_space(tokenizer, prompts);
+                Some(Behaviour::measure(causal, &meant, seed, progress)?)
+            }
+        };
+        let failing = match (&measured, causal) {
+            (Some(behaviour), Some(causal)) => failing(tokenizer, prompts, behaviour, causal),
+            _ => Vec::new(),
+        };
+        Ok(Self {
+            positive,
+            negative,
+            measured,
+            failing,
+        })
+    }
+
+    /// Everything in sentences without full stops; those that warn begin with `warning:`.
+    pub fn sentences(&self) -> Vec<String> {
+        let mut sentences = Vec::new();
+        if let Some(behaviour) = &self.measured {
+            sentences.extend(behaviour.sentences());
+        }
+        sentences.push(format!("first prompt: {}", self.positive.line()));
+        if self
+            .measured
+            .as_ref()
+            .is_none_or(|measured| measured.metric.is_none())
+        {
+            sentences.push(format!("first negative prompt: {}", self.negative.line()));
+        }
+        match &self.measured {
+            Some(behaviour) => {
+                let warnings = behaviour.warnings.iter();
+                sentences.extend(warnings.map(|warning| format!("warning: {warning}")));
+            }
+            None => sentences.push(
+                "prompts are not in pairs: what the model answers cannot be compared, and no circuit can \
+                 be run"
+                    .to_owned(),
+            ),
+        }
+        sentences
+    }
+}
+
+impl SeenPrompt {
+    /// Tokens one by one, then what the model expects next.
+    pub fn line(&self) -> String {
+        let tokens: Vec<String> = self.tokens.iter().map(|token| quoted(token)).collect();
+        format!("{} → {}", tokens.join(" "), likely(&self.next))
+    }
+}
+
+impl FailingPrompt {
+    /// The prompt, what the model expects, and what would be right.
+    pub fn line(&self) -> String {
+        let right: Vec<String> = self.right.0.iter().map(|token| quoted(token)).collect();
+        format!(
+            "pair {}: {:?} → {}; right: {} {}",
+            self.pair,
+            self.text,
+            likely(&self.next),
+            right.join(" "),
+            percent(self.right.1)
+        )
+    }
+}
+
+/// A token between ticks, what cannot be seen escaped.
+fn quoted(token: &str) -> String {
+    format!("`{}`", token.escape_debug())
+}
+
+fn likely(next: &[(String, f64)]) -> String {
+    let next = next
+        .iter()
+        .map(|(token, p)| format!("{} {}", quoted(token), percent(*p)));
+    next.collect::<Vec<_>>().join(", ")
+}
+
+fn percent(p: f64) -> String {
+    if p < 0.0005 {
+        format!("{p:.0e}")
+    } else {
+        format!("{:.1} %", 100.0 * p)
+    }
+}
+
+/// The text of a token: what it decodes to, or its name where that is nothing.
+fn text(tokenizer: &Tokenizer, token: u32) -> String {
+    match tokenizer.decode(&[token]) {
+        Ok(text) if !text.is_empty() => text,
+        _ => tokenizer.token(token).unwrap_or_default(),
+    }
+}
+
+fn seen<B: Backend>(
+    loaded: &Loaded<B>,
+    prompt: &str,
+    tokens: &[u32],
+    device: &B::Device,
+) -> Result<SeenPrompt> {
+    let tokenizer = loaded.tokenizer()?;
+    loaded.model.config().check_tokens(&[tokens])?;
+    let batch = TokenBatch::new(&[tokens], PaddingSide::Right, device)?;
+    let logits = loaded.model.logits(&batch);
+    let shares = softmax(batch.last(logits), 1).into_data().convert::<f32>();
+    let shares = shares.into_vec::<f32>().map_err(|error| Error::Device {
+        reason: format!("{error:?}"),
+    })?;
+    if shares.iter().any(|share| !share.is_finite()) {
+        check_finite(&loaded.model, &[tokens], device)?;
+    }
+    let mut order: Vec<u32> = (0..shares.len() as u32).collect();
+    order.sort_by(|&a, &b| shares[b as usize].total_cmp(&shares[a as usize]));
+    let next = order.into_iter().take(TOP);
+    Ok(SeenPrompt {
+        text: prompt.to_owned(),
+        tokens: tokens.iter().map(|&token| text(tokenizer, token)).collect(),
+        next: next
+            .map(|token| (text(tokenizer, token), f64::from(shares[token as usize])))
+            .collect(),
+    })
+}
+
+fn failing<B: Backend>(
+    tokenizer: &Tokenizer,
+    prompts: &LabelledPrompts,
+    behaviour: &Behaviour,
+    causal: &CausalEvidence<B>,
+) -> Vec<FailingPrompt> {
+    let of = |pair: usize| {
+        let (found, tokens) = (&behaviour.of_pairs[pair], &causal.pairs()[pair]);
+        let next = found.top.iter();
+        FailingPrompt {
+            pair: pair + 1,
+            text: prompts.texts[tokens.rows.0].clone(),
+            next: next
+                .map(|&(token, p)| (text(tokenizer, token), p))
+                .collect(),
+            right: (
+                tokens
+                    .right
+                    .iter()
+                    .map(|&token| text(tokenizer, token))
+                    .collect(),
+                found.probability.unwrap_or_default(),
+            ),
+        }
+    };
+    behaviour.failing().into_iter().map(of).collect()
+}
+
+/// For each pair, the first tokens of its right answers with a space before them, where they have none and
+/// that makes another token.
+fn with_space(tokenizer: &Tokenizer, prompts: &LabelledPrompts) -> Vec<Vec<u32>> {
+    // Not every vocabulary has such words.
+    let first = |word: &str| tokenizer.encode(word, false).ok()?.first().copied();
+    let meant = prompts.answers.iter().map(|answers| {
+        let mut meant = Vec::new();
+        for answer in &answers.right {
+            let (word, token) = match answer {
+                AnswerToken::Word(word) => (word.clone(), first(word)),
+                AnswerToken::Id(id) => (text(tokenizer, *id), Some(*id)),
+            };
+            // As vocabularies write a space.
+            let stored = token.and_then(|token| tokenizer.token(token));
+            let spaced =
+                |word: &str| word.starts_with(['Ġ', '▁']) || word.starts_with(char::is_whitespace);
+            if spaced(&word) || stored.is_some_and(|stored| spaced(&stored)) {
+                continue;
+            }
+            let other = first(&format!(" {word}"));
+            meant.extend(other.filter(|_| other != token));
+        }
+        meant
+    });
+    meant.collect()
+}
+
+/// Some pairs of matched prompts, in the order of `pairs`, and nothing else.
+///
+/// # Panics
+/// If there is no such pair.
+#[must_use]
+pub fn only_pairs(prompts: &LabelledPrompts, pairs: &[usize]) -> LabelledPrompts {
+    let texts = pairs.iter().map(|&pair| {
+        let (positive, negative) = prompts.pairs[pair];
+        (
+            prompts.texts[positive].clone(),
+            prompts.texts[negative].clone(),
+        )
+    });
+    let LabelledPrompts {
+        texts,
+        labels,
+        pairs: matched,
+        ..
+    } = LabelledPrompts::from_pairs(texts);
+    // Every field is named, so that a new one is not forgotten.
+    LabelledPrompts {
+        texts,
+        labels,
+        pairs: matched,
+        answers: of_pairs(&prompts.answers, pairs),
+        appended: of_pairs(&prompts.appended, pairs),
+        spans: of_pairs(&prompts.spans, pairs),
+        origin: prompts.origin.clone().map(|origin| Origin {
+            places: of_pairs(&origin.places, pairs),
+            ..origin
+        }),
+        notes: prompts.notes.clone(),
+    }
+}
+
+/// What there is for each pair, if anything, for some pairs.
+fn of_pairs<T: Clone>(all: &[T], pairs: &[usize]) -> Vec<T> {
+    pairs
+        .iter()
+        .filter_map(|&pair| all.get(pair).cloned())
+        .collect()
+}
