@@ -116,6 +116,7 @@ pub(super) fn config(keys: &Keys<'_>) -> Result<DecoderConfig> {
         "rms_norm_eps",
         "rope_local_base_freq",
         "rope_theta",
+        "sliding_window_pattern",
         "tie_word_embeddings",
         "vocab_size",
     ])?;

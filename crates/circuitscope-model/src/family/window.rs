@@ -51,7 +51,8 @@ pub(super) fn windows(
             })
             .collect(),
     };
-    let named = keys.get("layer_types").is_some() || matches!(style, Windowed::Alternate);
+    let named = keys.get("layer_types").is_some()
+        || matches!(style, Windowed::Alternate | Windowed::AllBut { .. });
     if window.is_none() && named && windowed.contains(&true) {
         let expected = "a positive number, because there are layers of sliding_attention";
         return Err(keys.unsupported("sliding_window", &Value::Null, expected));

@@ -196,6 +196,87 @@ fn missing_files_are_named() {
     assert!(saved.message().contains("cfg.json"));
 }
 
+/// SAELens 3 to 5 keep everything in one object; what computes the same is the same dictionary.
+#[test]
+fn dictionaries_of_older_saelens() {
+    let old = |edit: fn(&mut Map<String, Value>)| {
+        let saved = Saved::new();
+        saved.edit_cfg(|cfg| {
+            cfg.remove("metadata");
+            cfg.remove("reshape_activations");
+            for (field, value) in [
+                ("activation_fn_str", json!("relu")),
+                ("activation_fn_kwargs", json!({})),
+                ("finetuning_scaling_factor", json!(false)),
+                ("hook_layer", json!(0)),
+                ("hook_name", json!("blocks.0.attn.hook_result")),
+                ("prepend_bos", json!(true)),
+                ("sae_lens_training_version", json!("5.3.0")),
+                ("seqpos_slice", json!([null])),
+            ] {
+                cfg.insert(field.into(), value);
+            }
+            edit(cfg);
+        });
+        saved
+    };
+    let new = Saved::new().load().unwrap().sae;
+    for edit in [
+        (|_| {}) as fn(&mut Map<String, Value>),
+        |cfg| drop(cfg.remove("architecture")),
+        |cfg| drop(cfg.insert("finetuning_scaling_factor".into(), Value::Null)),
+    ] {
+        let read = old(edit).load().unwrap();
+        assert_eq!(values(&read.sae.w_enc), values(&new.w_enc));
+        assert_eq!(read.metadata, SaeMetadata::default());
+    }
+    let message = |edit| old(edit).message();
+    let is = "cfg.json: this is a dictionary of SAELens 5.3.0 with ";
+    for (found, expected) in [
+        (
+            message(|cfg| drop(cfg.insert("activation_fn_str".into(), json!("topk")))),
+            "activation_fn_str \"topk\", where \"relu\" is read",
+        ),
+        (
+            message(|cfg| drop(cfg.insert("architecture".into(), json!("gated")))),
+            "architecture \"gated\", where \"standard\" is read",
+        ),
+        (
+            message(|cfg| drop(cfg.insert("finetuning_scaling_factor".into(), json!(true)))),
+            "finetuning_scaling_factor true, where false is read",
+        ),
+    ] {
+        assert!(found.starts_with(&format!("{is}{expected}; ")), "{found}");
+    }
+    assert_eq!(
+        message(|cfg| drop(cfg.insert("apply_b_dec_to_input".into(), json!(false)))),
+        "cfg.json: apply_b_dec_to_input is false: expected true"
+    );
+    assert_eq!(
+        message(|cfg| drop(cfg.insert("hook_layers".into(), json!(1)))),
+        "cfg.json: unknown field \"hook_layers\" (did you mean `hook_layer`?)"
+    );
+}
+
+#[test]
+fn dictionaries_of_sparsify() {
+    let saved = Saved::new();
+    saved.edit_cfg(|cfg| {
+        cfg.clear();
+        cfg.extend([
+            ("d_in".to_owned(), json!(3)),
+            ("expansion_factor".to_owned(), json!(32)),
+            ("k".to_owned(), json!(4)),
+            ("num_latents".to_owned(), json!(0)),
+        ]);
+    });
+    let message = saved.message();
+    assert!(
+        message.starts_with("cfg.json: this is a dictionary of sparsify (TopK, k = 4, "),
+        "{message}"
+    );
+}
+
 #[test]
 fn wrong_settings_are_named() {
     let message = |edit: fn(&mut Map<String, Value>)| {

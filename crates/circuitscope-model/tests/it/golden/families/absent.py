@@ -2,9 +2,9 @@
 
 Made with torch 2.9.1 and transformers 5.24.0 on one CPU thread:
 
-    OMP_NUM_THREADS=1 python crates/circuitscope-model/tests/it/golden/families/absent.py
+    OMP_NUM_THREADS=1 python crates/circuitscope-model/tests/it/golden/families/absent.py [NAME...]
 
-Every key of every golden model's `config.json` that may change a forward pass is left out, and set to null, in turn.
+With names only these models are made anew. Every key of every golden model's `config.json` that may change a forward pass is left out, and set to null, in turn.
 `absent.safetensors` has the logits on `TOKENS` where they differ from those of the whole configuration, as
 `{folder}/{key}/{absent|null}`. `absent.json` lists those with the same logits (`same`), and those that transformers
 refuses, does not find all weights for, or cannot run (`refused`).
@@ -14,13 +14,14 @@ import json
 import os
 import pathlib
 import shutil
+import sys
 import tempfile
 
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 HERE = pathlib.Path(__file__).parent
@@ -52,8 +53,15 @@ def logits(folder):
 def main():
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)
+    names = sys.argv[1:] or FOLDERS
     tensors, same, refused = {}, [], []
-    for name in FOLDERS:
+    if names != FOLDERS:
+        made = {pathlib.Path(name).name for name in names}
+        before = json.loads((HERE / "absent.json").read_text())
+        kept = lambda label: label.split("/")[0] not in made
+        tensors = {label: x for label, x in load_file(HERE / "absent.safetensors").items() if kept(label)}
+        same, refused = (list(filter(kept, before[kind])) for kind in ("same", "refused"))
+    for name in names:
         source = HERE / name
         config = json.loads((source / "config.json").read_text())
         whole = logits(source)
@@ -62,7 +70,7 @@ def main():
                 changed = {**config, key: None}
                 if kind == "absent":
                     del changed[key]
-                label = f"{source.name}/{key}/{kind}" if ".." not in name else f"gpt2_tiny/{key}/{kind}"
+                label = f"{source.name}/{key}/{kind}"
                 with tempfile.TemporaryDirectory() as folder:
                     shutil.copy(source / "model.safetensors", folder)
                     (pathlib.Path(folder) / "config.json").write_text(json.dumps(changed))
