@@ -2,13 +2,13 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use circuitscope_core::Graph;
 
-use crate::{AnyTensor, Capture, Error, Result, Site};
+use crate::{AnyTensor, Capture, Error, Result, Site, wide};
 
 /// What every node of a [`Graph`] puts out in one run, heads before `W_O`.
 ///
 /// To put another run's value of a node in its place and compute on is activation patching, exact in
 /// every model. [`StreamOutputs`](crate::StreamOutputs) holds what the nodes add to the residual stream
-/// instead, where a norm of an attention layer's output has mixed its heads.
+/// instead, where a norm of an attention layer's output has mixed its heads. Half precision is widened.
 #[derive(Debug, Clone)]
 pub struct NodeOutputs<B: Backend> {
     /// In the order of [`Graph::writer`]: a site, and of the nodes that put out there `[batch, pos,
@@ -45,8 +45,8 @@ impl<B: Backend> NodeOutputs<B> {
     pub fn of(graph: &Graph, mut value: impl FnMut(Site) -> Option<AnyTensor<B>>) -> Result<Self> {
         let places = Self::sites(graph).into_iter().map(|site| {
             let found = match value(site) {
-                Some(AnyTensor::D3(x)) => Some(x.unsqueeze_dim(2)),
-                Some(AnyTensor::D4(x)) => Some(x),
+                Some(AnyTensor::D3(x)) => Some(wide(x).unsqueeze_dim(2)),
+                Some(AnyTensor::D4(x)) => Some(wide(x)),
                 _ => None,
             };
             Ok((site, found.ok_or(Error::NeverFired { site })?))
