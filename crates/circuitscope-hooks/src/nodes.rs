@@ -2,7 +2,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use circuitscope_core::Graph;
 
-use crate::{AnyTensor, Capture, Error, Result, Site};
+use crate::{AnyTensor, Capture, Error, Result, Site, wide};
 
 /// What every node of a [`Graph`] puts out in one run, heads before `W_O`.
 ///
@@ -38,15 +38,15 @@ impl<B: Backend> NodeOutputs<B> {
         Self::of(graph, |site| capture.take(site))
     }
 
-    /// Of a value for each site: activations, or gradients.
+    /// Of a value for each site: activations, or gradients. Half precision is widened.
     ///
     /// # Errors
     /// As [`take`](Self::take).
     pub fn of(graph: &Graph, mut value: impl FnMut(Site) -> Option<AnyTensor<B>>) -> Result<Self> {
         let places = Self::sites(graph).into_iter().map(|site| {
             let found = match value(site) {
-                Some(AnyTensor::D3(x)) => Some(x.unsqueeze_dim(2)),
-                Some(AnyTensor::D4(x)) => Some(x),
+                Some(AnyTensor::D3(x)) => Some(wide(x).unsqueeze_dim(2)),
+                Some(AnyTensor::D4(x)) => Some(wide(x)),
                 _ => None,
             };
             Ok((site, found.ok_or(Error::NeverFired { site })?))
