@@ -38,7 +38,7 @@ impl<B: Backend> NodeOutputs<B> {
         Self::of(graph, |site| capture.take(site))
     }
 
-    /// Of a value for each site: activations, or gradients.
+    /// Of a value for each site: activations, or gradients. Half precision is widened.
     ///
     /// # Errors
     /// As [`take`](Self::take).
