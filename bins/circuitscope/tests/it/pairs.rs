@@ -513,8 +513,7 @@ fn tasks_are_posed_in_the_tokens_of_a_model() {
     let ran = bench.run("discover --model r --task ioi --examples 4 --method mean-difference");
     assert_eq!(ran.code, Some(1));
     assert!(
-        ran.stderr
-            .contains("task ioi cannot be posed in this model's tokens: it needs 3 names"),
+        ran.stderr.contains("the tokenizer cannot read"),
         "{}",
         ran.stderr
     );
