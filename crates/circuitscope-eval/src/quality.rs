@@ -106,9 +106,9 @@ pub fn circuit_quality<B: Backend>(
         of(&|at| drawn.contains(&at))
     }));
     let measured_members = &members[..measured];
-    sets.extend((measured_members.iter()).map(|&member| {
-        of(&|at| at != member && members.contains(&at))
-    }));
+    sets.extend(
+        (measured_members.iter()).map(|&member| of(&|at| at != member && members.contains(&at))),
+    );
     let judge = || {
         let full = runs.full();
         let values = runs.keeping_each(&sets, progress)?;

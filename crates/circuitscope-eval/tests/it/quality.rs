@@ -67,11 +67,7 @@ fn a_circuit_is_judged_in_the_metric() {
     let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-6, "{a} {b}");
     close(
         quality.full,
-        mean(
-            &runs
-                .run(&[true; 6], &[Metric::LogitDifference])
-                .unwrap()[0],
-        ),
+        mean(&runs.run(&[true; 6], &[Metric::LogitDifference]).unwrap()[0]),
     );
     close(quality.empty, of([false; 6]));
     close(
