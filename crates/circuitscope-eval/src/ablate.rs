@@ -59,7 +59,10 @@ impl<'a, B: Backend> HeadCircuits<'a, B> {
             let other = match (evidence.ablation(), &means) {
                 (Ablation::Zero, _) => None,
                 (_, Some(means)) => Some(means.iter().map(|mean| shown(mean, pos)).collect()),
-                _ => Some(z_of(evidence, &batch.corrupt)),
+                _ => {
+                    let z = z_of(evidence, &batch.corrupt).into_iter();
+                    Some(z.map(|z| batch.at_positive(z)).collect())
+                }
             };
             parts.push(Part {
                 clean: answer_logits(evidence, &batch.clean),
