@@ -184,7 +184,7 @@ fn options_that_are_not_implemented() {
             "llama",
             "quantization_config",
             json!({"bits": 4}),
-            "quantization_config",
+            "quantization_config.quant_method",
         ),
         (
             "llama",
