@@ -16,7 +16,8 @@ For the lines of `prompts.txt` (English, digits, code, other scripts, emoji, bla
 For the pairs of `ioi.jsonl` (`ioi.*`, metric: logit difference, mean over right answers less mean over wrong) and
 of `greater_than.jsonl` (`greater_than.*`, metric: probability of all right answers less that of all wrong ones),
 the metric being higher where the behaviour is shown:
-- `clean`, `corrupt` [pairs]: the metric on the positive prompt, and on the negative prompt with the same answers;
+- `clean`, `corrupt` [pairs, grouped by length]: the metric on the positive prompt, and on the negative prompt with
+  the same answers;
 - `patching` [layers, heads]: metric as it is less metric with the head's z (its part of the input of `o_proj`), at
   all positions, taken from the negative prompt, everything downstream recomputed; mean over pairs;
 - `mean` [layers, heads]: the same with z replaced by the head's mean z over all positions of all negative prompts;
