@@ -1,6 +1,6 @@
 """Writes `golden.safetensors`: what transformers computes from SmolLM2-135M-Instruct (Q4_1).
 
-Made with torch 2.15.0, transformers 5.24.0, gguf 0.19.0 and accelerate 1.15.0, float32, two threads:
+Made with torch 2.15.0, transformers 5.24.0, gguf 0.19.0 and accelerate 1.15.0, float32:
 
     cargo xtask real-model
     python bins/circuitscope/tests/it/golden/real/make.py [--check] [.models/smollm2-135m-instruct/model.gguf]
