@@ -84,7 +84,10 @@ impl Pickles {
             for tensor in tensors {
                 let place = self.places.get(&tensor.name);
                 if !self.places.is_empty() && place != Some(&name) {
-                    problems.push(format!("{}: in {name}, where the index has no such tensor", tensor.name));
+                    problems.push(format!(
+                        "{}: in {name}, where the index has no such tensor",
+                        tensor.name
+                    ));
                 }
                 let bytes = match tensor.data {
                     Cow::Borrowed(bytes) => Bytes::Lent(bytes),
@@ -104,7 +107,9 @@ impl Pickles {
         }
         for (tensor, place) in &self.places {
             if !index.contains_key(tensor) {
-                problems.push(format!("{tensor}: the index places it in {place}, which does not hold it"));
+                problems.push(format!(
+                    "{tensor}: the index places it in {place}, which does not hold it"
+                ));
             }
         }
         let paths = self.files.iter().map(|(path, _)| path.as_path());

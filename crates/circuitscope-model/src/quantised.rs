@@ -84,7 +84,9 @@ impl Quantised {
                 nested,
                 ..
             } => {
-                let nested = nested.iter().flat_map(|nested| [&nested.largest, &nested.table]);
+                let nested = nested
+                    .iter()
+                    .flat_map(|nested| [&nested.largest, &nested.table]);
                 [weight, largest, table].into_iter().chain(nested).collect()
             }
             Self::Gptq {
@@ -93,7 +95,10 @@ impl Quantised {
                 scales,
                 groups,
                 ..
-            } => [qweight, qzeros, scales].into_iter().chain(groups).collect(),
+            } => [qweight, qzeros, scales]
+                .into_iter()
+                .chain(groups)
+                .collect(),
             Self::Awq {
                 qweight,
                 qzeros,
@@ -110,10 +115,7 @@ impl Quantised {
     }
 
     /// The numbers in f32; `read` gives the bytes of a part.
-    pub(crate) fn values<'b>(
-        &self,
-        read: impl Fn(&Place) -> &'b [u8],
-    ) -> Result<Vec<f32>, String> {
+    pub(crate) fn values<'b>(&self, read: impl Fn(&Place) -> &'b [u8]) -> Result<Vec<f32>, String> {
         let bytes = match self {
             Self::Int8 { weight, largest } => {
                 let [rows, cols] = matrix(weight)?;
@@ -253,7 +255,10 @@ fn fp8<'b>(
 fn matrix(place: &Place) -> Result<[usize; 2], String> {
     match *place.shape.as_slice() {
         [rows, cols] => Ok([rows, cols]),
-        _ => Err(format!("stored with shape {:?}, expected two dimensions", place.shape)),
+        _ => Err(format!(
+            "stored with shape {:?}, expected two dimensions",
+            place.shape
+        )),
     }
 }
 
@@ -262,7 +267,9 @@ fn width(place: &Place) -> Result<Width, String> {
         Dtype::F32 => Ok(Width::F32),
         Dtype::F16 => Ok(Width::F16),
         Dtype::BF16 => Ok(Width::BF16),
-        other => Err(format!("scales of type {other:?}, expected F32, F16 or BF16")),
+        other => Err(format!(
+            "scales of type {other:?}, expected F32, F16 or BF16"
+        )),
     }
 }
 
@@ -271,7 +278,10 @@ fn floats<'b>(place: &Place, read: impl Fn(&Place) -> &'b [u8]) -> Result<Vec<u8
     let bytes = read(place);
     let widened = |widen: fn([u8; 2]) -> f32| {
         let (numbers, _) = bytes.as_chunks();
-        numbers.iter().flat_map(|&n| widen(n).to_le_bytes()).collect()
+        numbers
+            .iter()
+            .flat_map(|&n| widen(n).to_le_bytes())
+            .collect()
     };
     Ok(match width(place)? {
         Width::F16 => widened(|n| half::f16::from_le_bytes(n).to_f32()),
@@ -307,7 +317,7 @@ impl Scheme {
         let is_old = get(&["load_in_8bit", "load_in_4bit"]).is_some();
         let method = map.get("quant_method").unwrap_or(&null);
         let method = match method.as_str() {
-            None if is_old => "bitsandbytes",
+            None if is_old && method.is_null() => "bitsandbytes",
             Some(method) => method,
             None => return Err(bad(".quant_method", method, METHODS)),
         };
@@ -316,11 +326,17 @@ impl Scheme {
             Some(size @ 1..) => Ok(Some(size as usize)),
             _ => {
                 let found = get(&["group_size", "q_group_size"]).unwrap_or(&null);
-                Err(bad(".group_size", found, "a positive number, or -1 for one group"))
+                Err(bad(
+                    ".group_size",
+                    found,
+                    "a positive number, or -1 for one group",
+                ))
             }
         };
         let one_of = |keys: &[&str], choices: &[Value], default: &Value| {
-            let found = get(keys).filter(|value| !value.is_null()).unwrap_or(default);
+            let found = get(keys)
+                .filter(|value| !value.is_null())
+                .unwrap_or(default);
             if choices.contains(found) {
                 return Ok(found.clone());
             }
@@ -346,7 +362,9 @@ impl Scheme {
                 Self::Awq { group: group()? }
             }
             "fp8" | "fbgemm_fp8" => {
-                let sizes = map.get("weight_block_size").filter(|sizes| !sizes.is_null());
+                let sizes = map
+                    .get("weight_block_size")
+                    .filter(|sizes| !sizes.is_null());
                 let block = match sizes {
                     None => [128, 128],
                     Some(sizes) => <[usize; 2]>::deserialize(sizes)
@@ -420,7 +438,9 @@ type Weight = (&'static str, String, Stored);
 
 /// Takes the part of this name out of the source.
 fn part(source: &mut Source<'_>, name: &str) -> Result<Place, String> {
-    let stored = source.remove(name).ok_or_else(|| format!("{name} is missing"))?;
+    let stored = source
+        .remove(name)
+        .ok_or_else(|| format!("{name} is missing"))?;
     place(stored).ok_or_else(|| format!("{name} is stored in another way"))
 }
 
@@ -461,11 +481,7 @@ fn bits_and_bytes(source: &mut Source<'_>, name: &str) -> Made {
     })
 }
 
-fn four_bit(
-    source: &mut Source<'_>,
-    name: &str,
-    state: &str,
-) -> Result<Weight, String> {
+fn four_bit(source: &mut Source<'_>, name: &str, state: &str) -> Result<Weight, String> {
     let what = if state.ends_with("nf4") {
         "bitsandbytes NF4"
     } else {
@@ -474,10 +490,14 @@ fn four_bit(
     let state = part(source, state)?;
     let parsed = serde_json::from_slice(source.bytes(&state));
     let state: State = parsed.map_err(|error| format!("quant_state: {error}"))?;
-    let count = state.shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
+    let count = state
+        .shape
+        .iter()
+        .try_fold(1usize, |n, &size| n.checked_mul(size));
     let count = count.filter(|count| *count < 1 << 48);
     let count = count.ok_or_else(|| format!("quant_state: shape {:?}", state.shape))?;
-    let sound = |block: usize| (block.is_power_of_two() && (2..1 << 20).contains(&block)).then_some(block);
+    let sound =
+        |block: usize| (block.is_power_of_two() && (2..1 << 20).contains(&block)).then_some(block);
     let block = sound(state.blocksize);
     let block = block.ok_or_else(|| format!("quant_state: blocksize {}", state.blocksize))?;
     let nested = format!("{name}.nested_absmax");
@@ -537,8 +557,16 @@ fn gptq(source: &mut Source<'_>, name: &str, bits: u8, group: Option<usize>) -> 
             group,
             bits,
         };
-        let what = if bits == 4 { "GPTQ in 4 bits" } else { "GPTQ in 8 bits" };
-        Ok((what, format!("{stem}.weight"), put(vec![outputs, inputs], quantised)))
+        let what = if bits == 4 {
+            "GPTQ in 4 bits"
+        } else {
+            "GPTQ in 8 bits"
+        };
+        Ok((
+            what,
+            format!("{stem}.weight"),
+            put(vec![outputs, inputs], quantised),
+        ))
     };
     Some(made())
 }
@@ -555,7 +583,11 @@ fn awq(source: &mut Source<'_>, name: &str, group: Option<usize>) -> Made {
             scales,
             group,
         };
-        Ok(("AWQ", format!("{stem}.weight"), put(vec![outputs, inputs], quantised)))
+        Ok((
+            "AWQ",
+            format!("{stem}.weight"),
+            put(vec![outputs, inputs], quantised),
+        ))
     };
     Some(made())
 }

@@ -450,7 +450,9 @@ impl<'a> Source<'a> {
     pub(crate) fn pass_over_if_zero(&self, name: &str) {
         if let Some(Stored { file, encoding, .. }) = self.index.get(name)
             && let Encoding::Plain { bytes, .. } = encoding
-            && self.files[*file].1[bytes.clone()].iter().all(|&byte| byte == 0)
+            && self.files[*file].1[bytes.clone()]
+                .iter()
+                .all(|&byte| byte == 0)
         {
             self.taken.borrow_mut().insert(name.to_owned());
         }
@@ -550,7 +552,9 @@ impl<'a> Source<'a> {
             Encoding::Quantised(tensor) => {
                 let values = tensor.values(|place| self.bytes(place));
                 for place in tensor.places() {
-                    self.files[place.file].1.release(place.bytes.start, place.bytes.len());
+                    self.files[place.file]
+                        .1
+                        .release(place.bytes.start, place.bytes.len());
                 }
                 let values = values?;
                 Ok(match *stored.shape.as_slice() {

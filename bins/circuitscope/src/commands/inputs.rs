@@ -106,7 +106,10 @@ fn only_gguf(folder: &Path) -> Result<Option<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs_err::read_dir(folder)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "gguf") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "gguf")
+        {
             files.push(path);
         }
     }

@@ -8,7 +8,9 @@ const TOKENS: &str = r#"{"tokens":[[3,1,4,1,5,9,2,6],[2,7,1,8]]}"#;
 
 fn golden(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-    folder.join("../../crates/circuitscope-model/tests/it/golden").join(name)
+    folder
+        .join("../../crates/circuitscope-model/tests/it/golden")
+        .join(name)
 }
 
 /// What `capture` gives and says for a model.
@@ -19,13 +21,19 @@ fn captured(bench: &Bench, model: &str, options: &str) -> (Vec<f32>, String) {
     );
     let ran = bench.run(&line);
     assert_eq!(ran.code, Some(0), "{ran:?}");
-    let (_, values) = floats(&bench.path("z.safetensors")).remove("blocks.1.attn.hook_z").unwrap();
+    let (_, values) = floats(&bench.path("z.safetensors"))
+        .remove("blocks.1.attn.hook_z")
+        .unwrap();
     (values, ran.stderr)
 }
 
 fn close(one: &[f32], other: &[f32], what: &str) {
     assert_eq!(one.len(), other.len());
-    let worst = one.iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let worst = one
+        .iter()
+        .zip(other)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max);
     assert!(worst <= 1e-5, "{what}: {worst:e}");
 }
 
@@ -66,20 +74,32 @@ fn a_model_that_ollama_keeps() {
     let manifest = format!(
         r#"{{"schemaVersion":2,"layers":[{{"mediaType":"application/vnd.ollama.image.model","digest":"sha256:{digest}","size":1}}]}}"#
     );
-    bench.write("ollama/manifests/registry.ollama.ai/library/tiny/1b", manifest);
+    bench.write(
+        "ollama/manifests/registry.ollama.ai/library/tiny/1b",
+        manifest,
+    );
     bench.write("tokens.json", TOKENS);
     let run = |model: &str| {
         let line = format!(
             "capture --model {model} --tokens tokens.json --sites logits --output x.safetensors"
         );
         let mut command = bench.command(&line);
-        Ran::of(command.env("OLLAMA_MODELS", bench.path("ollama")).output().unwrap())
+        Ran::of(
+            command
+                .env("OLLAMA_MODELS", bench.path("ollama"))
+                .output()
+                .unwrap(),
+        )
     };
     let ran = run("ollama:tiny:1b");
     assert_eq!(ran.code, Some(0), "{ran:?}");
     let ran = run("ollama:absent");
     assert_eq!(ran.code, Some(1), "{ran:?}");
-    assert!(ran.stderr.contains("--model ollama:absent: no model of Ollama's"), "{ran:?}");
+    assert!(
+        ran.stderr
+            .contains("--model ollama:absent: no model of Ollama's"),
+        "{ran:?}"
+    );
 }
 
 #[test]
@@ -105,7 +125,9 @@ fn a_file_that_is_no_model_is_named() {
     let bench = Bench::new();
     bench.write("tokens.json", TOKENS);
     let line = |model: &str| {
-        format!("capture --model {model} --tokens tokens.json --sites logits --output x.safetensors")
+        format!(
+            "capture --model {model} --tokens tokens.json --sites logits --output x.safetensors"
+        )
     };
     bench.write("notes.txt", "a model");
     bench.fails(

@@ -256,11 +256,7 @@ impl Arch {
 }
 
 /// What all but GPT-2 have.
-fn common(
-    metadata: &Metadata<'_>,
-    facts: &Facts<'_>,
-    json: &mut Map<String, Value>,
-) -> Result<()> {
+fn common(metadata: &Metadata<'_>, facts: &Facts<'_>, json: &mut Map<String, Value>) -> Result<()> {
     let heads = metadata.needed("attention.head_count")?;
     let width = metadata.needed("embedding_length")?;
     let d_head = match metadata.count("attention.key_length")? {
@@ -287,9 +283,18 @@ fn common(
         ("num_attention_heads", json!(heads)),
         ("num_key_value_heads", json!(kv_heads)),
         ("head_dim", json!(d_head)),
-        ("intermediate_size", json!(metadata.needed("feed_forward_length")?)),
-        ("max_position_embeddings", json!(metadata.needed("context_length")?)),
-        ("rms_norm_eps", json!(number("attention.layer_norm_rms_epsilon")?)),
+        (
+            "intermediate_size",
+            json!(metadata.needed("feed_forward_length")?),
+        ),
+        (
+            "max_position_embeddings",
+            json!(metadata.needed("context_length")?),
+        ),
+        (
+            "rms_norm_eps",
+            json!(number("attention.layer_norm_rms_epsilon")?),
+        ),
         ("rope_theta", json!(base)),
     ] {
         json.insert(key.to_owned(), value);
@@ -378,8 +383,7 @@ fn llama3(factors: &[f32], base: f64, d_head: u64) -> Option<Value> {
         let stored = f64::from(stored);
         let wave = std::f64::consts::TAU * base.powf(2.0 * i as f64 / d_head as f64);
         let smooth = (1.0 / stored - 1.0 / factor) / (1.0 - 1.0 / factor);
-        (stored > 1.0 && stored < factor)
-            .then(|| (wave * (smooth * (HIGH - LOW) + LOW)).round())
+        (stored > 1.0 && stored < factor).then(|| (wave * (smooth * (HIGH - LOW) + LOW)).round())
     });
     let original = [between.unwrap_or(8192.0), 8192.0]
         .into_iter()
@@ -397,11 +401,7 @@ fn nothing(_: &Metadata<'_>, _: &Facts<'_>, _: &mut Map<String, Value>) -> Resul
     Ok(())
 }
 
-fn llama(
-    metadata: &Metadata<'_>,
-    facts: &Facts<'_>,
-    json: &mut Map<String, Value>,
-) -> Result<()> {
+fn llama(metadata: &Metadata<'_>, facts: &Facts<'_>, json: &mut Map<String, Value>) -> Result<()> {
     metadata.off(&[("attention.sliding_window", 0.0), ("attention.scale", 0.0)])?;
     for (key, tensor) in [
         ("attention_bias", "blk.0.attn_q.bias"),

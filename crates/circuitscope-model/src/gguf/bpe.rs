@@ -11,8 +11,7 @@ use super::vocabulary::Vocabulary;
 use crate::{Error, Result};
 
 /// GPT-2's words: contractions, letters, digits, other signs, each with a space before it, and spaces.
-const GPT2: &str =
-    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
 /// Every digit by itself, cut off before anything else.
 const DIGIT: &str = r"\p{N}";
@@ -35,23 +34,59 @@ const WORDS: &[(&[&str], &[&str], bool)] = &[
     (
         // `smollm` as transformers reads it. llama.cpp cuts digits off first; the tokens have no two digits,
         // so it gives other ids only where two spaces stand before a digit.
-        &["smollm", "gpt-2", "gpt2", "phi-2", "olmo", "mpt", "jina-es", "jina-de", "jina-v2-es", "jina-v2-de", "gigachat", "mellum"],
+        &[
+            "smollm",
+            "gpt-2",
+            "gpt2",
+            "phi-2",
+            "olmo",
+            "mpt",
+            "jina-es",
+            "jina-de",
+            "jina-v2-es",
+            "jina-v2-de",
+            "gigachat",
+            "mellum",
+        ],
         &[GPT2],
         false,
     ),
     (
-        &["starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"],
+        &[
+            "starcoder",
+            "refact",
+            "command-r",
+            "codeshell",
+            "exaone",
+            "minerva-7b",
+        ],
         &[DIGIT, GPT2],
         false,
     ),
     (
-        &["llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"],
+        &[
+            "llama3",
+            "llama-v3",
+            "llama-bpe",
+            "falcon3",
+            "falcon-h1",
+            "pixtral",
+            "midm-2.0",
+            "lfm2",
+        ],
         &[LLAMA3],
         true,
     ),
     (&["dbrx", "smaug-bpe"], &[LLAMA3], false),
     (
-        &["qwen2", "deepseek-r1-qwen", "stablelm2", "hunyuan", "megrez", "kormo"],
+        &[
+            "qwen2",
+            "deepseek-r1-qwen",
+            "stablelm2",
+            "hunyuan",
+            "megrez",
+            "kormo",
+        ],
         &[QWEN2],
         false,
     ),
@@ -113,7 +148,11 @@ fn words(
     let known = WORDS.iter().find(|(names, ..)| names.contains(&name));
     let known = known.map(|(_, cuts, whole)| (*cuts, *whole));
     known.ok_or_else(|| {
-        let names: Vec<&str> = WORDS.iter().flat_map(|(names, ..)| *names).copied().collect();
+        let names: Vec<&str> = WORDS
+            .iter()
+            .flat_map(|(names, ..)| *names)
+            .copied()
+            .collect();
         metadata.unsupported(key, format!("{name:?}"), &names.join(", "))
     })
 }

@@ -17,10 +17,7 @@ pub(super) struct Metadata<'a> {
 }
 
 impl<'a> Metadata<'a> {
-    pub(super) fn new(
-        path: &'a Path,
-        map: &'a HashMap<String, GgufMetadataValue>,
-    ) -> Result<Self> {
+    pub(super) fn new(path: &'a Path, map: &'a HashMap<String, GgufMetadataValue>) -> Result<Self> {
         let key = "general.architecture";
         let bad = |reason: &str| Error::NotGguf {
             path: path.to_owned(),
@@ -140,7 +137,10 @@ impl<'a> Metadata<'a> {
             return Ok(None);
         };
         // Some programs write 2^32 - 1 or -1 where there is none.
-        if matches!(value, GgufMetadataValue::I32(-1) | GgufMetadataValue::U32(u32::MAX)) {
+        if matches!(
+            value,
+            GgufMetadataValue::I32(-1) | GgufMetadataValue::U32(u32::MAX)
+        ) {
             return Ok(None);
         }
         let id = whole(value).and_then(|id| u32::try_from(id).ok());
@@ -153,11 +153,19 @@ impl<'a> Metadata<'a> {
     }
 
     pub(super) fn floats(&self, key: &str) -> Result<Option<&'a [f32]>> {
-        self.list(key, "a list of numbers in f32", GgufMetadataArray::as_f32_slice)
+        self.list(
+            key,
+            "a list of numbers in f32",
+            GgufMetadataArray::as_f32_slice,
+        )
     }
 
     pub(super) fn integers(&self, key: &str) -> Result<Option<&'a [i32]>> {
-        self.list(key, "a list of numbers in i32", GgufMetadataArray::as_i32_slice)
+        self.list(
+            key,
+            "a list of numbers in i32",
+            GgufMetadataArray::as_i32_slice,
+        )
     }
 
     fn list<T>(

@@ -48,7 +48,9 @@ pub fn is_gguf(path: &Path) -> bool {
     use std::io::Read as _;
     let mut start = [0; 4];
     let read = fs_err::File::open(path).and_then(|mut file| file.read_exact(&mut start));
-    let named = path.extension().is_some_and(|extension| extension == "gguf");
+    let named = path
+        .extension()
+        .is_some_and(|extension| extension == "gguf");
     named || (read.is_ok() && start == MAGIC)
 }
 
@@ -123,7 +125,10 @@ fn shape_of(info: &GgufTensorInfo) -> Vec<usize> {
 
 /// `rope_freqs.weight`, if it is there.
 fn rope_factors(path: &Path, front: &GgufFrontMatter, bytes: &[u8]) -> Result<Option<Vec<f32>>> {
-    let info = front.tensor_infos.iter().find(|info| info.name == ROPE_FACTORS);
+    let info = front
+        .tensor_infos
+        .iter()
+        .find(|info| info.name == ROPE_FACTORS);
     let Some(info) = info else {
         return Ok(None);
     };
@@ -187,7 +192,13 @@ fn source(
         }
     }
     let label = |name: &str| arch.gguf(name).unwrap_or_else(|| name.to_owned());
-    Ok(Source::of(path.to_owned(), vec![(path.to_owned(), bytes)], index, problems).labelled(label))
+    Ok(Source::of(
+        path.to_owned(),
+        vec![(path.to_owned(), bytes)],
+        index,
+        problems,
+    )
+    .labelled(label))
 }
 
 /// Which tensors were not stored as plain numbers.

@@ -65,7 +65,9 @@ pub(super) fn read(
         Some(model) => model,
     };
     let list = "tokenizer.ggml.tokens";
-    let tokens = metadata.texts(list)?.ok_or_else(|| metadata.missing(list))?;
+    let tokens = metadata
+        .texts(list)?
+        .ok_or_else(|| metadata.missing(list))?;
     if tokens.len() > rows {
         let expected = format!("at most {rows}, the rows of token_embd.weight");
         return Err(metadata.unsupported(list, tokens.len().to_string(), &expected));
@@ -121,7 +123,11 @@ fn settings(
     let bos = token("bos")?;
     Ok(TokenizerSettings {
         bos: bos.filter(|&bos| (bos as usize) < tokens.len()),
-        adds_bos: Some(metadata.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(adds_bos)),
+        adds_bos: Some(
+            metadata
+                .flag("tokenizer.ggml.add_bos_token")?
+                .unwrap_or(adds_bos),
+        ),
         chat_template: metadata.text("tokenizer.chat_template")?.map(str::to_owned),
         special_tokens,
     })

@@ -42,11 +42,16 @@ fn quantised(name: &str, expected: bool) -> ModelFolder {
 
 fn logits(folder: &ModelFolder) -> TensorData {
     let loaded = try_load(folder.path(), Processing::Raw).unwrap();
-    loaded.model.logits(&right_padded(&[[3u32, 1, 4, 1, 5, 9, 2, 6]])).into_data()
+    loaded
+        .model
+        .logits(&right_padded(&[[3u32, 1, 4, 1, 5, 9, 2, 6]]))
+        .into_data()
 }
 
 fn error(folder: &ModelFolder) -> String {
-    let error = try_load(folder.path(), Processing::Raw).map(drop).unwrap_err();
+    let error = try_load(folder.path(), Processing::Raw)
+        .map(drop)
+        .unwrap_err();
     error.to_string()
 }
 
@@ -56,7 +61,10 @@ fn quantised_weights_have_the_values_that_their_format_defines() {
     for (name, note) in QUANTISED {
         let folder = quantised(name, false);
         assert_eq!(logits(&folder), logits(&quantised(name, true)), "{name}");
-        let notes = try_load(folder.path(), Processing::Raw).unwrap().provenance.notes;
+        let notes = try_load(folder.path(), Processing::Raw)
+            .unwrap()
+            .provenance
+            .notes;
         assert_eq!(notes, [format!("tensors dequantised: {note}")]);
     }
 }
@@ -97,9 +105,16 @@ fn quantisations_that_are_not_read_are_refused_by_name() {
     }
     let folder = quantised("int8", true);
     folder.edit_config(|config| {
-        config.insert("quantization_config".into(), json!({"quant_method": "awq", "group_size": 8}));
+        config.insert(
+            "quantization_config".into(),
+            json!({"quant_method": "awq", "group_size": 8}),
+        );
     });
-    assert!(error(&folder).contains("no tensor is quantised"), "{}", error(&folder));
+    assert!(
+        error(&folder).contains("no tensor is quantised"),
+        "{}",
+        error(&folder)
+    );
 }
 
 /// Parts that are missing, of another size or type: errors that name the tensor.
@@ -109,17 +124,28 @@ fn quantised_weights_that_are_broken() {
     for (name, part, expected) in [
         ("nf4", "weight.absmax", "weight.absmax is missing"),
         ("nf4", "weight.quant_map", "weight.quant_map is missing"),
-        ("nf4_nested", "weight.nested_quant_map", "nested_quant_map is missing"),
+        (
+            "nf4_nested",
+            "weight.nested_quant_map",
+            "nested_quant_map is missing",
+        ),
         ("gptq4", "qzeros", "qzeros is missing"),
         ("awq", "scales", "scales is missing"),
-        ("fp8_blocks", "weight_scale_inv", "weight_scale_inv is missing"),
+        (
+            "fp8_blocks",
+            "weight_scale_inv",
+            "weight_scale_inv is missing",
+        ),
     ] {
         let folder = quantised(name, false);
         folder.edit_tensors(|tensors| {
             tensors.remove(&format!("{Q}.{part}")).unwrap();
         });
         let message = error(&folder);
-        assert!(message.contains(expected) && message.contains("q_proj"), "{name}: {message}");
+        assert!(
+            message.contains(expected) && message.contains("q_proj"),
+            "{name}: {message}"
+        );
     }
     for (name, part) in [
         ("int8", "SCB"),
@@ -139,7 +165,10 @@ fn quantised_weights_that_are_broken() {
             stored.shape = vec![stored.data.len() / size];
         });
         let message = error(&folder);
-        assert!(message.contains("q_proj.weight: "), "{name} {part}: {message}");
+        assert!(
+            message.contains("q_proj.weight: "),
+            "{name} {part}: {message}"
+        );
     }
     let folder = quantised("nf4", false);
     folder.edit_tensors(|tensors| {
@@ -182,7 +211,10 @@ fn pickled_state_dicts_are_read() {
         same_model("gpt2_tiny", &[(single, single)]),
         ["config.json", single]
     );
-    let parts = ["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"];
+    let parts = [
+        "pytorch_model-00001-of-00002.bin",
+        "pytorch_model-00002-of-00002.bin",
+    ];
     let index = "pytorch_model.bin.index.json";
     let files = [(parts[0], parts[0]), (parts[1], parts[1]), (index, index)];
     let names = same_model("gpt2_tiny", &files);
@@ -192,7 +224,11 @@ fn pickled_state_dicts_are_read() {
         assert_eq!(names, ["config.json", name]);
     }
     // What trainers leave beside the weights is not taken for them.
-    let files = [(single, single), ("class.pth", "optimizer.pt"), ("code.pth", "training_args.bin")];
+    let files = [
+        (single, single),
+        ("class.pth", "optimizer.pt"),
+        ("code.pth", "training_args.bin"),
+    ];
     same_model("gpt2_tiny", &files);
     // Safetensors come first.
     let both = ModelFolder::copy_of(&golden_folder("gpt2_tiny"));
@@ -210,10 +246,15 @@ fn pickles_of_classes_are_refused_and_run_nothing() {
         ("legacy.pth", "1.6"),
     ] {
         let folder = lens(golden);
-        let refused = try_load(folder.path(), Processing::Raw).map(drop).unwrap_err();
+        let refused = try_load(folder.path(), Processing::Raw)
+            .map(drop)
+            .unwrap_err();
         assert!(matches!(refused, Error::Pickle { .. }), "{refused}");
         let message = refused.to_string();
-        assert!(message.contains(expected) && message.contains("model.pth"), "{message}");
+        assert!(
+            message.contains(expected) && message.contains("model.pth"),
+            "{message}"
+        );
         assert!(!folder.path().join("it_ran").exists());
     }
     let two = [("lens.pth", "a.pth"), ("lens.pth", "b.pth")];
@@ -240,7 +281,10 @@ fn pickles_of_classes_are_refused_and_run_nothing() {
 
 #[test]
 fn parts_of_pickles_that_do_not_fit_their_index() {
-    let parts = ["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"];
+    let parts = [
+        "pytorch_model-00001-of-00002.bin",
+        "pytorch_model-00002-of-00002.bin",
+    ];
     let index = "pytorch_model.bin.index.json";
     let files = [(parts[0], parts[0]), (parts[1], parts[1]), (index, index)];
     let missing = pickled("gpt2_tiny", &files);
@@ -258,7 +302,13 @@ fn parts_of_pickles_that_do_not_fit_their_index() {
     let message = edited(&|map| map[name] = json!(parts[1]));
     assert!(message.contains(&format!("{name}: in ")), "{message}");
     let message = edited(&|map| map["extra"] = json!(parts[1]));
-    assert!(message.contains("extra: the index places it in"), "{message}");
+    assert!(
+        message.contains("extra: the index places it in"),
+        "{message}"
+    );
     let message = edited(&|map| map[name] = json!("../elsewhere.bin"));
-    assert!(message.contains("is not a file of this folder"), "{message}");
+    assert!(
+        message.contains("is not a file of this folder"),
+        "{message}"
+    );
 }

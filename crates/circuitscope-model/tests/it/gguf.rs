@@ -47,7 +47,12 @@ fn every_architecture_is_the_model_that_it_was_made_from() {
     for (name, folder, family) in MODELS {
         let loaded = try_gguf(&file(&format!("{name}.gguf"))).unwrap();
         assert_eq!(loaded.provenance.family, family, "{name}");
-        let files: Vec<_> = loaded.provenance.files.iter().map(|file| &file.name).collect();
+        let files: Vec<_> = loaded
+            .provenance
+            .files
+            .iter()
+            .map(|file| &file.name)
+            .collect();
         assert_eq!(files, [&format!("{name}.gguf")]);
         let batch = right_padded(&[[3u32, 1, 4, 1, 5, 9, 2, 6]]);
         let logits = Values::from(loaded.model.logits(&batch));
@@ -209,41 +214,125 @@ fn metadata_that_cannot_be_used() {
     let pieces = || Parts::of("sentencepiece.gguf");
     let one = || Meta::U32(1);
     for (parts, expected) in [
-        (llama().without("general.architecture"), "`general.architecture` is missing"),
-        (llama().set("general.architecture", one()), "`general.architecture` is no text"),
+        (
+            llama().without("general.architecture"),
+            "`general.architecture` is missing",
+        ),
+        (
+            llama().set("general.architecture", one()),
+            "`general.architecture` is no text",
+        ),
         (
             llama().set("general.architecture", text("mamba")),
             "general.architecture = \"mamba\" is not supported, expected gemma, ",
         ),
-        (llama().without("llama.block_count"), "metadata key `llama.block_count` is missing"),
-        (llama().set("llama.block_count", text("two")), "llama.block_count = \"two\" is not supported"),
-        (llama().set("llama.block_count", Meta::U64(u64::MAX)), "num_hidden_layers"),
-        (llama().set("llama.block_count", Meta::U32(3)), "blk.2.attn_norm.weight: missing"),
-        (llama().set("llama.attention.head_count", Meta::U32(0)), "num_attention_heads = 0"),
-        (llama().set("llama.attention.head_count", Meta::U32(3)), "num_key_value_heads"),
-        (llama().set("llama.attention.head_count", Meta::U32(u32::MAX)), "num_key_value_heads"),
-        (llama().set("llama.embedding_length", Meta::U32(20)), "token_embd.weight: shape"),
-        (llama().set("llama.attention.key_length", Meta::U32(u32::MAX)), "value_length"),
-        (llama().set("llama.expert_count", Meta::U32(8)), "llama.expert_count = 8 is not supported"),
-        (llama().set("llama.attention.layer_norm_rms_epsilon", Meta::F32(f32::NAN)), "a finite number"),
-        (llama().set("llama.rope.dimension_count", Meta::U32(2)), "the width of a head"),
-        (llama().set("llama.rope.scaling.type", text("yarn")), "llama.rope.scaling.type = \"yarn\""),
-        (llama().set("llama.logit_scale", Meta::F32(0.5)), "llama.logit_scale = 0.5"),
-        (llama().set("split.count", Meta::U16(2)), "llama-gguf-split --merge"),
-        (bpe().set("tokenizer.ggml.pre", text("bloom")), "tokenizer.ggml.pre = \"bloom\" is not supported"),
-        (bpe().without("tokenizer.ggml.pre"), "`tokenizer.ggml.pre` is missing"),
-        (bpe().without("tokenizer.ggml.merges"), "`tokenizer.ggml.merges` is missing"),
-        (bpe().without("tokenizer.ggml.tokens"), "`tokenizer.ggml.tokens` is missing"),
-        (bpe().set("tokenizer.ggml.model", text("t5")), "tokenizer.ggml.model = \"t5\""),
-        (bpe().set("tokenizer.ggml.token_type", one()), "tokenizer.ggml.token_type = 1"),
-        (bpe().set("tokenizer.ggml.bos_token_id", text("a")), "tokenizer.ggml.bos_token_id = \"a\""),
+        (
+            llama().without("llama.block_count"),
+            "metadata key `llama.block_count` is missing",
+        ),
+        (
+            llama().set("llama.block_count", text("two")),
+            "llama.block_count = \"two\" is not supported",
+        ),
+        (
+            llama().set("llama.block_count", Meta::U64(u64::MAX)),
+            "num_hidden_layers",
+        ),
+        (
+            llama().set("llama.block_count", Meta::U32(3)),
+            "blk.2.attn_norm.weight: missing",
+        ),
+        (
+            llama().set("llama.attention.head_count", Meta::U32(0)),
+            "num_attention_heads = 0",
+        ),
+        (
+            llama().set("llama.attention.head_count", Meta::U32(3)),
+            "num_key_value_heads",
+        ),
+        (
+            llama().set("llama.attention.head_count", Meta::U32(u32::MAX)),
+            "a total width below 2^32",
+        ),
+        (
+            llama().set("llama.embedding_length", Meta::U32(20)),
+            "token_embd.weight: shape",
+        ),
+        (
+            llama().set("llama.attention.key_length", Meta::U32(u32::MAX)),
+            "value_length",
+        ),
+        (
+            llama().set("llama.expert_count", Meta::U32(8)),
+            "llama.expert_count = 8 is not supported",
+        ),
+        (
+            llama().set(
+                "llama.attention.layer_norm_rms_epsilon",
+                Meta::F32(f32::NAN),
+            ),
+            "a finite number",
+        ),
+        (
+            llama().set("llama.rope.dimension_count", Meta::U32(2)),
+            "the width of a head",
+        ),
+        (
+            llama().set("llama.rope.scaling.type", text("yarn")),
+            "llama.rope.scaling.type = \"yarn\"",
+        ),
+        (
+            llama().set("llama.logit_scale", Meta::F32(0.5)),
+            "llama.logit_scale = 0.5",
+        ),
+        (
+            llama().set("split.count", Meta::U16(2)),
+            "llama-gguf-split --merge",
+        ),
+        (
+            bpe().set("tokenizer.ggml.pre", text("bloom")),
+            "tokenizer.ggml.pre = \"bloom\" is not supported",
+        ),
+        (
+            bpe().without("tokenizer.ggml.pre"),
+            "`tokenizer.ggml.pre` is missing",
+        ),
+        (
+            bpe().without("tokenizer.ggml.merges"),
+            "`tokenizer.ggml.merges` is missing",
+        ),
+        (
+            bpe().without("tokenizer.ggml.tokens"),
+            "`tokenizer.ggml.tokens` is missing",
+        ),
+        (
+            bpe().set("tokenizer.ggml.model", text("t5")),
+            "tokenizer.ggml.model = \"t5\"",
+        ),
+        (
+            bpe().set("tokenizer.ggml.token_type", one()),
+            "tokenizer.ggml.token_type = 1",
+        ),
+        (
+            bpe().set("tokenizer.ggml.bos_token_id", text("a")),
+            "tokenizer.ggml.bos_token_id = \"a\"",
+        ),
         (
             bpe().set("tokenizer.ggml.merges", strings(&["nospace"])),
             "an entry without a space",
         ),
-        (bpe().set("tokenizer.ggml.merges", strings(&["no token"])), "no token"),
-        (bpe().set("tokenizer.ggml.tokens", strings(&["a", "b"])), "expected 2, one for each token"),
-        (pieces().without("tokenizer.ggml.scores"), "`tokenizer.ggml.scores` is missing"),
+        (
+            bpe().set("tokenizer.ggml.merges", strings(&["no token"])),
+            "out of vocabulary",
+        ),
+        (
+            bpe().set("tokenizer.ggml.tokens", strings(&["a", "b"])),
+            "expected 2, one for each token",
+        ),
+        (
+            pieces().without("tokenizer.ggml.scores"),
+            "`tokenizer.ggml.scores` is missing",
+        ),
     ] {
         let message = parts.error();
         assert!(message.contains(expected), "{message}, expected {expected}");
@@ -259,7 +348,10 @@ fn strings(list: &[&str]) -> Meta {
 fn keys_that_change_nothing_are_named() {
     let parts = Parts::of("llama.gguf").set("llama.some.new_key", Meta::U32(1));
     let notes = parts.load().unwrap().provenance.notes;
-    assert_eq!(notes, ["metadata keys that are not read: llama.some.new_key"]);
+    assert_eq!(
+        notes,
+        ["metadata keys that are not read: llama.some.new_key"]
+    );
 }
 
 #[test]
@@ -287,19 +379,29 @@ fn tensors_that_do_not_fit_are_named_as_in_the_file() {
     let (_, _, data) = parts.tensors.get_mut("blk.1.ffn_up.weight").unwrap();
     data[40..44].copy_from_slice(&f32::NAN.to_le_bytes());
     let message = parts.error();
-    assert!(message.contains("blk.1.ffn_up.weight: NaN at entry 10"), "{message}");
+    assert!(
+        message.contains("blk.1.ffn_up.weight: NaN at entry 10"),
+        "{message}"
+    );
 
     let mut parts = Parts::of("llama.gguf");
     let (shape, dtype, data) = parts.tensors.get_mut("blk.1.ffn_up.weight").unwrap();
     *dtype = GgufType::F64;
     data.resize(shape.iter().product::<usize>() * 8, 0);
     let message = parts.error();
-    assert!(message.contains("blk.1.ffn_up.weight: type F64, expected F32, F16"), "{message}");
+    assert!(
+        message.contains("blk.1.ffn_up.weight: type F64, expected F32, F16"),
+        "{message}"
+    );
 
     let mut parts = Parts::of("llama_rope_llama3.gguf");
     let (_, _, data) = parts.tensors.get_mut("rope_freqs.weight").unwrap();
     data[0..4].copy_from_slice(&3.0f32.to_le_bytes());
-    assert!(parts.error().contains("rope_freqs.weight = 4 factors of another rule"));
+    assert!(
+        parts
+            .error()
+            .contains("rope_freqs.weight = 4 factors of another rule")
+    );
 }
 
 /// A file cut anywhere, and one with any byte changed in its header, is an error or a model, no panic.
@@ -308,8 +410,10 @@ fn broken_files_are_errors() {
     let whole = fs_err::read(file("bpe.gguf")).unwrap();
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("model.gguf");
-    let mut lengths: Vec<usize> = (0..whole.len()).step_by(211).collect();
-    lengths.extend([1, 3, 4, 8, 16, 23, 24, whole.len() - 1]);
+    // The last tensor is 8 bytes long, and 24 fill it up to a multiple of 32.
+    let end = whole.len() - 24;
+    let mut lengths: Vec<usize> = (0..end).step_by(211).collect();
+    lengths.extend([1, 3, 4, 8, 16, 23, 24, end - 1]);
     for length in lengths {
         fs_err::write(&path, &whole[..length]).unwrap();
         let message = try_gguf(&path).map(drop).unwrap_err().to_string();
