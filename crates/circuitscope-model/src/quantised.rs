@@ -317,7 +317,7 @@ impl Scheme {
         let is_old = get(&["load_in_8bit", "load_in_4bit"]).is_some();
         let method = map.get("quant_method").unwrap_or(&null);
         let method = match method.as_str() {
-            None if is_old => "bitsandbytes",
+            None if is_old && method.is_null() => "bitsandbytes",
             Some(method) => method,
             None => return Err(bad(".quant_method", method, METHODS)),
         };

@@ -167,23 +167,42 @@ impl SentencePiece {
 
     /// Token ids of a text.
     pub(crate) fn encode(&self, text: &str) -> Vec<u32> {
+        let text = self.with_spaces_before(text);
         let mut ids = Vec::new();
-        let mut begins = true;
-        let mut done = 0;
-        let mut at = 0;
+        let (mut done, mut at) = (0, 0);
         while let Some(first) = text[at..].chars().next() {
             let Some(whole) = self.whole_at(&text[at..], first) else {
                 at += first.len_utf8();
                 continue;
             };
-            self.encode_plain(&text[done..at], begins, &mut ids);
+            self.encode_plain(&text[done..at], &mut ids);
             ids.push(whole.id);
-            begins = whole.control;
             at += whole.text.len();
             done = at;
         }
-        self.encode_plain(&text[done..], begins, &mut ids);
+        self.encode_plain(&text[done..], &mut ids);
         ids
+    }
+
+    /// A text with the space that goes before it, and before what follows a control token.
+    fn with_spaces_before(&self, text: &str) -> String {
+        let mut spaced = String::with_capacity(text.len() + 1);
+        let mut begins = self.space_before;
+        let mut at = 0;
+        while let Some(first) = text[at..].chars().next() {
+            let whole = self.whole_at(&text[at..], first);
+            let control = whole.filter(|whole| whole.control);
+            let length = control.map_or(first.len_utf8(), |whole| whole.text.len());
+            if control.is_some() {
+                begins = self.space_before;
+            } else if begins {
+                spaced.push(' ');
+                begins = false;
+            }
+            spaced.push_str(&text[at..at + length]);
+            at += length;
+        }
+        spaced
     }
 
     fn whole_at(&self, text: &str, first: char) -> Option<&Whole> {
@@ -194,15 +213,14 @@ impl SentencePiece {
     }
 
     /// A text without tokens that are taken whole.
-    fn encode_plain(&self, text: &str, begins: bool, ids: &mut Vec<u32>) {
+    fn encode_plain(&self, text: &str, ids: &mut Vec<u32>) {
         if text.is_empty() {
             return;
         }
-        let mut spaced = String::with_capacity(text.len() + 3);
-        if begins && self.space_before {
-            spaced.push(SPACE);
-        }
-        spaced.extend(text.chars().map(|c| if c == ' ' { SPACE } else { c }));
+        let spaced: String = text
+            .chars()
+            .map(|c| if c == ' ' { SPACE } else { c })
+            .collect();
         let (symbols, joined) = self.merged(&spaced);
         let mut at = Some(0);
         let mut was_unknown = false;
