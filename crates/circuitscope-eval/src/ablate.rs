@@ -2,7 +2,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use circuitscope_core::{HeadGrid, Progress};
 use circuitscope_hooks::{Capture, Site};
-use circuitscope_model::TokenBatch;
+use circuitscope_model::{Decoder, TokenBatch};
 
 use crate::Result;
 use crate::causal::{CausalEvidence, Metric, PatchedRuns, last_logits, mean};
@@ -100,14 +100,11 @@ impl<'a, B: Backend> HeadCircuits<'a, B> {
 }
 
 /// Logits where the answer is read, `[prompts, vocabulary]`.
-pub(crate) fn answer_logits<B: Backend>(
-    evidence: &CausalEvidence<B>,
-    batch: &TokenBatch<B>,
-) -> Tensor<B, 2> {
-    let last = Site::ResidPost(evidence.graph().n_layers - 1);
+pub(crate) fn answer_logits<B: Backend>(model: &Decoder<B>, batch: &TokenBatch<B>) -> Tensor<B, 2> {
+    let last = Site::ResidPost(model.config().n_layers - 1);
     let mut run = Capture::new([last]);
-    evidence.model().forward(batch, &mut run);
+    model.forward(batch, &mut run);
     let stream = run.take(last).and_then(|stream| stream.get::<3>());
     let stream = stream.unwrap_or_else(|| unreachable!("the pass ends at the last stream"));
-    last_logits(evidence.model(), batch, stream)
+    last_logits(model, batch, stream)
 }

@@ -1,13 +1,17 @@
 use burn::tensor::activation::log_softmax;
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Progress, Seed, draw};
+use circuitscope_model::Decoder;
 use circuitscope_score::stats::Interval;
 use serde::{Deserialize, Serialize};
 
+use crate::Result;
 use crate::ablate::answer_logits;
-use crate::causal::{CausalEvidence, Metric, TokenPair, host};
+use crate::causal::{CausalEvidence, Metric, TokenPair, host, side_by_side};
 use crate::words::{count, figure, named, percent};
-use crate::{Error, Result};
+
+/// Largest batch, in tokens: more gain nothing where several are run side by side.
+const TOKENS: usize = 1024;
 
 /// How well a model shows the behaviour: what there is to explain, before anything is explained.
 ///
@@ -121,7 +125,7 @@ impl Behaviour {
     /// One forward pass for each prompt, unembedded where the answer is read.
     ///
     /// # Errors
-    /// [`Error::Cancelled`].
+    /// [`Error::Cancelled`](crate::Error::Cancelled).
     pub fn measure<B: Backend>(
         evidence: &CausalEvidence<B>,
         alternatives: &[Vec<u32>],
@@ -140,13 +144,12 @@ impl Behaviour {
         let pairs = evidence.pairs();
         let metric = metric(evidence.metric(), pairs);
         let mut of_pairs: Vec<Option<PairBehaviour>> = vec![None; pairs.len()];
+        let longest = pairs.iter().map(|pair| pair.clean.len()).max().unwrap_or(1);
+        let batches = evidence.alike(pairs.len(), (TOKENS / longest).max(1));
         progress.begin("reading the model's answers", pairs.len() as u64);
-        for batch in evidence.batches::<B>(pairs.len(), 1.0, evidence.device()) {
-            if progress.cancelled() {
-                progress.end();
-                return Err(Error::Cancelled);
-            }
-            let sides = [&batch.clean, &batch.corrupt].map(|side| answer_logits(evidence, side));
+        let read = |model: &Decoder<B>, at: usize| {
+            let batch = evidence.batch::<B>(batches[at].clone(), evidence.device());
+            let sides = [&batch.clean, &batch.corrupt].map(|side| answer_logits(model, side));
             let values = match metric {
                 None => None,
                 Some(metric) => Some([
@@ -158,19 +161,27 @@ impl Behaviour {
             let [positive, negative] = sides.map(|logits| host(log_softmax(logits, 1)));
             let (positive, negative) = (positive?, negative?);
             let rows = positive.chunks(vocabulary).zip(negative.chunks(vocabulary));
-            for (row, ((p, q), &pair)) in rows.zip(&batch.members).enumerate() {
+            let found = rows.zip(&batch.members).enumerate();
+            let found = found.map(|(row, ((p, q), &pair))| {
                 let value =
                     |side: usize| values.as_ref().map(|values| f64::from(values[side][row]));
                 let meant = alternatives.get(pair).map_or(&[][..], Vec::as_slice);
-                of_pairs[pair] = Some(PairBehaviour {
+                PairBehaviour {
                     positive: value(0),
                     negative: value(1),
                     ..PairBehaviour::of(&pairs[pair], meant, p, q)
-                });
+                }
+            });
+            Ok(found.collect::<Vec<_>>())
+        };
+        let outcome = side_by_side(evidence, batches.len(), progress, read, |at, found| {
+            for (&pair, found) in batches[at].iter().zip(found) {
+                of_pairs[pair] = Some(found);
+                progress.advance(1);
             }
-            progress.advance(batch.members.len() as u64);
-        }
+        });
         progress.end();
+        outcome?;
         let of_pairs = of_pairs.into_iter().flatten().collect();
         Ok(Self::of(metric, pairs, of_pairs, seed.stream("behaviour")))
     }

@@ -456,7 +456,11 @@ fn bend(curve: &KneeChoice) -> Result<Option<usize>> {
         return Ok(None);
     }
     let x: Vec<f64> = curve.sizes.iter().map(|&size| size as f64).collect();
-    let found = knee(&x, &curve.faithfulness, Bend::Above)?;
+    // To keep more than the whole model has is not to be more faithful.
+    let kept: Vec<f64> = (curve.faithfulness.iter())
+        .map(|kept| kept.min(1.0))
+        .collect();
+    let found = knee(&x, &kept, Bend::Above)?;
     Ok(found.map(|knee| curve.sizes[knee.at]))
 }
 
