@@ -22,21 +22,21 @@ impl<B: Backend> Rotation<B> {
     /// At every position of the batch.
     pub(crate) fn new(rotary: Rotary, batch: &TokenBatch<B>) -> Self {
         if batch.is_even() {
-            let ids = (batch.offset..batch.span()).collect();
-            Self::at(rotary, ids, 1)
+            let ids: Vec<usize> = (batch.offset..batch.span()).collect();
+            Self::at(rotary, &ids, 1)
         } else {
             let ids = batch.position_ids().into_iter().map(|id| id as usize);
-            Self::at(rotary, ids.collect(), batch.batch())
+            Self::at(rotary, &ids.collect::<Vec<_>>(), batch.batch())
         }
     }
 
     /// At the last position of each prompt.
     pub(crate) fn at_last(rotary: Rotary, batch: &TokenBatch<B>) -> Self {
-        Self::at(rotary, batch.last_ids(), batch.batch())
+        Self::at(rotary, &batch.last_ids(), batch.batch())
     }
 
     /// At these positions, of so many rows.
-    fn at(rotary: Rotary, ids: Vec<usize>, rows: usize) -> Self {
+    fn at(rotary: Rotary, ids: &[usize], rows: usize) -> Self {
         let rates = rotary.rates();
         let half = rates.len();
         let span = ids.iter().max().map_or(0, |last| last + 1);

@@ -435,10 +435,10 @@ impl<'a> Reader<'a> {
             return Vec::new();
         };
         let stored = |token: u32| self.tokenizer.token(token).unwrap_or_default();
-        if let [token] = alone[..] {
-            if stored(token).replace(['Ġ', '▁'], " ") == word {
-                return alone;
-            }
+        if let [token] = alone[..]
+            && stored(token).replace(['Ġ', '▁'], " ") == word
+        {
+            return alone;
         }
         let encode = |text: &str| Ok(self.tokenizer.encode(text, false)?);
         let after = following(&encode, tail, word).ok().flatten();

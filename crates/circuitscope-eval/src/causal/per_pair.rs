@@ -3,6 +3,9 @@ use circuitscope_core::{Graph, Polarity};
 
 use crate::{Evidence, GraphScores, Measured, Result, Scores};
 
+/// Rows of pairs among the examples, and for each pair effects.
+pub(crate) type Effects = (Vec<(usize, usize)>, Vec<Vec<f32>>);
+
 /// Effects of nodes and edges on single pairs of prompts, whose means are the scores of a method.
 ///
 /// Because a score is a mean over pairs, any resample of the prompts is scored without running the

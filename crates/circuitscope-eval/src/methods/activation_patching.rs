@@ -5,7 +5,8 @@ use circuitscope_hooks::{Intervene, Intervention, Op, Site};
 
 use super::{PatchedEdges, PatchingSettings};
 use crate::causal::{
-    CausalEvidence, PairEffects, PatchedRuns, Prepared, SingleWriters, last_logits, side_by_side,
+    CausalEvidence, Effects, PairEffects, PatchedRuns, Prepared, SingleWriters, last_logits,
+    side_by_side,
 };
 use crate::{Discover, Error, Evidence, Measured, Result, Scores};
 
@@ -167,7 +168,7 @@ fn node_effects<B: Backend>(
     causal: &CausalEvidence<B>,
     pairs: usize,
     progress: &dyn Progress,
-) -> Result<(Vec<(usize, usize)>, Vec<Vec<f32>>)> {
+) -> Result<Effects> {
     let (graph, metric) = (causal.graph(), causal.metric());
     let (mut rows, mut nodes) = (Vec::new(), Vec::new());
     causal.average(false, progress)?;

@@ -7,7 +7,7 @@ use circuitscope_hooks::{AnyTensor, NodeOutputs, Site, StreamOutputs, wide};
 
 use super::{PatchingSettings, check_metric};
 use crate::causal::{
-    CausalEvidence, Differentiable, PairBatch, PairEffects, WholeWriters, host, threads,
+    CausalEvidence, Differentiable, Effects, PairBatch, PairEffects, WholeWriters, host, threads,
 };
 use crate::{Discover, Error, Evidence, Measured, Result};
 
@@ -106,7 +106,7 @@ impl<B: AutodiffBackend> Attribution<B> {
         method: &str,
         count: usize,
         progress: &dyn Progress,
-    ) -> Result<(Vec<(usize, usize)>, Vec<Vec<f32>>)> {
+    ) -> Result<Effects> {
         let light = self.kind.of_nodes() || self.takes_nodes(causal);
         causal.average(!light, progress)?;
         let lanes = threads(causal);

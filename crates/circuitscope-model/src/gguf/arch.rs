@@ -397,6 +397,7 @@ fn llama3(factors: &[f32], base: f64, d_head: u64) -> Option<Value> {
     }))
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "one signature for all")]
 fn nothing(_: &Metadata<'_>, _: &Facts<'_>, _: &mut Map<String, Value>) -> Result<()> {
     Ok(())
 }
@@ -412,13 +413,14 @@ fn llama(metadata: &Metadata<'_>, facts: &Facts<'_>, json: &mut Map<String, Valu
     Ok(())
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "one signature for all")]
 fn gemma(_: &Metadata<'_>, _: &Facts<'_>, json: &mut Map<String, Value>) -> Result<()> {
     json.insert("hidden_activation".into(), "gelu_pytorch_tanh".into());
     Ok(())
 }
 
 /// A window, and the scale of attention scores: √(width / heads) in the largest model of a generation,
-/// which has `largest` layers, √d_head in the others (so llama.cpp: the file does not say).
+/// which has `largest` layers, `√d_head` in the others (so llama.cpp: the file does not say).
 fn gemma_2_and_3(
     metadata: &Metadata<'_>,
     window: u64,

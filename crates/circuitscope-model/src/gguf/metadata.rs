@@ -1,3 +1,8 @@
+#![expect(
+    clippy::disallowed_types,
+    reason = "what the reader of the format returns; nothing iterates over it"
+)]
+
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;

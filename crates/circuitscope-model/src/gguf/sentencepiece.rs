@@ -1,9 +1,10 @@
 //! SentencePiece's BPE: of all neighbours whose text is a piece, the pair with the best score is merged
 //! first. Merges in a fixed order, as other libraries have them, differ from it where one text is the
-//! sum of two pairs; so it is written out here, after `bpe_model.cc` of SentencePiece and `llama.cpp`.
+//! sum of two pairs; so it is written out here. The rule is that of SentencePiece's BPE models, which llama.cpp
+//! follows, too.
 
 use std::cmp::Ordering;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap};
 
 use tokenizers::decoders::DecoderWrapper;
 use tokenizers::decoders::byte_fallback::ByteFallback;
@@ -25,9 +26,9 @@ const SPACE: char = '\u{2581}';
 #[derive(Debug)]
 pub(crate) struct SentencePiece {
     /// Pieces by their text, with [`SPACE`] for spaces.
-    pieces: HashMap<String, Piece>,
+    pieces: BTreeMap<String, Piece>,
     /// Tokens that are taken whole, by their first character, the longest first.
-    whole: HashMap<char, Vec<Whole>>,
+    whole: BTreeMap<char, Vec<Whole>>,
     /// Tokens of single bytes.
     bytes: Vec<Option<u32>>,
     unknown: u32,
@@ -109,8 +110,8 @@ impl SentencePiece {
         let prefix = metadata.flag("tokenizer.ggml.add_space_prefix")?;
         let unknown = metadata.token("tokenizer.ggml.unknown_token_id")?;
         let mut pieces = Self {
-            pieces: HashMap::new(),
-            whole: HashMap::new(),
+            pieces: BTreeMap::new(),
+            whole: BTreeMap::new(),
             bytes: vec![None; 256],
             unknown: unknown.unwrap_or(0),
             space_before: prefix.unwrap_or(true),
@@ -232,7 +233,7 @@ impl SentencePiece {
 
     /// Merges until no two neighbours are a piece. Also where unused pieces were joined: their ends to
     /// the place in between.
-    fn merged(&self, text: &str) -> (Vec<Symbol>, HashMap<(usize, usize), usize>) {
+    fn merged(&self, text: &str) -> (Vec<Symbol>, BTreeMap<(usize, usize), usize>) {
         let mut symbols: Vec<Symbol> = Vec::new();
         for (start, c) in text.char_indices() {
             let at = symbols.len();
@@ -246,7 +247,7 @@ impl SentencePiece {
         if let Some(last) = symbols.last_mut() {
             last.after = None;
         }
-        let mut joined = HashMap::new();
+        let mut joined = BTreeMap::new();
         let mut pairs = BinaryHeap::new();
         for right in 1..symbols.len() {
             self.consider(text, &symbols, right - 1, right, &mut pairs);
@@ -310,7 +311,7 @@ impl SentencePiece {
         &self,
         text: &str,
         symbol: &Symbol,
-        joined: &HashMap<(usize, usize), usize>,
+        joined: &BTreeMap<(usize, usize), usize>,
         was_unknown: &mut bool,
         ids: &mut Vec<u32>,
     ) {

@@ -151,16 +151,15 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Encode`], or [`Error::NoBos`] if that token is asked for and there is none.
     pub fn encode(&self, text: &str, prepend_bos: bool) -> Result<Vec<u32>> {
-        let ids = match &self.pieces {
-            Some(pieces) => pieces.encode(text),
-            None => {
-                let encoding = self.inner.encode(text, false);
-                let encoding = encoding.map_err(|error| Error::Encode {
-                    text: text.to_owned(),
-                    reason: error.to_string(),
-                })?;
-                encoding.get_ids().to_vec()
-            }
+        let ids = if let Some(pieces) = &self.pieces {
+            pieces.encode(text)
+        } else {
+            let encoding = self.inner.encode(text, false);
+            let encoding = encoding.map_err(|error| Error::Encode {
+                text: text.to_owned(),
+                reason: error.to_string(),
+            })?;
+            encoding.get_ids().to_vec()
         };
         let bos = if prepend_bos {
             let bos = self.bos.ok_or(Error::NoBos)?;

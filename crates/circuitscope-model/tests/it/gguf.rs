@@ -1,5 +1,10 @@
 //! GGUF: the golden families as llama.cpp's converter writes them, tokenizers, and files that are broken.
 
+#![expect(
+    clippy::disallowed_types,
+    reason = "what the writer of the format takes"
+)]
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 

@@ -59,12 +59,14 @@ fn configs() -> Vec<DecoderConfig> {
     ]
 }
 
+type Streams = Vec<Tensor<B, 3>>;
+
 /// The run on `batch`, its streams and what its first positions left.
 fn run(
     model: &Decoder<B>,
     batch: &TokenBatch<B>,
     start: usize,
-) -> (Vec<Tensor<B, 3>>, Option<Vec<Tensor<B, 3>>>, Past<B>) {
+) -> (Streams, Option<Streams>, Past<B>) {
     let config = model.config();
     let layers = config.n_layers;
     let mids = config.mlp.is_some() && !config.parallel_attn_mlp;

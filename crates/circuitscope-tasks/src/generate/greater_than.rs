@@ -75,7 +75,7 @@ impl Asked {
         match self {
             Self::Both => true,
             Self::Third => year >= 10 && year < 90,
-            Self::Fourth => year % 10 > 0 && year % 10 < 9,
+            Self::Fourth => !year.is_multiple_of(10) && year % 10 < 9,
         }
     }
 

@@ -7,14 +7,14 @@ use serde_json::{Map, Value};
 
 use super::extra::Extra;
 use super::json_lines::{answer_tokens, kind, text};
-use super::{Pair, Pairs, spans};
+use super::{FileRead, Pair, spans};
 use crate::error::LineProblem;
 use crate::{Answers, Error, Place, Result};
 
 const FIELDS: &[&str] = &["clean", "corrupt", "answers", "wrong_answers", "spans"];
 const ANSWERS: &str = "`answers` and `wrong_answers`";
 
-pub(super) fn read(path: &Path, content: &str) -> Result<Pairs> {
+pub(super) fn read(path: &Path, content: &str) -> Result<FileRead> {
     let at = |place: String, problem: LineProblem| Error::Field {
         file: path.to_owned(),
         place,
@@ -43,7 +43,7 @@ pub(super) fn read(path: &Path, content: &str) -> Result<Pairs> {
     let pairs = prompts.iter().enumerate().map(|(index, prompt)| {
         pair(prompt, index, &mut extra).map_err(|problem| at(format!("prompts[{index}]"), problem))
     });
-    Ok(Pairs {
+    Ok(FileRead {
         pairs: pairs.collect::<Result<_>>()?,
         fields: ["answers", "wrong_answers"].map(str::to_owned),
         years: false,

@@ -7,7 +7,7 @@ use csv::{ReaderBuilder, StringRecord};
 use serde_json::Value;
 
 use super::extra::Extra;
-use super::{Pair, Pairs, spans, years};
+use super::{FileRead, Pair, spans, years};
 use crate::error::LineProblem;
 use crate::{AnswerToken, Answers, Error, Place, Result};
 
@@ -24,7 +24,7 @@ const COLUMNS: &[&str] = &[
 const ANSWERS: &str = "`correct_idx` and `incorrect_idx` (numbers of tokens), `clean_answer_idx` and \
                        `corrupted_answer_idx`, or `label` (a year)";
 
-pub(super) fn read(path: &Path, text: &str) -> Result<Pairs> {
+pub(super) fn read(path: &Path, text: &str) -> Result<FileRead> {
     let at = |line: u64, problem: LineProblem| Error::Line {
         file: path.to_owned(),
         line: line as usize,
@@ -52,7 +52,7 @@ pub(super) fn read(path: &Path, text: &str) -> Result<Pairs> {
         Some(Read::Year { name, .. }) => [name, name],
         None => ["correct_idx", "incorrect_idx"],
     };
-    Ok(Pairs {
+    Ok(FileRead {
         pairs,
         fields: [right.to_owned(), wrong.to_owned()],
         years: matches!(columns.answers, Some(Read::Year { .. })),

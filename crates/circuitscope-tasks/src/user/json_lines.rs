@@ -8,14 +8,14 @@ use serde::de::{MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::extra::Extra;
-use super::{Pair, Pairs, lines, mib, spans};
+use super::{FileRead, Pair, lines, mib, spans};
 use crate::error::LineProblem;
 use crate::{AnswerToken, Answers, Error, Place, Result};
 
 const FIELDS: &[&str] = &["positive", "negative", "answers", "wrong_answers", "spans"];
 const ANSWERS: &str = "`answers` and `wrong_answers`";
 
-pub(super) fn read(path: &Path, text: &str) -> Result<Pairs> {
+pub(super) fn read(path: &Path, text: &str) -> Result<FileRead> {
     let lines = lines(path, text)?;
     let first = lines
         .first()
@@ -35,7 +35,7 @@ pub(super) fn read(path: &Path, text: &str) -> Result<Pairs> {
             problem,
         })
     });
-    Ok(Pairs {
+    Ok(FileRead {
         pairs: pairs.collect::<Result<_>>()?,
         fields: ["answers", "wrong_answers"].map(str::to_owned),
         years: false,

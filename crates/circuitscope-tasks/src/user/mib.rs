@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::extra::Extra;
 use super::json_lines::{kind, object, text};
-use super::{Pair, Pairs, years};
+use super::{FileRead, Pair, years};
 use crate::error::LineProblem;
 use crate::{AnswerToken, Answers, Error, Place, Result};
 
@@ -33,7 +33,7 @@ const FIELDS: &[&str] = &[
 ];
 const ANSWERS: &str = "`metadata`, `choices` and `answerKey`, or `label`";
 
-pub(super) fn read(path: &Path, lines: &[&str]) -> Result<Pairs> {
+pub(super) fn read(path: &Path, lines: &[&str]) -> Result<FileRead> {
     let mut extra = Extra::default();
     let (mut pairs, mut without) = (Vec::new(), Vec::new());
     let (mut fields, mut of_years) = (["label", "label"].map(str::to_owned), false);
@@ -72,7 +72,7 @@ pub(super) fn read(path: &Path, lines: &[&str]) -> Result<Pairs> {
             }
         ));
     }
-    Ok(Pairs {
+    Ok(FileRead {
         pairs,
         fields,
         years: of_years,

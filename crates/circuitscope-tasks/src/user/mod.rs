@@ -27,7 +27,7 @@ struct Pair {
 }
 
 /// The pairs of a file, and what was seen in reading them.
-struct Pairs {
+struct FileRead {
     pairs: Vec<Pair>,
     /// Fields of right and wrong answers.
     fields: [String; 2],
@@ -70,7 +70,7 @@ pub fn read_pairs(path: &Path) -> Result<LabelledPrompts> {
         let found = path.extension();
         found.is_some_and(|found| found.eq_ignore_ascii_case(ending))
     };
-    let Pairs {
+    let FileRead {
         pairs,
         fields,
         years,
