@@ -26,7 +26,7 @@ const ENOUGH: Duration = Duration::from_secs(2);
 const SURE: Duration = Duration::from_secs(20);
 const SURE_STEPS: u64 = 5;
 /// Work that takes longer says so.
-const LONG: Duration = Duration::from_secs(3600);
+const LONG: Duration = Duration::from_hours(1);
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 

@@ -303,7 +303,7 @@ fn gather(
     let mut only_correct = None;
     if args.only_correct {
         let correct = behaviour.measured.as_ref();
-        let correct = correct.and_then(|measured| measured.correct());
+        let correct = correct.and_then(circuitscope::eval::Behaviour::correct);
         let Some(correct) = correct else {
             bail!(
                 "--only-correct: found pairs without answers in {}, expected the right answer of each",

@@ -87,18 +87,15 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
             .map(|key| store.load(key))
             .collect::<Result<Option<Vec<_>>, _>>()?;
         let known = behaviour(&args.output, task.name())?;
-        let (behaviour, runs) = match (finished, known) {
-            (Some(runs), Some(behaviour)) => {
-                tracing::info!(%task, "all runs were finished before");
-                printer.part(&behaviour_text(task.name(), &behaviour))?;
-                (behaviour, runs)
-            }
-            _ => {
-                let ran = run_task(
-                    args, task, &files, &loaded, &device, &mut store, printer, progress,
-                );
-                ran.map_err(stopped)?
-            }
+        let (behaviour, runs) = if let (Some(runs), Some(behaviour)) = (finished, known) {
+            tracing::info!(%task, "all runs were finished before");
+            printer.part(&behaviour_text(task.name(), &behaviour))?;
+            (behaviour, runs)
+        } else {
+            let ran = run_task(
+                args, task, &files, &loaded, &device, &mut store, printer, progress,
+            );
+            ran.map_err(stopped)?
         };
         behaviours.insert(task.name().to_owned(), behaviour);
         records.extend(runs);

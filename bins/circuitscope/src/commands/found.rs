@@ -201,10 +201,9 @@ impl Found {
             ));
         }
         if !lines.is_empty() {
-            text.push_str(&format!(
-                "  wrong answers after {}:\n",
-                count(behaviour.failing.len(), "prompt")
-            ));
+            text.push_str("  wrong answers after ");
+            text.push_str(&count(behaviour.failing.len(), "prompt"));
+            text.push_str(":\n");
             text.push_str(&indented(&lines));
         }
         text
@@ -263,10 +262,10 @@ impl Found {
         );
         let constant = self.dictionary.as_ref().map(|report| report.constant_heads);
         if let Some(constant) = constant.filter(|constant| *constant > 0) {
-            text.push_str(&format!(
-                "{constant} of {} heads have one and the same code on every prompt and so cannot score\n",
-                self.grid().len()
-            ));
+            let all = self.grid().len();
+            text += &format!(
+                "{constant} of {all} heads have one and the same code on every prompt and so cannot score\n"
+            );
         }
         text
     }

@@ -48,7 +48,6 @@ fn every_method_on_every_family() {
     });
     let outcomes = outcomes.into_inner().unwrap();
     let (table, failures) = table(&families, &outcomes);
-    #[expect(clippy::print_stdout, reason = "what `cargo xtask matrix` shows")]
     {
         println!("{table}");
     }
@@ -146,7 +145,7 @@ fn table(families: &[String], outcomes: &[Outcome]) -> (String, usize) {
         .iter()
         .zip(outcomes.chunks(families.len() * DTYPES.len()))
     {
-        let _ = write!(table, "{method:28}");
+        write!(table, "{method:28}").unwrap();
         for (family, runs) in families.iter().zip(runs.chunks(DTYPES.len())) {
             let cell = if runs.iter().all(Result::is_ok) {
                 "ok".to_owned()
@@ -160,13 +159,13 @@ fn table(families: &[String], outcomes: &[Outcome]) -> (String, usize) {
                 };
                 runs.iter().map(note).collect::<Vec<_>>().join("/")
             };
-            let _ = write!(table, "{cell:width$} ", width = family.len());
+            write!(table, "{cell:width$} ", width = family.len()).unwrap();
         }
         table.push('\n');
     }
-    let _ = writeln!(table, "ok: {} give finite scores", DTYPES.join(" and "));
+    writeln!(table, "ok: {} give finite scores", DTYPES.join(" and ")).unwrap();
     for (at, error) in errors.iter().enumerate() {
-        let _ = writeln!(table, "[{}] {error}", at + 1);
+        writeln!(table, "[{}] {error}", at + 1).unwrap();
     }
     (table, outcomes.iter().filter(|run| run.is_err()).count())
 }

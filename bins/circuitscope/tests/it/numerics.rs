@@ -96,7 +96,9 @@ fn scaled_llama(bench: &Bench, name: &str, factor: f32) {
                 name if name.ends_with("down_proj.weight") => 1.0 / factor,
                 _ => 1.0,
             };
-            values.iter_mut().for_each(|x| *x *= factor);
+            for x in &mut values {
+                *x *= factor;
+            }
             (name, shape, bytes(&values))
         })
         .collect();
@@ -182,7 +184,9 @@ fn an_overflow_after_the_last_head_is_seen_by_what_reads_the_logits() {
     let tensors: Vec<_> = tensors
         .map(|(name, (shape, mut values))| {
             if name == "model.layers.1.mlp.up_proj.weight" {
-                values.iter_mut().for_each(|x| *x *= 2f32.powi(14));
+                for x in &mut values {
+                    *x *= 2f32.powi(14);
+                }
             }
             (name, shape, bytes(&values))
         })

@@ -137,7 +137,7 @@ fn spearman(a: &[f64], b: &[f64]) -> f64 {
         // Centred: ranks 1 to n have the mean (n + 1) / 2.
         let rank = |value: &f64| f64::midpoint(below(*value) + 1.0, upto(*value));
         x.iter()
-            .map(|value| rank(value) - (x.len() as f64 + 1.0) / 2.0)
+            .map(|value| rank(value) - f64::midpoint(x.len() as f64, 1.0))
             .collect()
     };
     let (a, b) = (ranks(a), ranks(b));

@@ -11,7 +11,7 @@ fn unequal() -> (Vec<TokenPair>, Vec<Option<Alignment>>) {
     pairs[2].clean = vec![2, 4, 6, 6, 8, 1];
     let aligned = [0, 1, 2, 3].map(|pair: usize| {
         let TokenPair { clean, corrupt, .. } = &pairs[pair];
-        (pair % 2 == 0).then(|| Alignment::around_one_span(clean, corrupt).unwrap())
+        (pair.is_multiple_of(2)).then(|| Alignment::around_one_span(clean, corrupt).unwrap())
     });
     (pairs, aligned.to_vec())
 }
