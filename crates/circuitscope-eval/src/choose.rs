@@ -158,6 +158,9 @@ pub struct KneeChoice {
     pub random: Vec<f64>,
 }
 
+/// See [`KneeChoice::is_weak`].
+const WEAK: f64 = 0.05;
+
 impl KneeChoice {
     /// Heads among the best that work against the behaviour, with what the whole model loses without each.
     pub fn against(&self) -> Vec<(HeadId, f64)> {
@@ -166,6 +169,13 @@ impl KneeChoice {
         effects
             .filter(|(_, effect)| is_against(*effect, self.full, empty))
             .collect()
+    }
+
+    /// Whether ablating all heads changes the metric so little that shares of the change say nothing: by less than
+    /// 5 % of what the whole model has.
+    pub fn is_weak(&self) -> bool {
+        let empty = self.values.first().copied().unwrap_or(self.full);
+        (self.full - empty).abs() < WEAK * self.full.abs()
     }
 
     /// Whether the circuit of `size` heads keeps more than each of the random ones.
@@ -282,24 +292,34 @@ pub fn choose<B: Backend>(
             let curve = curve(&runs, causal.metric(), scores, progress);
             let mut curve = causal.located(curve)?;
             let size = bend(&curve)?;
-            if let Some(size) = size.filter(|_| by_chance) {
-                curve.random = random(&runs, size, settings.seed, progress)?;
-            }
-            if size.is_some() && !curve.random.is_empty() && !curve.beats_random(size) {
-                chosen.verdict = Verdict::WithinChance;
+            if settings.choice.is_none() && curve.is_weak() {
+                chosen.selection = Choice::Rule(Selection::Otsu);
                 chosen.knee = Some(curve);
-                return Ok(chosen);
+                if by_chance {
+                    chosen.verdict = Verdict::WithinChance;
+                    return Ok(chosen);
+                }
+                Selection::Otsu.circuit(scores).heads().collect()
+            } else {
+                if let Some(size) = size.filter(|_| by_chance) {
+                    curve.random = random(&runs, size, settings.seed, progress)?;
+                }
+                if size.is_some() && !curve.random.is_empty() && !curve.beats_random(size) {
+                    chosen.verdict = Verdict::WithinChance;
+                    chosen.knee = Some(curve);
+                    return Ok(chosen);
+                }
+                if size.is_none() {
+                    chosen.verdict = if curve.faithfulness.is_empty() {
+                        Verdict::NoEffect
+                    } else {
+                        Verdict::NoBend
+                    };
+                }
+                let heads = curve.order[..size.unwrap_or(0)].to_vec();
+                chosen.knee = Some(curve);
+                heads
             }
-            if size.is_none() {
-                chosen.verdict = if curve.faithfulness.is_empty() {
-                    Verdict::NoEffect
-                } else {
-                    Verdict::NoBend
-                };
-            }
-            let heads = curve.order[..size.unwrap_or(0)].to_vec();
-            chosen.knee = Some(curve);
-            heads
         }
     };
     if heads.is_empty() {
@@ -510,11 +530,21 @@ impl Chosen {
                 stability.best, stability.half_samples
             ));
         }
-        let against = self
-            .knee
-            .as_ref()
-            .map(KneeChoice::against)
-            .unwrap_or_default();
+        let weak = self.knee.as_ref().filter(|knee| knee.is_weak());
+        sentences.extend(weak.map(|knee| {
+            format!(
+                "warning: ablating all heads hardly changes the metric ({} from {}), so that what circuits keep says \
+                 little; another --ablation may (heads are chosen by {})",
+                figure(knee.values.first().copied().unwrap_or(knee.full)),
+                figure(knee.full),
+                match self.selection {
+                    Choice::Knee => "the knee all the same",
+                    _ => "their scores alone",
+                }
+            )
+        }));
+        let knee = self.knee.as_ref().filter(|knee| !knee.is_weak());
+        let against = knee.map(KneeChoice::against).unwrap_or_default();
         if !against.is_empty() {
             let named = against
                 .iter()
@@ -524,7 +554,7 @@ impl Chosen {
                 named.collect::<Vec<_>>().join(", ")
             ));
         }
-        if self.knee.is_some() && self.verdict == Verdict::Chosen {
+        if self.selection == Choice::Knee && self.verdict == Verdict::Chosen {
             sentences.push(
                 "more heads than these would add little to what the circuit keeps (the knee of circuits of growing size)"
                     .to_owned(),

@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 #[command(next_help_heading = "Model")]
 pub(crate) struct ModelArgs {
     /// `reference` (the small model inside this program), or a folder with a model in Hugging Face
-    /// layout (config.json, model.safetensors or pytorch_model.bin, tokenizer.json) or a
+    /// layout (config.json, model.safetensors or `pytorch_model.bin`, tokenizer.json) or a
     /// TransformerLens model, or a GGUF file, or `ollama:NAME` of a model that Ollama keeps, or
     /// `owner/name[@revision]` of the Hugging Face hub (cached; `HF_HOME`, `HF_TOKEN` and
     /// `HF_HUB_OFFLINE` count). Quantised weights are dequantised as `--dtype` says

@@ -263,9 +263,10 @@ impl Found {
         let constant = self.dictionary.as_ref().map(|report| report.constant_heads);
         if let Some(constant) = constant.filter(|constant| *constant > 0) {
             let all = self.grid().len();
-            text += &format!(
+            let said = format!(
                 "{constant} of {all} heads have one and the same code on every prompt and so cannot score\n"
             );
+            text.push_str(&said);
         }
         text
     }

@@ -139,6 +139,9 @@ impl Sae {
         recipes: &[Recipe],
         progress: &dyn Progress,
     ) -> Result<Vec<Encoded<B>>> {
+        if recipes.is_empty() {
+            return Ok(Vec::new());
+        }
         let settings = &self.settings;
         let config = SaeConfig::new(evidence.d())
             .with_d_sae(settings.n_codes)
