@@ -47,7 +47,11 @@ fn methods_that_run_the_model_score_in_half_precision_nearly_as_in_f32() {
             )))
         };
         let exact = run("f32");
+        // What a head gets from ACDC is a rung of a ladder of thresholds, and masks are learned step by step: there a
+        // rounding may move a score by a rung or a step.
+        let steps = matches!(method, "acdc" | "subnetwork-probing" | "edge-pruning");
         for (dtype, bound) in [("f16", 0.02), ("bf16", 0.1)] {
+            let bound = if steps { 0.5 } else { bound };
             let gap = distance(&exact, &run(dtype));
             assert!(gap > 0.0 && gap < bound, "{method}, {dtype}: {gap}");
         }

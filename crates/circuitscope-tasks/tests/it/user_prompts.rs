@@ -53,7 +53,7 @@ fn faults_name_file_line_field_and_the_nearest() {
     assert_eq!(
         second(r#"{"positiv": "a", "negative": "b"}"#),
         "my.jsonl:2: unknown field \"positiv\" (did you mean `positive`?): expected \"positive\", \
-         \"negative\", \"answers\" or \"wrong_answers\""
+         \"negative\", \"answers\", \"wrong_answers\" or \"spans\""
     );
     assert_eq!(
         second(r#"{"positive": "a", "negative": "b", "label": 1}"#),
