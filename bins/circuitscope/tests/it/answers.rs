@@ -74,7 +74,7 @@ fn the_default_finds_planted_circuits_and_says_what_they_keep() {
         for said in [
             "What the model makes of the prompts",
             "right answer above the wrong ones in",
-            "the largest scores are above what shuffled labels give",
+            "what shuffled labels give",
             "this circuit",
             "10 random circuits of",
             "heads chosen (dots)",
@@ -97,7 +97,7 @@ fn behaviour_comes_before_scores_and_scores_before_the_circuit() {
         "first prompt: `<bos>` ",
         "metric: logit-difference (the metric of task `ioi`)",
         "20 positive examples against 20 negative ones",
-        "rank  head  score",
+        "rank  head ",
         "circuit (",
         "whole model, ",
         "random circuits of",
@@ -192,7 +192,7 @@ fn a_model_that_does_not_do_it_is_warned_of() {
     );
     bench.write(
         "bare.jsonl",
-        "{\"positive\": \"the cat\", \"negative\": \"the dog\"}\n",
+        "{\"positive\": \"Then the\", \"negative\": \"Then a\"}\n",
     );
     let ran = bench.run("discover --pairs bare.jsonl --only-correct");
     assert_eq!(ran.code, Some(1));
