@@ -82,7 +82,7 @@ fn found(pairs: &str, options: &str) -> Value {
         _ => "probability-difference",
     };
     Bench::new().json(&format!(
-        "discover --model {} --pairs {} --metric {metric} --select top:10 {options}",
+        "discover --model {} --pairs {} --metric {metric} --select top:10 --faithfulness=none {options}",
         real_model().display(),
         golden_file(&format!("{pairs}.jsonl")).display()
     ))
