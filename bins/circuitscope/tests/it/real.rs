@@ -5,7 +5,8 @@
 //! cargo xtask real-model && cargo test --release -p circuitscope-cli --test it -- --ignored real_
 //! ```
 //!
-//! The model has no biases, so that `--processing`, which stays at its default, moves no score.
+//! The model has no biases, so that `--processing`, which stays at its default, moves no score; logits it centres, so
+//! that they are read as stored.
 
 use std::path::PathBuf;
 
@@ -41,7 +42,8 @@ fn golden() -> Golden {
 fn real_ids_and_logits() {
     let bench = Bench::new();
     bench.ok(&format!(
-        "capture --model {} --prompts {} --sites logits --reduce last --output x.safetensors",
+        "capture --model {} --prompts {} --sites logits --reduce last --processing raw \
+         --output x.safetensors",
         real_model().display(),
         golden_file("prompts.txt").display()
     ));
