@@ -53,7 +53,7 @@ impl Choice {
 /// How heads are chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ChooseSettings {
-    /// The rule; `None` for [`Choice::default_for`] the evidence. A rule that nobody asked for shows no
+    /// The rule; `None` for [`Discover::choice`], else [`Choice::default_for`] the evidence. A rule that nobody asked for shows no
     /// circuit rather than one of more than a third of the heads.
     pub choice: Option<Choice>,
     /// The most heads that are shown: the best of those chosen.
@@ -234,9 +234,8 @@ pub fn choose<B: Backend>(
 ) -> Result<Chosen> {
     let name = method.name();
     let causal = evidence.causal(name);
-    let choice = settings
-        .choice
-        .unwrap_or(Choice::default_for(causal.is_ok()));
+    let choice = settings.choice.or_else(|| method.choice());
+    let choice = choice.unwrap_or(Choice::default_for(causal.is_ok()));
     let mut chosen = Chosen {
         selection: choice,
         circuit: Circuit::from_heads(scores.grid, []),

@@ -64,7 +64,9 @@ pub use evaluate::{
 pub use evidence::Evidence;
 pub use faithful::{Curve, Faithfulness, Point, measure_faithfulness};
 pub use judge::{Judgement, Spread, judge};
-pub use method::{DictionaryReport, Discover, GraphScores, Measured, Scores, directed_pairs};
+pub use method::{
+    ContrastScores, DictionaryReport, Discover, GraphScores, Measured, Scores, directed_pairs,
+};
 pub use null::{Null, null};
 pub use quality::{CircuitQuality, QualitySettings, circuit_quality};
 pub use select::Selection;

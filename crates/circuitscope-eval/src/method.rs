@@ -2,7 +2,7 @@ use burn::tensor::backend::Backend;
 use circuitscope_core::{Graph, HeadGrid, HeadId, Polarity, Port, Progress, Seed};
 use serde::{Deserialize, Serialize};
 
-use crate::{Evidence, Result};
+use crate::{Choice, Evidence, Result};
 
 /// A way to score heads, and where defined pairs of heads, from evidence.
 ///
@@ -50,6 +50,11 @@ pub trait Discover<B: Backend> {
         progress: &dyn Progress,
     ) -> Result<Scores> {
         self.measure(evidence, seed, progress)?.scores(None)
+    }
+
+    /// The rule that suits its scores, where one is known to: taken unless another one is asked for.
+    fn choice(&self) -> Option<Choice> {
+        None
     }
 
     /// How many bootstrap resamples of the prompts an evaluation takes by default. Methods whose
@@ -106,6 +111,22 @@ pub struct Scores {
     /// Signed scores on the whole computation graph, for methods that have them.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub graph: Option<GraphScores>,
+    /// What the scores of method `recommended` are made of.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub contrast: Option<ContrastScores>,
+}
+
+/// How much of what the model's predictions after the two prompts of a pair are apart a head carries.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ContrastScores {
+    /// Jeffreys divergence between the predictions after the two prompts of a pair, in nats, mean over
+    /// pairs.
+    pub total: f64,
+    /// For each head, mean size of its effect where its output on the negative prompt takes its place, in
+    /// nats: what it does differently on the two prompts.
+    pub differs: Vec<f64>,
+    /// The same where its mean output takes its place: what it does on either prompt, too.
+    pub used: Vec<f64>,
 }
 
 /// Signed scores of the nodes and edges of a computation graph, MLPs and ports included.
@@ -154,6 +175,7 @@ impl Scores {
             paper_edge_head_counts: None,
             dictionary: None,
             graph: None,
+            contrast: None,
         }
     }
 

@@ -25,7 +25,7 @@ type B = Autodiff<Flex>;
 const METHODS: [&str; 7] = [
     "sae",
     "untrained-ensemble",
-    "recommended",
+    "recommended-activations",
     "k-means",
     "mean-difference",
     "eap",

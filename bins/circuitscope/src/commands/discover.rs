@@ -29,11 +29,16 @@ use crate::provenance::Provenance;
 /// Head outputs that take more bytes than this are not held, where a method reads them once.
 const HOLD: u64 = 128 << 20;
 
+const RECOMMENDED: &str = "recommended";
+const ACTIVATIONS: &str = "recommended-activations";
+
 /// What was found, in the output folder.
 const DISCOVERY_FILE: &str = "discovery.json";
 
 /// Evidence, and what is known about it.
 struct Gathered {
+    /// That asked for or, where the model is not run on pairs, the one that takes its place.
+    method: &'static str,
     evidence: Evidence<B>,
     graph: Option<Graph>,
     model: Option<ModelProvenance>,
@@ -60,7 +65,7 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
         save_activations(&gathered.evidence, path, &provenance)?;
     }
     let settings = DiscoverSettings {
-        method: args.method.to_owned(),
+        method: gathered.method.to_owned(),
         methods: MethodSettings {
             sae: args.sae.settings(inputs::l1_of(args.behaviour.task)),
             patching: args.patching.settings(),
@@ -132,7 +137,7 @@ fn search(
     found.stages.clone_from(&stages.0);
     report.chosen(found)?;
     let circuit = found.circuit();
-    let causal = evidence.causal(args.method);
+    let causal = evidence.causal(gathered.method);
     let wanted = match args.faithfulness {
         Judge::None => false,
         Judge::Auto => causal.is_ok(),
@@ -249,6 +254,7 @@ fn gather(
         let evidence = Evidence::from_file(file, device.plain());
         stages.add("read", start);
         return Ok(Gathered {
+            method: suited(args.method, false),
             evidence: evidence.with_context(|| path.display().to_string())?,
             model: None,
             graph: None,
@@ -326,9 +332,14 @@ fn gather(
     stages.add("answers", start);
 
     let start = Instant::now();
-    settings.last_position = methods::reads_last(args.method);
-    if methods::reads_once(args.method) && args.save_activations.is_none() {
-        settings.hold = Some(HOLD);
+    let method = suited(args.method, causal.is_some());
+    settings.last_position = methods::reads_last(method);
+    if args.save_activations.is_none() {
+        // What changes the model makes its own passes, and reads no activations.
+        settings.hold = match methods::runs_model(method) {
+            true => Some(0),
+            false => methods::reads_once(method).then_some(HOLD),
+        };
     }
     let evidence = capture(&loaded, &prompts, settings, device.plain(), progress);
     let mut evidence = evidence.with_context(|| examples(args))?;
@@ -338,6 +349,7 @@ fn gather(
     }
     stages.add("capture", start);
     Ok(Gathered {
+        method,
         evidence,
         graph: Some(loaded.model.config().graph()),
         model: Some(loaded.provenance),
@@ -350,6 +362,18 @@ fn gather(
     })
 }
 
+/// The method itself or, for the recommended one where the model is not run on pairs, what reads
+/// activations alone.
+fn suited(method: &'static str, runs: bool) -> &'static str {
+    if runs || method != RECOMMENDED {
+        return method;
+    }
+    note(&format!(
+        "note: method {RECOMMENDED} runs the model on pairs of prompts; without, {ACTIVATIONS} takes its place"
+    ));
+    ACTIVATIONS
+}
+
 /// The model with the pairs, wherever there are pairs that it can be run on; an error where it must be.
 fn runs(
     args: &DiscoverArgs,
@@ -358,7 +382,7 @@ fn runs(
     settings: CaptureSettings,
     device: &Device,
 ) -> Result<Option<CausalEvidence<B>>> {
-    let must = methods::runs_model(args.method)
+    let must = (methods::runs_model(args.method) && args.method != RECOMMENDED)
         || args.faithfulness == Judge::All
         || args.only_correct
         || args.select.is_some_and(|select| select.0 == Choice::Knee);
@@ -492,6 +516,7 @@ impl Found {
             positives,
             negatives: labels.len() - positives,
             heads: Vec::new(),
+            divergence: None,
             chosen: None,
             known: None,
             quality: None,

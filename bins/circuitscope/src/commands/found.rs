@@ -40,6 +40,10 @@ pub(crate) struct Found {
     pub(crate) negatives: usize,
     /// From the highest score to the lowest.
     pub(crate) heads: Vec<RankedHead>,
+    /// How far the predictions after the two prompts of a pair are apart, in nats (Jeffreys divergence, mean
+    /// over pairs): what `differs` and `used` of heads are shares of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) divergence: Option<f64>,
     /// The circuit, and what its choice rests on; absent where the work stopped before.
     #[serde(flatten)]
     pub(crate) chosen: Option<Chosen>,
@@ -96,6 +100,13 @@ pub(crate) struct RankedHead {
     /// behaviour.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) signed: Option<f64>,
+    /// Share of the difference between predictions that it carries by what it does differently on the two
+    /// prompts, where the method tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) differs: Option<f64>,
+    /// The same by what it does beyond its mean, alike on both prompts or not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) used: Option<f64>,
     /// Whether it is in the circuit.
     pub(crate) selected: bool,
 }
@@ -123,18 +134,23 @@ impl Found {
     /// Puts in the scores of heads; the rest of `scores` is put in by [`complete`](Self::complete).
     pub(crate) fn rank(&mut self, scores: &Scores) {
         let signed = scores.graph.as_ref().map(signed);
-        self.heads = scores
-            .ranking()
-            .into_iter()
-            .map(|(head, score)| RankedHead {
+        let contrast = scores.contrast.as_ref();
+        self.divergence = contrast.map(|contrast| contrast.total);
+        let ranking = scores.ranking().into_iter();
+        let ranked = ranking.map(|(head, score)| {
+            let of = |values: &[f64]| values.get(scores.grid.index(head)?).copied();
+            let share =
+                |values: &[f64], total: f64| Some(of(values)? / total).filter(|x| x.is_finite());
+            RankedHead {
                 head,
                 score,
-                signed: signed
-                    .as_ref()
-                    .and_then(|signed| Some(signed[scores.grid.index(head)?])),
+                signed: signed.as_deref().and_then(of),
+                differs: contrast.and_then(|found| share(&found.differs, found.total)),
+                used: contrast.and_then(|found| share(&found.used, found.total)),
                 selected: false,
-            })
-            .collect();
+            }
+        });
+        self.heads = ranked.collect();
         self.dictionary.clone_from(&scores.dictionary);
     }
 
@@ -244,12 +260,17 @@ impl Found {
                 if signs {
                     row.push(head.signed.map_or_else(|| "–".to_owned(), figure));
                 }
+                let shares = [head.differs, head.used].into_iter().flatten();
+                row.extend(shares.map(|share| format!("{:.1} %", 100.0 * share)));
                 row
             })
             .collect();
         let mut header = vec!["rank", "head", "score"];
         if signs {
             header.push("with sign");
+        }
+        if self.heads.iter().any(|head| head.differs.is_some()) {
+            header.extend(["differs", "used"]);
         }
         let mut text = format!(
             "\n{} against {}, {} layers of {}, method {}\n\n{}",
@@ -260,6 +281,15 @@ impl Found {
             self.method,
             table(&header, &rows),
         );
+        if let Some(total) = self.divergence {
+            let said = format!(
+                "differs: what a head does differently on the two prompts carries so much of the {} nats \
+                 that the predictions are apart;\nused: the same of what it does beyond its mean over all \
+                 prompts\n",
+                figure(total)
+            );
+            text.push_str(&said);
+        }
         let constant = self.dictionary.as_ref().map(|report| report.constant_heads);
         if let Some(constant) = constant.filter(|constant| *constant > 0) {
             let all = self.grid().len();

@@ -36,7 +36,7 @@ fn the_default_finds_planted_circuits_and_says_what_they_keep() {
             "discover --task {task} --examples 20 --output {task}"
         ));
         assert_eq!(found["method"], "recommended");
-        assert_eq!(found["selection"], "knee");
+        assert_eq!(found["selection"], "otsu");
         assert_eq!(found["verdict"], "chosen", "{task}: {}", found["null"]);
         let behaviour = &found["behaviour"];
         assert!(
@@ -111,7 +111,7 @@ fn behaviour_comes_before_scores_and_scores_before_the_circuit() {
 fn noise_is_no_circuit() {
     let bench = Bench::new();
     noise(&bench, "noise.safetensors");
-    for method in ["recommended", "mean-difference"] {
+    for method in ["recommended-activations", "mean-difference"] {
         let line = format!("discover --activations noise.safetensors --method {method}");
         let found = bench.json(&format!("{line} --output {method}"));
         assert_eq!(

@@ -377,7 +377,7 @@ fn discover_with_answers_of_a_task_file() {
 fn discover_by_stability_and_by_the_knee() {
     let bench = Bench::new();
     let found = bench.json(
-        "discover --task greater-than --method recommended --examples 40 --codes 40 --select stability:0.9",
+        "discover --task greater-than --method recommended-activations --examples 40 --codes 40 --select stability:0.9",
     );
     assert_eq!(found["selection"]["stability"], 0.9);
     assert_eq!(
@@ -461,7 +461,7 @@ fn doctor_notices_an_injected_fault() {
 fn discover_by_significance() {
     let bench = Bench::new();
     let found = bench.json(
-        "discover --task induction --method recommended --examples 30 --codes 40 --select fdr:0.1",
+        "discover --task induction --method recommended-activations --examples 30 --codes 40 --select fdr:0.1",
     );
     let significance = &found["significance"];
     assert_eq!(significance["p_values"].as_array().unwrap().len(), 32);

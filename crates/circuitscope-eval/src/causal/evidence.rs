@@ -1,5 +1,6 @@
 use core::fmt;
 use core::str::FromStr;
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use burn::tensor::backend::Backend;
@@ -356,6 +357,24 @@ impl<B: Backend> CausalEvidence<B> {
     ) -> Vec<Vec<usize>> {
         let mut order: Vec<usize> = (0..count.min(self.pairs.len())).collect();
         order.sort_by_key(|&pair| self.pairs[pair].clean.len());
+        self.in_lanes(&order, lanes, edges)
+    }
+
+    /// The pairs of each length of their positive prompts, in such batches.
+    pub(crate) fn of_one_length(&self, count: usize, lanes: usize) -> Vec<Vec<Vec<usize>>> {
+        let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for pair in 0..count.min(self.pairs.len()) {
+            let tokens = self.pairs[pair].clean.len();
+            groups.entry(tokens).or_default().push(pair);
+        }
+        let groups = groups.into_values();
+        groups
+            .map(|group| self.in_lanes(&group, lanes, true))
+            .collect()
+    }
+
+    /// Pairs, the longest last, in batches that are differentiated, `lanes` of them at a time.
+    fn in_lanes(&self, order: &[usize], lanes: usize, edges: bool) -> Vec<Vec<usize>> {
         let tokens = order.last().map_or(1, |&pair| self.pairs[pair].clean.len());
         let config = self.model.config();
         let mlp = config.mlp.map_or(0, |mlp| 5 * mlp.d_mlp);

@@ -6,7 +6,7 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Element, Tensor, TensorData};
 use circuitscope_core::{Graph, Port};
 use circuitscope_hooks::{
-    AnyTensor, Capture, Gradients, Intervene, Intervention, NodeOutputs, Op, Site,
+    AnyTensor, Capture, Gradients, Intervene, Intervention, NodeOutputs, Op, Site, wide,
 };
 use circuitscope_model::Decoder;
 
@@ -39,16 +39,15 @@ impl<B: AutodiffBackend> Differentiable<B> {
         &self.model
     }
 
-    /// Runs the positive prompts with some activations replaced, and differentiates the metric, summed
-    /// over prompts, with respect to activations. `clean` holds the logits of the unchanged model,
-    /// which [`super::Metric::Kl`] compares with.
+    /// Runs the positive prompts with some activations replaced, and differentiates `goal`, summed over
+    /// prompts, with respect to activations.
     fn run(
         &self,
         batch: &PairBatch<B>,
         replaced: &[(Site, AnyTensor<B::InnerBackend>)],
         sites: Vec<Site>,
         watched: Vec<Site>,
-        clean: Option<&Tensor<B::InnerBackend, 2>>,
+        goal: Goal<'_, B::InnerBackend>,
     ) -> Result<[Found<B::InnerBackend>; 2]> {
         let last = Site::ResidPost(self.evidence.graph().n_layers - 1);
         let changes = replaced.iter().map(|(site, value)| {
@@ -78,10 +77,15 @@ impl<B: AutodiffBackend> Differentiable<B> {
         });
         let watched = watched.collect();
         let logits = last_logits(&self.model, &batch.clean, stream);
-        let clean = clean.map(|logits| Tensor::from_inner(logits.clone()));
-        let metric = self.evidence.metric();
-        let values = metric.values(logits, &batch.targets, clean.as_ref());
-        let mut backward = values.sum().backward();
+        let total = match goal {
+            Goal::Metric(clean) => {
+                let clean = clean.map(|logits| Tensor::from_inner(logits.clone()));
+                let metric = self.evidence.metric();
+                metric.values(logits, &batch.targets, clean.as_ref()).sum()
+            }
+            Goal::Logits(weights) => (wide(logits) * Tensor::from_inner(weights.clone())).sum(),
+        };
+        let mut backward = total.backward();
         Ok([gradients.finish(&mut backward)?, watched])
     }
 
@@ -96,11 +100,40 @@ impl<B: AutodiffBackend> Differentiable<B> {
         let graph = self.evidence.graph();
         let all = places(&graph).into_iter();
         let places: Vec<Place> = all.filter(|place| place.readers.start >= first).collect();
-        let layers = places.iter().filter_map(|place| place.port);
-        let streams: BTreeSet<Site> = layers.map(|(layer, _)| Site::ResidPre(layer)).collect();
         let sites = places.iter().map(|place| place.site).collect();
-        let streams = streams.into_iter().collect();
-        let [gradients, streams] = self.run(batch, replaced, sites, streams, clean)?;
+        let goal = Goal::Metric(clean);
+        let [gradients, streams] = self.run(batch, replaced, sites, streams(&places), goal)?;
+        Self::at_readers(graph, places, &gradients, &streams)
+    }
+
+    /// Gradients at what every node puts out and at what every reader reads, of the logits at the last
+    /// position, `[prompts, vocabulary]`, added up with `weights`.
+    pub(crate) fn everywhere(
+        &self,
+        batch: &PairBatch<B>,
+        replaced: &[(Site, AnyTensor<B::InnerBackend>)],
+        weights: &Tensor<B::InnerBackend, 2>,
+    ) -> Result<(
+        NodeOutputs<B::InnerBackend>,
+        ReaderGradients<B::InnerBackend>,
+    )> {
+        let graph = self.evidence.graph();
+        let places = places(&graph);
+        let mut sites = NodeOutputs::<B>::sites(&graph);
+        sites.extend(places.iter().map(|place| place.site));
+        let goal = Goal::Logits(weights);
+        let [mut gradients, streams] = self.run(batch, replaced, sites, streams(&places), goal)?;
+        let readers = Self::at_readers(graph, places, &gradients, &streams)?;
+        let nodes = NodeOutputs::of(&graph, |site| gradients.remove(&site))?;
+        Ok((nodes, readers))
+    }
+
+    fn at_readers(
+        graph: Graph,
+        places: Vec<Place>,
+        gradients: &Found<B::InnerBackend>,
+        streams: &Found<B::InnerBackend>,
+    ) -> Result<ReaderGradients<B::InnerBackend>> {
         let missing = |site| circuitscope_hooks::Error::NeverFired { site };
         let stream = |site: Site, values: &Found<B::InnerBackend>| {
             let value = values.get(&site).and_then(AnyTensor::get::<3>);
@@ -115,12 +148,12 @@ impl<B: AutodiffBackend> Differentiable<B> {
         {
             let gradient = match port {
                 Some((layer, port)) => {
-                    let read = stream(Site::ResidPre(layer), &streams)?;
+                    let read = stream(Site::ResidPre(layer), streams)?;
                     let gradient = gradients.get(&site).and_then(AnyTensor::get::<4>);
                     let gradient = gradient.ok_or_else(|| missing(site))?;
                     Gradient::Port(layer, port, read, gradient)
                 }
-                None => Gradient::Stream(stream(site, &gradients)?),
+                None => Gradient::Stream(stream(site, gradients)?),
             };
             readers.push((at, gradient));
         }
@@ -136,11 +169,20 @@ impl<B: AutodiffBackend> Differentiable<B> {
     ) -> Result<[NodeOutputs<B::InnerBackend>; 2]> {
         let graph = self.evidence.graph();
         let sites = NodeOutputs::<B>::sites(&graph);
-        let found = self.run(batch, replaced, sites.clone(), sites, clean)?;
+        let found = self.run(batch, replaced, sites.clone(), sites, Goal::Metric(clean))?;
         let [gradients, outputs] =
             found.map(|mut found| NodeOutputs::of(&graph, |site| found.remove(&site)));
         Ok([outputs?, gradients?])
     }
+}
+
+/// What is differentiated.
+enum Goal<'a, B: Backend> {
+    /// The metric of the evidence; with the logits of the unchanged model, which
+    /// [`super::Metric::Kl`] compares with.
+    Metric(Option<&'a Tensor<B, 2>>),
+    /// Logits, each with its weight.
+    Logits(&'a Tensor<B, 2>),
 }
 
 type Found<B> = BTreeMap<Site, AnyTensor<B>>;
@@ -151,6 +193,13 @@ struct Place {
     site: Site,
     /// The port, where the gradient has to be carried back to the stream.
     port: Option<(usize, Port)>,
+}
+
+/// The streams that gradients at ports are carried back to.
+fn streams(places: &[Place]) -> Vec<Site> {
+    let layers = places.iter().filter_map(|place| place.port);
+    let streams: BTreeSet<Site> = layers.map(|(layer, _)| Site::ResidPre(layer)).collect();
+    streams.into_iter().collect()
 }
 
 /// All readers, in order.
@@ -216,37 +265,79 @@ impl<B: Backend> ReaderGradients<B> {
         writers: &Tensor<B, 3>,
         members: Range<usize>,
     ) -> Result<Vec<Vec<f32>>> {
-        let [prompts, n_writers, _] = writers.dims();
+        let [edges] = self.dots(model, [writers], members)?;
+        Ok(edges)
+    }
+
+    /// The same for several sets of writers' vectors: gradients are carried back to the stream once.
+    pub(crate) fn dots<const N: usize>(
+        &self,
+        model: &Decoder<B>,
+        writers: [&Tensor<B, 3>; N],
+        members: Range<usize>,
+    ) -> Result<[Vec<Vec<f32>>; N]> {
+        let [prompts, n_writers, _] = writers[0].dims();
         let n_readers = self.graph.readers();
-        let mut edges = vec![vec![0.0; n_writers * n_readers]; prompts];
-        for (at, gradient) in &self.readers {
-            let seen = members.start..members.end.min(self.graph.visible(at.start));
+        let mut edges = writers.map(|_| vec![vec![0.0; n_writers * n_readers]; prompts]);
+        let mut rest = self.readers.as_slice();
+        while !rest.is_empty() {
+            // Few readers at a time would read all writers' vectors over and over.
+            let mut columns = 0;
+            let enough = rest.iter().position(|(at, _)| {
+                columns += at.len();
+                columns >= COLUMNS
+            });
+            let (some, others) = rest.split_at(enough.map_or(rest.len(), |last| last + 1));
+            rest = others;
+            let visible = |at: &Range<usize>| {
+                members.start
+                    ..members
+                        .end
+                        .min(self.graph.visible(at.start))
+                        .max(members.start)
+            };
+            let most = some.iter().map(|(at, _)| visible(at).end).max();
+            let seen = members.start..most.unwrap_or(members.start);
             if seen.is_empty() {
                 continue;
             }
-            let gradient = match gradient.clone() {
-                Gradient::Stream(gradient) => gradient.unsqueeze_dim(2),
-                Gradient::Port(layer, port, stream, gradient) => {
-                    model.port_gradient(layer, port, stream, gradient)
-                }
-            };
-            let [_, pos, count, d_model] = gradient.dims();
-            let gradient = gradient
-                .permute([0, 1, 3, 2])
-                .reshape([prompts, pos * d_model, count]);
-            let products = writers.clone().slice_dim(1, seen.clone()).matmul(gradient);
-            let products = host(products)?;
-            for (prompt, edges) in edges.iter_mut().enumerate() {
-                for (within, writer) in seen.clone().enumerate() {
-                    let from = (prompt * seen.len() + within) * count;
-                    let to = writer * n_readers + at.start;
-                    edges[to..to + count].copy_from_slice(&products[from..from + count]);
+            let gradients = some.iter().map(|(_, gradient)| {
+                let gradient = match gradient.clone() {
+                    Gradient::Stream(gradient) => gradient.unsqueeze_dim(2),
+                    Gradient::Port(layer, port, stream, gradient) => {
+                        model.port_gradient(layer, port, stream, gradient)
+                    }
+                };
+                let [_, pos, count, d_model] = gradient.dims();
+                let by_reader = gradient.swap_dims(1, 2);
+                by_reader.reshape([prompts, count, pos * d_model])
+            });
+            let gradients = Tensor::cat(gradients.collect(), 1).swap_dims(1, 2);
+            let columns = gradients.dims()[2];
+            for (writers, edges) in writers.into_iter().zip(&mut edges) {
+                let writers = writers.clone().slice_dim(1, seen.clone());
+                let products = host(writers.matmul(gradients.clone()))?;
+                for (prompt, edges) in edges.iter_mut().enumerate() {
+                    let mut first = 0;
+                    for (at, _) in some {
+                        for writer in visible(at) {
+                            let row = prompt * seen.len() + writer - seen.start;
+                            let from = row * columns + first;
+                            let to = writer * n_readers + at.start;
+                            edges[to..to + at.len()]
+                                .copy_from_slice(&products[from..from + at.len()]);
+                        }
+                        first += at.len();
+                    }
                 }
             }
         }
         Ok(edges)
     }
 }
+
+/// Readers whose products are taken at a time, at least.
+const COLUMNS: usize = 96;
 
 /// The values of a tensor, row-major.
 ///

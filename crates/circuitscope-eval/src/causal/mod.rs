@@ -17,6 +17,6 @@ pub use metric::{Metric, Targets};
 pub(crate) use patched::mean;
 pub use patched::{FromLayer, PatchedRuns, Prepared};
 pub use path::{Between, Receiver, path_patching};
-pub(crate) use per_pair::Effects;
 pub use per_pair::PairEffects;
+pub(crate) use per_pair::{Effects, weights};
 pub(crate) use writers::{SingleWriters, WholeWriters, side_by_side, threads};

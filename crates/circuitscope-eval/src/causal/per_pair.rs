@@ -63,6 +63,27 @@ impl PairEffects {
     }
 }
 
+/// How often each of `pairs` is in the resample `rows` of the examples; once each where it is `None`, or
+/// misses all of the few pairs that a costly method has measured.
+pub(crate) fn weights<B: Backend>(
+    evidence: &Evidence<B>,
+    pairs: &[(usize, usize)],
+    rows: Option<&[usize]>,
+) -> Vec<f64> {
+    let once = || vec![1.0; pairs.len()];
+    let Some(rows) = rows else {
+        return once();
+    };
+    let drawn = evidence.sampled_pairs(rows);
+    let copies = |pair| drawn.iter().filter(|drawn| *drawn == pair).count() as f64;
+    let weights: Vec<f64> = pairs.iter().map(copies).collect();
+    if weights.iter().all(|weight| *weight == 0.0) {
+        once()
+    } else {
+        weights
+    }
+}
+
 struct OfPairs<'a, B: Backend> {
     effects: PairEffects,
     evidence: &'a Evidence<B>,
@@ -70,21 +91,7 @@ struct OfPairs<'a, B: Backend> {
 
 impl<B: Backend> Measured for OfPairs<'_, B> {
     fn scores(&self, rows: Option<&[usize]>) -> Result<Scores> {
-        let pairs = &self.effects.rows;
-        let weights: Vec<f64> = match rows {
-            None => vec![1.0; pairs.len()],
-            Some(rows) => {
-                let drawn = self.evidence.sampled_pairs(rows);
-                let copies = |pair| drawn.iter().filter(|drawn| *drawn == pair).count() as f64;
-                pairs.iter().map(copies).collect()
-            }
-        };
-        // A resample may miss all of the few pairs that a costly method has measured.
-        let weights = if weights.iter().all(|weight| *weight == 0.0) {
-            vec![1.0; pairs.len()]
-        } else {
-            weights
-        };
+        let weights = weights(self.evidence, &self.effects.rows, rows);
         Ok(Scores::of_graph(self.effects.mean(&weights)))
     }
 

@@ -262,7 +262,10 @@ fn inputs<B: Backend>(
 }
 
 /// What nodes put out, in the stream: `[prompts, writers, pos * d_model]`.
-fn in_stream<B: Backend>(causal: &CausalEvidence<B>, nodes: &NodeOutputs<B>) -> Tensor<B, 3> {
+pub(super) fn in_stream<B: Backend>(
+    causal: &CausalEvidence<B>,
+    nodes: &NodeOutputs<B>,
+) -> Tensor<B, 3> {
     let rows = nodes.places.iter().map(|(site, x)| {
         let [prompts, pos, count, width] = x.dims();
         let Site::Z(layer) = site else {
@@ -305,7 +308,7 @@ fn points(steps: usize) -> impl Iterator<Item = f64> {
 type Replaced<B> = (Site, AnyTensor<<B as AutodiffBackend>::InnerBackend>);
 
 /// `from + share · (to − from)`.
-fn between<B: Backend, const D: usize>(
+pub(super) fn between<B: Backend, const D: usize>(
     from: &Tensor<B, D>,
     to: &Tensor<B, D>,
     share: f64,

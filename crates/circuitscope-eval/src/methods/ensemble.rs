@@ -34,7 +34,7 @@ pub enum CodeScore {
 /// | `untrained-ensemble` | 10 untrained | unique codes |
 /// | `amplitude-ensemble` | 5 trained | amplitude of unique codes |
 /// | `mean-and-last` | 10 untrained on means over positions, 10 on the last position | unique codes |
-/// | `recommended` | [`RECOMMENDED`] untrained | amplitude of unique codes |
+/// | `recommended-activations` | [`RECOMMENDED`] untrained | amplitude of unique codes |
 ///
 /// All are those of method `sae-corrected` and of `untrained`, with seeds of their own:
 /// `seed.nth("ensemble/trained", i)` and `seed.nth("ensemble/untrained", i)`. Pairs score the average
@@ -56,7 +56,7 @@ pub struct Ensemble {
     settings: SaeSettings,
 }
 
-/// Untrained dictionaries of method `recommended`.
+/// Untrained dictionaries of method `recommended-activations`.
 pub const RECOMMENDED: usize = 10;
 
 impl Ensemble {
@@ -121,7 +121,7 @@ impl Ensemble {
     /// on prompts other than those it is reported on.
     pub fn recommended(settings: SaeSettings) -> Self {
         Self {
-            name: "recommended",
+            name: "recommended-activations",
             summary: "amplitude of codes seen on positives only, average of ten dictionaries that were never trained",
             trained: 0,
             untrained: RECOMMENDED,

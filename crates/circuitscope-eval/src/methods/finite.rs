@@ -1,7 +1,7 @@
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Polarity, Progress, Seed};
 
-use crate::{Discover, Error, Evidence, Measured, Result, Scores};
+use crate::{Choice, Discover, Error, Evidence, Measured, Result, Scores};
 
 /// A method whose scores are finite, or an error that says where they ceased to be.
 pub(super) struct Finite<M: ?Sized>(pub(super) Box<M>);
@@ -27,6 +27,10 @@ impl<B: Backend, M: Discover<B> + ?Sized> Discover<B> for Finite<M> {
 
     fn uses_seed(&self) -> bool {
         self.0.uses_seed()
+    }
+
+    fn choice(&self) -> Option<Choice> {
+        self.0.choice()
     }
 
     fn resamples(&self) -> usize {

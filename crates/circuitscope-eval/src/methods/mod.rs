@@ -5,6 +5,7 @@ mod activation_norm;
 mod activation_patching;
 mod attribution;
 mod coded;
+mod contrast;
 mod decomposition;
 mod direct;
 mod ensemble;
@@ -28,6 +29,7 @@ pub use acdc::Acdc;
 pub use activation_norm::ActivationNorm;
 pub use activation_patching::ActivationPatching;
 pub use attribution::Attribution;
+pub use contrast::Contrast;
 pub use decomposition::ContextualDecomposition;
 pub use direct::DirectLogitAttribution;
 pub use ensemble::{CodeScore, Ensemble, RECOMMENDED};
@@ -51,7 +53,8 @@ use crate::{Discover, Error, Result};
 pub type BoxedMethod<B> = Box<dyn Discover<<B as AutodiffBackend>::InnerBackend>>;
 
 /// The names of all methods, in the order of tables: methods first, then controls.
-pub const NAMES: [&str; 31] = [
+pub const NAMES: [&str; 32] = [
+    "recommended",
     "sae",
     "sae-corrected",
     "sae-ensemble",
@@ -60,7 +63,7 @@ pub const NAMES: [&str; 31] = [
     "untrained-ensemble",
     "amplitude-ensemble",
     "mean-and-last",
-    "recommended",
+    "recommended-activations",
     "activation-patching",
     "eap",
     "eap-ig",
@@ -86,10 +89,11 @@ pub const NAMES: [&str; 31] = [
 ];
 
 /// Methods that take seconds: what an evaluation runs unless told otherwise.
-pub const QUICK: [&str; 11] = [
+pub const QUICK: [&str; 12] = [
+    "recommended",
     "sae",
     "sae-corrected",
-    "recommended",
+    "recommended-activations",
     "untrained",
     "k-means",
     "mean-difference",
@@ -127,7 +131,8 @@ pub fn method<B: AutodiffBackend>(
         "untrained-ensemble" => Box::new(Ensemble::untrained(settings.clone())),
         "amplitude-ensemble" => Box::new(Ensemble::amplitude(settings.clone())),
         "mean-and-last" => Box::new(Ensemble::mean_and_last(settings.clone())),
-        "recommended" => Box::new(Ensemble::recommended(settings.clone())),
+        "recommended" => Box::new(Contrast::<B>::new(patching, on)),
+        "recommended-activations" => Box::new(Ensemble::recommended(settings.clone())),
         "activation-patching" => Box::new(ActivationPatching::new(patching)),
         "eap" => Box::new(Attribution::<B>::eap(patching, on)),
         "eap-ig" => Box::new(Attribution::<B>::eap_ig(patching, on)),
@@ -166,7 +171,8 @@ pub fn method<B: AutodiffBackend>(
 pub fn runs_model(name: &str) -> bool {
     matches!(
         name,
-        "activation-patching"
+        "recommended"
+            | "activation-patching"
             | "eap"
             | "eap-ig"
             | "eap-ig-activations"
@@ -230,7 +236,7 @@ pub fn reads_last(name: &str) -> bool {
 ///
 /// ```
 /// use circuitscope_eval::methods::reads_once;
-/// assert!(reads_once("sae") && reads_once("recommended") && !reads_once("mean-difference"));
+/// assert!(reads_once("sae") && reads_once("recommended-activations") && !reads_once("mean-difference"));
 /// ```
 #[must_use]
 pub fn reads_once(name: &str) -> bool {
@@ -242,7 +248,7 @@ pub fn reads_once(name: &str) -> bool {
         "mutual-information-ensemble",
         "untrained-ensemble",
         "amplitude-ensemble",
-        "recommended",
+        "recommended-activations",
         "untrained",
         "k-means",
         "paired-flip-rate",

@@ -33,7 +33,7 @@ fn chosen(
 #[test]
 fn stable_heads_are_the_planted_ones() {
     let evidence = planted(4);
-    for name in ["sae", "recommended", "mean-difference"] {
+    for name in ["sae", "recommended-activations", "mean-difference"] {
         let chosen = chosen(name, &evidence, Choice::Stability(0.9)).unwrap();
         let heads: Vec<HeadId> = chosen.circuit.heads().collect();
         assert_eq!(heads, PLANTED, "{name}");

@@ -80,7 +80,7 @@ fn planted_heads_are_more_than_chance() {
 #[test]
 fn noise_shows_no_circuit() {
     let grid = HeadGrid::new(6, 9);
-    for name in ["recommended", "sae", "mean-difference", "k-means", "random"] {
+    for name in ["recommended-activations", "sae", "mean-difference", "k-means", "random"] {
         let mut shown = 0;
         for seed in 0..6 {
             let evidence = noise(grid, 20, seed % 2 == 0, seed);
@@ -113,7 +113,7 @@ fn a_number_of_heads_is_shown_whatever_they_score() {
         choice: Some(Choice::Rule(Selection::Top(3))),
         ..ChooseSettings::default()
     };
-    let chosen = chosen("recommended", &evidence, how);
+    let chosen = chosen("recommended-activations", &evidence, how);
     assert_eq!(chosen.circuit.heads().count(), 3);
     assert!(chosen.null.unwrap().within_chance());
 }
@@ -138,7 +138,7 @@ fn the_same_sentences_in_another_order_are_nothing() {
         "mean-difference",
         "relative-difference",
         "standardised-difference",
-        "recommended",
+        "recommended-activations",
         "sae",
     ] {
         for choice in [None, Some(Choice::Rule(Selection::Otsu))] {

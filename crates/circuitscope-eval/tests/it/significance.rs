@@ -13,7 +13,7 @@ type B = Autodiff<Flex>;
 #[test]
 fn heads_that_depend_on_the_label_are_selected() {
     let evidence = planted(4);
-    for name in ["sae", "recommended", "k-means"] {
+    for name in ["sae", "recommended-activations", "k-means"] {
         let method = method::<B>(name, &settings(), &FlexDevice).unwrap();
         let measured = method
             .measure(&evidence, Seed::new(0), &NoProgress)
