@@ -101,6 +101,16 @@ pub fn metric_choice(
             });
         }
     }
+    if no_right && !no_wrong {
+        return Err(Error::Answers {
+            place: prompts.place(0),
+            field: right.to_owned(),
+            problem: format!(
+                "found none beside `{wrong}`, expected the right answer of every pair, or `--metric kl`, which \
+                 reads none"
+            ),
+        });
+    }
     if no_right {
         let why = "no pair has answers".to_owned();
         return choice(Metric::Kl, why);

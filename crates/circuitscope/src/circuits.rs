@@ -68,6 +68,10 @@ pub fn known_circuits<B: Backend>(
     let known = known_as(&loaded.provenance, named)?.ok_or_else(none)?;
     let truths = ground_truths(task, &known.model)?;
     match truths.first() {
+        None if named.is_some() => Err(Error::NoCircuitIn {
+            task,
+            circuit: known.model,
+        }),
         None => Err(none()),
         Some(truth) if truth.circuit.grid != grid => Err(Error::CircuitShape {
             circuit: known.model,

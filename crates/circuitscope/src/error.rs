@@ -69,6 +69,17 @@ pub enum Error {
         model: String,
     },
 
+    /// The circuits of a model were asked for that has none for the task.
+    #[error(
+        "no circuit is known for task `{task}` in {circuit}: --circuit names a model that has one"
+    )]
+    NoCircuitIn {
+        /// The task.
+        task: Task,
+        /// One of [`circuitscope_tasks::MODELS`].
+        circuit: String,
+    },
+
     /// The circuits of a model of another shape were asked for.
     #[error(
         "the circuits of {circuit} are of {} layers × {} heads, the model has {} × {}",

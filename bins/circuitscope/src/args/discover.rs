@@ -27,15 +27,15 @@ pub(crate) struct DiscoverArgs {
     #[command(flatten)]
     pub(crate) behaviour: Behaviour,
     /// File of negative prompts, one a line
-    #[arg(long, value_name = "FILE", requires = "positive")]
+    #[arg(long, value_name = "FILE", requires = "positive", conflicts_with_all = ["task", "pairs", "activations"])]
     pub(crate) negative: Option<PathBuf>,
     /// Pairs of prompts to draw for --task
-    #[arg(long, value_name = "N", default_value_t = 50, requires = "task")]
+    #[arg(long, value_name = "N", default_value_t = 50, conflicts_with_all = ["pairs", "positive", "activations"])]
     pub(crate) examples: usize,
     /// Mark the heads of the circuit that is known for --task in this model, whatever the model is:
     /// gpt2-small, attn-only-4l or reference [default: that of the model itself, told by its name on the
     /// hub and the hash of its weights]
-    #[arg(long, value_name = "NAME", value_parser = parse_circuit, requires = "task")]
+    #[arg(long, value_name = "NAME", value_parser = parse_circuit, conflicts_with_all = ["pairs", "positive", "activations"])]
     pub(crate) circuit: Option<&'static str>,
     /// Only the pairs after whose positive prompt the model gives a right answer
     #[arg(long, conflicts_with_all = ["activations", "positive"])]
@@ -63,7 +63,6 @@ pub(crate) struct DiscoverArgs {
         value_enum,
         value_name = "auto|all|none",
         num_args = 0..=1,
-        require_equals = true,
         default_value_t = Judge::Auto,
         default_missing_value = "all",
         hide_possible_values = true

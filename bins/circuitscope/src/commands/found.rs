@@ -331,9 +331,12 @@ impl Found {
         }
         if let Some(known) = &self.known {
             sentences.push(format!(
-                "{} of the {} heads of the known circuit ({}) are among them, and {}",
+                "{} of the {} heads of the known circuit ({}{}) are among them, and {}",
                 known.found,
                 known.heads.len(),
+                self.known_circuit
+                    .as_ref()
+                    .map_or_else(String::new, |of| format!("{}: ", of.model)),
                 known.variant,
                 match known.others {
                     1 => "1 other".to_owned(),

@@ -361,7 +361,12 @@ impl<B: Backend> CausalEvidence<B> {
     }
 
     /// The pairs of each length of their positive prompts, in such batches.
-    pub(crate) fn of_one_length(&self, count: usize, lanes: usize) -> Vec<Vec<Vec<usize>>> {
+    pub(crate) fn of_one_length(
+        &self,
+        count: usize,
+        lanes: usize,
+        edges: bool,
+    ) -> Vec<Vec<Vec<usize>>> {
         let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for pair in 0..count.min(self.pairs.len()) {
             let tokens = self.pairs[pair].clean.len();
@@ -369,7 +374,7 @@ impl<B: Backend> CausalEvidence<B> {
         }
         let groups = groups.into_values();
         groups
-            .map(|group| self.in_lanes(&group, lanes, true))
+            .map(|group| self.in_lanes(&group, lanes, edges))
             .collect()
     }
 

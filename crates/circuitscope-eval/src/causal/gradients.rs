@@ -106,26 +106,28 @@ impl<B: AutodiffBackend> Differentiable<B> {
         Self::at_readers(graph, places, &gradients, &streams)
     }
 
-    /// Gradients at what every node puts out and at what every reader reads, of the logits at the last
-    /// position, `[prompts, vocabulary]`, added up with `weights`.
+    /// Gradients at what every node puts out and, with `edges`, at what every reader reads, of the logits
+    /// at the last position, `[prompts, vocabulary]`, added up with `weights`.
+    #[expect(clippy::type_complexity, reason = "two kinds of gradients of one pass")]
     pub(crate) fn everywhere(
         &self,
         batch: &PairBatch<B>,
         replaced: &[(Site, AnyTensor<B::InnerBackend>)],
         weights: &Tensor<B::InnerBackend, 2>,
+        edges: bool,
     ) -> Result<(
         NodeOutputs<B::InnerBackend>,
-        ReaderGradients<B::InnerBackend>,
+        Option<ReaderGradients<B::InnerBackend>>,
     )> {
         let graph = self.evidence.graph();
-        let places = places(&graph);
+        let places = if edges { places(&graph) } else { Vec::new() };
         let mut sites = NodeOutputs::<B>::sites(&graph);
         sites.extend(places.iter().map(|place| place.site));
         let goal = Goal::Logits(weights);
         let [mut gradients, streams] = self.run(batch, replaced, sites, streams(&places), goal)?;
-        let readers = Self::at_readers(graph, places, &gradients, &streams)?;
+        let readers = edges.then(|| Self::at_readers(graph, places, &gradients, &streams));
         let nodes = NodeOutputs::of(&graph, |site| gradients.remove(&site))?;
-        Ok((nodes, readers))
+        Ok((nodes, readers.transpose()?))
     }
 
     fn at_readers(

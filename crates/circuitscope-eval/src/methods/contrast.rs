@@ -5,8 +5,8 @@ use circuitscope_core::{Graph, Port, Progress, Seed, draw, workers};
 use circuitscope_hooks::{AnyTensor, Capture, NodeOutputs, Site, StreamOutputs, wide};
 use circuitscope_model::TokenBatch;
 
-use super::PatchingSettings;
 use super::attribution::in_stream;
+use super::{PatchedEdges, PatchingSettings};
 use crate::causal::{
     CausalEvidence, Differentiable, PairBatch, WholeWriters, host, last_logits, threads, weights,
 };
@@ -36,7 +36,7 @@ const HOST_KEPT: usize = 192 << 20;
 ///
 /// The score is `√(D² + U²)` of the two means of `|e_b|` over pairs, in nats; its sign is that of the mean of
 /// `e_b` with the negative prompt: above 0, the head moves the prediction from the negative one's to the
-/// positive one's. Edges are the same with `g` at what a reader reads, a pair of heads by the largest `D` and
+/// positive one's. Edges, where [`PatchingSettings::edges`] asks for any, are the same with `g` at what a reader reads, a pair of heads by the largest `D` and
 /// the largest `U` of its ports.
 ///
 /// Exchanging the prompts of a pair leaves scores as they are to first order, so that there is no null of
@@ -130,7 +130,7 @@ struct Effects {
     total: f32,
     /// For each writer, differs and used.
     nodes: [Vec<f32>; 2],
-    /// `[writers * readers]`.
+    /// `[writers * readers]`; empty where edges are not scored.
     edges: [Vec<f32>; 2],
 }
 
@@ -138,6 +138,11 @@ impl<B: AutodiffBackend> Contrast<B> {
     /// On the pairs that `settings` name; differentiated on `device`.
     pub const fn new(settings: PatchingSettings, device: B::Device) -> Self {
         Self { settings, device }
+    }
+
+    /// Edges take most of the time of a large model, so that they are scored when asked for.
+    fn scores_edges(&self) -> bool {
+        self.settings.edges != PatchedEdges::None
     }
 
     /// All pairs of one length: their runs, the mean of them, and the effects.
@@ -218,7 +223,8 @@ impl<B: AutodiffBackend> Contrast<B> {
         let shares = Tensor::<B::InnerBackend, 3>::from_data(shares, &from.device());
         let input = from.clone() + (to - from) * shares;
         let replaced = [(Site::ResidPre(0), AnyTensor::from(input))];
-        let (nodes, readers) = model.everywhere(&batch, &replaced, &runs.contrast)?;
+        let edges = self.scores_edges();
+        let (nodes, readers) = model.everywhere(&batch, &replaced, &runs.contrast, edges)?;
         let mut found: Vec<Effects> = runs
             .total
             .iter()
@@ -238,6 +244,9 @@ impl<B: AutodiffBackend> Contrast<B> {
                 found.nodes[kind] = effects.to_vec();
             }
         }
+        let Some(readers) = readers else {
+            return Ok(found);
+        };
         let [differs, used] = both.map(|difference| difference.in_stream(causal));
         let edges = readers.dots(causal.model(), [&differs, &used], 0..writers)?;
         for (kind, edges) in edges.into_iter().enumerate() {
@@ -356,10 +365,11 @@ impl<B: Backend> Measured for OfPairs<'_, B> {
         let graph = self.graph;
         let nodes = Means::of(&self.effects, &weights, |effects| &effects.nodes);
         let edges = Means::of(&self.effects, &weights, |effects| &effects.edges);
+        let has_edges = !edges.signed.is_empty();
         let scores = GraphScores {
             graph,
             nodes: Some(nodes.scores()),
-            edges: Some(edges.scores()),
+            edges: has_edges.then(|| edges.scores()),
         };
         let grid = graph.grid();
         let largest = |sizes: &[f64], source: usize, destination: usize| {
@@ -369,10 +379,13 @@ impl<B: Backend> Measured for OfPairs<'_, B> {
             let sizes = readers.map(|reader| sizes[writer * graph.readers() + reader]);
             sizes.fold(0.0, f64::max)
         };
-        let mut scores = Scores::of_graph(scores).with_edges(|source, destination| {
+        let mut scores = Scores::of_graph(scores);
+        if has_edges {
             let [differs, used] = &edges.sizes;
-            largest(differs, source, destination).hypot(largest(used, source, destination))
-        });
+            scores = scores.with_edges(|source, destination| {
+                largest(differs, source, destination).hypot(largest(used, source, destination))
+            });
+        }
         let pairs = self.effects.iter().zip(&weights);
         let total: f64 = pairs
             .map(|(pair, weight)| weight * f64::from(pair.total))
@@ -421,7 +434,7 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for Contrast<B> {
         let shares: Vec<f64> = (0..count).map(|_| draw::unit(&mut rng)).collect();
         let mut effects = vec![Effects::default(); count];
         progress.begin(NAME, count as u64);
-        let groups = causal.of_one_length(count, threads(causal));
+        let groups = causal.of_one_length(count, threads(causal), self.scores_edges());
         let outcome = groups
             .iter()
             .try_for_each(|group| self.group(causal, group, &shares, progress, &mut effects));

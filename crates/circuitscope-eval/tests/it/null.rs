@@ -80,7 +80,13 @@ fn planted_heads_are_more_than_chance() {
 #[test]
 fn noise_shows_no_circuit() {
     let grid = HeadGrid::new(6, 9);
-    for name in ["recommended-activations", "sae", "mean-difference", "k-means", "random"] {
+    for name in [
+        "recommended-activations",
+        "sae",
+        "mean-difference",
+        "k-means",
+        "random",
+    ] {
         let mut shown = 0;
         for seed in 0..6 {
             let evidence = noise(grid, 20, seed % 2 == 0, seed);

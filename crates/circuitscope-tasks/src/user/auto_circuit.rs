@@ -12,6 +12,9 @@ use crate::error::LineProblem;
 use crate::{Answers, Error, Place, Result};
 
 const FIELDS: &[&str] = &["clean", "corrupt", "answers", "wrong_answers", "spans"];
+const ROOT: &[&str] = &["prompts"];
+/// What the format keeps beside its prompts, none of it answers.
+const DESCRIBES: [&str; 2] = ["seq_labels", "word_idxs"];
 const ANSWERS: &str = "`answers` and `wrong_answers`";
 
 pub(super) fn read(path: &Path, content: &str) -> Result<FileRead> {
@@ -40,6 +43,16 @@ pub(super) fn read(path: &Path, content: &str) -> Result<FileRead> {
         return Err(at("the file".to_owned(), problem));
     };
     let mut extra = Extra::default();
+    for name in value.as_object().into_iter().flat_map(Map::keys) {
+        if DESCRIBES.contains(&name.as_str()) {
+            extra.note_of(name);
+        } else if name != "prompts" {
+            let seen = |known: &str| known == "prompts";
+            extra
+                .pass_over(name, ROOT, seen, ANSWERS)
+                .map_err(|problem| at("the file".to_owned(), problem))?;
+        }
+    }
     let pairs = prompts.iter().enumerate().map(|(index, prompt)| {
         pair(prompt, index, &mut extra).map_err(|problem| at(format!("prompts[{index}]"), problem))
     });

@@ -93,6 +93,14 @@ impl Columns {
                            `incorrect_idx`",
             })
         };
+        for (at, name) in header.iter().map(str::trim).enumerate() {
+            let known = COLUMNS.iter().find(|known| **known == name);
+            if let Some(&field) =
+                known.filter(|_| header.iter().take(at).any(|before| before.trim() == name))
+            {
+                return Err(LineProblem::RepeatedField { field });
+            }
+        }
         let (clean, corrupted) = (need("clean")?, need("corrupted")?);
         let two = |names: [&'static str; 2]| {
             let [right, wrong] = names;

@@ -48,10 +48,15 @@ impl Extra {
                 answers,
             });
         }
+        self.note_of(name);
+        Ok(())
+    }
+
+    /// Takes a field that is known to hold no answers.
+    pub(super) fn note_of(&mut self, name: &str) {
         if !name.is_empty() {
             self.0.insert(name.to_owned());
         }
-        Ok(())
     }
 
     /// What to say of the fields passed over.

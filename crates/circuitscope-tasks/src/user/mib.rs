@@ -31,6 +31,8 @@ const FIELDS: &[&str] = &[
     "corrupted",
     "year",
 ];
+/// Fields of a counterfactual.
+const OTHER: &[&str] = &["prompt", "metadata", "choices", "answerKey", "label"];
 const ANSWERS: &str = "`metadata`, `choices` and `answerKey`, or `label`";
 
 pub(super) fn read(path: &Path, lines: &[&str]) -> Result<FileRead> {
@@ -47,6 +49,21 @@ pub(super) fn read(path: &Path, lines: &[&str]) -> Result<FileRead> {
         for name in row.keys().filter(|name| !known(name)) {
             let there = |known: &str| row.contains_key(known);
             extra.pass_over(name, FIELDS, there, ANSWERS).map_err(at)?;
+        }
+        for (_, found) in row
+            .iter()
+            .filter(|(name, _)| name.contains("_counterfactual"))
+        {
+            let Some(other) = found.as_object() else {
+                continue;
+            };
+            for field in other
+                .keys()
+                .filter(|field| !OTHER.contains(&field.as_str()))
+            {
+                let there = |known: &str| other.contains_key(known);
+                extra.pass_over(field, OTHER, there, ANSWERS).map_err(at)?;
+            }
         }
         let Some(read) = row_of(&row).map_err(at)? else {
             without.push(number);
@@ -120,6 +137,16 @@ fn row_of(row: &Map<String, Value>) -> Result<Option<Row>, LineProblem> {
             Some(format!(" {subject}")),
             ["metadata.indirect_object", "metadata.subject"].map(str::to_owned),
         ),
+        (Some(_), None) => {
+            return Err(LineProblem::MissingField {
+                field: "metadata.subject",
+            });
+        }
+        (None, Some(_)) => {
+            return Err(LineProblem::MissingField {
+                field: "metadata.indirect_object",
+            });
+        }
         _ if row.contains_key("choices") => (
             choice(row, "")?,
             choice(other, &format!("{column}."))?,
