@@ -40,14 +40,16 @@ pub(crate) struct DiscoverArgs {
     /// Only the pairs after whose positive prompt the model gives a right answer
     #[arg(long, conflicts_with_all = ["activations", "positive"])]
     pub(crate) only_correct: bool,
-    /// How heads are scored; `sae` is the paper's method
+    /// How heads are scored; `recommended` runs the model on pairs (without, `recommended-activations` takes
+    /// its place), `sae` is the paper's method
     #[arg(long, value_name = "METHOD", default_value = "recommended", value_parser = methods::parse_name)]
     pub(crate) method: &'static str,
     /// Which heads form the circuit: `otsu` (split where the scores part most), `top:N`,
     /// `softmax:THETA` (the paper's rule), `knee` (up to where more heads add little to the
     /// faithfulness), `stability:SHARE` (among the best on that share of half samples), or `fdr:RATE`
     /// (heads that stand out from random relabellings, at most RATE of them by chance; telling the
-    /// classes apart is not taking part) [default: knee where a model runs prompts in pairs, else otsu;
+    /// classes apart is not taking part) [default: otsu for `recommended` and where no model runs pairs,
+    /// else knee;
     /// neither shows more than a third of the heads unless asked for]
     #[arg(long, value_name = "RULE")]
     pub(crate) select: Option<SelectArg>,

@@ -20,5 +20,6 @@ mod numerics;
 mod pairs;
 mod published;
 mod real;
+mod recommended;
 mod resume;
 mod support;

@@ -481,3 +481,49 @@ fn spans_are_found_by_their_text() {
             .is_empty()
     );
 }
+
+/// Answers in a place that is not read, wherever a form has room for them.
+#[test]
+fn answers_elsewhere_in_a_file_are_refused() {
+    for (name, content, field) in [
+        (
+            "t.json",
+            r#"{"prompts": [{"clean": "a", "corrupt": "b"}], "answers": ["c"]}"#,
+            "answers",
+        ),
+        (
+            "t.json",
+            r#"{"prompts": [{"clean": "a", "corrupt": "b"}], "answer_idx": [3]}"#,
+            "answer_idx",
+        ),
+        (
+            "m.jsonl",
+            r#"{"prompt": "a", "label": "c", "random_counterfactual": {"prompt": "b", "answer": "d"}}"#,
+            "answer",
+        ),
+    ] {
+        let said = fault(name, content);
+        let expected = format!("field \"{field}\" looks like answers and is not read");
+        assert!(said.contains(&expected), "{said}");
+    }
+    let half = r#"{"prompt": "a", "metadata": {"subject": "d"}, "random_counterfactual": {"prompt": "b"}}"#;
+    assert_eq!(
+        fault("m.jsonl", half),
+        "m.jsonl:1: field \"metadata.indirect_object\" is missing"
+    );
+    assert_eq!(
+        fault(
+            "t.csv",
+            "clean,corrupted,correct_idx,incorrect_idx,incorrect_idx\na,b,1,2,3\n"
+        ),
+        "t.csv:1: field \"incorrect_idx\" is given twice"
+    );
+    let described =
+        r#"{"prompts": [{"clean": "a", "corrupt": "b"}], "seq_labels": ["x"], "word_idxs": {}}"#;
+    let prompts = named("t.json", described).unwrap();
+    assert!(
+        prompts.notes[0].ends_with("the fields `seq_labels`, `word_idxs` are not read"),
+        "{:?}",
+        prompts.notes
+    );
+}

@@ -1,0 +1,65 @@
+//! The method that is recommended: what it finds on circuits that were planted, and what takes its place.
+
+use crate::support::Bench;
+
+/// Ten pairs a task, no answers read: heads and edges.
+#[test]
+fn planted_circuits_rank_first() {
+    let bench = Bench::new();
+    let found = bench.json(
+        "eval --method recommended --examples 10 --seeds 2 --resamples 0 --edges all --output e",
+    );
+    let runs = found["runs"].as_array().unwrap();
+    assert_eq!(runs.len(), 8);
+    let mean = |field: &str| {
+        let values = runs.iter().filter_map(|run| run[field].as_f64());
+        let values: Vec<f64> = values.collect();
+        values.iter().sum::<f64>() / values.len() as f64
+    };
+    assert!(mean("node_auc") >= 0.99, "{}", mean("node_auc"));
+    assert!(mean("edge_auc") >= 0.99, "{}", mean("edge_auc"));
+}
+
+/// Shares of heads are of what the predictions are apart; edges come when asked for.
+#[test]
+fn shares_are_of_the_divergence_and_edges_are_asked_for() {
+    let bench = Bench::new();
+    let line = "discover --task induction --examples 12 --faithfulness none";
+    let found = bench.json(line);
+    assert_eq!(found["method"], "recommended");
+    assert_eq!(found["selection"], "otsu");
+    assert!(found["edges"].is_null() && found["null"].is_null());
+    let total = found["divergence"].as_f64().unwrap();
+    let said = found["behaviour"]["divergence"]["mean"].as_f64().unwrap();
+    assert!((total - said).abs() < 1e-3 * total, "{total} {said}");
+    for head in found["heads"].as_array().unwrap() {
+        let value = |name: &str| head[name].as_f64().unwrap();
+        let score = total * value("differs").hypot(value("used"));
+        assert!((score - value("score")).abs() < 1e-6 * total, "{head}");
+        assert_eq!(value("signed").abs(), value("score"));
+    }
+    let with = bench.json(&format!("{line} --edges all"));
+    assert!(with["edges"].is_array());
+    assert_eq!(with["heads"], found["heads"]);
+}
+
+/// Prompts that are not matched are read by their activations, and that is said.
+#[test]
+fn without_pairs_activations_are_read() {
+    let bench = Bench::new();
+    let lines = |word: &str| {
+        let prompts = ["maple", "anchor", "ember", "autumn"].map(|last| format!("{word} {last}"));
+        prompts.join("\n")
+    };
+    bench.write("yes.txt", lines("tundra"));
+    bench.write("no.txt", format!("{}\nfeather anchor", lines("banquet")));
+    let ran = bench.run("discover --positive yes.txt --negative no.txt --format json");
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let found: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(found["method"], "recommended-activations");
+    assert!(
+        ran.stderr
+            .contains("recommended-activations takes its place"),
+        "{ran:?}"
+    );
+}
