@@ -9,7 +9,8 @@ use crate::Result;
 /// How a circuit is looked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DiscoverSettings {
-    /// Name of the method, one of [`circuitscope_eval::methods::NAMES`]. Default `recommended`.
+    /// Name of the method, one of [`circuitscope_eval::methods::NAMES`]. Default `recommended`; where the
+    /// evidence came without a model, `recommended-activations` takes its place ([`Discovery::method`]).
     pub method: String,
     /// Settings of the methods.
     pub methods: MethodSettings,
@@ -73,7 +74,11 @@ pub fn discover_with<B: AutodiffBackend, E: From<crate::Error>>(
     scored: impl FnOnce(&Scores) -> Result<(), E>,
 ) -> Result<Discovery, E> {
     let fail = |error: circuitscope_eval::Error| E::from(error.into());
-    let method = method::<B>(&settings.method, &settings.methods, device).map_err(fail)?;
+    let name = match settings.method.as_str() {
+        "recommended" if evidence.causal("recommended").is_err() => "recommended-activations",
+        name => name,
+    };
+    let method = method::<B>(name, &settings.methods, device).map_err(fail)?;
     let measured = method
         .measure(evidence, settings.seed, progress)
         .map_err(fail)?;
@@ -89,7 +94,7 @@ pub fn discover_with<B: AutodiffBackend, E: From<crate::Error>>(
     let (method, measured) = (method.as_ref(), measured.as_ref());
     let chosen = choose(how, method, measured, &scores, evidence, progress).map_err(fail)?;
     Ok(Discovery {
-        method: settings.method.clone(),
+        method: name.to_owned(),
         scores,
         chosen,
     })

@@ -252,10 +252,11 @@ fn gather(
         provenance.input(path)?;
         let file = HeadActivations::read(path)?;
         let evidence = Evidence::from_file(file, device.plain());
+        let evidence = evidence.with_context(|| path.display().to_string())?;
         stages.add("read", start);
         return Ok(Gathered {
             method: suited(args.method, false),
-            evidence: evidence.with_context(|| path.display().to_string())?,
+            evidence,
             model: None,
             graph: None,
             truth: None,

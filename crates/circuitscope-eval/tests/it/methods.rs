@@ -198,7 +198,7 @@ fn faults_have_names() {
     assert!(
         error
             .to_string()
-            .starts_with("unknown method `sea` (did you mean `sae`?): expected sae, ")
+            .starts_with("unknown method `sea` (did you mean `sae`?): expected recommended, ")
     );
 }
 

@@ -498,8 +498,8 @@ fn answers_elsewhere_in_a_file_are_refused() {
         ),
         (
             "m.jsonl",
-            r#"{"prompt": "a", "label": "c", "random_counterfactual": {"prompt": "b", "answer": "d"}}"#,
-            "answer",
+            r#"{"prompt": "a", "label": "c", "random_counterfactual": {"prompt": "b", "gold": "d"}}"#,
+            "gold",
         ),
     ] {
         let said = fault(name, content);
