@@ -72,11 +72,9 @@ fn the_default_finds_planted_circuits_and_says_what_they_keep() {
         for said in [
             "What the model makes of the prompts",
             "right answer above the wrong ones in",
-            "what shuffled labels give",
             "this circuit",
             "10 random circuits of",
-            "heads chosen (dots)",
-            "<dt>rule</dt><dd>knee</dd>",
+            "<dt>rule</dt><dd>otsu</dd>",
             "<dt>metric</dt>",
         ] {
             assert!(page.contains(said), "{task}: {said}");

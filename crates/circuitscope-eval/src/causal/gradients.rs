@@ -47,7 +47,7 @@ impl<B: AutodiffBackend> Differentiable<B> {
         replaced: &[(Site, AnyTensor<B::InnerBackend>)],
         sites: Vec<Site>,
         watched: Vec<Site>,
-        goal: Goal<'_, B::InnerBackend>,
+        goal: &Goal<'_, B::InnerBackend>,
     ) -> Result<[Found<B::InnerBackend>; 2]> {
         let last = Site::ResidPost(self.evidence.graph().n_layers - 1);
         let changes = replaced.iter().map(|(site, value)| {
@@ -102,7 +102,7 @@ impl<B: AutodiffBackend> Differentiable<B> {
         let places: Vec<Place> = all.filter(|place| place.readers.start >= first).collect();
         let sites = places.iter().map(|place| place.site).collect();
         let goal = Goal::Metric(clean);
-        let [gradients, streams] = self.run(batch, replaced, sites, streams(&places), goal)?;
+        let [gradients, streams] = self.run(batch, replaced, sites, streams(&places), &goal)?;
         Self::at_readers(graph, places, &gradients, &streams)
     }
 
@@ -124,7 +124,7 @@ impl<B: AutodiffBackend> Differentiable<B> {
         let mut sites = NodeOutputs::<B>::sites(&graph);
         sites.extend(places.iter().map(|place| place.site));
         let goal = Goal::Logits(weights);
-        let [mut gradients, streams] = self.run(batch, replaced, sites, streams(&places), goal)?;
+        let [mut gradients, streams] = self.run(batch, replaced, sites, streams(&places), &goal)?;
         let readers = edges.then(|| Self::at_readers(graph, places, &gradients, &streams));
         let nodes = NodeOutputs::of(&graph, |site| gradients.remove(&site))?;
         Ok((nodes, readers.transpose()?))
@@ -171,7 +171,7 @@ impl<B: AutodiffBackend> Differentiable<B> {
     ) -> Result<[NodeOutputs<B::InnerBackend>; 2]> {
         let graph = self.evidence.graph();
         let sites = NodeOutputs::<B>::sites(&graph);
-        let found = self.run(batch, replaced, sites.clone(), sites, Goal::Metric(clean))?;
+        let found = self.run(batch, replaced, sites.clone(), sites, &Goal::Metric(clean))?;
         let [gradients, outputs] =
             found.map(|mut found| NodeOutputs::of(&graph, |site| found.remove(&site)));
         Ok([outputs?, gradients?])

@@ -186,12 +186,11 @@ impl<B: AutodiffBackend> Contrast<B> {
             || Differentiable::<B>::new(causal),
             |model, at, _| {
                 let made;
-                let runs = match &kept[at] {
-                    Some(runs) => runs,
-                    None => {
-                        made = Runs::new(model.evidence(), &batches[at])?;
-                        &made
-                    }
+                let runs = if let Some(runs) = &kept[at] {
+                    runs
+                } else {
+                    made = Runs::new(model.evidence(), &batches[at])?;
+                    &made
                 };
                 self.effects(model, &batches[at], runs, &mean, shares)
             },
