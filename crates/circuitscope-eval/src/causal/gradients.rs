@@ -83,7 +83,9 @@ impl<B: AutodiffBackend> Differentiable<B> {
                 let metric = self.evidence.metric();
                 metric.values(logits, &batch.targets, clean.as_ref()).sum()
             }
-            Goal::Logits(weights) => (wide(logits) * Tensor::from_inner(weights.clone())).sum(),
+            Goal::Logits(weights) => {
+                (wide(logits) * Tensor::from_inner(Tensor::clone(weights))).sum()
+            }
         };
         let mut backward = total.backward();
         Ok([gradients.finish(&mut backward)?, watched])
