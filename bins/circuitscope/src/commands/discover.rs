@@ -337,9 +337,10 @@ fn gather(
     settings.last_position = methods::reads_last(method);
     if args.save_activations.is_none() {
         // What changes the model makes its own passes, and reads no activations.
-        settings.hold = match methods::runs_model(method) {
-            true => Some(0),
-            false => methods::reads_once(method).then_some(HOLD),
+        settings.hold = if methods::runs_model(method) {
+            Some(0)
+        } else {
+            methods::reads_once(method).then_some(HOLD)
         };
     }
     let evidence = capture(&loaded, &prompts, settings, device.plain(), progress);
