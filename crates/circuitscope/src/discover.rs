@@ -1,6 +1,6 @@
 use burn::tensor::backend::AutodiffBackend;
 use circuitscope_core::{Progress, Seed};
-use circuitscope_eval::methods::{MethodSettings, method};
+use circuitscope_eval::methods::{MethodSettings, method, suited};
 use circuitscope_eval::{Choice, ChooseSettings, Chosen, Evidence, Scores, choose};
 use serde::{Deserialize, Serialize};
 
@@ -74,10 +74,7 @@ pub fn discover_with<B: AutodiffBackend, E: From<crate::Error>>(
     scored: impl FnOnce(&Scores) -> Result<(), E>,
 ) -> Result<Discovery, E> {
     let fail = |error: circuitscope_eval::Error| E::from(error.into());
-    let name = match settings.method.as_str() {
-        "recommended" if evidence.causal("recommended").is_err() => "recommended-activations",
-        name => name,
-    };
+    let name = suited(&settings.method, evidence.causal("recommended").is_ok());
     let method = method::<B>(name, &settings.methods, device).map_err(fail)?;
     let measured = method
         .measure(evidence, settings.seed, progress)

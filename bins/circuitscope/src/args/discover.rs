@@ -21,8 +21,9 @@ use super::{DeviceArgs, ModelArgs, PatchingArgs, SaeArgs, SeedArgs, parse_circui
   Activations from elsewhere (see `circuitscope train --help` for the format):
     circuitscope discover --activations heads.safetensors --output found/
 
-It says first how well the model shows the behaviour, then ranks the heads, then says whether the scores
-are more than shuffled labels give, then chooses a circuit and runs it.")]
+It says first how well the model shows the behaviour, then ranks the heads, then chooses a circuit and runs
+it. Where a method's scores depend on which prompts are positive (those of `recommended` hardly do), it says
+whether they are more than shuffled labels give.")]
 pub(crate) struct DiscoverArgs {
     #[command(flatten)]
     pub(crate) behaviour: Behaviour,
@@ -49,8 +50,7 @@ pub(crate) struct DiscoverArgs {
     /// faithfulness), `stability:SHARE` (among the best on that share of half samples), or `fdr:RATE`
     /// (heads that stand out from random relabellings, at most RATE of them by chance; telling the
     /// classes apart is not taking part) [default: otsu for `recommended` and where no model runs pairs,
-    /// else knee;
-    /// neither shows more than a third of the heads unless asked for]
+    /// else knee; neither shows more than a third of the heads unless asked for]
     #[arg(long, value_name = "RULE")]
     pub(crate) select: Option<SelectArg>,
     /// Show at most so many heads: the best of those chosen

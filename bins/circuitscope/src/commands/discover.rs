@@ -29,9 +29,6 @@ use crate::provenance::Provenance;
 /// Head outputs that take more bytes than this are not held, where a method reads them once.
 const HOLD: u64 = 128 << 20;
 
-const RECOMMENDED: &str = "recommended";
-const ACTIVATIONS: &str = "recommended-activations";
-
 /// What was found, in the output folder.
 const DISCOVERY_FILE: &str = "discovery.json";
 
@@ -364,16 +361,15 @@ fn gather(
     })
 }
 
-/// The method itself or, for the recommended one where the model is not run on pairs, what reads
-/// activations alone.
-fn suited(method: &'static str, runs: bool) -> &'static str {
-    if runs || method != RECOMMENDED {
-        return method;
+/// [`methods::suited`], and a note where another method takes the place of the one asked for.
+fn suited(asked: &'static str, runs: bool) -> &'static str {
+    let method = methods::suited(asked, runs);
+    if method != asked {
+        note(&format!(
+            "note: method {asked} runs the model on pairs of prompts; without, {method} takes its place"
+        ));
     }
-    note(&format!(
-        "note: method {RECOMMENDED} runs the model on pairs of prompts; without, {ACTIVATIONS} takes its place"
-    ));
-    ACTIVATIONS
+    method
 }
 
 /// The model with the pairs, wherever there are pairs that it can be run on; an error where it must be.
@@ -384,7 +380,7 @@ fn runs(
     settings: CaptureSettings,
     device: &Device,
 ) -> Result<Option<CausalEvidence<B>>> {
-    let must = (methods::runs_model(args.method) && args.method != RECOMMENDED)
+    let must = methods::runs_model(methods::suited(args.method, false))
         || args.faithfulness == Judge::All
         || args.only_correct
         || args.select.is_some_and(|select| select.0 == Choice::Knee);

@@ -218,6 +218,23 @@ pub fn check_metric(name: &'static str, metric: Metric) -> Result<()> {
     }
 }
 
+/// The method called `name` itself or, for `recommended` where no model `runs` prompts in pairs, the one
+/// that takes its place: it reads activations alone.
+///
+/// ```
+/// use circuitscope_eval::methods::suited;
+/// assert_eq!(suited("recommended", true), "recommended");
+/// assert_eq!(suited("recommended", false), "recommended-activations");
+/// assert_eq!(suited("eap", false), "eap");
+/// ```
+#[must_use]
+pub fn suited(name: &str, runs: bool) -> &str {
+    match name {
+        "recommended" if !runs => "recommended-activations",
+        name => name,
+    }
+}
+
 /// Whether the method called `name` reads what heads put out at the last position, so that it needs
 /// [`Evidence::with_last`](crate::Evidence::with_last).
 ///

@@ -67,12 +67,7 @@ pub(super) fn read(path: &Path, content: &str) -> Result<FileRead> {
 fn pair(prompt: &Value, index: usize, extra: &mut Extra) -> Result<Pair, LineProblem> {
     let empty = Map::new();
     let fields = prompt.as_object().unwrap_or(&empty);
-    for name in fields
-        .keys()
-        .filter(|name| !FIELDS.contains(&name.as_str()))
-    {
-        extra.pass_over(name, FIELDS, |known| fields.contains_key(known), ANSWERS)?;
-    }
+    extra.pass_over_others(fields, FIELDS, ANSWERS)?;
     let get = |field: &'static str| {
         let value = fields.get(field);
         value.ok_or(LineProblem::MissingField { field })

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use circuitscope_core::nearest;
+use serde_json::{Map, Value};
 
 use crate::error::LineProblem;
 
@@ -50,6 +51,20 @@ impl Extra {
         }
         self.note_of(name);
         Ok(())
+    }
+
+    /// Takes all fields of an object that are not among the `known` ones.
+    pub(super) fn pass_over_others(
+        &mut self,
+        object: &Map<String, Value>,
+        known: &'static [&'static str],
+        answers: &'static str,
+    ) -> Result<(), LineProblem> {
+        let others = object.keys().filter(|name| !known.contains(&name.as_str()));
+        let mut others = others;
+        others.try_for_each(|name| {
+            self.pass_over(name, known, |known| object.contains_key(known), answers)
+        })
     }
 
     /// Takes a field that is known to hold no answers.

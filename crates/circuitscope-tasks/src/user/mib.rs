@@ -50,20 +50,11 @@ pub(super) fn read(path: &Path, lines: &[&str]) -> Result<FileRead> {
             let there = |known: &str| row.contains_key(known);
             extra.pass_over(name, FIELDS, there, ANSWERS).map_err(at)?;
         }
-        for (_, found) in row
+        let others = row
             .iter()
-            .filter(|(name, _)| name.contains("_counterfactual"))
-        {
-            let Some(other) = found.as_object() else {
-                continue;
-            };
-            for field in other
-                .keys()
-                .filter(|field| !OTHER.contains(&field.as_str()))
-            {
-                let there = |known: &str| other.contains_key(known);
-                extra.pass_over(field, OTHER, there, ANSWERS).map_err(at)?;
-            }
+            .filter(|(name, _)| name.contains("_counterfactual"));
+        for other in others.filter_map(|(_, other)| other.as_object()) {
+            extra.pass_over_others(other, OTHER, ANSWERS).map_err(at)?;
         }
         let Some(read) = row_of(&row).map_err(at)? else {
             without.push(number);
@@ -137,21 +128,22 @@ fn row_of(row: &Map<String, Value>) -> Result<Option<Row>, LineProblem> {
             Some(format!(" {subject}")),
             ["metadata.indirect_object", "metadata.subject"].map(str::to_owned),
         ),
-        (Some(_), None) => {
-            return Err(LineProblem::MissingField {
-                field: "metadata.subject",
-            });
-        }
-        (None, Some(_)) => {
-            return Err(LineProblem::MissingField {
-                field: "metadata.indirect_object",
-            });
-        }
         _ if row.contains_key("choices") => (
             choice(row, "")?,
             choice(other, &format!("{column}."))?,
             ["choices".to_owned(), format!("{column}.choices")],
         ),
+        // Other tasks may have a subject of another kind, beside their label.
+        (Some(_), None) if !row.contains_key("label") => {
+            return Err(LineProblem::MissingField {
+                field: "metadata.subject",
+            });
+        }
+        (None, Some(_)) if !row.contains_key("label") => {
+            return Err(LineProblem::MissingField {
+                field: "metadata.indirect_object",
+            });
+        }
         _ => (
             label(row, "")?,
             label(other, &format!("{column}."))?,
