@@ -60,8 +60,7 @@ impl Extra {
         known: &'static [&'static str],
         answers: &'static str,
     ) -> Result<(), LineProblem> {
-        let others = object.keys().filter(|name| !known.contains(&name.as_str()));
-        let mut others = others;
+        let mut others = object.keys().filter(|name| !known.contains(&name.as_str()));
         others.try_for_each(|name| {
             self.pass_over(name, known, |known| object.contains_key(known), answers)
         })
