@@ -6,8 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Error;
 
-use crate::output;
-use crate::progress;
+use crate::{interrupt, output};
 
 /// The command did what it was asked.
 pub(crate) const OK: u8 = 0;
@@ -24,24 +23,15 @@ pub(crate) const INTERRUPTED: u8 = 130;
 #[error("the answer is no")]
 pub(crate) struct Negative;
 
-/// Work that was interrupted, and what of it is kept.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct Stopped(pub(crate) String);
-
 /// The exit code for an outcome, after telling the user what went wrong.
 pub(crate) fn exit_code(outcome: Result<(), Error>) -> ExitCode {
+    interrupt::end(outcome.is_err() && interrupt::interrupted());
     let code = match outcome {
         Ok(()) => OK,
         // `circuitscope … | head` has what it wanted.
         Err(error) if is_broken_pipe(&error) => OK,
         Err(error) if error.is::<Negative>() => FAILED,
-        Err(error) if progress::interrupted() => {
-            let kept = error.downcast_ref::<Stopped>();
-            let kept = kept.map_or_else(|| "nothing is kept".to_owned(), ToString::to_string);
-            output::note(&format!("interrupted: {kept}"));
-            INTERRUPTED
-        }
+        Err(_) if interrupt::interrupted() => INTERRUPTED,
         Err(error) => {
             output::note(&format!("error: {}", one_line(&error)));
             FAILED

@@ -9,6 +9,7 @@ mod device;
 mod failure;
 #[cfg(feature = "hub")]
 mod hub;
+mod interrupt;
 mod memory;
 mod output;
 mod progress;
@@ -38,7 +39,7 @@ fn main() -> ExitCode {
         .without_time()
         .init();
     let terminal = Terminal::new(settings.quiet == 0);
-    if let Err(error) = progress::catch_interrupts() {
+    if let Err(error) = interrupt::catch(&terminal) {
         tracing::warn!("Ctrl-C will not stop cleanly: {error}");
     }
     let printer = Printer::new(settings.format);

@@ -47,7 +47,7 @@ impl Printer {
 }
 
 /// Writes to stdout, with an end of line.
-fn write_all(text: &str) -> Result<()> {
+pub(crate) fn write_all(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     if !text.ends_with('\n') {

@@ -1,8 +1,7 @@
-//! Progress: bars on a terminal, lines elsewhere; and stopping at Ctrl-C.
+//! Progress: bars on a terminal, lines elsewhere.
 
 use core::fmt;
 use std::io::IsTerminal as _;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,6 +11,7 @@ use indicatif::{
     HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
 };
 
+use crate::interrupt::interrupted;
 use crate::output::note;
 
 /// Work shorter than this is over before a bar could be read.
@@ -28,27 +28,9 @@ const SURE_STEPS: u64 = 5;
 /// Work that takes longer says so.
 const LONG: Duration = Duration::from_hours(1);
 
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-
-/// Makes Ctrl-C (and SIGTERM) ask the work to stop at its next safe point; a second one stops the
-/// program at once.
-pub(crate) fn catch_interrupts() -> Result<(), ctrlc::Error> {
-    ctrlc::set_handler(|| {
-        if INTERRUPTED.swap(true, Ordering::SeqCst) {
-            #[expect(clippy::exit, reason = "the user asked twice")]
-            std::process::exit(crate::failure::INTERRUPTED.into());
-        }
-    })
-}
-
-/// Whether Ctrl-C was pressed.
-pub(crate) fn interrupted() -> bool {
-    INTERRUPTED.load(Ordering::SeqCst)
-}
-
 /// One bar for each stage that is open, shown on stderr after a second; where stderr is no terminal, a
 /// line every half minute.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Terminal(Arc<Shared>);
 
 #[derive(Debug)]

@@ -3,6 +3,10 @@
 use core::error::Error;
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
+
+/// Read by whoever writes a file.
+static WRITES: RwLock<()> = RwLock::new(());
 
 /// Writes `path` through a temporary file in the same folder, renamed at the end.
 ///
@@ -21,6 +25,7 @@ pub fn write_atomic(
             format!("cannot write `{}`: {}", path.display(), cause(&error)),
         )
     };
+    let _writing = WRITES.read().unwrap_or_else(PoisonError::into_inner);
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -39,6 +44,13 @@ pub fn write_atomic(
     set_default_mode(file.path()).map_err(named)?;
     file.persist(path).map_err(|error| named(error.error))?;
     Ok(())
+}
+
+/// Waits until no file is being written by [`write_atomic`]; none is begun while the result lives. For a
+/// program that is about to exit in the middle of its work.
+#[must_use]
+pub fn hold_writes() -> RwLockWriteGuard<'static, ()> {
+    WRITES.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What an error of reading or writing `path` says, with the file in it once: errors of `fs_err` and

@@ -1,11 +1,8 @@
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use circuitscope_core::{HeadGrid, Progress};
-use circuitscope_hooks::{Capture, Site};
-use circuitscope_model::{Decoder, TokenBatch};
 
 use crate::Result;
-use crate::causal::{CausalEvidence, Metric, PatchedRuns, last_logits, mean};
+use crate::causal::{CausalEvidence, Metric, PatchedRuns, mean};
 
 /// A model some of whose heads are ablated for everyone that reads them, on some pairs of prompts.
 ///
@@ -97,14 +94,4 @@ impl<'a, B: Backend> HeadCircuits<'a, B> {
         let values = self.runs.with_heads(&[kept], metrics)?;
         Ok(values.into_iter().flatten().collect())
     }
-}
-
-/// Logits where the answer is read, `[prompts, vocabulary]`.
-pub(crate) fn answer_logits<B: Backend>(model: &Decoder<B>, batch: &TokenBatch<B>) -> Tensor<B, 2> {
-    let last = Site::ResidPost(model.config().n_layers - 1);
-    let mut run = Capture::new([last]);
-    model.forward(batch, &mut run);
-    let stream = run.take(last).and_then(|stream| stream.get::<3>());
-    let stream = stream.unwrap_or_else(|| unreachable!("the pass ends at the last stream"));
-    last_logits(model, batch, stream)
 }

@@ -1,17 +1,19 @@
 use burn::tensor::activation::log_softmax;
 use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
 use circuitscope_core::{Progress, Seed, draw};
-use circuitscope_model::Decoder;
+use circuitscope_model::logits_at;
 use circuitscope_score::stats::Interval;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
-use crate::ablate::answer_logits;
-use crate::causal::{CausalEvidence, Metric, TokenPair, host, side_by_side};
+use crate::causal::{CausalEvidence, Metric, Targets, TokenPair, host};
 use crate::words::{count, figure, named, percent};
 
-/// Largest batch, in tokens: more gain nothing where several are run side by side.
-const TOKENS: usize = 1024;
+/// Largest batch, in tokens.
+const TOKENS: usize = 8192;
+/// Bytes of logits that are looked at together.
+const LOGITS: usize = 24 << 20;
 
 /// How well a model shows the behaviour: what there is to explain, before anything is explained.
 ///
@@ -144,44 +146,56 @@ impl Behaviour {
         let pairs = evidence.pairs();
         let metric = metric(evidence.metric(), pairs);
         let mut of_pairs: Vec<Option<PairBehaviour>> = vec![None; pairs.len()];
-        let longest = pairs.iter().map(|pair| pair.clean.len()).max().unwrap_or(1);
-        let batches = evidence.alike(pairs.len(), (TOKENS / longest).max(1));
-        progress.begin("reading the model's answers", pairs.len() as u64);
-        let read = |model: &Decoder<B>, at: usize| {
-            let batch = evidence.batch::<B>(batches[at].clone(), evidence.device());
-            let sides = [&batch.clean, &batch.corrupt].map(|side| answer_logits(model, side));
-            let values = match metric {
-                None => None,
-                Some(metric) => Some([
-                    host(metric.values(sides[0].clone(), &batch.targets, None))?,
-                    host(metric.values(sides[1].clone(), &batch.targets, None))?,
-                ]),
-            };
-            let vocabulary = sides[0].dims()[1];
-            let [positive, negative] = sides.map(|logits| host(log_softmax(logits, 1)));
-            let (positive, negative) = (positive?, negative?);
-            let rows = positive.chunks(vocabulary).zip(negative.chunks(vocabulary));
-            let found = rows.zip(&batch.members).enumerate();
-            let found = found.map(|(row, ((p, q), &pair))| {
+        let (model, device) = (evidence.model(), evidence.device());
+        let vocabulary = model.config().d_vocab_out;
+        let together = (LOGITS / (8 * vocabulary.max(1))).max(1);
+        for start in (0..pairs.len()).step_by(together) {
+            let some = start..(start + together).min(pairs.len());
+            let count = some.len();
+            let chosen = &pairs[some.clone()];
+            // The positive prompts, then the negative ones.
+            let prompts = chosen.iter().map(|pair| &pair.clean);
+            let prompts = prompts.chain(chosen.iter().map(|pair| &pair.corrupt));
+            let prompts: Vec<&Vec<u32>> = prompts.collect();
+            let at: Vec<[usize; 2]> = some.clone().map(|pair| evidence.read_at(pair)).collect();
+            let at = [0, 1].map(|side| at.iter().map(|at| at[side]).collect::<Vec<_>>());
+            let stage = "reading the model's answers";
+            let logits = logits_at(
+                model,
+                &prompts,
+                &at.concat(),
+                TOKENS,
+                device,
+                stage,
+                progress,
+            )?;
+            let targets = chosen.iter();
+            let targets = targets.map(|pair| (pair.right.as_slice(), pair.wrong.as_slice()));
+            let targets = Targets::new(targets, vocabulary);
+            let sides = logits.chunks(count).map(|logits| {
+                let logits = TensorData::new(logits.concat(), [count, vocabulary]);
+                Tensor::<B, 2>::from_data(logits, device)
+            });
+            let sides: Vec<Tensor<B, 2>> = sides.collect();
+            let values = metric.map(|metric| {
+                let of = |side: &Tensor<B, 2>| host(metric.values(side.clone(), &targets, None));
+                sides.iter().map(of).collect::<Result<Vec<_>>>()
+            });
+            let values = values.transpose()?;
+            let sides = sides.into_iter().map(|logits| host(log_softmax(logits, 1)));
+            let sides = sides.collect::<Result<Vec<_>>>()?;
+            for (row, pair) in some.enumerate() {
                 let value =
                     |side: usize| values.as_ref().map(|values| f64::from(values[side][row]));
+                let [p, q] = [0, 1].map(|side| &sides[side][row * vocabulary..][..vocabulary]);
                 let meant = alternatives.get(pair).map_or(&[][..], Vec::as_slice);
-                PairBehaviour {
+                of_pairs[pair] = Some(PairBehaviour {
                     positive: value(0),
                     negative: value(1),
                     ..PairBehaviour::of(&pairs[pair], meant, p, q)
-                }
-            });
-            Ok(found.collect::<Vec<_>>())
-        };
-        let outcome = side_by_side(evidence, batches.len(), progress, read, |at, found| {
-            for (&pair, found) in batches[at].iter().zip(found) {
-                of_pairs[pair] = Some(found);
-                progress.advance(1);
+                });
             }
-        });
-        progress.end();
-        outcome?;
+        }
         let of_pairs = of_pairs.into_iter().flatten().collect();
         Ok(Self::of(metric, pairs, of_pairs, seed.stream("behaviour")))
     }

@@ -1,3 +1,5 @@
+use core::ops::Range;
+
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use circuitscope_core::Graph;
@@ -87,6 +89,12 @@ impl<B: Backend> NodeOutputs<B> {
         Self {
             places: places.collect(),
         }
+    }
+
+    /// Those of some prompts.
+    #[must_use]
+    pub fn prompts(&self, prompts: Range<usize>) -> Self {
+        self.map(|x| x.slice_dim(0, prompts.clone()))
     }
 
     /// The values at one site.

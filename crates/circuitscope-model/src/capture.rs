@@ -139,7 +139,7 @@ fn capture_heads<B: Backend, S: AsRef<[u32]>, const N: usize>(
         sequences.len(),
         max_batch_tokens,
         device,
-        progress,
+        (CAPTURING, progress),
         run,
         take,
     )?;
@@ -201,13 +201,13 @@ impl<B: Backend, T: Tap<B>, const N: usize> Tap<B> for Each<T, N> {
     clippy::too_many_arguments,
     reason = "what is run, how, and who is told"
 )]
-fn in_batches<B: Backend, R: Send>(
+pub(crate) fn in_batches<B: Backend, R: Send>(
     model: &Decoder<B>,
     lengths: &[usize],
     prompts: usize,
     max_batch_tokens: usize,
     device: &B::Device,
-    progress: &dyn Progress,
+    (stage, progress): (&str, &dyn Progress),
     run: impl Fn(&Decoder<B>, &[usize]) -> Result<R> + Sync,
     mut take: impl FnMut(&[usize], R) -> usize,
 ) -> Result<()> {
@@ -222,7 +222,7 @@ fn in_batches<B: Backend, R: Send>(
         budget = budget.min(THREAD_TOKENS);
     }
     let batches = pack_by_length(lengths, budget);
-    progress.begin("capturing", prompts as u64);
+    progress.begin(stage, prompts as u64);
     let outcome = workers::run(
         threads,
         batches.len(),
@@ -239,6 +239,8 @@ fn in_batches<B: Backend, R: Send>(
     progress.end();
     outcome
 }
+
+const CAPTURING: &str = "capturing";
 
 /// Largest batch of one of several threads: more tokens gain nothing, and every one takes memory.
 const THREAD_TOKENS: usize = 1024;
@@ -326,7 +328,7 @@ pub fn capture_sites<B: Backend>(
         rows.len(),
         max_batch_tokens,
         device,
-        progress,
+        (CAPTURING, progress),
         run,
         take,
     )?;

@@ -269,6 +269,72 @@ pub(crate) fn normalise<B: Backend>(
     )
 }
 
+/// Gradients with respect to the input of a norm, from several gradients with respect to its output: see
+/// [`norm_gradient`](crate::norm::norm_gradient).
+///
+/// # Shapes
+/// - `x`: `[batch, pos, width]`
+/// - `gradient`: `[n, batch * pos, width]`
+/// - result: `[batch, n, pos, width]`
+pub(crate) fn norm_gradient<B: Backend>(
+    x: Tensor<B, 3>,
+    eps: f64,
+    centre: bool,
+    gain: Option<Tensor<B, 1>>,
+    gradient: Tensor<B, 3>,
+) -> Tensor<B, 4> {
+    let device = x.device();
+    let [batch, pos, width] = x.dims();
+    let [count, _, _] = gradient.dims();
+    let gain = gain.map_or_else(|| vec![1.0; width], vector);
+    let (x, gradient) = (x.into_data(), gradient.into_data());
+    let (x, gradient) = (floats(&x), floats(&gradient));
+    let mut out = vec![0.0f32; batch * count * pos * width];
+    let size = (count * pos * width).max(1);
+    let arch = Arch::new();
+    out.par_chunks_mut(size).enumerate().for_each(|(row, out)| {
+        arch.dispatch(
+            #[inline(always)]
+            || {
+                let mut normalised = vec![0.0f32; width];
+                for position in 0..pos {
+                    let token = row * pos + position;
+                    let x = &x[token * width..][..width];
+                    let mean = if centre {
+                        sum(x, |x| x) / width as f32
+                    } else {
+                        0.0
+                    };
+                    for (to, x) in normalised.iter_mut().zip(x) {
+                        *to = x - mean;
+                    }
+                    let scale = (sum(&normalised, |x| x * x) / width as f32 + eps as f32).sqrt();
+                    for x in &mut normalised {
+                        *x /= scale;
+                    }
+                    for at in 0..count {
+                        let from = &gradient[(at * batch * pos + token) * width..][..width];
+                        let to = &mut out[(at * pos + position) * width..][..width];
+                        for ((to, from), gain) in to.iter_mut().zip(from).zip(&gain) {
+                            *to = from * gain;
+                        }
+                        let level = if centre {
+                            sum(to, |v| v) / width as f32
+                        } else {
+                            0.0
+                        };
+                        let along = product(to, &normalised) / width as f32;
+                        for (to, x) in to.iter_mut().zip(&normalised) {
+                            *to = (*to - level - x * along) / scale;
+                        }
+                    }
+                }
+            },
+        );
+    });
+    Tensor::from_data(TensorData::new(out, [batch, count, pos, width]), &device)
+}
+
 /// Attention from scores: `scale` times them, blocked ones left out, softmax over keys.
 ///
 /// # Shapes
@@ -326,6 +392,20 @@ fn sum(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
         }
     }
     sums.iter().sum::<f32>() + rest.iter().map(|x| f(*x)).sum::<f32>()
+}
+
+/// The inner product of two rows, in sixteen running sums.
+#[inline(always)]
+fn product(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0.0f32; 16];
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
+    for (a, b) in a.iter().zip(b) {
+        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+            *sum += a * b;
+        }
+    }
+    let rest = a_rest.iter().zip(b_rest).map(|(a, b)| a * b);
+    sums.iter().sum::<f32>() + rest.sum::<f32>()
 }
 
 /// `1 / (1 + e⁻ˣ)`.

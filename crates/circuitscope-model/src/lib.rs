@@ -40,6 +40,7 @@
 
 #![recursion_limit = "256"]
 
+mod answers;
 mod batch;
 mod block;
 mod bos;
@@ -71,6 +72,7 @@ mod source;
 mod tokenizer;
 mod upload;
 
+pub use answers::logits_at;
 pub use batch::{PaddingSide, TokenBatch};
 pub use bos::PrependBos;
 pub use capture::{

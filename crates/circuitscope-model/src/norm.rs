@@ -90,8 +90,8 @@ pub(crate) fn frozen_norm<B: Backend>(
     }
 }
 
-/// Gradients with respect to the input of a norm, from gradients `[batch, pos, n, d_model]` with
-/// respect to its output.
+/// Gradients with respect to the input of a norm, `[batch, n, pos, d_model]`, from `n` gradients with
+/// respect to its output, `[n, batch * pos, d_model]`.
 ///
 /// With `x̂` the normalised input, `σ` its scale and `v` the gradient times the gain:
 /// `(v − mean(v) − x̂ · mean(v · x̂)) / σ`; an RMS norm has no `mean(v)`.
@@ -100,15 +100,25 @@ pub(crate) fn norm_gradient<B: Backend>(
     eps: f64,
     weights: Option<&NormWeights<B>>,
     x: Tensor<B, 3>,
-    gradient: Tensor<B, 4>,
+    gradient: Tensor<B, 3>,
 ) -> Tensor<B, 4> {
-    let (x, centre) = match kind {
-        Norm::None => return gradient,
-        Norm::Layer | Norm::LayerPre => (centred(wide(x)), true),
-        Norm::Rms | Norm::RmsPre => (wide(x), false),
-    };
+    let [rows, pos, d_model] = x.dims();
+    let [count, _, _] = gradient.dims();
+    let x = wide(x);
+    let centre = matches!(kind, Norm::Layer | Norm::LayerPre);
+    if kind != Norm::None && fused::applies(&x) && fused::applies(&gradient) {
+        let gain = weights.map(|norm| norm.w.val());
+        return fused::norm_gradient(x, eps, centre, gain, gradient);
+    }
+    let gradient = gradient
+        .reshape([count, rows, pos, d_model])
+        .swap_dims(0, 1);
+    if kind == Norm::None {
+        return gradient;
+    }
+    let x = if centre { centred(x) } else { x };
     let scale = root_mean_square(x.clone(), eps);
-    let normalised = (x / scale.clone()).unsqueeze_dim::<4>(2);
+    let normalised = (x / scale.clone()).unsqueeze_dim::<4>(1);
     let v = match weights {
         Some(norm) => gradient * wide(norm.w.val()).unsqueeze(),
         None => gradient,
@@ -118,7 +128,7 @@ pub(crate) fn norm_gradient<B: Backend>(
     if centre {
         back = back - v.mean_dim(3);
     }
-    back / scale.unsqueeze_dim(2)
+    back / scale.unsqueeze_dim(1)
 }
 
 /// The RMS norm of every head's query or key, `[batch, pos, head, d_head]`, with one gain `[d_head]`.

@@ -48,7 +48,7 @@ impl<B: Backend> Decoder<B> {
     /// # Shapes
     /// - `stream`: `[batch, pos, d_model]`, what the layer reads
     /// - `gradient`: `[batch, pos, heads, d_head]`; key/value heads for k and v
-    /// - result: `[batch, pos, heads, d_model]`
+    /// - result: `[batch, heads, pos, d_model]`
     ///
     /// # Panics
     /// If there is no such layer or shapes do not fit.
@@ -70,14 +70,12 @@ impl<B: Backend> Decoder<B> {
         };
         // [d_model, head * d_head] -> [head, d_head, d_model]
         let w = wide(block.w_qkv.val().slice_dim(1, columns))
-            .reshape([config.d_model, heads, d_head])
-            .permute([1, 2, 0]);
+            .transpose()
+            .reshape([heads, d_head, config.d_model]);
         let at_norm = wide(gradient)
             .reshape([rows * pos, heads, d_head])
             .swap_dims(0, 1)
-            .matmul(w)
-            .swap_dims(0, 1)
-            .reshape([rows, pos, heads, config.d_model]);
+            .matmul(w);
         norm_gradient(config.norm, config.eps, block.ln1.as_ref(), stream, at_norm)
     }
 }

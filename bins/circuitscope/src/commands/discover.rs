@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use circuitscope::core::{Graph, Seed, files};
-use circuitscope::eval::causal::CausalEvidence;
+use circuitscope::eval::causal::{Ablation, CausalEvidence};
 use circuitscope::eval::methods::{self, MethodSettings};
 use circuitscope::eval::{Choice, Evidence, QualitySettings, circuit_quality};
 use circuitscope::hooks::HeadActivations;
@@ -21,9 +21,9 @@ use super::found::{Found, OnlyCorrect, Settings, Stage};
 use super::{exports, inputs, pages};
 use crate::args::{Behaviour, DiscoverArgs, Judge};
 use crate::device::{B, Device};
-use crate::failure::Stopped;
+use crate::interrupt::{self, Kept};
 use crate::output::{Printer, indented, note};
-use crate::progress::{self, Terminal};
+use crate::progress::Terminal;
 use crate::provenance::Provenance;
 
 /// Head outputs that take more bytes than this are not held, where a method reads them once.
@@ -72,28 +72,17 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
         seed: Seed::new(args.seed.seed),
     };
     let mut found = Found::of(&gathered, &settings, args, &provenance);
-    let mut report = Report {
+    let report = Report {
         printer,
         folder: args.output.as_deref(),
-        kept: None,
     };
     // Without a model nothing is known of what it answers.
     if found.behaviour.is_some() {
         printer.part(&found.behaviour_text())?;
     }
-    let outcome = search(
-        args,
-        &gathered,
-        &settings,
-        &device,
-        &mut found,
-        stages,
-        &mut report,
-        progress,
-    );
-    if let Err(error) = outcome {
-        return Err(report.stopped(error, &found));
-    }
+    search(
+        args, &gathered, &settings, &device, &mut found, stages, report, progress,
+    )?;
     found.provenance = provenance.now();
     report.save(&found)?;
     let page = report.pages(&found, &gathered)?;
@@ -113,7 +102,7 @@ fn search(
     device: &Device,
     found: &mut Found,
     mut stages: Stages,
-    report: &mut Report<'_>,
+    report: Report<'_>,
     progress: &Terminal,
 ) -> Result<()> {
     let start = Instant::now();
@@ -165,30 +154,25 @@ fn search(
 }
 
 /// Tells and keeps results as they come.
+#[derive(Clone, Copy)]
 struct Report<'a> {
     printer: Printer,
     folder: Option<&'a Path>,
-    /// What of them is told and what is not, for whoever interrupts.
-    kept: Option<[&'static str; 2]>,
 }
 
 impl Report<'_> {
     /// Choosing and judging may take long: the ranking is told and kept before.
-    fn ranked(&mut self, found: &Found, top: usize) -> Result<()> {
+    fn ranked(&self, found: &Found, top: usize) -> Result<()> {
         self.printer.part(&found.ranking_text(top))?;
         self.save(found)?;
-        self.kept = Some(["the ranking is", "no circuit was chosen"]);
-        Ok(())
+        self.keep(found, ["the ranking is", "no circuit was chosen"])
     }
 
-    fn chosen(&mut self, found: &Found) -> Result<()> {
+    fn chosen(&self, found: &Found) -> Result<()> {
         self.printer.part(&found.circuit_text())?;
         self.save(found)?;
-        self.kept = Some([
-            "the ranking and the circuit are",
-            "what the circuit keeps was not measured",
-        ]);
-        Ok(())
+        let kept = "the ranking and the circuit are";
+        self.keep(found, [kept, "what the circuit keeps was not measured"])
     }
 
     fn save(&self, found: &Found) -> Result<()> {
@@ -218,19 +202,19 @@ impl Report<'_> {
         Ok(Some(pages::discovery(folder, found)?))
     }
 
-    /// An error as it is or, where the user interrupted, what is kept.
-    fn stopped(&self, error: anyhow::Error, found: &Found) -> anyhow::Error {
-        let Some([kept, missing]) = self.kept.filter(|_| progress::interrupted()) else {
-            return error;
-        };
-        // What was asked for as JSON is printed as such, too.
-        let printed = self.printer.is_json() && self.printer.print(found, String::new).is_ok();
+    /// What is there if the user interrupts from here on; what was asked for as JSON is printed as such.
+    fn keep(&self, found: &Found, [kept, missing]: [&str; 2]) -> Result<()> {
+        let json = self.printer.is_json();
         let place = match self.folder {
             Some(folder) => format!("in {}", folder.join(DISCOVERY_FILE).display()),
-            None if printed => "on stdout".to_owned(),
+            None if json => "on stdout".to_owned(),
             None => "above".to_owned(),
         };
-        error.context(Stopped(format!("{kept} {place}; {missing}")))
+        interrupt::keep(Kept {
+            said: format!("{kept} {place}; {missing}"),
+            json: json.then(|| serde_json::to_string(found)).transpose()?,
+        });
+        Ok(())
     }
 }
 
@@ -331,6 +315,13 @@ fn gather(
 
     let start = Instant::now();
     let method = suited(args.method, causal.is_some());
+    let ablation = args.patching.ablation != Ablation::default();
+    if method == "recommended" && (args.patching.metric.is_some() || ablation) {
+        note(
+            "note: method recommended reads neither --metric nor --ablation: they say how circuits are \
+             chosen by --select knee, and judged",
+        );
+    }
     settings.last_position = methods::reads_last(method);
     if args.save_activations.is_none() {
         // What changes the model makes its own passes, and reads no activations.

@@ -24,9 +24,9 @@ use super::bos::Bos;
 use super::{inputs, pages};
 use crate::args::EvalArgs;
 use crate::device::{B, Device};
-use crate::failure::Stopped;
+use crate::interrupt::{self, Kept};
 use crate::output::{self, Printer, indented, note, table};
-use crate::progress::{self, Terminal};
+use crate::progress::Terminal;
 use crate::provenance::{Provenance, VERSION};
 
 /// Version of the files in the output folder.
@@ -75,6 +75,10 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
     let bos = Bos::settle(&loaded, &args.model, false, &mut [])?;
     let settings = settings(args, &loaded, known.as_ref(), &bos, &provenance);
     let mut store = FolderStore::open(&args.output, &settings)?;
+    interrupt::keep(Kept {
+        said: "finished parts are kept; run the same command to go on".to_owned(),
+        json: None,
+    });
 
     let mut records = Vec::new();
     let mut behaviours = BTreeMap::new();
@@ -92,10 +96,9 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
             printer.part(&behaviour_text(task.name(), &behaviour))?;
             (behaviour, runs)
         } else {
-            let ran = run_task(
+            run_task(
                 args, task, &files, &loaded, &device, &mut store, printer, progress,
-            );
-            ran.map_err(stopped)?
+            )?
         };
         behaviours.insert(task.name().to_owned(), behaviour);
         records.extend(runs);
@@ -182,16 +185,6 @@ fn keys(args: &EvalArgs, task: Task, methods: &[&str]) -> Vec<RunKey> {
 fn seeds(args: &EvalArgs) -> impl Iterator<Item = Seed> {
     let first = args.seed.seed;
     (0..args.seeds).map(move |at| Seed::new(first.wrapping_add(at)))
-}
-
-/// An interrupted evaluation goes on where it stopped.
-fn stopped(error: anyhow::Error) -> anyhow::Error {
-    if progress::interrupted() {
-        let kept = "finished parts are kept; run the same command to go on";
-        error.context(Stopped(kept.to_owned()))
-    } else {
-        error
-    }
 }
 
 fn behaviour_file(folder: &Path, task: &str) -> PathBuf {

@@ -68,6 +68,15 @@ pub(crate) fn evaluation(
         ("seeds".to_owned(), seeds.unwrap_or(0).to_string()),
         ("device".to_owned(), text(&settings["device"])),
     ];
+    if let (Some(of), Some(why)) = (
+        settings["circuits"].as_str(),
+        settings["circuits_why"].as_str(),
+    ) {
+        facts.insert(
+            1,
+            ("known circuits".to_owned(), format!("those of {of}: {why}")),
+        );
+    }
     if let Some(seconds) = provenance["seconds"].as_f64() {
         facts.push(("time".to_owned(), format!("{seconds:.1} s")));
     }

@@ -33,9 +33,22 @@ pub struct TokenPair {
 /// Bytes of a batch where the host computes.
 const HOST_BATCH: u64 = 256 << 20;
 /// Bytes of all batches that are differentiated at a time where the host computes.
-const HOST_GRADIENTS: u64 = 384 << 20;
+const HOST_GRADIENTS: u64 = 256 << 20;
+/// Tokens of a batch that is differentiated there: more gain nothing.
+const HOST_TOKENS: usize = 512;
 /// A batch of so few pairs is joined by others whatever padding that takes.
 const FEW: usize = 4;
+
+/// What is kept of every prompt of a batch that is differentiated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// Outputs of all nodes, and gradients there.
+    Nodes,
+    /// Gradients at what readers read, too.
+    Readers,
+    /// What all writers add to the stream, too.
+    Streams,
+}
 
 /// Rows of a pair's prompts among the examples: positive, negative.
 type Rows = (usize, usize);
@@ -348,16 +361,11 @@ impl<B: Backend> CausalEvidence<B> {
     }
 
     /// Pairs `0..count` in batches of prompts of like length that are differentiated, `lanes` of them at
-    /// a time. With `edges` the outputs of all writers are kept in the stream, too.
-    pub(crate) fn differentiated(
-        &self,
-        count: usize,
-        lanes: usize,
-        edges: bool,
-    ) -> Vec<Vec<usize>> {
+    /// a time.
+    pub(crate) fn differentiated(&self, count: usize, lanes: usize, held: Held) -> Vec<Vec<usize>> {
         let mut order: Vec<usize> = (0..count.min(self.pairs.len())).collect();
         order.sort_by_key(|&pair| self.pairs[pair].clean.len());
-        self.in_lanes(&order, lanes, edges)
+        self.in_lanes(&order, lanes, held)
     }
 
     /// The pairs of each length of their positive prompts, in such batches.
@@ -365,7 +373,7 @@ impl<B: Backend> CausalEvidence<B> {
         &self,
         count: usize,
         lanes: usize,
-        edges: bool,
+        held: Held,
     ) -> Vec<Vec<Vec<usize>>> {
         let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for pair in 0..count.min(self.pairs.len()) {
@@ -374,29 +382,40 @@ impl<B: Backend> CausalEvidence<B> {
         }
         let groups = groups.into_values();
         groups
-            .map(|group| self.in_lanes(&group, lanes, edges))
+            .map(|group| self.in_lanes(&group, lanes, held))
             .collect()
     }
 
     /// Pairs, the longest last, in batches that are differentiated, `lanes` of them at a time.
-    fn in_lanes(&self, order: &[usize], lanes: usize, edges: bool) -> Vec<Vec<usize>> {
+    fn in_lanes(&self, order: &[usize], lanes: usize, held: Held) -> Vec<Vec<usize>> {
         let tokens = order.last().map_or(1, |&pair| self.pairs[pair].clean.len());
         let config = self.model.config();
         let mlp = config.mlp.map_or(0, |mlp| 5 * mlp.d_mlp);
         let qkv = (config.n_heads + 2 * config.n_key_value_heads) * config.d_head;
+        // Floats of a token: the graph of one block; of every layer the stream, and up to four runs' outputs
+        // and gradients of its nodes.
         let block = 12 * config.d_model + 3 * qkv + 4 * config.n_heads * tokens + mlp;
-        let writers = if edges {
-            3 * self.graph.writers() * config.d_model
+        let nodes = config.n_heads * config.d_head + config.d_model;
+        let readers = if held == Held::Nodes {
+            0
+        } else {
+            qkv + config.d_model
+        };
+        let layers = config.n_layers * (config.d_model + 4 * nodes + readers);
+        let writers = if held == Held::Streams {
+            4 * self.graph.writers() * config.d_model
         } else {
             0
         };
-        let bytes = (4 * tokens * (config.n_layers * block + writers)) as u64;
-        let most = if workers::on_host(&B::name(&self.device)) {
-            (self.memory / 8).min(HOST_GRADIENTS) / lanes as u64
+        let bytes = (4 * tokens * (block + layers + writers)) as u64;
+        let (most, longest) = if workers::on_host(&B::name(&self.device)) {
+            let most = (self.memory / 8).min(HOST_GRADIENTS) / lanes as u64;
+            (most, (HOST_TOKENS / tokens.max(1)).max(1))
         } else {
-            self.memory / 8
+            (self.memory / 8, usize::MAX)
         };
-        let rows = (most / bytes.max(1)).clamp(1, order.len().max(1) as u64) as usize;
+        let largest = longest.min(order.len().max(1)) as u64;
+        let rows = (most / bytes.max(1)).clamp(1, largest) as usize;
         // As many as keep all lanes busy.
         let batches = order.len().div_ceil(rows).next_multiple_of(lanes);
         let rows = order.len().div_ceil(batches.max(1)).max(1);
@@ -478,6 +497,16 @@ impl<B: Backend> CausalEvidence<B> {
             .map(move |members| self.batch::<C>(members, device))
     }
 
+    /// Where the two prompts of a pair are read: the position of its answer, and what corresponds to it.
+    pub(crate) fn read_at(&self, pair: usize) -> [usize; 2] {
+        let TokenPair {
+            position, clean, ..
+        } = &self.pairs[pair];
+        let at = position.unwrap_or(clean.len() - 1);
+        let aligned = self.aligned.get(pair).and_then(Option::as_ref);
+        [at, aligned.map_or(at, |aligned| aligned.places()[at])]
+    }
+
     /// Some pairs as one batch.
     pub fn batch<C: Backend>(&self, members: Vec<usize>, device: &C::Device) -> PairBatch<C> {
         let side = |prompt: fn(&TokenPair) -> &Vec<u32>| {
@@ -488,13 +517,12 @@ impl<B: Backend> CausalEvidence<B> {
         else {
             unreachable!("prompts were checked to be no shorter than one token")
         };
-        let positions = members.iter().map(|&pair| {
-            let TokenPair {
-                position, clean, ..
-            } = &self.pairs[pair];
-            position.unwrap_or(clean.len() - 1)
+        let [positions, counterparts] = [0, 1].map(|side| {
+            members
+                .iter()
+                .map(|&pair| self.read_at(pair)[side])
+                .collect()
         });
-        let positions: Vec<usize> = positions.collect();
         let answers = members.iter().map(|&pair| {
             let TokenPair { right, wrong, .. } = &self.pairs[pair];
             (right.as_slice(), wrong.as_slice())
@@ -503,14 +531,9 @@ impl<B: Backend> CausalEvidence<B> {
         let aligned = members.iter().map(|&pair| self.aligned.get(pair)?.as_ref());
         let aligned: Vec<Option<&Alignment>> = aligned.collect();
         let (pos, of_corrupt) = (clean.pos(), corrupt.pos());
-        let counterparts = positions.iter().zip(&aligned);
-        let counterparts = counterparts.map(|(&at, aligned)| match aligned {
-            Some(aligned) => aligned.places()[at],
-            None => at,
-        });
         PairBatch {
             targets: Targets::new(answers, vocabulary),
-            corrupt: corrupt.read_at(counterparts.collect()),
+            corrupt: corrupt.read_at(counterparts),
             places: align::places(&aligned, pos, of_corrupt, device),
             members,
             clean: clean.read_at(positions),

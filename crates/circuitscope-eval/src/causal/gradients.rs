@@ -14,18 +14,26 @@ use super::{CausalEvidence, PairBatch, last_logits};
 use crate::{Error, Result};
 
 /// A model that can be differentiated, and how a batch of prompts is run through it.
+///
+/// Block by block: a forward pass without gradients keeps the stream before each block; then, from the logits
+/// down, each block is run once more from its stream, and what comes down from the block above is carried
+/// through it (gradient checkpointing, Chen et al. 2016, arXiv 1604.06174, with one segment a block). The
+/// gradients are those of one backward pass; of what lies between, one block's is there at a time, so that many
+/// more prompts fit a batch, which is what products are fast on.
 #[derive(Debug)]
 pub(crate) struct Differentiable<B: AutodiffBackend> {
     evidence: CausalEvidence<B::InnerBackend>,
     model: Decoder<B>,
+    device: B::Device,
 }
 
 impl<B: AutodiffBackend> Differentiable<B> {
-    /// The model of `evidence`, without gradients of its weights.
-    pub(crate) fn new(evidence: &CausalEvidence<B::InnerBackend>) -> Self {
+    /// The model of `evidence`, without gradients of its weights, on `device`.
+    pub(crate) fn new(evidence: &CausalEvidence<B::InnerBackend>, device: &B::Device) -> Self {
         Self {
             evidence: evidence.clone(),
             model: Decoder::<B>::from_inner(evidence.model().clone()).no_grad(),
+            device: device.clone(),
         }
     }
 
@@ -40,61 +48,100 @@ impl<B: AutodiffBackend> Differentiable<B> {
     }
 
     /// Runs the positive prompts with some activations replaced, and differentiates `goal`, summed over
-    /// prompts, with respect to activations.
+    /// prompts, with respect to activations of the blocks: the gradients at `sites`, and what was at
+    /// `watched`.
     fn run(
         &self,
-        batch: &PairBatch<B>,
+        batch: &PairBatch<B::InnerBackend>,
         replaced: &[(Site, AnyTensor<B::InnerBackend>)],
-        sites: Vec<Site>,
-        watched: Vec<Site>,
+        sites: &[Site],
+        watched: &[Site],
         goal: &Goal<'_, B::InnerBackend>,
     ) -> Result<[Found<B::InnerBackend>; 2]> {
-        let last = Site::ResidPost(self.evidence.graph().n_layers - 1);
-        let changes = replaced.iter().map(|(site, value)| {
-            let value = match value {
-                AnyTensor::D2(x) => AnyTensor::D2(Tensor::from_inner(x.clone())),
-                AnyTensor::D3(x) => AnyTensor::D3(Tensor::from_inner(x.clone())),
-                AnyTensor::D4(x) => AnyTensor::D4(Tensor::from_inner(x.clone())),
-            };
-            Intervention::new(*site, Op::Replace(value))
-        });
+        let n_layers = self.evidence.graph().n_layers;
+        let last = Site::ResidPost(n_layers - 1);
+        let of_layer = |layer: usize| Site::ResidPre(layer)..=Site::ResidPost(layer);
+        let first =
+            (0..n_layers).find(|&layer| sites.iter().any(|at| of_layer(layer).contains(at)));
+        let first = first.unwrap_or(n_layers);
+
+        let streams = (first..n_layers).map(Site::ResidPre).chain([last]);
+        let changes = replaced.iter();
+        let changes =
+            changes.map(|(site, value)| Intervention::new(*site, Op::Replace(value.clone())));
         let mut run = (
             Intervene::new(changes),
-            Gradients::<B>::new(sites),
-            Capture::new(watched.iter().copied().chain([last])),
+            Capture::new(streams.chain(watched.iter().copied())),
         );
-        self.model.forward(&batch.clean, &mut run);
-        let (_, gradients, mut capture) = run;
-        let stream = capture.take(last).and_then(|stream| stream.get::<3>());
-        let stream = stream.ok_or(circuitscope_hooks::Error::NeverFired { site: last })?;
-        let watched = watched.into_iter().filter_map(|site| {
-            let value = match capture.take(site)? {
-                AnyTensor::D2(x) => AnyTensor::D2(x.inner()),
-                AnyTensor::D3(x) => AnyTensor::D3(x.inner()),
-                AnyTensor::D4(x) => AnyTensor::D4(x.inner()),
-            };
-            Some((site, value))
-        });
-        let watched = watched.collect();
-        let logits = last_logits(&self.model, &batch.clean, stream);
+        self.evidence.model().forward(&batch.clean, &mut run);
+        let seen = run.1.finish()?;
+        let stream = |site: Site| {
+            let stream = seen.get(&site).and_then(AnyTensor::get::<3>);
+            stream.ok_or(circuitscope_hooks::Error::NeverFired { site })
+        };
+
+        let tracked = self
+            .evidence
+            .batch::<B>(batch.members.clone(), &self.device);
+        let leaf = tracked_leaf::<B>(stream(last)?);
+        let logits = last_logits(&self.model, &tracked.clean, leaf.clone());
         let total = match goal {
             Goal::Metric(clean) => {
                 let clean = clean.map(|logits| Tensor::from_inner(logits.clone()));
                 let metric = self.evidence.metric();
-                metric.values(logits, &batch.targets, clean.as_ref()).sum()
+                metric
+                    .values(logits, &tracked.targets, clean.as_ref())
+                    .sum()
             }
             Goal::Logits(weights) => {
                 (wide(logits) * Tensor::from_inner(Tensor::clone(weights))).sum()
             }
         };
-        let mut backward = total.backward();
-        Ok([gradients.finish(&mut backward)?, watched])
+        let mut from_above = leaf.grad_remove(&mut total.backward());
+        let mut found = BTreeMap::new();
+        for layer in (first..n_layers).rev() {
+            // Nothing below has a part in what was replaced further up.
+            let Some(above) = from_above.take() else {
+                break;
+            };
+            let wanted = sites.iter().copied();
+            let wanted = wanted.filter(|site| of_layer(layer).contains(site));
+            let changes = replaced.iter();
+            let changes = changes.filter(|(site, _)| of_layer(layer).contains(site));
+            let changes = changes.map(|(site, value)| {
+                let value = match value {
+                    AnyTensor::D2(x) => AnyTensor::D2(Tensor::from_inner(x.clone())),
+                    AnyTensor::D3(x) => AnyTensor::D3(Tensor::from_inner(x.clone())),
+                    AnyTensor::D4(x) => AnyTensor::D4(Tensor::from_inner(x.clone())),
+                };
+                Intervention::new(*site, Op::Replace(value))
+            });
+            let post = Site::ResidPost(layer);
+            let mut run = (
+                Intervene::new(changes),
+                Gradients::<B>::new(wanted),
+                Capture::new([post]),
+            );
+            let leaf = tracked_leaf::<B>(stream(Site::ResidPre(layer))?);
+            self.model
+                .forward_from(&tracked.clean, layer, leaf.clone(), &mut run);
+            let (_, gradients, mut capture) = run;
+            let out = capture.take(post).and_then(|out| out.get::<3>());
+            let out = out.ok_or(circuitscope_hooks::Error::NeverFired { site: post })?;
+            let mut backward = (wide(out) * Tensor::from_inner(above)).sum().backward();
+            found.extend(gradients.finish(&mut backward)?);
+            from_above = leaf.grad_remove(&mut backward);
+        }
+        if let Some(&site) = sites.iter().find(|site| !found.contains_key(site)) {
+            return Err(circuitscope_hooks::Error::NeverFired { site }.into());
+        }
+        Ok([found, seen])
     }
 
     /// Gradients at what the readers from index `first` on read; those before are 0.
     pub(crate) fn readers(
         &self,
-        batch: &PairBatch<B>,
+        batch: &PairBatch<B::InnerBackend>,
         replaced: &[(Site, AnyTensor<B::InnerBackend>)],
         first: usize,
         clean: Option<&Tensor<B::InnerBackend, 2>>,
@@ -102,10 +149,29 @@ impl<B: AutodiffBackend> Differentiable<B> {
         let graph = self.evidence.graph();
         let all = places(&graph).into_iter();
         let places: Vec<Place> = all.filter(|place| place.readers.start >= first).collect();
-        let sites = places.iter().map(|place| place.site).collect();
+        let sites: Vec<Site> = places.iter().map(|place| place.site).collect();
         let goal = Goal::Metric(clean);
-        let [gradients, streams] = self.run(batch, replaced, sites, streams(&places), &goal)?;
+        let [gradients, streams] = self.run(batch, replaced, &sites, &streams(&places), &goal)?;
         Self::at_readers(graph, places, &gradients, &streams)
+    }
+
+    /// What every node puts out, and the gradients at what every reader reads.
+    pub(crate) fn outputs_and_readers(
+        &self,
+        batch: &PairBatch<B::InnerBackend>,
+        clean: Option<&Tensor<B::InnerBackend, 2>>,
+    ) -> Result<(
+        NodeOutputs<B::InnerBackend>,
+        ReaderGradients<B::InnerBackend>,
+    )> {
+        let graph = self.evidence.graph();
+        let places = places(&graph);
+        let sites: Vec<Site> = places.iter().map(|place| place.site).collect();
+        let mut watched = NodeOutputs::<B::InnerBackend>::sites(&graph);
+        watched.extend(streams(&places));
+        let [gradients, mut seen] = self.run(batch, &[], &sites, &watched, &Goal::Metric(clean))?;
+        let readers = Self::at_readers(graph, places, &gradients, &seen)?;
+        Ok((NodeOutputs::of(&graph, |site| seen.remove(&site))?, readers))
     }
 
     /// Gradients at what every node puts out and, with `edges`, at what every reader reads, of the logits
@@ -113,7 +179,7 @@ impl<B: AutodiffBackend> Differentiable<B> {
     #[expect(clippy::type_complexity, reason = "two kinds of gradients of one pass")]
     pub(crate) fn everywhere(
         &self,
-        batch: &PairBatch<B>,
+        batch: &PairBatch<B::InnerBackend>,
         replaced: &[(Site, AnyTensor<B::InnerBackend>)],
         weights: &Tensor<B::InnerBackend, 2>,
         edges: bool,
@@ -123,10 +189,11 @@ impl<B: AutodiffBackend> Differentiable<B> {
     )> {
         let graph = self.evidence.graph();
         let places = if edges { places(&graph) } else { Vec::new() };
-        let mut sites = NodeOutputs::<B>::sites(&graph);
+        let mut sites = NodeOutputs::<B::InnerBackend>::sites(&graph);
         sites.extend(places.iter().map(|place| place.site));
         let goal = Goal::Logits(weights);
-        let [mut gradients, streams] = self.run(batch, replaced, sites, streams(&places), &goal)?;
+        let [mut gradients, streams] =
+            self.run(batch, replaced, &sites, &streams(&places), &goal)?;
         let readers = edges.then(|| Self::at_readers(graph, places, &gradients, &streams));
         let nodes = NodeOutputs::of(&graph, |site| gradients.remove(&site))?;
         Ok((nodes, readers.transpose()?))
@@ -167,17 +234,22 @@ impl<B: AutodiffBackend> Differentiable<B> {
     /// What every node puts out, and the gradients there, with everything downstream following.
     pub(crate) fn nodes(
         &self,
-        batch: &PairBatch<B>,
+        batch: &PairBatch<B::InnerBackend>,
         replaced: &[(Site, AnyTensor<B::InnerBackend>)],
         clean: Option<&Tensor<B::InnerBackend, 2>>,
     ) -> Result<[NodeOutputs<B::InnerBackend>; 2]> {
         let graph = self.evidence.graph();
-        let sites = NodeOutputs::<B>::sites(&graph);
-        let found = self.run(batch, replaced, sites.clone(), sites, &Goal::Metric(clean))?;
+        let sites = NodeOutputs::<B::InnerBackend>::sites(&graph);
+        let found = self.run(batch, replaced, &sites, &sites, &Goal::Metric(clean))?;
         let [gradients, outputs] =
             found.map(|mut found| NodeOutputs::of(&graph, |site| found.remove(&site)));
         Ok([outputs?, gradients?])
     }
+}
+
+/// A stream that gradients are taken with respect to, in f32 at least.
+fn tracked_leaf<B: AutodiffBackend>(stream: Tensor<B::InnerBackend, 3>) -> Tensor<B, 3> {
+    Tensor::from_inner(wide(stream)).require_grad()
 }
 
 /// What is differentiated.
@@ -256,33 +328,54 @@ impl<B: Backend> ReaderGradients<B> {
     /// For each prompt and edge, the inner product of a writer's vectors and a reader's gradients, for
     /// the writers `members`.
     ///
+    /// `writers` gives the vectors of some prompts, `[prompts, writers, pos * d_model]`, zero at padding;
+    /// several sets of them share what the gradients take.
+    ///
     /// # Shapes
-    /// - `writers`: `[prompts, writers, pos * d_model]`, zero at padding
-    /// - result: for each prompt `[writers * readers]`; 0 for other writers and where the reader does
-    ///   not see the writer
+    /// For each set and prompt `[writers * readers]`; 0 for other writers and where the reader does not see
+    /// the writer.
     ///
     /// # Errors
     /// [`Error::Device`] if the result cannot be read back.
-    pub(crate) fn dot(
-        &self,
-        model: &Decoder<B>,
-        writers: &Tensor<B, 3>,
-        members: Range<usize>,
-    ) -> Result<Vec<Vec<f32>>> {
-        let [edges] = self.dots(model, [writers], members)?;
-        Ok(edges)
-    }
-
-    /// The same for several sets of writers' vectors: gradients are carried back to the stream once.
     pub(crate) fn dots<const N: usize>(
         &self,
         model: &Decoder<B>,
-        writers: [&Tensor<B, 3>; N],
         members: Range<usize>,
+        writers: impl Fn(Range<usize>) -> [Tensor<B, 3>; N],
     ) -> Result<[Vec<Vec<f32>>; N]> {
-        let [prompts, n_writers, _] = writers[0].dims();
-        let n_readers = self.graph.readers();
-        let mut edges = writers.map(|_| vec![vec![0.0; n_writers * n_readers]; prompts]);
+        let mut edges = [const { Vec::new() }; N];
+        let [prompts, pos, d_model] = self.dims();
+        let of_prompt = N * self.graph.writers() * pos * d_model * 4;
+        let together = (AT_A_TIME / of_prompt.max(1)).max(1);
+        for start in (0..prompts).step_by(together) {
+            let some = start..(start + together).min(prompts);
+            let found = self.dots_of(model, members.clone(), some.clone(), writers(some))?;
+            for (edges, found) in edges.iter_mut().zip(found) {
+                edges.extend(found);
+            }
+        }
+        Ok(edges)
+    }
+
+    /// Prompts, positions and width of the stream.
+    fn dims(&self) -> [usize; 3] {
+        let (_, gradient) = &self.readers[0];
+        match gradient {
+            Gradient::Stream(x) | Gradient::Port(_, _, x, _) => x.dims(),
+        }
+    }
+
+    /// The same of some prompts.
+    fn dots_of<const N: usize>(
+        &self,
+        model: &Decoder<B>,
+        members: Range<usize>,
+        prompts: Range<usize>,
+        writers: [Tensor<B, 3>; N],
+    ) -> Result<[Vec<Vec<f32>>; N]> {
+        let (n_writers, n_readers) = (self.graph.writers(), self.graph.readers());
+        let count = prompts.len();
+        let mut edges = [(); N].map(|()| vec![vec![0.0; n_writers * n_readers]; count]);
         let mut rest = self.readers.as_slice();
         while !rest.is_empty() {
             // Few readers at a time would read all writers' vectors over and over.
@@ -305,20 +398,26 @@ impl<B: Backend> ReaderGradients<B> {
             if seen.is_empty() {
                 continue;
             }
+            // [prompts, readers, pos * d_model]
             let gradients = some.iter().map(|(_, gradient)| {
-                let gradient = match gradient.clone() {
-                    Gradient::Stream(gradient) => gradient.unsqueeze_dim(2),
-                    Gradient::Port(layer, port, stream, gradient) => {
-                        model.port_gradient(layer, port, stream, gradient)
-                    }
+                let gradient = match gradient {
+                    Gradient::Stream(gradient) => gradient
+                        .clone()
+                        .slice_dim(0, prompts.clone())
+                        .unsqueeze_dim(1),
+                    Gradient::Port(layer, port, stream, gradient) => model.port_gradient(
+                        *layer,
+                        *port,
+                        stream.clone().slice_dim(0, prompts.clone()),
+                        gradient.clone().slice_dim(0, prompts.clone()),
+                    ),
                 };
-                let [_, pos, count, d_model] = gradient.dims();
-                let by_reader = gradient.swap_dims(1, 2);
-                by_reader.reshape([prompts, count, pos * d_model])
+                let [_, readers, pos, d_model] = gradient.dims();
+                gradient.reshape([count, readers, pos * d_model])
             });
             let gradients = Tensor::cat(gradients.collect(), 1).swap_dims(1, 2);
             let columns = gradients.dims()[2];
-            for (writers, edges) in writers.into_iter().zip(&mut edges) {
+            for (writers, edges) in writers.iter().zip(&mut edges) {
                 let writers = writers.clone().slice_dim(1, seen.clone());
                 let products = host(writers.matmul(gradients.clone()))?;
                 for (prompt, edges) in edges.iter_mut().enumerate() {
@@ -340,6 +439,8 @@ impl<B: Backend> ReaderGradients<B> {
     }
 }
 
+/// Bytes of writers' vectors that products are taken of at a time, but for one prompt's.
+const AT_A_TIME: usize = 28 << 20;
 /// Readers whose products are taken at a time, at least.
 const COLUMNS: usize = 96;
 

@@ -11,6 +11,7 @@ mod per_pair;
 mod writers;
 
 pub use align::Alignment;
+pub(crate) use evidence::Held;
 pub use evidence::{Ablation, CausalEvidence, PairBatch, TokenPair, last_logits};
 pub(crate) use gradients::{Differentiable, host, values};
 pub use metric::{Metric, Targets};

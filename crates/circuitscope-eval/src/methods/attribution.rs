@@ -7,7 +7,8 @@ use circuitscope_hooks::{AnyTensor, NodeOutputs, Site, StreamOutputs, wide};
 
 use super::{PatchingSettings, check_metric};
 use crate::causal::{
-    CausalEvidence, Differentiable, Effects, PairBatch, PairEffects, WholeWriters, host, threads,
+    CausalEvidence, Differentiable, Effects, Held, PairBatch, PairEffects, WholeWriters, host,
+    threads,
 };
 use crate::{Discover, Error, Evidence, Measured, Result};
 
@@ -110,13 +111,18 @@ impl<B: AutodiffBackend> Attribution<B> {
         let light = self.kind.of_nodes() || self.takes_nodes(causal);
         causal.average(!light, progress)?;
         let lanes = threads(causal);
-        let batches = causal.differentiated(count, lanes, !self.kind.of_nodes());
+        let held = match (self.kind.of_nodes(), light) {
+            (true, _) => Held::Nodes,
+            (false, true) => Held::Readers,
+            (false, false) => Held::Streams,
+        };
+        let batches = causal.differentiated(count, lanes, held);
         let mut found = vec![Vec::new(); batches.len()];
         progress.begin(method, count.min(causal.pairs().len()) as u64);
         let outcome = workers::run(
             lanes,
             batches.len(),
-            || Differentiable::<B>::new(causal),
+            || Differentiable::<B>::new(causal, &self.device),
             |model, at, _| {
                 let causal = model.evidence();
                 let batch = causal.batch(batches[at].clone(), causal.device());
@@ -153,37 +159,40 @@ impl<B: AutodiffBackend> Attribution<B> {
             return self.of_nodes(model, batch);
         }
         let causal = model.evidence();
-        let tracked = causal.batch::<B>(batch.members.clone(), &self.device);
         let clean = causal.metric().needs_clean();
         let clean = clean.then(|| causal.clean_logits(batch)).transpose()?;
         let clean = clean.as_ref();
         let steps = self.settings.ig_steps;
         if self.takes_nodes(causal) {
-            let (here, other) = (
-                causal.node_outputs(&batch.clean)?,
-                causal.ablated_nodes(batch)?,
-            );
-            let written = in_stream(causal, &here.minus(&other));
-            let inputs = inputs(&here, &other, steps);
+            let all = 0..causal.graph().writers();
+            let other = causal.ablated_nodes(batch)?;
+            if self.kind == Kind::EapIgInputs {
+                let here = causal.node_outputs(&batch.clean)?;
+                let difference = here.minus(&other);
+                let inputs = inputs(&here, &other, steps);
+                drop((here, other));
+                let written = |prompts| [in_stream(causal, &difference.prompts(prompts))];
+                let effects = readers(model, batch, inputs, clean, written)?;
+                return Ok(scaled(effects, 1.0 / steps as f32));
+            }
+            let (here, run) = model.outputs_and_readers(batch, clean)?;
+            let difference = here.minus(&other);
             drop((here, other));
-            return match self.kind {
-                Kind::EapIgInputs => {
-                    let effects = readers(model, &tracked, inputs, clean, &written)?;
-                    Ok(scaled(effects, 1.0 / steps as f32))
-                }
-                _ => readers(model, &tracked, [[]], clean, &written),
-            };
+            let written = |prompts| [in_stream(causal, &difference.prompts(prompts))];
+            let [effects] = run.dots(causal.model(), all, written)?;
+            return Ok(effects);
         }
         let here = causal.outputs(causal.model(), &batch.clean)?;
         let other = causal.ablated(batch)?;
         let difference = here.writers() - other.writers();
+        let written = |prompts| [difference.clone().slice_dim(0, prompts)];
         Ok(match self.kind {
             Kind::EapIgInputs => {
                 let inputs = points(steps).map(|share| {
                     let input = between(&other.input, &here.input, share);
                     [(Site::ResidPre(0), AnyTensor::from(input))]
                 });
-                let effects = readers(model, &tracked, inputs, clean, &difference)?;
+                let effects = readers(model, batch, inputs, clean, written)?;
                 scaled(effects, 1.0 / steps as f32)
             }
             Kind::EapIgActivations => {
@@ -195,14 +204,14 @@ impl<B: AutodiffBackend> Attribution<B> {
                     let first = stage.first_reader(&graph);
                     for share in points(steps) {
                         let replaced = [stage.replaced(&here, &other, share)];
-                        let run = model.readers(&tracked, &replaced, first, clean)?;
-                        let model = causal.model();
-                        add(&mut effects, run.dot(model, &difference, members.clone())?);
+                        let run = model.readers(batch, &replaced, first, clean)?;
+                        let [part] = run.dots(causal.model(), members.clone(), written)?;
+                        add(&mut effects, part);
                     }
                 }
                 scaled(effects, 1.0 / steps as f32)
             }
-            _ => readers(model, &tracked, [[]], clean, &difference)?,
+            _ => readers(model, batch, [[]], clean, written)?,
         })
     }
 
@@ -213,7 +222,6 @@ impl<B: AutodiffBackend> Attribution<B> {
         batch: &PairBatch<B::InnerBackend>,
     ) -> Result<Vec<Vec<f32>>> {
         let causal = model.evidence();
-        let tracked = causal.batch::<B>(batch.members.clone(), &self.device);
         let effects = match self.kind {
             Kind::NapIg => {
                 let here = causal.node_outputs(&batch.clean)?;
@@ -222,7 +230,7 @@ impl<B: AutodiffBackend> Attribution<B> {
                 let clean = clean.then(|| causal.clean_logits(batch)).transpose()?;
                 let mut sum: Option<NodeOutputs<B::InnerBackend>> = None;
                 for replaced in inputs(&here, &other, self.settings.ig_steps) {
-                    let [_, gradients] = model.nodes(&tracked, &replaced, clean.as_ref())?;
+                    let [_, gradients] = model.nodes(batch, &replaced, clean.as_ref())?;
                     sum = Some(match sum {
                         None => gradients,
                         Some(sum) => sum.plus(&gradients),
@@ -235,11 +243,11 @@ impl<B: AutodiffBackend> Attribution<B> {
                 sum.dot(&here.minus(&other)).div_scalar(steps)
             }
             Kind::Hisp => {
-                let [here, gradients] = model.nodes(&tracked, &[], None)?;
+                let [here, gradients] = model.nodes(batch, &[], None)?;
                 gradients.dot(&here).abs()
             }
             _ => {
-                let [here, gradients] = model.nodes(&tracked, &[], None)?;
+                let [here, gradients] = model.nodes(batch, &[], None)?;
                 gradients.dot(&here.minus(&causal.ablated_nodes(batch)?))
             }
         };
@@ -271,13 +279,11 @@ pub(super) fn in_stream<B: Backend>(
         let Site::Z(layer) = site else {
             return wide(x.clone()).reshape([prompts, count, pos * width]);
         };
-        let w_o = wide(causal.model().w_o(*layer));
-        let [_, _, d_model] = w_o.dims();
-        let heads = wide(x.clone())
-            .reshape([prompts * pos, count, width])
-            .swap_dims(0, 1);
-        let result = heads.matmul(w_o).reshape([count, prompts, pos * d_model]);
-        result.swap_dims(0, 1)
+        // [prompts, heads, pos, d_head] x [1, heads, d_head, d_model]
+        let w_o = wide(causal.model().w_o(*layer)).unsqueeze::<4>();
+        let [_, _, _, d_model] = w_o.dims();
+        let result = wide(x.clone()).swap_dims(1, 2).matmul(w_o);
+        result.reshape([prompts, count, pos * d_model])
     });
     Tensor::cat(rows.collect(), 1)
 }
@@ -285,17 +291,18 @@ pub(super) fn in_stream<B: Backend>(
 /// Effects of all edges with gradients taken under each of some replacements, added up.
 fn readers<B: AutodiffBackend, const N: usize>(
     model: &Differentiable<B>,
-    batch: &PairBatch<B>,
+    batch: &PairBatch<B::InnerBackend>,
     replacements: impl IntoIterator<Item = [Replaced<B>; N]>,
     clean: Option<&Tensor<B::InnerBackend, 2>>,
-    written: &Tensor<B::InnerBackend, 3>,
+    written: impl Fn(Range<usize>) -> [Tensor<B::InnerBackend, 3>; 1],
 ) -> Result<Vec<Vec<f32>>> {
     let causal = model.evidence();
     let mut effects = Vec::new();
     for replaced in replacements {
         let run = model.readers(batch, &replaced, 0, clean)?;
         let all = 0..causal.graph().writers();
-        add(&mut effects, run.dot(causal.model(), written, all)?);
+        let [part] = run.dots(causal.model(), all, &written)?;
+        add(&mut effects, part);
     }
     Ok(effects)
 }

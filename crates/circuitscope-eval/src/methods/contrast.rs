@@ -1,3 +1,5 @@
+use core::ops::Range;
+
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Tensor, TensorData};
@@ -8,7 +10,8 @@ use circuitscope_model::TokenBatch;
 use super::attribution::in_stream;
 use super::{PatchedEdges, PatchingSettings};
 use crate::causal::{
-    CausalEvidence, Differentiable, PairBatch, WholeWriters, host, last_logits, threads, weights,
+    CausalEvidence, Differentiable, Held, PairBatch, WholeWriters, host, last_logits, threads,
+    weights,
 };
 use crate::{
     Choice, ContrastScores, Discover, Error, Evidence, GraphScores, Measured, Result, Scores,
@@ -19,7 +22,7 @@ const NAME: &str = "recommended";
 
 /// Bytes of outputs that are kept between the two passes where the host computes; what is beyond is made
 /// again.
-const HOST_KEPT: usize = 192 << 20;
+const HOST_KEPT: usize = 64 << 20;
 
 /// How much each head carries of what the model's predictions after the two prompts of a pair are apart.
 ///
@@ -89,6 +92,14 @@ impl<B: Backend> Outputs<B> {
         Self {
             nodes: self.nodes.map(|x| x.mul_scalar(factor)),
             written: self.written.clone().map(|x| x.mul_scalar(factor)),
+        }
+    }
+
+    fn prompts(&self, prompts: Range<usize>) -> Self {
+        let written = self.written.clone();
+        Self {
+            nodes: self.nodes.prompts(prompts.clone()),
+            written: written.map(|x| x.slice_dim(0, prompts)),
         }
     }
 
@@ -183,7 +194,7 @@ impl<B: AutodiffBackend> Contrast<B> {
         workers::run(
             lanes,
             batches.len(),
-            || Differentiable::<B>::new(causal),
+            || Differentiable::<B>::new(causal, &self.device),
             |model, at, _| {
                 let made;
                 let runs = if let Some(runs) = &kept[at] {
@@ -214,7 +225,7 @@ impl<B: AutodiffBackend> Contrast<B> {
         shares: &[f64],
     ) -> Result<Vec<Effects>> {
         let causal = model.evidence();
-        let batch = causal.batch::<B>(members.to_vec(), &self.device);
+        let batch = causal.batch(members.to_vec(), causal.device());
         let [from, to] = [&runs.negative, &runs.positive]
             .map(|run| run.nodes.places[0].1.clone().squeeze_dim::<3>(2));
         let shares: Vec<f32> = members.iter().map(|&pair| shares[pair] as f32).collect();
@@ -246,8 +257,11 @@ impl<B: AutodiffBackend> Contrast<B> {
         let Some(readers) = readers else {
             return Ok(found);
         };
-        let [differs, used] = both.map(|difference| difference.in_stream(causal));
-        let edges = readers.dots(causal.model(), [&differs, &used], 0..writers)?;
+        let written = |prompts: Range<usize>| {
+            both.each_ref()
+                .map(|difference| difference.prompts(prompts.clone()).in_stream(causal))
+        };
+        let edges = readers.dots(causal.model(), 0..writers, written)?;
         for (kind, edges) in edges.into_iter().enumerate() {
             for (found, edges) in found.iter_mut().zip(edges) {
                 found.edges[kind] = edges;
@@ -433,7 +447,12 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for Contrast<B> {
         let shares: Vec<f64> = (0..count).map(|_| draw::unit(&mut rng)).collect();
         let mut effects = vec![Effects::default(); count];
         progress.begin(NAME, count as u64);
-        let groups = causal.of_one_length(count, threads(causal), self.scores_edges());
+        let held = match (self.scores_edges(), WholeWriters::applies(causal.model())) {
+            (_, false) => Held::Streams,
+            (true, true) => Held::Readers,
+            (false, true) => Held::Nodes,
+        };
+        let groups = causal.of_one_length(count, threads(causal), held);
         let outcome = groups
             .iter()
             .try_for_each(|group| self.group(causal, group, &shares, progress, &mut effects));

@@ -248,7 +248,7 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for MaskLearning<B> {
         let (full, empty) = runs.full_and_empty(causal.metric())?;
         let unit = (full - empty).abs().max(f64::from(f32::EPSILON));
 
-        let model = Differentiable::<B>::new(causal);
+        let model = Differentiable::<B>::new(causal, &self.device);
         let gates = match self.kind {
             Kind::Nodes => graph.writers(),
             Kind::Edges => size,

@@ -20,6 +20,26 @@ const ANSWERS: [&str; 9] = [
     "target",
 ];
 
+/// Words that do so by themselves or beside others, as in `good_token`.
+const ANSWER_WORDS: [&str; 9] = [
+    "bad",
+    "continuation",
+    "good",
+    "output",
+    "response",
+    "right",
+    "token",
+    "truth",
+    "wrong",
+];
+
+fn stands_for_answers(name: &str) -> bool {
+    let lower = name.to_lowercase();
+    let mut words = lower.split(|letter: char| !letter.is_alphanumeric());
+    ANSWERS.iter().any(|part| lower.contains(part))
+        || words.any(|word| ANSWER_WORDS.contains(&word))
+}
+
 /// Collects the fields that are not read, and refuses those that should have been.
 #[derive(Debug, Default)]
 pub(super) struct Extra(BTreeSet<String>);
@@ -42,8 +62,7 @@ impl Extra {
                 known,
             });
         }
-        let lower = name.to_lowercase();
-        if ANSWERS.iter().any(|part| lower.contains(part)) {
+        if stands_for_answers(name) {
             return Err(LineProblem::UnreadAnswers {
                 field: name.to_owned(),
                 answers,
@@ -80,6 +99,36 @@ impl Extra {
             [] => None,
             [one] => Some(format!("the field {one} is not read")),
             names => Some(format!("the fields {} are not read", names.join(", "))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_answers() {
+        for name in [
+            "good_token",
+            "badToken_bad",
+            "Correct",
+            "next token",
+            "ground-truth",
+            "targets",
+        ] {
+            assert!(stands_for_answers(name), "{name}");
+        }
+        for name in [
+            "id",
+            "goods",
+            "n_tokens",
+            "template",
+            "copyright",
+            "badge",
+            "source",
+        ] {
+            assert!(!stands_for_answers(name), "{name}");
         }
     }
 }
