@@ -48,7 +48,6 @@ pub fn write_atomic(
 
 /// Waits until no file is being written by [`write_atomic`]; none is begun while the result lives. For a
 /// program that is about to exit in the middle of its work.
-#[must_use]
 pub fn hold_writes() -> RwLockWriteGuard<'static, ()> {
     WRITES.write().unwrap_or_else(PoisonError::into_inner)
 }

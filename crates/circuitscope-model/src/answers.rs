@@ -3,12 +3,12 @@ use burn::tensor::{Int, Tensor, TensorData};
 use circuitscope_core::Progress;
 use circuitscope_hooks::{Capture, Site};
 
+use crate::Result;
 use crate::batch::TokenBatch;
 use crate::capture::in_batches;
 use crate::config::Direction;
 use crate::decoder::Decoder;
 use crate::prefix;
-use crate::Result;
 
 /// Logits at one position of each prompt: `at[i]` of prompt `i`, counted from 0.
 ///

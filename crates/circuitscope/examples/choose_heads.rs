@@ -22,7 +22,8 @@ use circuitscope::{CaptureSettings, judged_task, known_circuits, load_reference,
 
 type B = Autodiff<Flex>;
 
-const METHODS: [&str; 7] = [
+const METHODS: [&str; 8] = [
+    "recommended",
     "sae",
     "untrained-ensemble",
     "recommended-activations",

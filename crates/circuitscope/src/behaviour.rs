@@ -1,8 +1,9 @@
-use burn::tensor::activation::softmax;
+use burn::tensor::activation::log_softmax;
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Polarity, Progress, Seed};
 use circuitscope_eval::Behaviour;
 use circuitscope_eval::causal::CausalEvidence;
+use circuitscope_hooks::{Capture, Site, wide};
 use circuitscope_model::{Loaded, PaddingSide, TokenBatch, Tokenizer, check_finite};
 use circuitscope_tasks::{AnswerToken, LabelledPrompts, Origin};
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,13 @@ pub struct SeenPrompt {
     pub text: String,
     /// Its tokens, the beginning of the sequence included.
     pub tokens: Vec<String>,
+    /// The model's loss on them, in nats a token; of a prompt of more than 64, on the last of them. Absent
+    /// where nothing is predicted.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub loss: Option<f64>,
+    /// How many tokens the model chooses from.
+    #[serde(default)]
+    pub vocabulary: usize,
     /// The most likely next tokens with their probabilities.
     pub next: Vec<(String, f64)>,
 }
@@ -51,6 +59,8 @@ pub struct FailingPrompt {
 
 /// Next tokens that are shown.
 const TOP: usize = 3;
+/// Positions of the first prompt that are unembedded.
+const READ: usize = 64;
 
 impl PromptBehaviour {
     /// Reads the model's predictions: on all pairs of `causal`, which were made from `prompts`, and on the
@@ -114,6 +124,7 @@ impl PromptBehaviour {
         {
             sentences.push(format!("first negative prompt: {}", self.negative.line()));
         }
+        sentences.extend(self.positive.strange());
         match &self.measured {
             Some(behaviour) => {
                 let warnings = behaviour.warnings.iter();
@@ -134,6 +145,17 @@ impl SeenPrompt {
     pub fn line(&self) -> String {
         let tokens: Vec<String> = self.tokens.iter().map(|token| quoted(token)).collect();
         format!("{} → {}", tokens.join(" "), likely(&self.next))
+    }
+
+    /// A warning where the model finds the prompt less likely than words drawn at random.
+    fn strange(&self) -> Option<String> {
+        let (loss, uniform) = (self.loss?, (self.vocabulary as f64).ln());
+        (self.vocabulary > 0 && loss > uniform + 1.0).then(|| {
+            format!(
+                "warning: the first prompt costs the model {loss:.1} nats a token, where a guess among all tokens \
+                 costs {uniform:.1}: is this the tokenizer that it was trained with?"
+            )
+        })
     }
 }
 
@@ -189,23 +211,45 @@ fn seen<B: Backend>(
     let tokenizer = loaded.tokenizer()?;
     loaded.model.config().check_tokens(&[tokens])?;
     let batch = TokenBatch::new(&[tokens], PaddingSide::Right, device)?;
-    let logits = loaded.model.logits(&batch);
-    let shares = softmax(batch.last(logits), 1).into_data().convert::<f32>();
-    let shares = shares.into_vec::<f32>().map_err(|error| Error::Device {
+    let last = Site::ResidPost(loaded.model.config().n_layers - 1);
+    let mut capture = Capture::new([last]);
+    loaded.model.forward(&batch, &mut capture);
+    let stream = capture.take(last).and_then(|stream| stream.get::<3>());
+    let stream = stream.unwrap_or_else(|| unreachable!("the pass ends at the last stream"));
+    let first = tokens.len().saturating_sub(READ);
+    let logits = loaded
+        .model
+        .unembed(stream.slice_dim(1, first..tokens.len()));
+    let logs = log_softmax(wide(logits), 2).into_data();
+    let logs = logs.convert::<f32>().into_vec::<f32>();
+    let logs = logs.map_err(|error| Error::Device {
         reason: format!("{error:?}"),
     })?;
-    if shares.iter().any(|share| !share.is_finite()) {
+    if logs.iter().any(|log| log.is_nan()) {
         check_finite(&loaded.model, &[tokens], device)?;
     }
-    let mut order: Vec<u32> = (0..shares.len() as u32).collect();
-    order.sort_by(|&a, &b| shares[b as usize].total_cmp(&shares[a as usize]));
+    let vocabulary = loaded.model.config().d_vocab_out;
+    let mut rows = logs.chunks(vocabulary);
+    let last = rows.next_back().unwrap_or_default();
+    let costs = rows.zip(&tokens[first + 1..]);
+    let costs = costs.filter_map(|(row, &token)| Some(-f64::from(*row.get(token as usize)?)));
+    let costs: Vec<f64> = costs.collect();
+    let mut order: Vec<u32> = (0..last.len() as u32).collect();
+    order.sort_by(|&a, &b| last[b as usize].total_cmp(&last[a as usize]));
     let next = order.into_iter().take(TOP);
     Ok(SeenPrompt {
         text: prompt.to_owned(),
         tokens: tokens.iter().map(|&token| text(tokenizer, token)).collect(),
         next: next
-            .map(|token| (text(tokenizer, token), f64::from(shares[token as usize])))
+            .map(|token| {
+                (
+                    text(tokenizer, token),
+                    f64::from(last[token as usize]).exp(),
+                )
+            })
             .collect(),
+        loss: (!costs.is_empty()).then(|| costs.iter().sum::<f64>() / costs.len() as f64),
+        vocabulary,
     })
 }
 
@@ -305,4 +349,28 @@ fn of_pairs<T: Clone>(all: &[T], pairs: &[usize]) -> Vec<T> {
         .iter()
         .filter_map(|&pair| all.get(pair).cloned())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prompt_that_costs_more_than_guessing_is_strange() {
+        let seen = |loss, vocabulary| SeenPrompt {
+            text: String::new(),
+            tokens: Vec::new(),
+            loss,
+            vocabulary,
+            next: Vec::new(),
+        };
+        for (loss, vocabulary) in [(Some(4.0), 50), (Some(4.5), 50), (None, 50), (Some(9.0), 0)] {
+            assert_eq!(seen(loss, vocabulary).strange(), None);
+        }
+        let said = seen(Some(9.04), 50).strange().unwrap();
+        assert!(
+            said.contains("9.0 nats a token") && said.contains("3.9"),
+            "{said}"
+        );
+    }
 }

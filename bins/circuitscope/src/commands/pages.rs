@@ -195,7 +195,9 @@ fn passages(found: &Found) -> Vec<Passage> {
         ];
         circuit.table = Some((columns.to_vec(), rows.collect()));
     }
-    passages.push(circuit);
+    if !circuit.sentences.is_empty() || circuit.table.is_some() {
+        passages.push(circuit);
+    }
     if let Some(quality) = &found.quality {
         let mut kept = Passage::new("What it keeps", quality.sentences());
         let rows = quality.marginal.iter().map(|(head, lost)| {

@@ -228,3 +228,27 @@ fn real_gradients_on_indirect_objects() {
 fn real_gradients_on_years() {
     gradients("greater_than");
 }
+
+/// A tokenizer that is read wrongly shows here first: the same words in other pieces cost much more.
+#[test]
+#[ignore = "needs the real model: cargo xtask real-model"]
+fn real_plain_english_costs_what_it_should() {
+    let bench = Bench::new();
+    let pair = |text: &str| {
+        let negative = text.replace("river", "lake");
+        serde_json::json!({ "positive": text, "negative": negative }).to_string()
+    };
+    let plain = "The river was high after three days of rain, and the people of the village had to walk along \
+                 the old road to reach the market on the other side of the river";
+    // Letters apart, as a tokenizer that knows no word would see them.
+    let letters: Vec<String> = plain.chars().map(String::from).collect();
+    for (text, least, most) in [(plain.to_owned(), 1.0, 3.2), (letters.join(" "), 3.5, 11.0)] {
+        bench.write("pairs.jsonl", pair(&text));
+        let found = bench.json(&format!(
+            "discover --model {} --pairs pairs.jsonl --method random --select top:1 --faithfulness none",
+            real_model().display()
+        ));
+        let loss = found["behaviour"]["positive"]["loss"].as_f64().unwrap();
+        assert!((least..most).contains(&loss), "{loss}: {text}");
+    }
+}

@@ -128,3 +128,41 @@ fn ctrl_c_keeps_finished_runs() {
     bench.ok(&line.replace(",sae", ""));
     assert_eq!(runs(&bench), before, "finished runs are not made again");
 }
+
+/// Waiting for a file that never comes has no safe point.
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_work_that_does_not_listen() {
+    use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
+
+    let bench = Bench::new();
+    let made = Command::new("mkfifo")
+        .arg(bench.path("pairs.jsonl"))
+        .status();
+    assert!(made.unwrap().success());
+    let child = bench
+        .command("discover --pairs pairs.jsonl --output out")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Long enough to have begun: before that, the signal would end it without a word.
+    std::thread::sleep(Duration::from_secs(2));
+    let start = Instant::now();
+    let killed = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(killed.success());
+    let output = child.wait_with_output().unwrap();
+    assert!(
+        start.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(output.status.code(), Some(130));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said, "interrupted: nothing is kept\n");
+    assert!(!bench.path("out").exists());
+}

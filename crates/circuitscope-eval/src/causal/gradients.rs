@@ -156,6 +156,7 @@ impl<B: AutodiffBackend> Differentiable<B> {
     }
 
     /// What every node puts out, and the gradients at what every reader reads.
+    #[expect(clippy::type_complexity, reason = "two results of one pass")]
     pub(crate) fn outputs_and_readers(
         &self,
         batch: &PairBatch<B::InnerBackend>,
@@ -349,7 +350,7 @@ impl<B: Backend> ReaderGradients<B> {
         let together = (AT_A_TIME / of_prompt.max(1)).max(1);
         for start in (0..prompts).step_by(together) {
             let some = start..(start + together).min(prompts);
-            let found = self.dots_of(model, members.clone(), some.clone(), writers(some))?;
+            let found = self.dots_of(model, members.clone(), some.clone(), &writers(some))?;
             for (edges, found) in edges.iter_mut().zip(found) {
                 edges.extend(found);
             }
@@ -371,7 +372,7 @@ impl<B: Backend> ReaderGradients<B> {
         model: &Decoder<B>,
         members: Range<usize>,
         prompts: Range<usize>,
-        writers: [Tensor<B, 3>; N],
+        writers: &[Tensor<B, 3>; N],
     ) -> Result<[Vec<Vec<f32>>; N]> {
         let (n_writers, n_readers) = (self.graph.writers(), self.graph.readers());
         let count = prompts.len();

@@ -7,7 +7,7 @@ use circuitscope_hooks::{Capture, Reduce, Site};
 use circuitscope_model::{
     Activation, Decoder, DecoderConfig, Error, Mlp, Norm, PaddedRows, PaddingSide, Positions,
     Processing, RopeScaling, Rotary, RotaryPairs, TokenBatch, capture_head_means,
-    capture_head_means_and_last, capture_sites,
+    capture_head_means_and_last, capture_sites, logits_at,
 };
 use circuitscope_testkit::{Values, assert_close_named, device};
 use proptest::prelude::*;
@@ -302,4 +302,39 @@ fn prompts_that_do_not_fit_are_refused() {
     ));
     let batch = TokenBatch::<B>::new(&[vec![1], vec![]], PaddingSide::Left, &device());
     assert!(matches!(batch, Err(Error::EmptyPrompt { prompt: 1 })));
+}
+
+/// Shared beginnings, tokens after the position that is read and batches of any size change nothing.
+#[test]
+fn logits_at_a_position_are_those_of_the_whole_prompt() {
+    let prompts: [Vec<u32>; 5] = [
+        vec![1, 2, 3, 4, 5, 6],
+        vec![1, 2, 3, 7],
+        vec![1, 2, 3, 4, 0, 0],
+        vec![7],
+        vec![5, 6, 7, 0, 1],
+    ];
+    let at = [5, 3, 4, 0, 2];
+    for (name, model) in MODELS.iter() {
+        let whole = Values::from(model.logits(&right_padded(&prompts)));
+        let [_, pos, vocabulary] = whole.shape[..] else {
+            panic!("{:?}", whole.shape);
+        };
+        for budget in [1, 7, 4096] {
+            let device = device();
+            let found = logits_at(model, &prompts, &at, budget, &device, "", &NoProgress).unwrap();
+            for (prompt, logits) in found.into_iter().enumerate() {
+                let start = (prompt * pos + at[prompt]) * vocabulary;
+                let expected = Values {
+                    shape: vec![vocabulary],
+                    data: whole.data[start..start + vocabulary].to_vec(),
+                };
+                let found = Values {
+                    shape: vec![vocabulary],
+                    data: logits,
+                };
+                assert_close_named(name, &found, &expected, PADDING);
+            }
+        }
+    }
 }
