@@ -7,28 +7,68 @@
 use std::time::Instant;
 
 use burn::{Dispatch, DispatchDevice};
-use circuitscope::core::NoProgress;
-use circuitscope::model::capture_head_means;
+use circuitscope::core::{HeadGrid, NoProgress, Seed};
+use circuitscope::model::{
+    Activation, DecoderConfig, Mlp, Norm, Positions, RopeScaling, Rotary, RotaryPairs,
+    capture_head_means,
+};
 use circuitscope_benches::{GPT2_SMALL, Shape, devices, sync};
 
 /// 400 prompts of 16 tokens that have nothing in common.
-const SHAPE: Shape = Shape {
+const GPT2: Shape = Shape {
     pairs: 200,
     ..GPT2_SMALL
 };
 
+/// The same for SmolLM2-135M.
+const SMOLLM2: Shape = Shape {
+    name: "smollm2-135m",
+    grid: HeadGrid::new(30, 9),
+    d_model: 576,
+    d_vocab: 49152,
+    ..GPT2
+};
+
+fn config(shape: Shape) -> DecoderConfig {
+    let HeadGrid { n_layers, n_heads } = shape.grid;
+    let gpt2 = DecoderConfig::gpt2(n_layers, n_heads, shape.d_model, 64, shape.d_vocab);
+    if shape == GPT2 {
+        return gpt2;
+    }
+    DecoderConfig {
+        n_key_value_heads: 3,
+        mlp: Some(Mlp {
+            d_mlp: 1536,
+            activation: Activation::Silu,
+            gated: true,
+        }),
+        norm: Norm::Rms,
+        positions: Positions::Rotary(Rotary {
+            dim: 64,
+            base: 1e5,
+            pairs: RotaryPairs::Halves,
+            scaling: RopeScaling::None,
+        }),
+        ..gpt2
+    }
+}
+
 /// Rows of the products that are timed: tokens of a batch.
 const ROWS: usize = 1024;
 
-/// Inner and outer size of the products of a block with every token, and in how many blocks they run. The
-/// last block ends with what its heads read out.
-fn products() -> [(usize, usize, usize); 4] {
-    let (d, layers) = (SHAPE.d_model, SHAPE.grid.n_layers);
+/// Inner and outer size of the products of a block with every token, and how often they run. The last block
+/// ends with what its heads read out.
+fn products(config: &DecoderConfig) -> [(usize, usize, usize); 4] {
+    let (d, layers) = (config.d_model, config.n_layers);
+    let heads = config.n_heads + 2 * config.n_key_value_heads;
+    let (mlp, inputs) = config
+        .mlp
+        .map_or((0, 0), |mlp| (mlp.d_mlp, 1 + usize::from(mlp.gated)));
     [
-        (d, 3 * d, layers),
-        (d, d, layers - 1),
-        (d, 4 * d, layers - 1),
-        (4 * d, d, layers - 1),
+        (d, heads * config.d_head, layers),
+        (config.n_heads * config.d_head, d, layers - 1),
+        (d, mlp, inputs * (layers - 1)),
+        (mlp, d, layers - 1),
     ]
 }
 
@@ -45,50 +85,58 @@ fn best(device: &DispatchDevice, mut work: impl FnMut()) -> f64 {
 }
 
 fn main() -> anyhow::Result<()> {
-    let tokens = (SHAPE.prompts() * SHAPE.tokens) as f64;
-    let flops = |inner: usize, outer: usize| 2.0 * (inner * outer) as f64;
-    let all: f64 = products()
-        .iter()
-        .map(|&(inner, outer, blocks)| tokens * blocks as f64 * flops(inner, outer))
-        .sum();
-    println!("{:.2} TFLOP in products with every token", all / 1e12);
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    for (name, device) in devices() {
-        if !wanted.is_empty() && !wanted.iter().any(|wanted| wanted == name) {
-            continue;
+    for shape in [GPT2, SMOLLM2] {
+        for (name, device) in devices() {
+            if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
+                measure(shape, name, &device)?;
+            }
         }
-        let mut alone = 0.0;
-        for (inner, outer, blocks) in products() {
-            let matrix = |rows, width| {
-                let shape = Shape {
-                    d_model: width,
-                    ..SHAPE
-                };
-                shape.rows::<Dispatch>(rows, &device)
-            };
-            let (x, w) = (matrix(ROWS, inner), matrix(inner, outer));
-            let seconds = best(&device, || drop(x.clone().matmul(w.clone())));
-            let rate = ROWS as f64 * flops(inner, outer) / seconds;
-            println!(
-                "{name}: {ROWS}x{inner} by {inner}x{outer}: {:.1} GFLOP/s",
-                rate / 1e9
-            );
-            alone += tokens * blocks as f64 * flops(inner, outer) / rate;
-        }
-        let model = SHAPE.model::<Dispatch>(&device);
-        let sequences = SHAPE.sequences();
-        let mut outcome = Ok(());
-        let capture = best(&device, || {
-            let means = capture_head_means(&model, &sequences, 4096, &device, &NoProgress);
-            outcome = means.map(drop);
-        });
-        outcome?;
-        println!(
-            "{name}: capture {capture:.2} s, {:.1} GFLOP/s; products alone {alone:.2} s, {:.1} GFLOP/s; share {:.0} %",
-            all / capture / 1e9,
-            all / alone / 1e9,
-            100.0 * alone / capture
-        );
     }
+    Ok(())
+}
+
+fn measure(shape: Shape, name: &str, device: &DispatchDevice) -> anyhow::Result<()> {
+    let config = config(shape);
+    let tokens = (shape.prompts() * shape.tokens) as f64;
+    let flops = |inner: usize, outer: usize| 2.0 * (inner * outer) as f64;
+    let (mut all, mut alone) = (0.0, 0.0);
+    for (inner, outer, times) in products(&config) {
+        let matrix = |rows, width| {
+            let shape = Shape {
+                d_model: width,
+                ..shape
+            };
+            shape.rows::<Dispatch>(rows, device)
+        };
+        let (x, w) = (matrix(ROWS, inner), matrix(inner, outer));
+        let seconds = best(device, || drop(x.clone().matmul(w.clone())));
+        let rate = ROWS as f64 * flops(inner, outer) / seconds;
+        println!(
+            "{name}, {}: {ROWS}x{inner} by {inner}x{outer}: {:.1} GFLOP/s",
+            shape.name,
+            rate / 1e9
+        );
+        let work = tokens * times as f64 * flops(inner, outer);
+        all += work;
+        alone += work / rate;
+    }
+    let model = config.init::<Dispatch>(Seed::new(0), device);
+    let sequences = shape.sequences();
+    let mut outcome = Ok(());
+    let capture = best(device, || {
+        let means = capture_head_means(&model, &sequences, 4096, device, &NoProgress);
+        outcome = means.map(drop);
+    });
+    outcome?;
+    println!(
+        "{name}, {}: {:.2} TFLOP: capture {capture:.2} s, {:.1} GFLOP/s; products alone {alone:.2} s, {:.1} GFLOP/s; \
+         share {:.0} %",
+        shape.name,
+        all / 1e12,
+        all / capture / 1e9,
+        all / alone / 1e9,
+        100.0 * alone / capture
+    );
     Ok(())
 }

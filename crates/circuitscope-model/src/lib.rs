@@ -44,6 +44,7 @@ mod answers;
 mod batch;
 mod block;
 mod bos;
+mod bytes;
 mod capture;
 mod config;
 mod decoder;

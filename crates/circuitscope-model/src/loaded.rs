@@ -5,6 +5,7 @@ use circuitscope_core::{NoProgress, Progress};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::bytes::hash;
 use crate::decoder::Decoder;
 use crate::family::{self, Family, Findings, Keys, Reader};
 use crate::fold::{Fold, Processing};
@@ -13,7 +14,7 @@ use crate::host::HostWeights;
 use crate::pickle::Pickles;
 use crate::precision::Precision;
 use crate::quantised;
-use crate::source::{Source, hash};
+use crate::source::Source;
 use crate::tokenizer::{TOKENIZER, Tokenizer, TokenizerFiles};
 use crate::upload::Upload;
 use crate::{Error, Result};

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use anamnesis::{ParsedPth, PthDtype, parse_pth};
 use safetensors::Dtype;
 
-use crate::source::{Bytes, Encoding, Source, Stored, file_name, weight_map};
+use crate::bytes::Bytes;
+use crate::source::{Encoding, Source, Stored, file_name, weight_map};
 use crate::{Error, Result};
 
 const SINGLE: &str = "pytorch_model.bin";

@@ -2,14 +2,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::{Deref, Range};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
 
+use crate::bytes::{Bytes, hash_file, map};
 use crate::family::Layout;
 use crate::gguf::GgufTensor;
 use crate::host::transpose;
@@ -19,106 +18,6 @@ use crate::{Error, Result};
 
 pub(crate) const SINGLE: &str = "model.safetensors";
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
-
-/// The bytes of a file.
-pub(crate) enum Bytes<'a> {
-    Mapped(Mmap),
-    Embedded(&'a [u8]),
-    /// Part of a file that another has mapped, read-only.
-    Lent(&'a [u8]),
-    Owned(Vec<u8>),
-}
-
-impl Deref for Bytes<'_> {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Mapped(map) => map,
-            Self::Embedded(bytes) | Self::Lent(bytes) => bytes,
-            Self::Owned(bytes) => bytes,
-        }
-    }
-}
-
-/// Maps a file into memory.
-pub(crate) fn map(path: &Path) -> Result<Bytes<'static>> {
-    let io = |source| Error::Io {
-        path: path.to_owned(),
-        source,
-    };
-    let file = fs_err::File::open(path).map_err(io)?;
-    let length = file.metadata().map_err(io)?.len();
-    if length == 0 {
-        return Err(Error::NotSafetensors {
-            path: path.to_owned(),
-            reason: "the file is empty".to_owned(),
-        });
-    }
-    #[expect(
-        unsafe_code,
-        reason = "mapping a file is unsafe in general: see the safety comment"
-    )]
-    // SAFETY: the map is read-only and lives as long as loading takes; a program that truncates the
-    // file meanwhile can only stop the process, as with every mapped file.
-    let mapped = unsafe { Mmap::map(file.file()) };
-    mapped.map(Bytes::Mapped).map_err(io)
-}
-
-impl Bytes<'_> {
-    /// Lets go of the pages of a mapped file that lie wholly within a range which has been read. They
-    /// are read again from the file if they are needed again.
-    pub(crate) fn release(&self, offset: usize, length: usize) {
-        #[cfg(unix)]
-        if matches!(self, Self::Mapped(_) | Self::Lent(_)) && offset + length <= self.len() {
-            let page = 1 << 16; // a multiple of every platform's page
-            let address = self.as_ptr() as usize + offset;
-            let start = address.next_multiple_of(page);
-            let end = (address + length) / page * page;
-            if start < end {
-                #[expect(unsafe_code, reason = "advice on a map: see the safety comment")]
-                // SAFETY: the range lies within a map of a file that is never written to, so dropping
-                // its pages loses nothing; a later access reads the same bytes from the file.
-                let failed = unsafe {
-                    libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED)
-                };
-                if failed != 0 {
-                    let error = std::io::Error::last_os_error();
-                    tracing::debug!(%error, "pages of a weights file stay in memory");
-                }
-            }
-        }
-    }
-}
-
-/// Hashes a file piece by piece, letting go of what was read.
-fn hash_file(name: &str, bytes: &Bytes<'_>) -> FileHash {
-    const PIECE: usize = 16 << 20;
-    let mut digest = Sha256::new();
-    for (at, piece) in bytes.chunks(PIECE).enumerate() {
-        digest.update(piece);
-        bytes.release(at * PIECE, piece.len());
-    }
-    file_hash(name, bytes.len(), digest.finalize().as_slice())
-}
-
-pub(crate) fn hash(name: &str, bytes: &[u8]) -> FileHash {
-    file_hash(name, bytes.len(), Sha256::digest(bytes).as_slice())
-}
-
-fn file_hash(name: &str, bytes: usize, digest: &[u8]) -> FileHash {
-    FileHash {
-        name: name.to_owned(),
-        bytes: bytes as u64,
-        sha256: hex(digest),
-    }
-}
-
-/// In hexadecimal.
-pub(crate) fn hex(digest: &[u8]) -> String {
-    let digits: Vec<String> = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    digits.concat()
-}
 
 /// Where a tensor lies and how its numbers are written.
 pub(crate) struct Stored {

@@ -1,6 +1,7 @@
 //! What causal methods start from: the model itself, matched prompts with answers, and a metric.
 
 mod align;
+mod batches;
 mod evidence;
 mod gradients;
 mod metric;
@@ -11,8 +12,9 @@ mod per_pair;
 mod writers;
 
 pub use align::Alignment;
-pub(crate) use evidence::Held;
-pub use evidence::{Ablation, CausalEvidence, PairBatch, TokenPair, last_logits};
+pub(crate) use batches::Held;
+pub use batches::PairBatch;
+pub use evidence::{Ablation, CausalEvidence, TokenPair, last_logits};
 pub(crate) use gradients::{Differentiable, host, values};
 pub use metric::{Metric, Targets};
 pub(crate) use patched::mean;

@@ -18,7 +18,8 @@ use std::path::Path;
 use anamnesis::{GgufFrontMatter, GgufTensorInfo, parse_gguf_front_matter_from_reader};
 use serde_json::{Map, Value};
 
-use crate::source::{Bytes, Encoding, Source, Stored, map};
+use crate::bytes::{Bytes, map};
+use crate::source::{Encoding, Source, Stored};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 use arch::{Arch, Facts};

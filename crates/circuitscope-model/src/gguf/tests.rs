@@ -5,7 +5,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::tensor::Rewritten;
 use super::{front_matter, tensor};
-use crate::source::{hex, map};
+use crate::bytes::{hex, map};
 
 fn golden(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/golden/gguf");

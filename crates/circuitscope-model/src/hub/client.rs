@@ -17,7 +17,7 @@ use ureq::{Agent, Body, RequestBuilder};
 
 use super::cache::{RepoCache, io, parent};
 use super::{HubError, HubId, HubSettings, is_commit, is_hex};
-use crate::source::hex;
+use crate::bytes::hex;
 use crate::{Error, Result};
 
 const CONNECT: Duration = Duration::from_secs(15);

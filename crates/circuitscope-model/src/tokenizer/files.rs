@@ -7,9 +7,9 @@ use tokenizers::AddedToken;
 
 use super::class::Class;
 use super::{Tokenizer, TokenizerSettings, put_first, unusable};
+use crate::bytes::hash;
 use crate::family::Findings;
 use crate::loaded::FileHash;
-use crate::source::hash;
 use crate::{Error, Result};
 
 /// The tokenizer itself.
