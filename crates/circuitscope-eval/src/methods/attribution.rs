@@ -44,7 +44,7 @@ enum Kind {
 /// Interpolation points are `ablated + (k / steps) · (clean − ablated)`, k from 1 to `steps`.
 ///
 /// # Complexity
-/// A forward and a backward pass for each prompt and interpolation point (`eap-ig-activations`: times 2 ·
+/// Two forward passes and a backward one for each prompt and interpolation point (`eap-ig-activations`: times 2 ·
 /// layers + 1), and at most two forward passes for each prompt; for edges one product of
 /// `[writers, pos · d_model] × [pos · d_model, readers]` for each prompt and point.
 #[derive(Debug, Clone)]

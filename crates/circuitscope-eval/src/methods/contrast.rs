@@ -46,7 +46,7 @@ const HOST_KEPT: usize = 64 << 20;
 /// labels; what takes its place is whether predictions differ at all.
 ///
 /// # Complexity
-/// Two forward passes for each pair, and one with gradients; the first two again where all outputs take
+/// Two forward passes for each pair, two more and a backward one for the gradient; the first two again where all outputs take
 /// more memory than there is. Two products of `[writers, pos · d_model] × [pos · d_model, readers]` for edges.
 #[derive(Debug, Clone)]
 pub struct Contrast<B: AutodiffBackend> {
