@@ -41,7 +41,7 @@ pub enum Error {
     /// A pair that does not join a positive with a negative example.
     #[error("pair {at} does not join a positive example with a negative one")]
     Pair {
-        /// Index of the pair.
+        /// Index of the pair, from 0; told from 1.
         at: usize,
     },
 
@@ -76,10 +76,11 @@ pub enum Error {
 
     /// The prompts of a pair do not align.
     #[error(
-        "pair {pair}: the positive prompt has {positive} tokens, the negative one {negative}: expected as many, or an alignment"
+        "pair {}: the positive prompt has {positive} tokens, the negative one {negative}: expected as many, or an alignment",
+        pair + 1
     )]
     PairLength {
-        /// Index of the pair.
+        /// Index of the pair, from 0; told from 1.
         pair: usize,
         /// Tokens of the positive prompt.
         positive: usize,
@@ -89,10 +90,11 @@ pub enum Error {
 
     /// A metric reads answers that a pair does not have.
     #[error(
-        "pair {pair}: found no {what}, which the metric `{metric}` reads: give them in the file, or use --metric kl"
+        "pair {}: found no {what}, which the metric `{metric}` reads: give them in the file, or use --metric kl",
+        pair + 1
     )]
     NoAnswers {
-        /// Index of the pair.
+        /// Index of the pair, from 0; told from 1.
         pair: usize,
         /// `answers` or `wrong answers`.
         what: &'static str,
@@ -101,11 +103,11 @@ pub enum Error {
     },
 
     /// A method reads answers that a pair does not have.
-    #[error("method `{method}` reads the answers: pair {pair} has none; give them in the file")]
+    #[error("method `{method}` reads the answers: pair {} has none; give them in the file", pair + 1)]
     MethodNeedsAnswers {
         /// Its name.
         method: &'static str,
-        /// Index of the pair.
+        /// Index of the pair, from 0; told from 1.
         pair: usize,
     },
 
@@ -117,9 +119,9 @@ pub enum Error {
     },
 
     /// A position to read the output at that the prompt does not have.
-    #[error("pair {pair}: position {position} of a prompt of {tokens} tokens, expected at most {}", tokens - 1)]
+    #[error("pair {}: position {position} of a prompt of {tokens} tokens, expected at most {}", pair + 1, tokens - 1)]
     Position {
-        /// Index of the pair.
+        /// Index of the pair, from 0; told from 1.
         pair: usize,
         /// The position.
         position: usize,
@@ -128,9 +130,9 @@ pub enum Error {
     },
 
     /// An answer that is no token of the model.
-    #[error("pair {pair}: found answer token {token}, expected 0 to {}", vocabulary - 1)]
+    #[error("pair {}: found answer token {token}, expected 0 to {}", pair + 1, vocabulary - 1)]
     AnswerToken {
-        /// Index of the pair.
+        /// Index of the pair, from 0; told from 1.
         pair: usize,
         /// The token.
         token: u32,
@@ -140,7 +142,7 @@ pub enum Error {
 
     /// The scores of a method cannot be made under other labels.
     #[error(
-        "method `{method}` has no null of labels: expected a method that scores codes, such as `sae` or `recommended`, for --select fdr"
+        "method `{method}` has no null of labels: expected a method that scores codes, such as `sae` or `recommended-activations`, for --select fdr"
     )]
     NoNull {
         /// Its name.

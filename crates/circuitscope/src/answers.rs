@@ -5,9 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use burn::tensor::backend::Backend;
 use circuitscope_eval::causal::Metric;
 use circuitscope_model::{Loaded, Tokenizer};
-use circuitscope_tasks::{
-    AnswerToken, Answers, LabelledPrompts, PromptWarning, Task, following, prompt_warnings,
-};
+use circuitscope_tasks::{AnswerToken, Answers, LabelledPrompts, Task, following};
 use serde::{Deserialize, Serialize};
 
 use crate::align::alignment;
@@ -35,8 +33,6 @@ pub struct Posed {
     pub changed: Vec<ChangedAnswers>,
     /// What was assumed, one sentence each.
     pub notes: Vec<String>,
-    /// What limits what can be found with prompts that are not those of a task.
-    pub warnings: Vec<PromptWarning>,
 }
 
 /// What became of the answers of a pair.
@@ -184,16 +180,11 @@ pub fn pose<B: Backend>(
     }
     notes.extend(describe(&changed));
     notes.extend(unequal(loaded, &prompts)?);
-    let warnings = match task {
-        Some(_) => Vec::new(),
-        None => prompt_warnings(&prompts),
-    };
     Ok(Posed {
         prompts,
         metric,
         changed,
         notes,
-        warnings,
     })
 }
 

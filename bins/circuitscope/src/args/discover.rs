@@ -141,7 +141,14 @@ impl FromStr for SelectArg {
         let choice = match s.split_once(':') {
             None if s == "otsu" => Choice::Rule(Selection::Otsu),
             None if s == "knee" => Choice::Knee,
-            Some(("top", n)) => Choice::Rule(Selection::Top(n.parse().ok().ok_or_else(wrong)?)),
+            Some(("top", n)) => match n.parse() {
+                Ok(n) if n > 0 => Choice::Rule(Selection::Top(n)),
+                _ => {
+                    return Err(format!(
+                        "N is a number of heads: found {n:?}, expected 1 or more"
+                    ));
+                }
+            },
             Some(("softmax", theta)) => {
                 let theta = number(theta)?;
                 if !(0.0..1.0).contains(&theta) {

@@ -10,7 +10,9 @@ use circuitscope::eval::methods::{self, MethodSettings};
 use circuitscope::eval::{Choice, Evidence, QualitySettings, circuit_quality};
 use circuitscope::hooks::HeadActivations;
 use circuitscope::model::{Loaded, ModelProvenance};
-use circuitscope::tasks::{GroundTruth, LabelledPrompts, Task, read_lines, read_pairs};
+use circuitscope::tasks::{
+    GroundTruth, LabelledPrompts, PromptWarning, Task, prompt_warnings, read_lines, read_pairs,
+};
 use circuitscope::{
     CaptureSettings, DiscoverSettings, Error, KnownAs, MetricChoice, PromptBehaviour, capture,
     causal_evidence, discover_with, known_as, known_circuits, only_pairs, pose, task_prompts,
@@ -51,6 +53,17 @@ struct Gathered {
 pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) -> Result<()> {
     let mut provenance = Provenance::start();
     args.patching.check(&[args.method])?;
+    let rule = args.select.map(|select| select.0);
+    let in_pairs = args.behaviour.task.is_some() || args.behaviour.pairs.is_some();
+    if args.method == "recommended"
+        && in_pairs
+        && matches!(rule, Some(Choice::FalseDiscoveryRate(_)))
+    {
+        return Err(circuitscope::eval::Error::NoNull {
+            method: args.method,
+        }
+        .into());
+    }
     let device = args.device.device.open()?;
     provenance.on(&device);
     if let Some(folder) = &args.output {
@@ -60,6 +73,13 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
     let gathered = gather(args, &device, &mut provenance, &mut stages, progress)?;
     if let Some(path) = &args.save_activations {
         save_activations(&gathered.evidence, path, &provenance)?;
+        interrupt::keep(Kept {
+            said: format!(
+                "the activations are in {}; no head was scored",
+                path.display()
+            ),
+            json: None,
+        });
     }
     let settings = DiscoverSettings {
         method: gathered.method.to_owned(),
@@ -164,6 +184,11 @@ impl Report<'_> {
     /// Choosing and judging may take long: the ranking is told and kept before.
     fn ranked(&self, found: &Found, top: usize) -> Result<()> {
         self.printer.part(&found.ranking_text(top))?;
+        // What another run left beside it would be taken for this one's.
+        if let Some(folder) = self.folder {
+            exports::remove(folder)?;
+            pages::remove(folder)?;
+        }
         self.save(found)?;
         self.keep(found, ["the ranking is", "no circuit was chosen"])
     }
@@ -272,7 +297,6 @@ fn gather(
         note(&format!("note: {said}"));
     }
     let (mut prompts, metric) = (posed.prompts, posed.metric);
-    let said = posed.warnings.iter().map(ToString::to_string).collect();
     let mut settings = inputs::capture_settings(&args.model, device);
     settings.prepend_bos = bos.setting();
     settings.causal = args.patching.causal();
@@ -323,6 +347,13 @@ fn gather(
         );
     }
     settings.last_position = methods::reads_last(method);
+    let mut warnings = match task {
+        Some(_) => Vec::new(),
+        None => prompt_warnings(&prompts),
+    };
+    // Methods that run the model compare each prompt with its partner.
+    let in_pairs = methods::runs_model(method);
+    warnings.retain(|warning| !in_pairs || !matches!(warning, PromptWarning::SameSentences { .. }));
     if args.save_activations.is_none() {
         // What changes the model makes its own passes, and reads no activations.
         settings.hold = if methods::runs_model(method) {
@@ -345,7 +376,7 @@ fn gather(
         model: Some(loaded.provenance),
         truth,
         bos: Some(bos),
-        prompt_warnings: said,
+        prompt_warnings: warnings.iter().map(ToString::to_string).collect(),
         behaviour: Some(behaviour),
         only_correct,
         metric,

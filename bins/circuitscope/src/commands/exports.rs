@@ -1,5 +1,6 @@
 //! What `discover` found, in the forms of other tools.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::Result;
@@ -16,6 +17,22 @@ const IMPORTANCES_FILE: &str = "importances.json";
 const VIEWER_FILE: &str = "neuronpedia.json";
 /// Links of that graph: those of the largest weight.
 const LINKS: usize = 400;
+
+/// Removes what an earlier run wrote.
+pub(crate) fn remove(folder: &Path) -> Result<()> {
+    for name in [IMPORTANCES_FILE, VIEWER_FILE] {
+        remove_file(&folder.join(name))?;
+    }
+    Ok(())
+}
+
+/// Removes a file if it is there.
+pub(crate) fn remove_file(path: &Path) -> Result<()> {
+    match fs_err::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
 
 /// Writes both files into the output folder; `shown` is a prompt that shows the behaviour.
 pub(crate) fn write(

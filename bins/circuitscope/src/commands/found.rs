@@ -281,11 +281,12 @@ impl Found {
             self.method,
             table(&header, &rows),
         );
-        if let Some(total) = self.divergence {
+        if let Some(total) = self.divergence.filter(|total| *total > 0.0) {
             let said = format!(
                 "differs: what a head does differently on the two prompts carries so much of the {} nats \
                  that the predictions are apart;\nused: the same of what it does beyond its mean over all \
-                 prompts\n",
+                 prompts; what one head carries another may carry on, so that shares need not add up to 100 \
+                 %;\nscore: the root of the sum of their squares, in nats\n",
                 figure(total)
             );
             text.push_str(&said);

@@ -12,6 +12,7 @@ use circuitscope::{FailingPrompt, PromptBehaviour};
 use serde_json::{Value, json};
 
 use super::eval::Results;
+use super::exports::remove_file;
 use super::found::Found;
 use crate::device::{B, DeviceName};
 use crate::output::count;
@@ -90,6 +91,11 @@ pub(crate) fn evaluation(
         provenance: provenance.clone(),
     };
     Ok(render(&input)?.write(folder)?)
+}
+
+/// Removes the page of an earlier run; its pictures are those that the page names.
+pub(crate) fn remove(folder: &Path) -> Result<()> {
+    remove_file(&folder.join("report.html"))
 }
 
 /// The page of a discovery.

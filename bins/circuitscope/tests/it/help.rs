@@ -97,6 +97,15 @@ fn wrong_usage_is_code_2_and_says_what_is_valid() {
         "error: invalid value 'best' for '--select <RULE>': expected `otsu`, `top:N`, \
          `softmax:THETA`, `fdr:RATE`, `stability:SHARE` or `knee`"
     );
+    for n in ["0", "-1", "many"] {
+        assert_eq!(
+            first_line(&format!("discover --task ioi --select top:{n}")),
+            format!(
+                "error: invalid value 'top:{n}' for '--select <RULE>': N is a number of heads: found \
+                 {n:?}, expected 1 or more"
+            )
+        );
+    }
     assert_eq!(
         first_line("capture --task ioi --tokens t.json --sites logits --output x"),
         "error: the argument '--task <TASK>' cannot be used with '--tokens <FILE>'"

@@ -67,3 +67,68 @@ fn without_pairs_activations_are_read() {
         "{ran:?}"
     );
 }
+
+/// What it compares are the prompts of a pair: that others share their sentences takes nothing away.
+#[test]
+fn what_concerns_other_methods_is_not_said_of_it() {
+    let bench = Bench::new();
+    bench.model_of_bytes("m", 2, 2);
+    let countries = [
+        "France is",
+        "Spain is",
+        "Italy is",
+        "Japan is",
+        "Chile is",
+        "Egypt is",
+    ];
+    let pair = |at: usize| {
+        let (positive, negative) = (countries[at], countries[(at + 1) % 6]);
+        serde_json::json!({ "positive": positive, "negative": negative }).to_string()
+    };
+    let pairs: Vec<String> = (0..6).map(pair).collect();
+    bench.write("pairs.jsonl", pairs.join("\n"));
+    let line = "discover --model m --pairs pairs.jsonl --faithfulness none";
+    assert!(!bench.ok(line).contains("are positives, too"));
+    let means = bench.ok(&format!("{line} --method mean-difference"));
+    assert!(
+        means.contains("6 of 6 negatives are positives, too"),
+        "{means}"
+    );
+
+    // Before the model is read.
+    bench.fails(
+        "discover --model nowhere --pairs pairs.jsonl --select fdr:0.1",
+        "method `recommended` has no null of labels: expected a method that scores codes, such as `sae` or \
+         `recommended-activations`, for --select fdr",
+    );
+    let ran = bench.run(&format!("{line} --metric kl --ablation zero"));
+    assert!(
+        ran.stderr
+            .contains("recommended reads neither --metric nor --ablation"),
+        "{ran:?}"
+    );
+}
+
+/// A run into the folder of another one leaves nothing of that one beside its own results.
+#[test]
+fn a_used_folder_holds_one_run() {
+    let bench = Bench::new();
+    let line = "discover --task induction --examples 8 --output out";
+    bench.ok(line);
+    let made = ["report.html", "neuronpedia.json", "importances.json"];
+    for name in made {
+        assert!(bench.path(&format!("out/{name}")).is_file());
+        bench.write(&format!("out/{name}"), "of another run");
+    }
+    // One that cannot end: a folder stands where its picture would.
+    let picture = bench.path("out/pictures/heads-induction-recommended.svg");
+    fs_err::remove_file(&picture).unwrap();
+    fs_err::create_dir_all(picture.join("x")).unwrap();
+    let ran = bench.run(line);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    for name in made {
+        let path = bench.path(&format!("out/{name}"));
+        let left = fs_err::read_to_string(path).unwrap_or_default();
+        assert_ne!(left, "of another run", "{name}");
+    }
+}

@@ -128,6 +128,6 @@ fn an_alignment_of_other_prompts_is_refused() {
     );
     assert_eq!(
         error.unwrap_err().to_string(),
-        "pair 0: the positive prompt has 5 tokens, the negative one 6: expected as many, or an alignment"
+        "pair 1: the positive prompt has 5 tokens, the negative one 6: expected as many, or an alignment"
     );
 }

@@ -428,7 +428,7 @@ fn faults_have_names() {
     unequal[1].corrupt.push(3);
     assert_eq!(
         build(unequal, Metric::Kl),
-        "pair 1: the positive prompt has 3 tokens, the negative one 4: expected as many, or an alignment"
+        "pair 2: the positive prompt has 3 tokens, the negative one 4: expected as many, or an alignment"
     );
     let mut unanswered = pairs();
     unanswered[2].wrong.clear();
@@ -543,6 +543,6 @@ fn the_output_is_read_where_a_pair_says() {
     let error = CausalEvidence::new(model, beyond, metric, Ablation::Zero, 1 << 30, &FlexDevice);
     assert_eq!(
         error.unwrap_err().to_string(),
-        "pair 1: position 3 of a prompt of 3 tokens, expected at most 2"
+        "pair 2: position 3 of a prompt of 3 tokens, expected at most 2"
     );
 }
