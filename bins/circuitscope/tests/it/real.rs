@@ -235,14 +235,14 @@ fn real_gradients_on_years() {
 fn real_plain_english_costs_what_it_should() {
     let bench = Bench::new();
     let pair = |text: &str| {
-        let negative = text.replace("river", "lake");
+        let negative = text.replace("river", "lake").replace("revir", "ekal");
         serde_json::json!({ "positive": text, "negative": negative }).to_string()
     };
     let plain = "The river was high after three days of rain, and the people of the village had to walk along \
                  the old road to reach the market on the other side of the river";
-    // Letters apart, as a tokenizer that knows no word would see them.
-    let letters: Vec<String> = plain.chars().map(String::from).collect();
-    for (text, least, most) in [(plain.to_owned(), 1.0, 3.2), (letters.join(" "), 3.5, 11.0)] {
+    // Pieces that no tokenizer of English would make.
+    let reversed: String = plain.chars().rev().collect();
+    for (text, least, most) in [(plain.to_owned(), 1.0, 3.2), (reversed, 4.0, 11.0)] {
         bench.write("pairs.jsonl", pair(&text));
         let found = bench.json(&format!(
             "discover --model {} --pairs pairs.jsonl --method random --select top:1 --faithfulness none",
