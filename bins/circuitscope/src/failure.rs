@@ -1,6 +1,7 @@
 //! How a command ends: exit codes, and errors in one line.
 
 use std::io;
+use std::mem;
 use std::panic;
 use std::process::ExitCode;
 
@@ -25,18 +26,23 @@ pub(crate) struct Negative;
 
 /// The exit code for an outcome, after telling the user what went wrong.
 pub(crate) fn exit_code(outcome: Result<(), Error>) -> ExitCode {
-    interrupt::end(outcome.is_err() && interrupt::interrupted());
+    let kept = interrupt::end();
     let code = match outcome {
         Ok(()) => OK,
         // `circuitscope … | head` has what it wanted.
         Err(error) if is_broken_pipe(&error) => OK,
         Err(error) if error.is::<Negative>() => FAILED,
-        Err(_) if interrupt::interrupted() => INTERRUPTED,
+        Err(_) if interrupt::interrupted() => {
+            kept.tell();
+            INTERRUPTED
+        }
         Err(error) => {
             output::note(&format!("error: {}", one_line(&error)));
             FAILED
         }
     };
+    // Kept for good: the program ends with this code.
+    mem::forget(kept);
     ExitCode::from(code)
 }
 

@@ -3,8 +3,8 @@
 use std::process::exit;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
-use std::{mem, thread};
 
 use circuitscope::core::files;
 
@@ -44,7 +44,7 @@ pub(crate) fn catch(terminal: &Terminal) -> Result<(), ctrlc::Error> {
             // Files are written to their end.
             let _writes = files::hold_writes();
             terminal.clear();
-            tell(&kept);
+            kept.tell();
             leave();
         });
     })
@@ -60,26 +60,23 @@ pub(crate) fn keep(left: Kept) {
     *kept() = left;
 }
 
-/// The work ended by itself, from here on for whatever reason: at a safe point after Ctrl-C, it says what
-/// is kept.
-pub(crate) fn end(stopped: bool) {
-    let kept = kept();
-    if stopped {
-        tell(&kept);
-    }
-    // Nobody else ends the program any more.
-    mem::forget(kept);
+/// What is left of work that ended by itself. Until the result is dropped nobody else ends the program.
+pub(crate) fn end() -> MutexGuard<'static, Kept> {
+    kept()
 }
 
-fn tell(kept: &Kept) {
-    if let Some(json) = &kept.json {
-        write_all(json).ok();
+impl Kept {
+    /// Tells the user, with the results where they are printed as JSON.
+    pub(crate) fn tell(&self) {
+        if let Some(json) = &self.json {
+            write_all(json).ok();
+        }
+        let said = match self.said.as_str() {
+            "" => "nothing is kept",
+            said => said,
+        };
+        note(&format!("interrupted: {said}"));
     }
-    let said = match kept.said.as_str() {
-        "" => "nothing is kept",
-        said => said,
-    };
-    note(&format!("interrupted: {said}"));
 }
 
 fn kept() -> MutexGuard<'static, Kept> {

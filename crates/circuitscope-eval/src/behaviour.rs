@@ -145,10 +145,24 @@ impl Behaviour {
     ) -> Result<Self> {
         let pairs = evidence.pairs();
         let metric = metric(evidence.metric(), pairs);
-        let mut of_pairs: Vec<Option<PairBehaviour>> = vec![None; pairs.len()];
+        progress.begin("reading the model's answers", 2 * pairs.len() as u64);
+        let outcome = Self::read_pairs(evidence, metric, alternatives, progress);
+        progress.end();
+        Ok(Self::of(metric, pairs, outcome?, seed.stream("behaviour")))
+    }
+
+    /// What the predictions after both prompts say, pair by pair.
+    fn read_pairs<B: Backend>(
+        evidence: &CausalEvidence<B>,
+        metric: Option<Metric>,
+        alternatives: &[Vec<u32>],
+        progress: &dyn Progress,
+    ) -> Result<Vec<PairBehaviour>> {
         let (model, device) = (evidence.model(), evidence.device());
-        let vocabulary = model.config().d_vocab_out;
-        let together = (LOGITS / (8 * vocabulary.max(1))).max(1);
+        let (pairs, vocabulary) = (evidence.pairs(), model.config().d_vocab_out);
+        let mut of_pairs = Vec::with_capacity(pairs.len());
+        let of_pair = 2 * size_of::<f32>() * vocabulary.max(1);
+        let together = (LOGITS / of_pair).max(1);
         for start in (0..pairs.len()).step_by(together) {
             let some = start..(start + together).min(pairs.len());
             let count = some.len();
@@ -157,18 +171,9 @@ impl Behaviour {
             let prompts = chosen.iter().map(|pair| &pair.clean);
             let prompts = prompts.chain(chosen.iter().map(|pair| &pair.corrupt));
             let prompts: Vec<&Vec<u32>> = prompts.collect();
-            let at: Vec<[usize; 2]> = some.clone().map(|pair| evidence.read_at(pair)).collect();
-            let at = [0, 1].map(|side| at.iter().map(|at| at[side]).collect::<Vec<_>>());
-            let stage = "reading the model's answers";
-            let logits = logits_at(
-                model,
-                &prompts,
-                &at.concat(),
-                TOKENS,
-                device,
-                stage,
-                progress,
-            )?;
+            let side = |side: usize| some.clone().map(move |pair| evidence.read_at(pair)[side]);
+            let at: Vec<usize> = side(0).chain(side(1)).collect();
+            let logits = logits_at(model, &prompts, &at, TOKENS, device, progress)?;
             let targets = chosen.iter();
             let targets = targets.map(|pair| (pair.right.as_slice(), pair.wrong.as_slice()));
             let targets = Targets::new(targets, vocabulary);
@@ -189,15 +194,14 @@ impl Behaviour {
                     |side: usize| values.as_ref().map(|values| f64::from(values[side][row]));
                 let [p, q] = [0, 1].map(|side| &sides[side][row * vocabulary..][..vocabulary]);
                 let meant = alternatives.get(pair).map_or(&[][..], Vec::as_slice);
-                of_pairs[pair] = Some(PairBehaviour {
+                of_pairs.push(PairBehaviour {
                     positive: value(0),
                     negative: value(1),
                     ..PairBehaviour::of(&pairs[pair], meant, p, q)
                 });
             }
         }
-        let of_pairs = of_pairs.into_iter().flatten().collect();
-        Ok(Self::of(metric, pairs, of_pairs, seed.stream("behaviour")))
+        Ok(of_pairs)
     }
 
     fn of(

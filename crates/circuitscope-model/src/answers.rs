@@ -5,16 +5,16 @@ use circuitscope_hooks::{Capture, Site};
 
 use crate::Result;
 use crate::batch::TokenBatch;
-use crate::capture::in_batches;
+use crate::capture::in_shared_rows;
 use crate::config::Direction;
 use crate::decoder::Decoder;
-use crate::prefix;
+use crate::prefix::SharedRow;
 
 /// Logits at one position of each prompt: `at[i]` of prompt `i`, counted from 0.
 ///
 /// In causal models what follows that position is not run, and prompts that begin alike are run as branches
 /// of one row, as in [`capture_head_means`](crate::capture_head_means). Nothing but these positions is
-/// unembedded. `progress` is told of a stage called `stage`.
+/// unembedded. `progress` advances by a step for each prompt; the stage is the caller's.
 ///
 /// # Shapes
 /// For each prompt `[d_vocab_out]`.
@@ -33,7 +33,7 @@ use crate::prefix;
 /// let device = Default::default();
 /// let model = DecoderConfig::gpt2(2, 2, 8, 16, 10).init::<burn_flex::Flex>(Seed::new(0), &device);
 /// let prompts = [vec![1, 2, 3], vec![1, 2]];
-/// let logits = logits_at(&model, &prompts, &[1, 1], 1024, &device, "reading", &NoProgress)?;
+/// let logits = logits_at(&model, &prompts, &[1, 1], 1024, &device, &NoProgress)?;
 /// assert_eq!(logits[0].len(), 10);
 /// assert_eq!(logits[0], logits[1], "what comes after the position changes nothing");
 /// # Ok(())
@@ -45,7 +45,6 @@ pub fn logits_at<B: Backend, S: AsRef<[u32]>>(
     at: &[usize],
     max_batch_tokens: usize,
     device: &B::Device,
-    stage: &str,
     progress: &dyn Progress,
 ) -> Result<Vec<Vec<f32>>> {
     assert_eq!(sequences.len(), at.len(), "a position for each prompt");
@@ -57,12 +56,9 @@ pub fn logits_at<B: Backend, S: AsRef<[u32]>>(
         if causal { &tokens[..=at] } else { tokens }
     });
     let read: Vec<&[u32]> = read.collect();
-    let rows = prefix::share(&read, causal, max_batch_tokens);
-    let chosen = |batch: &[usize]| batch.iter().map(|&row| &rows[row]).collect::<Vec<_>>();
     let last = Site::ResidPost(config.n_layers - 1);
-    let run = |model: &Decoder<B>, batch: &[usize]| {
-        let rows = chosen(batch);
-        let batch = TokenBatch::shared(&rows, device)?;
+    let run = |model: &Decoder<B>, rows: &[&SharedRow]| {
+        let batch = TokenBatch::shared(rows, device)?;
         let mut capture = Capture::new([last]);
         model.forward(&batch, &mut capture);
         let stream = capture.take(last).and_then(|stream| stream.get::<3>());
@@ -82,26 +78,14 @@ pub fn logits_at<B: Backend, S: AsRef<[u32]>>(
         Ok(logits.into_data().convert::<f32>())
     };
     let mut found: Vec<Vec<f32>> = vec![Vec::new(); sequences.len()];
-    let take = |batch: &[usize], logits: TensorData| {
-        let rows = chosen(batch);
+    let take = |rows: &[&SharedRow], logits: TensorData| {
         let prompts = rows.iter().flat_map(|row| &row.ends);
         let values: Vec<f32> = logits.iter().collect();
         let of_prompt = config.d_vocab_out.max(1);
         for (&(prompt, _), logits) in prompts.zip(values.chunks_exact(of_prompt)) {
             found[prompt] = logits.to_vec();
         }
-        rows.iter().map(|row| row.ends.len()).sum()
     };
-    let lengths: Vec<usize> = rows.iter().map(|row| row.tokens.len()).collect();
-    in_batches(
-        model,
-        &lengths,
-        sequences.len(),
-        max_batch_tokens,
-        device,
-        (stage, progress),
-        run,
-        take,
-    )?;
+    in_shared_rows(model, &read, max_batch_tokens, device, progress, run, take)?;
     Ok(found)
 }

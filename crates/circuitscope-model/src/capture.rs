@@ -9,7 +9,7 @@ use crate::batch::{PaddingSide, TokenBatch};
 use crate::config::{DecoderConfig, Direction};
 use crate::decoder::Decoder;
 use crate::finite::{check_finite, is_finite};
-use crate::prefix;
+use crate::prefix::{self, SharedRow};
 use crate::rows::PaddedRows;
 use crate::{Error, Result};
 
@@ -99,16 +99,12 @@ fn capture_heads<B: Backend, S: AsRef<[u32]>, const N: usize>(
     }
     config.check_tokens(sequences)?;
     let sequences: Vec<&[u32]> = sequences.iter().map(AsRef::as_ref).collect();
-    let causal = config.direction == Direction::Causal;
-    let rows = prefix::share(&sequences, causal, max_batch_tokens);
-    let chosen = |batch: &[usize]| batch.iter().map(|&row| &rows[row]).collect::<Vec<_>>();
-    let run = |model: &Decoder<B>, batch: &[usize]| {
-        let rows = chosen(batch);
+    let run = |model: &Decoder<B>, rows: &[&SharedRow]| {
         let mut taps = Each(core::array::from_fn::<_, N, _>(|last| {
-            let weights = prefix::weights(&rows, last == 1, device);
+            let weights = prefix::weights(rows, last == 1, device);
             HeadMeans::weighted(config.n_layers, weights)
         }));
-        model.forward(&TokenBatch::shared(&rows, device)?, &mut taps);
+        model.forward(&TokenBatch::shared(rows, device)?, &mut taps);
         let read = taps.0.into_iter().map(|tap| Ok(tap.finish()?));
         read.collect::<Result<Vec<_>>>()
     };
@@ -116,9 +112,8 @@ fn capture_heads<B: Backend, S: AsRef<[u32]>, const N: usize>(
     let mut parts: Vec<Vec<Vec<Tensor<B, 3>>>> = vec![vec![Vec::new(); config.n_layers]; N];
     // Where the next batch begins in them, and where each prompt is.
     let (mut start, mut place) = (0, vec![0i64; sequences.len()]);
-    let take = |batch: &[usize], read: Vec<Vec<Tensor<B, 3>>>| {
-        let rows = chosen(batch);
-        let readers = prefix::readers(&rows);
+    let take = |rows: &[&SharedRow], read: Vec<Vec<Tensor<B, 3>>>| {
+        let readers = prefix::readers(rows);
         for (at, row) in rows.iter().enumerate() {
             for (reader, &(prompt, _)) in row.ends.iter().enumerate() {
                 place[prompt] = (start + at * readers + reader) as i64;
@@ -130,19 +125,19 @@ fn capture_heads<B: Backend, S: AsRef<[u32]>, const N: usize>(
                 part.push(z);
             }
         }
-        rows.iter().map(|row| row.ends.len()).sum()
     };
-    let lengths: Vec<usize> = rows.iter().map(|row| row.tokens.len()).collect();
-    in_batches(
+    progress.begin(CAPTURING, sequences.len() as u64);
+    let outcome = in_shared_rows(
         model,
-        &lengths,
-        sequences.len(),
+        &sequences,
         max_batch_tokens,
         device,
-        (CAPTURING, progress),
+        progress,
         run,
         take,
-    )?;
+    );
+    progress.end();
+    outcome?;
     let shape = [place.len()];
     let place = Tensor::<B, 1, Int>::from_data(TensorData::new(place, shape), device);
     let mut parts = parts.into_iter().map(|layers| {
@@ -192,22 +187,47 @@ impl<B: Backend, T: Tap<B>, const N: usize> Tap<B> for Each<T, N> {
     }
 }
 
+/// Runs prompts in batches of the rows that they share, where the model is causal, or of one row each:
+/// `run` and `take` get the rows of a batch, as [`in_batches`] has it.
+pub(crate) fn in_shared_rows<B: Backend, R: Send>(
+    model: &Decoder<B>,
+    sequences: &[&[u32]],
+    max_batch_tokens: usize,
+    device: &B::Device,
+    progress: &dyn Progress,
+    run: impl Fn(&Decoder<B>, &[&SharedRow]) -> Result<R> + Sync,
+    mut take: impl FnMut(&[&SharedRow], R),
+) -> Result<()> {
+    let causal = model.config().direction == Direction::Causal;
+    let rows = prefix::share(sequences, causal, max_batch_tokens);
+    let chosen = |batch: &[usize]| batch.iter().map(|&row| &rows[row]).collect::<Vec<_>>();
+    let lengths: Vec<usize> = rows.iter().map(|row| row.tokens.len()).collect();
+    in_batches(
+        model,
+        &lengths,
+        max_batch_tokens,
+        device,
+        progress,
+        |model, batch| run(model, &chosen(batch)),
+        |batch, found| {
+            let rows = chosen(batch);
+            take(&rows, found);
+            rows.iter().map(|row| row.ends.len()).sum()
+        },
+    )
+}
+
 /// Runs rows of these lengths in batches of similar length; `take` gets, batch by batch, the indices of
-/// its rows and what `run` made of them, and returns how many of the `prompts` those were.
+/// its rows and what `run` made of them, and returns how many prompts those were, which `progress` is told.
 ///
 /// On CPUs some batches run side by side, each within its share of the budget and on its share of the cores:
 /// what is between the matrix products keeps one core busy at most. They may then end in any order.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "what is run, how, and who is told"
-)]
-pub(crate) fn in_batches<B: Backend, R: Send>(
+fn in_batches<B: Backend, R: Send>(
     model: &Decoder<B>,
     lengths: &[usize],
-    prompts: usize,
     max_batch_tokens: usize,
     device: &B::Device,
-    (stage, progress): (&str, &dyn Progress),
+    progress: &dyn Progress,
     run: impl Fn(&Decoder<B>, &[usize]) -> Result<R> + Sync,
     mut take: impl FnMut(&[usize], R) -> usize,
 ) -> Result<()> {
@@ -222,8 +242,7 @@ pub(crate) fn in_batches<B: Backend, R: Send>(
         budget = budget.min(THREAD_TOKENS);
     }
     let batches = pack_by_length(lengths, budget);
-    progress.begin(stage, prompts as u64);
-    let outcome = workers::run(
+    workers::run(
         threads,
         batches.len(),
         || model.clone(),
@@ -235,9 +254,7 @@ pub(crate) fn in_batches<B: Backend, R: Send>(
             progress.advance(take(&batches[at], result) as u64);
             Ok(())
         },
-    );
-    progress.end();
-    outcome
+    )
 }
 
 const CAPTURING: &str = "capturing";
@@ -322,16 +339,18 @@ pub fn capture_sites<B: Backend>(
         prompts.len()
     };
     let lengths: Vec<usize> = rows.prompts.iter().map(Vec::len).collect();
-    in_batches(
+    progress.begin(CAPTURING, rows.len() as u64);
+    let outcome = in_batches(
         model,
         &lengths,
-        rows.len(),
         max_batch_tokens,
         device,
-        (CAPTURING, progress),
+        progress,
         run,
         take,
-    )?;
+    );
+    progress.end();
+    outcome?;
     for (site, values) in &captured {
         if !is_finite(*site, values.data.iter().copied()) {
             check_finite(model, &rows.prompts, device)?;

@@ -248,25 +248,32 @@ pub(crate) fn normalise<B: Backend>(
     let [_, _, width] = x.dims();
     let gain = gain.map_or_else(|| vec![1.0; width], vector);
     let bias = bias.map_or_else(|| vec![0.0; width], vector);
-    let (eps, count) = (eps as f32, width as f32);
+    let eps = eps as f32;
     rows(
         // The residual stream is held elsewhere, too: this copies it, which ndarray else does value by value.
         x.mul_scalar(1.0),
         width,
         #[inline(always)]
         |_, row| {
-            if centre {
-                let mean = sum(row, |x| x) / count;
-                for x in row.iter_mut() {
-                    *x -= mean;
-                }
-            }
-            let scale = (sum(row, |x| x * x) / count + eps).sqrt();
+            let scale = centred_scale(row, eps, centre);
             for ((x, gain), bias) in row.iter_mut().zip(&gain).zip(&bias) {
                 *x = *x / scale * gain + bias;
             }
         },
     )
+}
+
+/// Takes its mean off a row, if `centre`, and gives the root of its mean square.
+#[inline(always)]
+fn centred_scale(row: &mut [f32], eps: f32, centre: bool) -> f32 {
+    let count = row.len() as f32;
+    if centre {
+        let mean = sum(row, |x| x) / count;
+        for x in row.iter_mut() {
+            *x -= mean;
+        }
+    }
+    (sum(row, |x| x * x) / count + eps).sqrt()
 }
 
 /// Gradients with respect to the input of a norm, from several gradients with respect to its output: see
@@ -299,16 +306,8 @@ pub(crate) fn norm_gradient<B: Backend>(
                 let mut normalised = vec![0.0f32; width];
                 for position in 0..pos {
                     let token = row * pos + position;
-                    let x = &x[token * width..][..width];
-                    let mean = if centre {
-                        sum(x, |x| x) / width as f32
-                    } else {
-                        0.0
-                    };
-                    for (to, x) in normalised.iter_mut().zip(x) {
-                        *to = x - mean;
-                    }
-                    let scale = (sum(&normalised, |x| x * x) / width as f32 + eps as f32).sqrt();
+                    normalised.copy_from_slice(&x[token * width..][..width]);
+                    let scale = centred_scale(&mut normalised, eps as f32, centre);
                     for x in &mut normalised {
                         *x /= scale;
                     }

@@ -232,8 +232,10 @@ fn seen<B: Backend>(
     let mut rows = logs.chunks(vocabulary);
     let last = rows.next_back().unwrap_or_default();
     let costs = rows.zip(&tokens[first + 1..]);
-    let costs = costs.filter_map(|(row, &token)| Some(-f64::from(*row.get(token as usize)?)));
-    let costs: Vec<f64> = costs.collect();
+    // A model may read tokens that it cannot put out: then there is no loss.
+    let costs = costs.map(|(row, &token)| Some(-f64::from(*row.get(token as usize)?)));
+    let costs = costs.collect::<Option<Vec<f64>>>();
+    let costs = costs.filter(|costs| !costs.is_empty());
     let mut order: Vec<u32> = (0..last.len() as u32).collect();
     order.sort_by(|&a, &b| last[b as usize].total_cmp(&last[a as usize]));
     let next = order.into_iter().take(TOP);
@@ -248,7 +250,7 @@ fn seen<B: Backend>(
                 )
             })
             .collect(),
-        loss: (!costs.is_empty()).then(|| costs.iter().sum::<f64>() / costs.len() as f64),
+        loss: costs.map(|costs| costs.iter().sum::<f64>() / costs.len() as f64),
         vocabulary,
     })
 }

@@ -74,10 +74,7 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
     if let Some(path) = &args.save_activations {
         save_activations(&gathered.evidence, path, &provenance)?;
         interrupt::keep(Kept {
-            said: format!(
-                "the activations are in {}; no head was scored",
-                path.display()
-            ),
+            said: format!("{}; no head was scored", saved(path)),
             json: None,
         });
     }
@@ -87,7 +84,7 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
             sae: args.sae.settings(inputs::l1_of(args.behaviour.task)),
             patching: args.patching.settings(),
         },
-        choice: args.select.map(|select| select.0),
+        choice: rule,
         max_heads: args.max_heads.map(|heads| heads as usize),
         seed: Seed::new(args.seed.seed),
     };
@@ -95,6 +92,7 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
     let report = Report {
         printer,
         folder: args.output.as_deref(),
+        activations: args.save_activations.as_deref(),
     };
     // Without a model nothing is known of what it answers.
     if found.behaviour.is_some() {
@@ -178,6 +176,12 @@ fn search(
 struct Report<'a> {
     printer: Printer,
     folder: Option<&'a Path>,
+    /// Where activations were saved before.
+    activations: Option<&'a Path>,
+}
+
+fn saved(activations: &Path) -> String {
+    format!("the activations are in {}", activations.display())
 }
 
 impl Report<'_> {
@@ -235,8 +239,9 @@ impl Report<'_> {
             None if json => "on stdout".to_owned(),
             None => "above".to_owned(),
         };
+        let before = self.activations.map(|path| format!("{}; ", saved(path)));
         interrupt::keep(Kept {
-            said: format!("{kept} {place}; {missing}"),
+            said: format!("{}{kept} {place}; {missing}", before.unwrap_or_default()),
             json: json.then(|| serde_json::to_string(found)).transpose()?,
         });
         Ok(())

@@ -282,8 +282,9 @@ fn eval_says_how_well_the_model_does_each_task() {
 #[cfg(unix)]
 #[test]
 fn ctrl_c_while_judging_leaves_the_ranking() {
+    use crate::support::interrupt;
     use std::io::{BufRead as _, BufReader, Read as _};
-    use std::process::{Command, Stdio};
+    use std::process::Stdio;
 
     let bench = Bench::new();
     let line = "discover --task ioi --examples 400 --patch-pairs 400 --select top:32 --faithfulness \
@@ -299,11 +300,7 @@ fn ctrl_c_while_judging_leaves_the_ranking() {
     while !text.contains("circuit (32 heads)") {
         assert!(out.read_line(&mut text).unwrap() > 0, "{text}");
     }
-    let killed = Command::new("kill")
-        .args(["-INT", &child.id().to_string()])
-        .status()
-        .unwrap();
-    assert!(killed.success());
+    interrupt(&child);
     out.read_to_string(&mut text).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{text}");

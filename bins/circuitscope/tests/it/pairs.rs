@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Bench, floats};
+use crate::support::{Bench, floats, rotated_pairs};
 
 /// Two pairs with answers in the words of the reference model.
 fn pair(answers: &str) -> String {
@@ -441,19 +441,7 @@ fn prompts_that_show_little_are_warned_of() {
         assert_eq!(ran.code, Some(0), "{ran:?}");
         ran.stdout
     };
-    let capitals = [
-        "France is",
-        "Spain is",
-        "Italy is",
-        "Japan is",
-        "Chile is",
-        "Egypt is",
-    ];
-    let rotated = (0..6).map(|at| {
-        let (positive, negative) = (capitals[at], capitals[(at + 1) % 6]);
-        format!("{{\"positive\": \"{positive}\", \"negative\": \"{negative}\"}}\n")
-    });
-    bench.write("rotated.jsonl", rotated.collect::<String>());
+    bench.write("rotated.jsonl", rotated_pairs());
     let stdout = warned("--pairs rotated.jsonl");
     assert!(
         stdout.contains("warning: 6 of 6 negatives are positives, too"),

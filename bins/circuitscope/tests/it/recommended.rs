@@ -1,6 +1,6 @@
 //! The method that is recommended: what it finds on circuits that were planted, and what takes its place.
 
-use crate::support::Bench;
+use crate::support::{Bench, rotated_pairs};
 
 /// Ten pairs a task, no answers read: heads and edges.
 #[test]
@@ -73,20 +73,7 @@ fn without_pairs_activations_are_read() {
 fn what_concerns_other_methods_is_not_said_of_it() {
     let bench = Bench::new();
     bench.model_of_bytes("m", 2, 2);
-    let countries = [
-        "France is",
-        "Spain is",
-        "Italy is",
-        "Japan is",
-        "Chile is",
-        "Egypt is",
-    ];
-    let pair = |at: usize| {
-        let (positive, negative) = (countries[at], countries[(at + 1) % 6]);
-        serde_json::json!({ "positive": positive, "negative": negative }).to_string()
-    };
-    let pairs: Vec<String> = (0..6).map(pair).collect();
-    bench.write("pairs.jsonl", pairs.join("\n"));
+    bench.write("pairs.jsonl", rotated_pairs());
     let line = "discover --model m --pairs pairs.jsonl --faithfulness none";
     assert!(!bench.ok(line).contains("are positives, too"));
     let means = bench.ok(&format!("{line} --method mean-difference"));

@@ -87,7 +87,8 @@ fn a_damaged_run_is_named() {
 #[cfg(unix)]
 #[test]
 fn ctrl_c_keeps_finished_runs() {
-    use std::process::{Command, Stdio};
+    use crate::support::interrupt;
+    use std::process::Stdio;
     use std::time::{Duration, Instant};
 
     let bench = Bench::new();
@@ -108,11 +109,7 @@ fn ctrl_c_keeps_finished_runs() {
         );
         std::thread::sleep(Duration::from_millis(20));
     }
-    let killed = Command::new("kill")
-        .args(["-INT", &child.id().to_string()])
-        .status()
-        .unwrap();
-    assert!(killed.success());
+    interrupt(&child);
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130));
     assert_eq!(
@@ -133,6 +130,7 @@ fn ctrl_c_keeps_finished_runs() {
 #[cfg(unix)]
 #[test]
 fn ctrl_c_ends_work_that_does_not_listen() {
+    use crate::support::interrupt;
     use std::process::{Command, Stdio};
     use std::time::{Duration, Instant};
 
@@ -150,11 +148,7 @@ fn ctrl_c_ends_work_that_does_not_listen() {
     // Long enough to have begun: before that, the signal would end it without a word.
     std::thread::sleep(Duration::from_secs(2));
     let start = Instant::now();
-    let killed = Command::new("kill")
-        .args(["-INT", &child.id().to_string()])
-        .status()
-        .unwrap();
-    assert!(killed.success());
+    interrupt(&child);
     let output = child.wait_with_output().unwrap();
     assert!(
         start.elapsed() < Duration::from_secs(10),

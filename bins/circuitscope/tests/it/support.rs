@@ -244,6 +244,25 @@ impl Ran {
     }
 }
 
+/// Ctrl-C.
+#[cfg(unix)]
+pub(crate) fn interrupt(child: &std::process::Child) {
+    let killed = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(killed.unwrap().success());
+}
+
+/// Six pairs, a line each, whose negatives are the positives of others.
+pub(crate) fn rotated_pairs() -> String {
+    let countries = ["France", "Spain", "Italy", "Japan", "Chile", "Egypt"];
+    let rotated = (0..6).map(|at| {
+        let (positive, negative) = (countries[at], countries[(at + 1) % 6]);
+        format!("{{\"positive\": \"{positive} is\", \"negative\": \"{negative} is\"}}\n")
+    });
+    rotated.collect()
+}
+
 pub(crate) fn bytes(data: &[f32]) -> Vec<u8> {
     data.iter().flat_map(|x| x.to_le_bytes()).collect()
 }

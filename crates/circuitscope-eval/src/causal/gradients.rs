@@ -42,11 +42,6 @@ impl<B: AutodiffBackend> Differentiable<B> {
         &self.evidence
     }
 
-    /// The model.
-    pub(crate) const fn model(&self) -> &Decoder<B> {
-        &self.model
-    }
-
     /// Runs the positive prompts with some activations replaced, and differentiates `goal`, summed over
     /// prompts, with respect to activations of the blocks: the gradients at `sites`, and what was at
     /// `watched`.

@@ -1,12 +1,14 @@
+use burn::module::{AutodiffModule as _, Module as _};
 use burn::tensor::activation::sigmoid;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Tensor, TensorData};
 use circuitscope_core::{Graph, Progress, Seed};
 use circuitscope_hooks::{Capture, EdgePatch, Site, StreamOutputs, Tap, wide};
+use circuitscope_model::Decoder;
 use rand::RngExt as _;
 
 use super::{PatchingSettings, check_metric};
-use crate::causal::{CausalEvidence, Differentiable, PatchedRuns, Prepared, host, last_logits};
+use crate::causal::{CausalEvidence, PatchedRuns, Prepared, host, last_logits};
 use crate::{Discover, Error, Evidence, GraphScores, Measured, Result};
 
 /// What carries a gate.
@@ -78,7 +80,7 @@ impl<B: AutodiffBackend> MaskLearning<B> {
     /// Metric of one batch under some gates, prompt by prompt.
     fn gated(
         &self,
-        model: &Differentiable<B>,
+        model: &Decoder<B>,
         graph: Graph,
         part: &Prepared<B::InnerBackend>,
         causal: &CausalEvidence<B::InnerBackend>,
@@ -98,19 +100,19 @@ impl<B: AutodiffBackend> MaskLearning<B> {
                     },
                     capture,
                 );
-                model.model().forward(&batch.clean, &mut run);
+                model.forward(&batch.clean, &mut run);
                 run.1
             }
             Kind::Edges => {
                 let mask = gates.reshape([1, graph.readers(), graph.writers()]);
                 let mut run = (EdgePatch::new(graph, other, mask), capture);
-                model.model().forward(&batch.clean, &mut run);
+                model.forward(&batch.clean, &mut run);
                 run.1
             }
         };
         let stream = capture.take(last).and_then(|stream| stream.get::<3>());
         let stream = stream.unwrap_or_else(|| unreachable!("the pass ends at the last stream"));
-        let logits = last_logits(model.model(), &batch.clean, stream);
+        let logits = last_logits(model, &batch.clean, stream);
         let clean = Tensor::from_inner(part.clean.clone());
         causal.metric().values(logits, &batch.targets, Some(&clean))
     }
@@ -248,7 +250,7 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for MaskLearning<B> {
         let (full, empty) = runs.full_and_empty(causal.metric())?;
         let unit = (full - empty).abs().max(f64::from(f32::EPSILON));
 
-        let model = Differentiable::<B>::new(causal, &self.device);
+        let model = Decoder::<B>::from_inner(causal.model().clone()).no_grad();
         let gates = match self.kind {
             Kind::Nodes => graph.writers(),
             Kind::Edges => size,

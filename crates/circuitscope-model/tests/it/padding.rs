@@ -322,7 +322,7 @@ fn logits_at_a_position_are_those_of_the_whole_prompt() {
         };
         for budget in [1, 7, 4096] {
             let device = device();
-            let found = logits_at(model, &prompts, &at, budget, &device, "", &NoProgress).unwrap();
+            let found = logits_at(model, &prompts, &at, budget, &device, &NoProgress).unwrap();
             for (prompt, logits) in found.into_iter().enumerate() {
                 let start = (prompt * pos + at[prompt]) * vocabulary;
                 let expected = Values {
