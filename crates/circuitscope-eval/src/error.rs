@@ -142,7 +142,7 @@ pub enum Error {
 
     /// The scores of a method cannot be made under other labels.
     #[error(
-        "method `{method}` has no null of labels: expected a method that scores codes, such as `sae` or `recommended-activations`, for --select fdr"
+        "method `{method}` has no null of labels: expected one that gives other scores to other labels without starting anew, such as `sae`, `recommended-activations` or `eap`, for --select fdr"
     )]
     NoNull {
         /// Its name.

@@ -2,7 +2,7 @@
 //! chosen, false ones among them, true ones left out, on the reference model's four tasks.
 //!
 //! ```text
-//! cargo build --workspace --examples --locked && target/debug/examples/choose_heads
+//! cargo run --release -p circuitscope --example choose_heads
 //! ```
 //! The table is in `docs/methods/choosing.md`.
 

@@ -85,8 +85,8 @@ fn what_concerns_other_methods_is_not_said_of_it() {
     // Before the model is read.
     bench.fails(
         "discover --model nowhere --pairs pairs.jsonl --select fdr:0.1",
-        "method `recommended` has no null of labels: expected a method that scores codes, such as `sae` or \
-         `recommended-activations`, for --select fdr",
+        "method `recommended` has no null of labels: expected one that gives other scores to other labels \
+         without starting anew, such as `sae`, `recommended-activations` or `eap`, for --select fdr",
     );
     let ran = bench.run(&format!("{line} --metric kl --ablation zero"));
     assert!(
