@@ -57,6 +57,7 @@ pub fn logits_at<B: Backend, S: AsRef<[u32]>>(
     });
     let read: Vec<&[u32]> = read.collect();
     let last = Site::ResidPost(config.n_layers - 1);
+    // `[readers, d_model]` of a batch: what is unembedded.
     let run = |model: &Decoder<B>, rows: &[&SharedRow]| {
         let batch = TokenBatch::shared(rows, device)?;
         let mut capture = Capture::new([last]);
@@ -73,19 +74,32 @@ pub fn logits_at<B: Backend, S: AsRef<[u32]>>(
         let ends: Vec<i64> = ends.collect();
         let readers = ends.len();
         let ends = Tensor::<B, 1, Int>::from_data(TensorData::new(ends, [readers]), device);
-        let stream = stream.reshape([count * pos, d_model]).select(0, ends);
-        let logits = model.unembed(stream.unsqueeze_dim(1));
-        Ok(logits.into_data().convert::<f32>())
+        Ok(stream.reshape([count * pos, d_model]).select(0, ends))
     };
-    let mut found: Vec<Vec<f32>> = vec![Vec::new(); sequences.len()];
-    let take = |rows: &[&SharedRow], logits: TensorData| {
+    let (mut order, mut streams) = (Vec::new(), Vec::new());
+    let take = |rows: &[&SharedRow], stream: Tensor<B, 2>| {
         let prompts = rows.iter().flat_map(|row| &row.ends);
-        let values: Vec<f32> = logits.iter().collect();
-        let of_prompt = config.d_vocab_out.max(1);
-        for (&(prompt, _), logits) in prompts.zip(values.chunks_exact(of_prompt)) {
-            found[prompt] = logits.to_vec();
-        }
+        order.extend(prompts.map(|&(prompt, _)| prompt));
+        streams.push(stream);
     };
     in_shared_rows(model, &read, max_batch_tokens, device, progress, run, take)?;
+    let mut found: Vec<Vec<f32>> = vec![Vec::new(); sequences.len()];
+    if streams.is_empty() {
+        return Ok(found);
+    }
+    // Together: a product with `W_U` reads all of it, however few the rows.
+    let streams = Tensor::cat(streams, 0);
+    for (at, prompts) in order.chunks(UNEMBEDDED).enumerate() {
+        let start = at * UNEMBEDDED;
+        let stream = streams.clone().slice_dim(0, start..start + prompts.len());
+        let logits = model.unembed(stream.unsqueeze_dim(1)).into_data();
+        let values: Vec<f32> = logits.iter().collect();
+        for (&prompt, logits) in prompts.iter().zip(values.chunks_exact(config.d_vocab_out)) {
+            found[prompt] = logits.to_vec();
+        }
+    }
     Ok(found)
 }
+
+/// Prompts that are unembedded together.
+const UNEMBEDDED: usize = 256;

@@ -260,7 +260,7 @@ fn in_batches<B: Backend, R: Send>(
 const CAPTURING: &str = "capturing";
 
 /// Largest batch of one of several threads: more tokens gain nothing, and every one takes memory.
-const THREAD_TOKENS: usize = 1024;
+const THREAD_TOKENS: usize = 256;
 
 /// One site of all prompts, on the host.
 #[derive(Debug, Clone, PartialEq, Default)]
