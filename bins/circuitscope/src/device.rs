@@ -15,8 +15,13 @@ use circuitscope::core::{did_you_mean, nearest};
 
 pub(crate) use probe::quietly;
 
+use crate::output::count;
+
 /// The backend that everything runs on.
 pub(crate) type B = Dispatch;
+
+/// How the hardware of a CPU begins.
+const CPU: &str = "CPU";
 
 /// A backend that this program can be built with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -217,10 +222,19 @@ impl Device {
         let threads = circuitscope::core::workers::cores();
         Self {
             name: backend.name().to_owned(),
-            hardware: format!("CPU, {threads} threads"),
+            hardware: format!("{CPU}, {}", count(threads, "thread")),
             rank: 0,
             memory: available_memory(),
             inner,
+        }
+    }
+
+    /// What results depend on: how many threads a CPU has moves them by rounding alone.
+    pub(crate) fn kind(&self) -> String {
+        if self.hardware.starts_with(CPU) {
+            format!("{} ({CPU})", self.name)
+        } else {
+            self.to_string()
         }
     }
 

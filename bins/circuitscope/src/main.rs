@@ -35,7 +35,8 @@ fn main() -> ExitCode {
         .unwrap_or_else(|_| EnvFilter::new(settings.log_level().as_str()));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(output::Log::default)
+        .with_ansi(false)
         .without_time()
         .init();
     let terminal = Terminal::new(settings.quiet == 0);

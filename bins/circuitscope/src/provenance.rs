@@ -1,13 +1,12 @@
 //! What made a result: recorded in every file that a command writes.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Result;
+use circuitscope::core::files;
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
 
 use crate::device::Device;
 
@@ -58,23 +57,11 @@ impl Provenance {
         self.device = Some(device.to_string());
     }
 
-    /// Notes an input file by its hash.
+    /// Notes an input file by its hash; it will not be written onto.
     pub(crate) fn input(&mut self, path: &Path) -> Result<()> {
-        let mut file = fs_err::File::open(path)?;
-        let mut hash = Sha256::new();
-        let mut block = vec![0; 1 << 16];
-        loop {
-            match file.read(&mut block)? {
-                0 => break,
-                read => hash.update(&block[..read]),
-            }
-        }
-        let hex: Vec<String> = hash
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        self.inputs.insert(path.display().to_string(), hex.concat());
+        files::protect(path);
+        let hash = files::sha256(path)?;
+        self.inputs.insert(path.display().to_string(), hash);
         Ok(())
     }
 

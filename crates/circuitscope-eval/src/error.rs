@@ -204,6 +204,25 @@ pub enum Error {
         precision: Option<Precision>,
     },
 
+    /// Scores that are not finite.
+    #[error(
+        "method `{method}`{}, seed {seed}: {what}{}",
+        task.as_ref().map_or_else(String::new, |task| format!(" on task {task}")),
+        cause.as_ref().map_or_else(String::new, |cause| format!(": {cause}"))
+    )]
+    Scores {
+        /// The method.
+        method: &'static str,
+        /// The task, where there is one.
+        task: Option<String>,
+        /// The seed.
+        seed: u64,
+        /// What is not finite.
+        what: String,
+        /// Where it ceased to be, where a model was run.
+        cause: Option<Box<Error>>,
+    },
+
     /// The gradient of a metric says nothing.
     #[error(
         "method `{method}` differentiates the metric, and `{metric}` is a count that small changes leave as it is: use --metric logit-difference, probability-difference or log-probability"
@@ -270,6 +289,28 @@ pub enum Error {
 
 /// Result of this crate.
 pub type Result<T, E = Error> = core::result::Result<T, E>;
+
+impl Error {
+    /// The same with the task in which it came up.
+    pub(crate) fn of_task(self, name: &str) -> Self {
+        match self {
+            Self::Scores {
+                method,
+                seed,
+                what,
+                cause,
+                ..
+            } => Self::Scores {
+                method,
+                task: Some(name.to_owned()),
+                seed,
+                what,
+                cause,
+            },
+            other => other,
+        }
+    }
+}
 
 fn polarity_name(polarity: Polarity) -> &'static str {
     match polarity {

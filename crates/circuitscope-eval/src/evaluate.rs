@@ -259,9 +259,11 @@ pub fn evaluate<B: AutodiffBackend>(
                     };
                     let again = match done.take().filter(|_| !method.uses_seed()) {
                         Some(done) => done,
-                        None => Done::new(method.as_ref(), task, seed, progress)?,
+                        None => Done::new(method.as_ref(), task, seed, progress)
+                            .map_err(|error| error.of_task(&task.task))?,
                     };
-                    let record = record(method.as_ref(), task, &again, seed, settings, progress)?;
+                    let record = record(method.as_ref(), task, &again, seed, settings, progress)
+                        .map_err(|error| error.of_task(&task.task))?;
                     done = Some(again);
                     store.save(&key, &record)?;
                     record

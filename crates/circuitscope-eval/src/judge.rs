@@ -50,6 +50,28 @@ pub struct Judgement {
     pub paper_edge_auc: Option<f64>,
 }
 
+impl Judgement {
+    /// Everything in it that lies between 0 and 1, by name.
+    pub(crate) fn shares(&self) -> impl Iterator<Item = (&'static str, f64)> {
+        let all = [
+            ("node_auc", Some(self.node_auc)),
+            ("node_auc_pessimistic", Some(self.node_auc_pessimistic)),
+            ("node_average_precision", Some(self.node_average_precision)),
+            ("best_f1", Some(self.best_f1)),
+            ("precision_at_size", Some(self.precision_at_size)),
+            ("paper_f1", Some(self.paper_f1)),
+            ("edge_auc", self.edge_auc),
+            ("edge_auc_pessimistic", self.edge_auc_pessimistic),
+            ("edge_average_precision", self.edge_average_precision),
+            ("edge_best_f1", self.edge_best_f1),
+            ("edge_precision_at_size", self.edge_precision_at_size),
+            ("paper_edge_auc", self.paper_edge_auc),
+        ];
+        all.into_iter()
+            .filter_map(|(name, value)| Some((name, value?)))
+    }
+}
+
 /// Judges scores by a known circuit.
 ///
 /// # Errors

@@ -1,7 +1,8 @@
+use core::fmt;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use circuitscope_core::files::write_atomic;
+use circuitscope_core::files::{self, write_atomic, write_new};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -17,6 +18,13 @@ pub struct RunKey {
     pub method: String,
     /// The seed.
     pub seed: u64,
+}
+
+impl fmt::Display for RunKey {
+    /// `task.method.seed`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.task, self.method, self.seed)
+    }
 }
 
 /// Where finished runs are kept.
@@ -70,7 +78,19 @@ impl FolderStore {
     /// differs; [`Error::Io`] or [`Error::File`] if it cannot be read or written.
     pub fn open(folder: &Path, settings: &Value) -> Result<Self> {
         let path = folder.join("settings.json");
-        if path.exists() {
+        let mut text = pretty(&path, settings)?;
+        text.push('\n');
+        // Of two programs that start in a new folder at once, one makes the file, and the other reads it.
+        let made = if path.exists() {
+            false
+        } else {
+            match write_new(&path, |out| out.write_all(text.as_bytes())) {
+                Ok(()) => true,
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => false,
+                Err(source) => return Err(io(&path, source)),
+            }
+        };
+        if !made {
             let kept: Value = read_json(&path)?;
             if kept != *settings {
                 let key = differing_key(&kept, settings);
@@ -82,8 +102,6 @@ impl FolderStore {
                     key,
                 });
             }
-        } else {
-            write_json(&path, settings)?;
         }
         Ok(Self {
             runs: folder.join("runs"),
@@ -91,23 +109,89 @@ impl FolderStore {
     }
 
     fn path(&self, key: &RunKey) -> PathBuf {
-        self.runs
-            .join(format!("{}.{}.{}.json", key.task, key.method, key.seed))
+        self.runs.join(format!("{key}.json"))
     }
 }
 
 impl RunStore for FolderStore {
     fn load(&self, key: &RunKey) -> Result<Option<RunRecord>> {
         let path = self.path(key);
-        if path.exists() {
-            read_json(&path).map(Some)
-        } else {
-            Ok(None)
+        if !path.exists() {
+            return Ok(None);
         }
+        let record = RunRecord::read(&path)?;
+        let found = record.key();
+        if found == *key {
+            return Ok(Some(record));
+        }
+        Err(Error::File {
+            path,
+            reason: format!("found the run {found}, expected {key}; delete it to run again"),
+        })
     }
 
     fn save(&mut self, key: &RunKey, record: &RunRecord) -> Result<()> {
         write_json(&self.path(key), record)
+    }
+}
+
+impl RunRecord {
+    /// What identifies it.
+    #[must_use]
+    pub fn key(&self) -> RunKey {
+        RunKey {
+            task: self.task.clone(),
+            method: self.method.clone(),
+            seed: self.seed,
+        }
+    }
+
+    /// Reads a run from a file of [`FolderStore`], whose name says which it is.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::File`] for what is no run, a measure outside of [0, 1], scores that do not fit
+    /// the model's shape, and a name that is not the run's.
+    pub fn read(path: &Path) -> Result<Self> {
+        let record: Self = read_json(path)?;
+        let wrong = |reason: String| Error::File {
+            path: path.to_owned(),
+            reason: format!("{reason}; delete it to run again"),
+        };
+        let own = format!("{}.json", record.key());
+        if path.file_name().is_none_or(|name| *name != *own) {
+            return Err(wrong(format!("found the run of {own} under this name")));
+        }
+        let shares = [("", &record.judgement)].into_iter();
+        let others = record
+            .other_truths
+            .iter()
+            .map(|other| ("other_truths.", other));
+        for (of, judgement) in shares.chain(others) {
+            for (name, value) in judgement.shares() {
+                if !(0.0..=1.0).contains(&value) {
+                    return Err(wrong(format!("{of}{name}: found {value}, expected 0 to 1")));
+                }
+            }
+        }
+        if let Some(resampled) = &record.resampled {
+            let shares = resampled.node_auc.iter().chain(&resampled.edge_auc);
+            let mut shares = shares.chain([&resampled.jaccard]);
+            if let Some(value) = shares.find(|value| !(0.0..=1.0).contains(*value)) {
+                return Err(wrong(format!("resampled: found {value}, expected 0 to 1")));
+            }
+        }
+        if !(0.0..=f64::MAX).contains(&record.seconds) {
+            let found = record.seconds;
+            return Err(wrong(format!("seconds: found {found}, expected 0 or more")));
+        }
+        let (heads, nodes) = (record.scores.grid.len(), record.scores.nodes.len());
+        let edges = record.scores.edges.as_ref().map(Vec::len);
+        if nodes != heads || edges.is_some_and(|edges| edges != heads * heads) {
+            return Err(wrong(format!(
+                "scores: found {nodes} heads in a grid of {heads}"
+            )));
+        }
+        Ok(record)
     }
 }
 
@@ -126,18 +210,22 @@ fn differing_key(a: &Value, b: &Value) -> String {
 }
 
 fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T> {
-    let text = fs_err::read(path).map_err(|source| io(path, source))?;
+    let text = files::read(path).map_err(|source| io(path, source))?;
     serde_json::from_slice(&text).map_err(|error| Error::File {
         path: path.to_owned(),
         reason: format!("not what a run wrote: {error}; delete it to run again"),
     })
 }
 
-fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let mut text = serde_json::to_string_pretty(value).map_err(|error| Error::File {
+fn pretty(path: &Path, value: &impl Serialize) -> Result<String> {
+    serde_json::to_string_pretty(value).map_err(|error| Error::File {
         path: path.to_owned(),
         reason: error.to_string(),
-    })?;
+    })
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let mut text = pretty(path, value)?;
     text.push('\n');
     write_atomic(path, |out| out.write_all(text.as_bytes())).map_err(|source| io(path, source))
 }

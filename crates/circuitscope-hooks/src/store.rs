@@ -1,6 +1,9 @@
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::path::Path;
+use std::sync::Arc;
 
+use circuitscope_core::formats::ordered_header;
 use circuitscope_core::{HeadGrid, Polarity, files};
 use memmap2::Mmap;
 use safetensors::tensor::{Metadata, TensorView};
@@ -101,6 +104,7 @@ impl HeadActivations {
         ];
         let bytes = safetensors::serialize(tensors, Some(metadata.into_iter().collect()))
             .map_err(|error| not_safetensors(path, &error))?;
+        let bytes = ordered_header(bytes);
         files::write_atomic(path, |out| out.write_all(&bytes)).map_err(|source| io(path, source))
     }
 
@@ -192,8 +196,30 @@ struct Opened<'a> {
     metadata: Metadata,
 }
 
-/// Maps a file; an empty one cannot be mapped and is refused.
-fn map(path: &Path) -> Result<Mmap> {
+/// The bytes of a file.
+enum Mapped {
+    Map(Mmap),
+    Read(Arc<[u8]>),
+}
+
+impl Deref for Mapped {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Map(map) => map,
+            Self::Read(bytes) => bytes,
+        }
+    }
+}
+
+/// Maps a file, or reads it if it is a pipe; an empty one cannot be mapped and is refused.
+fn map(path: &Path) -> Result<Mapped> {
+    let regular = fs_err::metadata(path).map_err(|source| io(path, source))?;
+    if !regular.is_file() {
+        let bytes = files::read(path).map_err(|source| io(path, source))?;
+        return Ok(Mapped::Read(bytes));
+    }
     let file = fs_err::File::open(path).map_err(|source| io(path, source))?;
     let length = file.metadata().map_err(|source| io(path, source))?.len();
     if length < 8 {
@@ -210,7 +236,7 @@ fn map(path: &Path) -> Result<Mmap> {
     // SAFETY: the map is read-only and private to this call; a program that truncates the file
     // meanwhile can only stop the process, as with every mapped file.
     let mapped = unsafe { Mmap::map(file.file()) };
-    mapped.map_err(|source| io(path, source))
+    mapped.map(Mapped::Map).map_err(|source| io(path, source))
 }
 
 impl<'a> Opened<'a> {

@@ -3,6 +3,7 @@
 use std::ops::Deref;
 use std::path::Path;
 
+use circuitscope_core::files;
 use memmap2::Mmap;
 use sha2::{Digest as _, Sha256};
 
@@ -30,12 +31,15 @@ impl Deref for Bytes<'_> {
     }
 }
 
-/// Maps a file into memory.
+/// Maps a file into memory; what is no regular file is read.
 pub(crate) fn map(path: &Path) -> Result<Bytes<'static>> {
     let io = |source| Error::Io {
         path: path.to_owned(),
         source,
     };
+    if !fs_err::metadata(path).map_err(io)?.is_file() {
+        return Ok(Bytes::Owned(files::read(path).map_err(io)?.to_vec()));
+    }
     let file = fs_err::File::open(path).map_err(io)?;
     let length = file.metadata().map_err(io)?.len();
     if length == 0 {

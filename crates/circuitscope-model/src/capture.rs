@@ -212,7 +212,7 @@ pub(crate) fn in_shared_rows<B: Backend, R: Send>(
         |batch, found| {
             let rows = chosen(batch);
             take(&rows, found);
-            rows.iter().map(|row| row.ends.len()).sum()
+            Ok(rows.iter().map(|row| row.ends.len()).sum())
         },
     )
 }
@@ -229,7 +229,7 @@ fn in_batches<B: Backend, R: Send>(
     device: &B::Device,
     progress: &dyn Progress,
     run: impl Fn(&Decoder<B>, &[usize]) -> Result<R> + Sync,
-    mut take: impl FnMut(&[usize], R) -> usize,
+    mut take: impl FnMut(&[usize], R) -> Result<usize>,
 ) -> Result<()> {
     let threads = if workers::on_host(&B::name(device)) {
         workers::cores().min(8)
@@ -251,7 +251,7 @@ fn in_batches<B: Backend, R: Send>(
             if progress.cancelled() {
                 return Err(Error::Cancelled);
             }
-            progress.advance(take(&batches[at], result) as u64);
+            progress.advance(take(&batches[at], result)? as u64);
             Ok(())
         },
     )
@@ -306,7 +306,77 @@ pub fn capture_sites<B: Backend>(
     progress: &dyn Progress,
 ) -> Result<BTreeMap<Site, SiteValues>> {
     let mut captured: BTreeMap<Site, SiteValues> = BTreeMap::new();
+    capture_sites_into(
+        model,
+        rows,
+        sites,
+        reduce,
+        max_batch_tokens,
+        device,
+        progress,
+        &mut captured,
+    )?;
+    Ok(captured)
+}
+
+/// Takes what is captured, a row of a site at a time, in any order.
+pub trait SiteSink {
+    /// Comes first: the shape of every site, all rows together.
+    ///
+    /// # Errors
+    /// If they cannot be taken; nothing more is run then.
+    fn begin(&mut self, shapes: &BTreeMap<Site, Vec<usize>>) -> Result<()>;
+
+    /// The values of one row, row-major.
+    ///
+    /// # Errors
+    /// If they cannot be taken; nothing more is run then.
+    fn row(&mut self, site: Site, row: usize, values: &[f32]) -> Result<()>;
+}
+
+impl SiteSink for BTreeMap<Site, SiteValues> {
+    fn begin(&mut self, shapes: &BTreeMap<Site, Vec<usize>>) -> Result<()> {
+        *self = shapes
+            .iter()
+            .map(|(&site, shape)| {
+                let data = vec![0.0; shape.iter().product()];
+                let shape = shape.clone();
+                (site, SiteValues { shape, data })
+            })
+            .collect();
+        Ok(())
+    }
+
+    fn row(&mut self, site: Site, row: usize, values: &[f32]) -> Result<()> {
+        if let Some(whole) = self.get_mut(&site) {
+            whole.data[row * values.len()..(row + 1) * values.len()].copy_from_slice(values);
+        }
+        Ok(())
+    }
+}
+
+/// The same as [`capture_sites`] for what may not fit into memory: everything goes to `sink` as soon as it is
+/// there.
+///
+/// # Errors
+/// As [`capture_sites`], after everything was run, and those of `sink`.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "as `capture_sites`, and where it goes"
+)]
+pub fn capture_sites_into<B: Backend>(
+    model: &Decoder<B>,
+    rows: &PaddedRows,
+    sites: &[Site],
+    reduce: Reduce,
+    max_batch_tokens: usize,
+    device: &B::Device,
+    progress: &dyn Progress,
+    sink: &mut dyn SiteSink,
+) -> Result<()> {
     model.config().check_tokens(&rows.prompts)?;
+    let mut shapes: BTreeMap<Site, Vec<usize>> = BTreeMap::new();
+    let mut overflowing = None;
     let run = |model: &Decoder<B>, batch: &[usize]| {
         let prompts: Vec<&[u32]> = batch
             .iter()
@@ -321,22 +391,36 @@ pub fn capture_sites<B: Backend>(
             .collect())
     };
     let take = |prompts: &[usize], found: Vec<(Site, TensorData)>| {
-        for (site, data) in found {
-            let shape = data.shape.to_vec();
-            let values: Vec<f32> = data.iter().collect();
-            let axes = position_axes(site, reduce);
-            let whole = captured.entry(site).or_insert_with(|| {
-                let mut shape = shape.clone();
+        if shapes.is_empty() {
+            let whole = found.iter().map(|(site, data)| {
+                let mut shape = data.shape.to_vec();
                 shape[0] = rows.len();
-                for &axis in axes {
+                for &axis in position_axes(*site, reduce) {
                     shape[axis] = rows.pos;
                 }
-                let data = vec![0.0; shape.iter().product()];
-                SiteValues { shape, data }
+                (*site, shape)
             });
-            whole.place(&values, &shape, axes, rows, prompts);
+            shapes = whole.collect();
+            sink.begin(&shapes)?;
         }
-        prompts.len()
+        for (site, data) in found {
+            let values: Vec<f32> = data.iter().collect();
+            if !is_finite(site, values.iter().copied()) {
+                overflowing = Some(overflowing.map_or(site, |first: Site| first.min(site)));
+            }
+            let shape = &data.shape[1..];
+            let axes = position_axes(site, reduce);
+            let whole = &shapes[&site][1..];
+            let size: usize = shape.iter().product();
+            let mut row = vec![0.0; whole.iter().product()];
+            for (values, &prompt) in values.chunks_exact(size.max(1)).zip(prompts) {
+                let (first, length) = (rows.first[prompt], rows.prompts[prompt].len());
+                row.fill(0.0);
+                place(values, shape, &mut row, whole, axes, 1, first, length);
+                sink.row(site, prompt, &row)?;
+            }
+        }
+        Ok(prompts.len())
     };
     let lengths: Vec<usize> = rows.prompts.iter().map(Vec::len).collect();
     progress.begin(CAPTURING, rows.len() as u64);
@@ -351,16 +435,14 @@ pub fn capture_sites<B: Backend>(
     );
     progress.end();
     outcome?;
-    for (site, values) in &captured {
-        if !is_finite(*site, values.data.iter().copied()) {
-            check_finite(model, &rows.prompts, device)?;
-            return Err(Error::Overflow {
-                what: site.to_string(),
-                precision: model.precision(),
-            });
-        }
-    }
-    Ok(captured)
+    let Some(site) = overflowing else {
+        return Ok(());
+    };
+    check_finite(model, &rows.prompts, device)?;
+    Err(Error::Overflow {
+        what: site.to_string(),
+        precision: model.precision(),
+    })
 }
 
 /// The axes of a captured tensor that run over positions.
@@ -372,35 +454,6 @@ fn position_axes(site: Site, reduce: Reduce) -> &'static [usize] {
         // Queries are reduced, keys stay.
         (_, true) => &[2],
         (_, false) => &[],
-    }
-}
-
-impl SiteValues {
-    /// Copies the real positions of one right-padded batch to their rows and places.
-    fn place(
-        &mut self,
-        values: &[f32],
-        shape: &[usize],
-        axes: &[usize],
-        rows: &PaddedRows,
-        prompts: &[usize],
-    ) {
-        let size: usize = shape[1..].iter().product();
-        let whole: usize = self.shape[1..].iter().product();
-        for (values, &prompt) in values.chunks_exact(size.max(1)).zip(prompts) {
-            let to = &mut self.data[prompt * whole..(prompt + 1) * whole];
-            let (first, length) = (rows.first[prompt], rows.prompts[prompt].len());
-            place(
-                values,
-                &shape[1..],
-                to,
-                &self.shape[1..],
-                axes,
-                1,
-                first,
-                length,
-            );
-        }
     }
 }
 

@@ -77,7 +77,8 @@ pub use answers::logits_at;
 pub use batch::{PaddingSide, TokenBatch};
 pub use bos::PrependBos;
 pub use capture::{
-    SiteValues, capture_head_means, capture_head_means_and_last, capture_sites, pack_by_length,
+    SiteSink, SiteValues, capture_head_means, capture_head_means_and_last, capture_sites,
+    capture_sites_into, pack_by_length,
 };
 pub use config::{
     Activation, DecoderConfig, Direction, Mlp, Norm, Positions, RopeScaling, Rotary, RotaryPairs,

@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use burn::tensor::backend::Backend;
-use circuitscope_core::{NoProgress, Progress};
+use circuitscope_core::{NoProgress, Progress, files};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -152,7 +152,7 @@ pub fn load_dir<B: Backend>(
         });
     }
     let read = |path: &Path| {
-        fs_err::read(path).map_err(|source| Error::Io {
+        files::read(path).map_err(|source| Error::Io {
             path: path.to_owned(),
             source,
         })

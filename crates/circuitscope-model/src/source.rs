@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use circuitscope_core::files;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
@@ -511,7 +512,7 @@ pub(crate) fn weight_map(index: &Path) -> Result<BTreeMap<String, String>> {
     struct Index {
         weight_map: BTreeMap<String, String>,
     }
-    let text = fs_err::read(index).map_err(|source| Error::Io {
+    let text = files::read(index).map_err(|source| Error::Io {
         path: index.to_owned(),
         source,
     })?;

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Transaction;
 use burn::tensor::backend::Backend;
-use circuitscope_core::{Seed, files::write_atomic, nearest};
+use circuitscope_core::files::{self, write_atomic};
+use circuitscope_core::{Seed, nearest};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -202,7 +203,7 @@ struct Cfg {
 
 impl Cfg {
     fn read(path: PathBuf) -> Result<Self> {
-        let text = fs_err::read(&path)?;
+        let text = files::read(&path)?;
         let mut fields: Map<String, Value> =
             serde_json::from_slice(&text).map_err(|source| json_error(&path, source))?;
         // What a folder is comes before its details.
@@ -324,7 +325,7 @@ impl Fields<'_> {
 }
 
 fn read_weights(path: &Path, d_in: usize, d_sae: usize) -> Result<HostWeights> {
-    let bytes = fs_err::read(path)?;
+    let bytes = files::read(path)?;
     let file =
         SafeTensors::deserialize(&bytes).map_err(|source| safetensors_error(path, source))?;
     let found: BTreeMap<String, TensorView<'_>> = file.tensors().into_iter().collect();

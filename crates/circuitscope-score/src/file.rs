@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use circuitscope_core::formats::ordered_header;
 use circuitscope_core::{HeadGrid, Polarity, files, nearest};
 use safetensors::tensor::{Metadata, TensorView};
 use safetensors::{Dtype, SafeTensors};
@@ -64,6 +65,7 @@ impl CodeTable {
             safetensors::serialize(tensors, Some(metadata.into_iter().collect()))
         };
         let bytes = serialise().map_err(|error| not_safetensors(path, &error))?;
+        let bytes = ordered_header(bytes);
         files::write_atomic(path, |out| out.write_all(&bytes)).map_err(|source| io(path, source))
     }
 
@@ -73,7 +75,7 @@ impl CodeTable {
     /// [`Error::Io`], [`Error::NotSafetensors`], or [`Error::Field`] for a tensor or metadata key
     /// that is missing, unknown, or has a wrong type, shape or value.
     pub fn read(path: &Path) -> Result<Self> {
-        let bytes = fs_err::read(path).map_err(|source| io(path, source))?;
+        let bytes = files::read(path).map_err(|source| io(path, source))?;
         let parse = || {
             Ok((
                 SafeTensors::deserialize(&bytes)?,

@@ -59,4 +59,4 @@ pub use prompt::{
 pub use reference::{ReferenceFiles, reference_files};
 pub use task::{Task, Vocabulary};
 pub use user::{read_lines, read_pairs, read_prompts};
-pub use warning::{PromptWarning, prompt_warnings};
+pub use warning::{PromptWarning, few_examples, prompt_warnings};

@@ -1,5 +1,5 @@
 use core::fmt;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use circuitscope_core::Polarity;
 
@@ -24,6 +24,20 @@ pub enum PromptWarning {
     FewPairs {
         /// How many.
         pairs: usize,
+    },
+    /// Few examples of a class, where nothing more is known of them.
+    FewExamples {
+        /// Positive ones.
+        positives: usize,
+        /// Negative ones.
+        negatives: usize,
+    },
+    /// Pairs that occur again and again.
+    Copies {
+        /// How many there are.
+        pairs: usize,
+        /// How many of them differ.
+        distinct: usize,
     },
     /// Classes that are not matched one to one.
     Unmatched {
@@ -63,6 +77,19 @@ impl fmt::Display for PromptWarning {
                 f,
                 "{pairs} {}: heads that differ here may differ for any reason; use 20 or more",
                 if *pairs == 1 { "pair" } else { "pairs" }
+            ),
+            Self::FewExamples {
+                positives,
+                negatives,
+            } => write!(
+                f,
+                "{positives} positive and {negatives} negative examples: heads that differ here may differ for \
+                 any reason; use 20 or more of each"
+            ),
+            Self::Copies { pairs, distinct } => write!(
+                f,
+                "{pairs} pairs are {distinct} different ones, the others their copies: they say no more than \
+                 {distinct}, and intervals over pairs are too narrow; leave the copies out"
             ),
             Self::Unmatched {
                 positives,
@@ -122,15 +149,18 @@ pub fn prompt_warnings(prompts: &LabelledPrompts) -> Vec<PromptWarning> {
         });
         return warnings;
     }
-    if prompts.pairs.len() < FEW {
-        warnings.push(PromptWarning::FewPairs {
-            pairs: prompts.pairs.len(),
-        });
-    }
     let texts = |pair: usize| {
         let (positive, negative) = prompts.pairs[pair];
         (&prompts.texts[positive], &prompts.texts[negative])
     };
+    let pairs = prompts.pairs.len();
+    let distinct = (0..pairs).map(texts).collect::<BTreeSet<_>>().len();
+    if 2 * distinct <= pairs {
+        warnings.push(PromptWarning::Copies { pairs, distinct });
+    }
+    if distinct < FEW {
+        warnings.push(PromptWarning::FewPairs { pairs: distinct });
+    }
     let such = |is: &dyn Fn(&str, &str) -> bool| {
         let pairs = (0..prompts.pairs.len()).filter(|&pair| {
             let (positive, negative) = texts(pair);
@@ -157,6 +187,17 @@ pub fn prompt_warnings(prompts: &LabelledPrompts) -> Vec<PromptWarning> {
         });
     }
     warnings
+}
+
+/// The same for examples of which nothing but their number is known.
+#[must_use]
+pub fn few_examples(labels: &[Polarity]) -> Option<PromptWarning> {
+    let of = |class| labels.iter().filter(|label| **label == class).count();
+    let (positives, negatives) = (of(Polarity::Positive), of(Polarity::Negative));
+    (positives.min(negatives) < FEW).then_some(PromptWarning::FewExamples {
+        positives,
+        negatives,
+    })
 }
 
 fn words(text: &str) -> impl Iterator<Item = &str> {
@@ -221,8 +262,14 @@ mod tests {
             negatives: 5,
         };
         assert_eq!(warned(&rotated), [all]);
-        let unlike = [("a b c", "d e f"); 6];
-        let unlike = warned(&unlike);
+        let unlike = warned(&[
+            ("a b c", "d e f"),
+            ("a b d", "d e f"),
+            ("a b e", "d e f"),
+            ("a b g", "d e f"),
+            ("a b h", "d e f"),
+            ("a b i", "d e f"),
+        ]);
         assert_eq!(
             unlike,
             [PromptWarning::Unlike {
@@ -239,6 +286,20 @@ mod tests {
                 .to_string()
                 .starts_with("1 positives and 2 negatives are not matched")
         );
+        let copies = warned(&[("a b", "a c"); 24]);
+        assert_eq!(
+            copies,
+            [
+                PromptWarning::Copies {
+                    pairs: 24,
+                    distinct: 1
+                },
+                PromptWarning::FewPairs { pairs: 1 }
+            ]
+        );
+        let labels = [Polarity::Positive, Polarity::Negative];
+        assert!(few_examples(&labels).is_some());
+        assert_eq!(few_examples(&labels.repeat(5)), None);
         let same = warned(&[
             ("a b", "a b"),
             ("c d", "c e"),

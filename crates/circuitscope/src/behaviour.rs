@@ -124,7 +124,14 @@ impl PromptBehaviour {
         {
             sentences.push(format!("first negative prompt: {}", self.negative.line()));
         }
-        sentences.extend(self.positive.strange());
+        // A model that answers reads its tokens well enough: small ones may know nothing else.
+        let answered = self
+            .measured
+            .as_ref()
+            .and_then(|measured| measured.answered);
+        if answered.is_none_or(|answered| answered.share < Behaviour::ANSWERED) {
+            sentences.extend(self.positive.strange());
+        }
         match &self.measured {
             Some(behaviour) => {
                 let warnings = behaviour.warnings.iter();

@@ -4,7 +4,7 @@ use circuitscope::hooks::Reduce;
 use circuitscope::tasks::Task;
 use clap::{Args, ValueEnum};
 
-use super::{DeviceArgs, ModelArgs, SeedArgs};
+use super::{DeviceArgs, EXAMPLES, ModelArgs, SeedArgs, count};
 
 /// Write activations of a model into a safetensors file.
 ///
@@ -24,7 +24,7 @@ pub(crate) struct CaptureArgs {
     #[command(flatten)]
     pub(crate) prompts: CapturePrompts,
     /// Pairs of prompts to draw for --task; 2N prompts, positives first
-    #[arg(long, value_name = "N", default_value_t = 10, requires = "task")]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = count::<EXAMPLES>, requires = "task")]
     pub(crate) examples: usize,
     /// Sites, comma-separated; `*` stands for any characters; `logits` for the output
     #[arg(long, value_name = "LIST")]

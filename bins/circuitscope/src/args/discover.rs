@@ -5,7 +5,9 @@ use circuitscope::eval::{Choice, Selection, methods};
 use circuitscope::tasks::Task;
 use clap::{Args, ValueEnum};
 
-use super::{DeviceArgs, ModelArgs, PatchingArgs, SaeArgs, SeedArgs, parse_circuit};
+use super::{
+    DeviceArgs, EXAMPLES, ModelArgs, PatchingArgs, SaeArgs, SeedArgs, count, parse_circuit,
+};
 
 /// Rank the heads of a model by how much they take part in a behaviour.
 ///
@@ -31,7 +33,7 @@ pub(crate) struct DiscoverArgs {
     #[arg(long, value_name = "FILE", requires = "positive", conflicts_with_all = ["task", "pairs", "activations"])]
     pub(crate) negative: Option<PathBuf>,
     /// Pairs of prompts to draw for --task
-    #[arg(long, value_name = "N", default_value_t = 50, conflicts_with_all = ["pairs", "positive", "activations"])]
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = count::<EXAMPLES>, conflicts_with_all = ["pairs", "positive", "activations"])]
     pub(crate) examples: usize,
     /// Mark the heads of the circuit that is known for --task in this model, whatever the model is:
     /// gpt2-small, attn-only-4l or reference [default: that of the model itself, told by its name on the

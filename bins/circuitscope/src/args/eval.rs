@@ -4,7 +4,9 @@ use circuitscope::eval::methods;
 use circuitscope::tasks::Task;
 use clap::Args;
 
-use super::{DeviceArgs, ModelArgs, PatchingArgs, SaeArgs, SeedArgs, parse_circuit};
+use super::{
+    DeviceArgs, EXAMPLES, ModelArgs, PatchingArgs, SaeArgs, SeedArgs, count, parse_circuit,
+};
 
 /// Find circuits that are known, and see how well each method and each control does.
 ///
@@ -42,13 +44,13 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "NAME", value_parser = parse_circuit)]
     pub(crate) circuit: Option<&'static str>,
     /// Number of seeds, counted from --seed
-    #[arg(long, value_name = "N", default_value_t = 3)]
-    pub(crate) seeds: u64,
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = count::<10_000>)]
+    pub(crate) seeds: usize,
     /// Pairs of prompts for each task: N positive and N negative examples
-    #[arg(long, value_name = "N", default_value_t = 250)]
+    #[arg(long, value_name = "N", default_value_t = 250, value_parser = count::<EXAMPLES>)]
     pub(crate) examples: usize,
     /// Bootstrap resamples of the prompts for each run, at most; costly methods take none
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = count::<100_000>)]
     pub(crate) resamples: usize,
     /// Also run circuits of growing size with everything else ablated, on --patch-pairs pairs: CPR,
     /// CMD and KL for the first seed of each method

@@ -26,6 +26,24 @@ pub(crate) use train::TrainArgs;
 
 use crate::device::DeviceName;
 
+/// A whole number that this program can work with: larger ones would not end, or not fit into memory.
+fn count<const MOST: usize>(text: &str) -> Result<usize, String> {
+    let expected = || format!("expected a whole number, at most {MOST}");
+    let number: usize = text.parse().map_err(|_| expected())?;
+    if number > MOST {
+        Err(expected())
+    } else {
+        Ok(number)
+    }
+}
+
+/// Most prompts of a class, and of examples.
+const EXAMPLES: usize = 1_000_000;
+/// Most codes of a dictionary.
+const CODES: usize = 65_536;
+/// Most steps of training.
+const STEPS: usize = 1_000_000;
+
 /// `--circuit`: whose circuits are taken for known.
 fn parse_circuit(name: &str) -> Result<&'static str, circuitscope::tasks::Error> {
     KnownModel::named(name).map(|model| model.name)
@@ -42,7 +60,7 @@ fn parse_circuit(name: &str) -> Result<&'static str, circuitscope::tasks::Error>
   circuitscope discover --model gpt2/ --pairs prompts.jsonl --output found/
   circuitscope doctor                        does this machine compute correctly?
 
-Exit codes: 0 done, 1 could not be done, 2 wrong usage, 130 interrupted.
+Exit codes: 0 done, 1 could not be done, 2 wrong usage, 101 a bug of this program, 130 interrupted.
 `circuitscope COMMAND --help` explains a command, with examples."
 )]
 pub(crate) struct Cli {

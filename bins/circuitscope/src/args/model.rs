@@ -6,6 +6,8 @@ use circuitscope::eval::methods::{PatchedEdges, PatchingSettings, SaeSettings, c
 use circuitscope::model::{LoadSettings, Precision, PrependBos, Processing};
 use clap::{Args, ValueEnum};
 
+use super::{CODES, EXAMPLES, STEPS, count};
+
 /// The model and how it is run.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
@@ -87,16 +89,16 @@ impl fmt::Display for ProcessingArg {
 #[command(next_help_heading = "Dictionary")]
 pub(crate) struct SaeArgs {
     /// Number of features, that is of possible codes
-    #[arg(long, value_name = "N", default_value_t = 200)]
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = count::<CODES>)]
     pub(crate) codes: usize,
     /// Weight of the sparsity penalty [default: 0.02, and 0.05 for docstring, as the paper]
     #[arg(long, value_name = "LAMBDA")]
     pub(crate) l1: Option<f64>,
     /// Examples to train on, drawn at random from both classes
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = count::<EXAMPLES>)]
     pub(crate) train_examples: usize,
     /// Steps of full-batch Adam
-    #[arg(long, value_name = "N", default_value_t = 500)]
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = count::<STEPS>)]
     pub(crate) steps: usize,
 }
 
@@ -139,10 +141,10 @@ pub(crate) struct PatchingArgs {
     #[arg(long, default_value_t = PatchedEdges::None, value_name = "none|N|all")]
     pub(crate) edges: PatchedEdges,
     /// Points that integrated gradients average over
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) ig_steps: u32,
     /// Optimiser steps of the methods that learn masks
-    #[arg(long, value_name = "N", default_value_t = 150, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 150, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) mask_steps: u32,
 }
 

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use circuitscope::sae::Dictionary;
 use clap::{Args, ValueEnum};
 
-use super::{DeviceArgs, SeedArgs};
+use super::{CODES, DeviceArgs, EXAMPLES, STEPS, SeedArgs, count};
 
 /// Train a dictionary (a small sparse autoencoder) on head outputs.
 ///
@@ -23,16 +23,16 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) output: PathBuf,
     /// Number of features, that is of possible codes
-    #[arg(long, value_name = "N", default_value_t = 200)]
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = count::<CODES>)]
     pub(crate) codes: usize,
     /// Weight of the sparsity penalty
     #[arg(long, value_name = "LAMBDA", default_value_t = 0.02)]
     pub(crate) l1: f64,
     /// Examples to train on, drawn at random from both classes [default: 10, or all if fewer]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<EXAMPLES>)]
     pub(crate) train_examples: Option<usize>,
     /// Steps of full-batch Adam
-    #[arg(long, value_name = "N", default_value_t = 500)]
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = count::<STEPS>)]
     pub(crate) steps: usize,
     /// Step size of Adam
     #[arg(long, value_name = "RATE", default_value_t = 1e-3)]

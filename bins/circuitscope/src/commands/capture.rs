@@ -1,15 +1,16 @@
 //! `capture`: prompts in, activations out.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use circuitscope::core::Seed;
+use circuitscope::core::files::{self, Pending};
+use circuitscope::core::formats::f32_header;
 use circuitscope::hooks::Site;
-use circuitscope::model::{Error, Loaded, PaddedRows, PaddingSide, SiteValues, capture_sites};
+use circuitscope::model::{Error, Loaded, PaddedRows, PaddingSide, SiteSink, capture_sites_into};
 use circuitscope::task_prompts;
-use safetensors::{Dtype, View};
 use serde::{Deserialize, Serialize};
 
 use super::bos::Bos;
@@ -45,17 +46,18 @@ pub(crate) fn run(args: &CaptureArgs, printer: Printer, progress: &Terminal) -> 
     let mut provenance = Provenance::start();
     let device = args.device.device.open()?;
     provenance.on(&device);
-    inputs::writable_file(&args.output)?;
+    inputs::writable_file("--output", &args.output)?;
     let model = inputs::load_model(&args.model, &device, progress)?;
     let sites = model.model.config().catalog().resolve(&args.sites)?;
     let (prompts, bos) = prompts(args, &model, &mut provenance)?;
+    // Now what is read is known.
+    inputs::writable_file("--output", &args.output)?;
     let rows = rows(args, &model, prompts)?;
     let config = model.model.config();
     let settings = inputs::capture_settings(&args.model, &device);
     let batch = settings.batch_tokens(config, rows.pos(), &sites);
     let reduce = args.reduce.into();
     let plain = device.plain();
-    let captured = capture_sites(&model.model, &rows, &sites, reduce, batch, plain, progress)?;
     let lengths: Vec<usize> = rows.prompts().iter().map(Vec::len).collect();
     let mut metadata = provenance.metadata();
     metadata.insert(
@@ -67,11 +69,23 @@ pub(crate) fn run(args: &CaptureArgs, printer: Printer, progress: &Terminal) -> 
     if let Some(bos) = &bos {
         metadata.insert("prepend_bos".to_owned(), bos.done.to_string());
     }
-    write(&args.output, &captured, metadata)?;
+    let mut stream = Stream::new(&args.output, metadata)?;
+    capture_sites_into(
+        &model.model,
+        &rows,
+        &sites,
+        reduce,
+        batch,
+        plain,
+        progress,
+        &mut stream,
+    )?;
+    let Stream { file, shapes, .. } = stream;
+    file.finish()?;
 
-    let sites = captured
+    let sites = shapes
         .into_iter()
-        .map(|(site, captured)| (site.to_string(), captured.shape))
+        .map(|(site, shape)| (site.to_string(), shape))
         .collect();
     let report = Report {
         output: args.output.display().to_string(),
@@ -149,7 +163,7 @@ fn rows(args: &CaptureArgs, model: &Loaded<B>, mut prompts: Tokens) -> Result<Pa
 
 impl Tokens {
     fn read(path: &Path) -> Result<Self> {
-        let text = fs_err::read(path)?;
+        let text = files::read(path)?;
         let tokens: Self =
             serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
         let wrong = |row: usize, problem: String| {
@@ -202,39 +216,68 @@ impl Tokens {
     }
 }
 
-/// A tensor on its way into a file.
-struct Written<'a>(&'a SiteValues);
-
-impl View for Written<'_> {
-    fn dtype(&self) -> Dtype {
-        Dtype::F32
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.0.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(bytemuck::cast_slice(&self.0.data))
-    }
-
-    fn data_len(&self) -> usize {
-        size_of_val(self.0.data.as_slice())
-    }
-}
-
-fn write(
-    path: &Path,
-    captured: &BTreeMap<Site, SiteValues>,
+/// The captured sites on their way into a file: each row goes to its place as it comes, so that more can be
+/// captured than memory holds.
+struct Stream<'a> {
+    path: &'a Path,
     metadata: BTreeMap<String, String>,
-) -> Result<()> {
-    let views = captured
-        .iter()
-        .map(|(site, values)| (site.to_string(), Written(values)));
-    let bytes = safetensors::serialize(views, Some(metadata.into_iter().collect()))?;
-    circuitscope::core::files::write_atomic(path, |out| out.write_all(&bytes))?;
-    Ok(())
+    file: Pending,
+    shapes: BTreeMap<Site, Vec<usize>>,
+    /// Where each site begins in the file.
+    starts: BTreeMap<Site, u64>,
 }
+
+impl<'a> Stream<'a> {
+    fn new(path: &'a Path, metadata: BTreeMap<String, String>) -> Result<Self> {
+        Ok(Self {
+            path,
+            metadata,
+            file: Pending::new(path)?,
+            shapes: BTreeMap::new(),
+            starts: BTreeMap::new(),
+        })
+    }
+
+    fn put(&mut self, at: u64, bytes: &[u8]) -> Result<(), Error> {
+        let file = self.file.file();
+        let done = file.seek(SeekFrom::Start(at));
+        let done = done.and_then(|_| file.write_all(bytes));
+        done.map_err(|source| Error::Io {
+            path: self.path.to_owned(),
+            source,
+        })
+    }
+}
+
+impl SiteSink for Stream<'_> {
+    fn begin(&mut self, shapes: &BTreeMap<Site, Vec<usize>>) -> Result<(), Error> {
+        self.shapes.clone_from(shapes);
+        let tensors = shapes.iter();
+        let tensors = tensors.map(|(site, shape)| (site.to_string(), shape.clone()));
+        let (header, sizes) = f32_header(&tensors.collect::<Vec<_>>(), &self.metadata);
+        let mut at = header.len() as u64;
+        for (&site, size) in shapes.keys().zip(sizes) {
+            self.starts.insert(site, at);
+            at += size;
+        }
+        if at > SAID {
+            note(&format!(
+                "note: {} will take {}",
+                self.path.display(),
+                human_bytes(at)
+            ));
+        }
+        self.put(0, &header)
+    }
+
+    fn row(&mut self, site: Site, row: usize, values: &[f32]) -> Result<(), Error> {
+        let bytes: &[u8] = bytemuck::cast_slice(values);
+        self.put(self.starts[&site] + (row * bytes.len()) as u64, bytes)
+    }
+}
+
+/// Files of more bytes are said to be large.
+const SAID: u64 = 1 << 30;
 
 impl Report {
     fn text(&self) -> String {

@@ -11,7 +11,8 @@ use circuitscope::eval::{Choice, Evidence, QualitySettings, circuit_quality};
 use circuitscope::hooks::HeadActivations;
 use circuitscope::model::{Loaded, ModelProvenance};
 use circuitscope::tasks::{
-    GroundTruth, LabelledPrompts, PromptWarning, Task, prompt_warnings, read_lines, read_pairs,
+    GroundTruth, LabelledPrompts, PromptWarning, Task, few_examples, prompt_warnings, read_lines,
+    read_pairs,
 };
 use circuitscope::{
     CaptureSettings, DiscoverSettings, Error, KnownAs, MetricChoice, PromptBehaviour, capture,
@@ -70,6 +71,9 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
         inputs::writable_folder(folder)?;
     }
     let mut stages = Stages(Vec::new());
+    if let Some(file) = &args.save_activations {
+        inputs::writable_file("--save-activations", file)?;
+    }
     let gathered = gather(args, &device, &mut provenance, &mut stages, progress)?;
     if let Some(path) = &args.save_activations {
         save_activations(&gathered.evidence, path, &provenance)?;
@@ -265,6 +269,7 @@ fn gather(
         let evidence = Evidence::from_file(file, device.plain());
         let evidence = evidence.with_context(|| path.display().to_string())?;
         stages.add("read", start);
+        let few = few_examples(evidence.labels());
         return Ok(Gathered {
             method: suited(args.method, false),
             evidence,
@@ -272,7 +277,7 @@ fn gather(
             graph: None,
             truth: None,
             bos: None,
-            prompt_warnings: Vec::new(),
+            prompt_warnings: few.iter().map(ToString::to_string).collect(),
             behaviour: None,
             only_correct: None,
             metric: None,
@@ -352,10 +357,10 @@ fn gather(
         );
     }
     settings.last_position = methods::reads_last(method);
-    let mut warnings = match task {
-        Some(_) => Vec::new(),
-        None => prompt_warnings(&prompts),
-    };
+    let mut warnings = prompt_warnings(&prompts);
+    // Prompts of tasks are matched in their own way, but may be few.
+    let few = |warning: &PromptWarning| matches!(warning, PromptWarning::FewPairs { .. });
+    warnings.retain(|warning| task.is_none() || few(warning));
     // Methods that run the model compare each prompt with its partner.
     let in_pairs = methods::runs_model(method);
     warnings.retain(|warning| !in_pairs || !matches!(warning, PromptWarning::SameSentences { .. }));

@@ -19,6 +19,9 @@ const FAULT: f64 = 1.001;
 /// which are a tenth as sharp.
 const GRADIENT_FAULT: f64 = 1.05;
 
+/// Reciprocals that are further off than this were not made by a division.
+const EXACT: f64 = 1e-6;
+
 /// What is printed.
 #[derive(Debug, Serialize)]
 struct Report {
@@ -161,8 +164,17 @@ impl Checked {
                     check.name, check.difference, check.tolerance
                 ),
             };
+            let mut checks_made = conformance.checks.iter();
+            let reciprocal = checks_made.find(|check| check.name == conformance::RECIPROCAL);
+            let rough = reciprocal.filter(|check| check.difference > EXACT);
+            let rough = rough.map_or_else(String::new, |check| {
+                format!(
+                    "; its reciprocals are approximate (within {:.1e}), and so are gradients",
+                    check.difference
+                )
+            });
             return format!(
-                "{head}is right in all {checks} checks{tightest}; {near_ties} near-ties among the codes; {:.1} s\n",
+                "{head}is right in all {checks} checks{tightest}; {near_ties} near-ties among the codes{rough}; {:.1} s\n",
                 self.seconds
             );
         };

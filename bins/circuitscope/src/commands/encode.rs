@@ -36,12 +36,12 @@ pub(crate) fn run(args: &EncodeArgs, printer: Printer) -> Result<()> {
     let mut provenance = Provenance::start();
     let device = args.device.device.open()?;
     provenance.on(&device);
-    inputs::writable_file(&args.output)?;
     let saved = load_dir::<B>(&args.sae, device.plain())?;
     for file in [CFG_FILE, WEIGHTS_FILE] {
         provenance.input(&args.sae.join(file))?;
     }
     provenance.input(&args.activations)?;
+    inputs::writable_file("--output", &args.output)?;
     let HeadActivations {
         grid,
         d,

@@ -6,14 +6,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use circuitscope::core::{Progress as _, Seed, files};
-use circuitscope::eval::methods::{BoxedMethod, FromFile, MethodSettings, method, reads_last};
+use circuitscope::eval::methods::{
+    BoxedMethod, FromFile, MethodSettings, NAMES, method, reads_last,
+};
 use circuitscope::eval::{
     EvaluateSettings, FolderStore, RunKey, RunRecord, RunStore as _, Spread, SummaryRow, evaluate,
     summarise,
 };
 use circuitscope::model::{Loaded, ModelProvenance};
 use circuitscope::score::stats::Interval;
-use circuitscope::tasks::Task;
+use circuitscope::tasks::{PromptWarning, Task, prompt_warnings};
 use circuitscope::{
     CaptureSettings, KnownAs, PromptBehaviour, judged_task, known_as, known_circuits, posed_task,
 };
@@ -35,6 +37,9 @@ const SCHEMA: u64 = 1;
 pub(crate) const RESULTS_FILE: &str = "results.json";
 /// What the model makes of the prompts of each task, a file each, in the output folder.
 const BEHAVIOUR_FOLDER: &str = "behaviour";
+
+/// Bytes of the longest name of a row: it is part of the name of a file.
+const LONGEST_NAME: usize = 100;
 
 /// What is printed, and kept as `results.json`.
 #[derive(Debug, Serialize)]
@@ -73,7 +78,7 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
     inputs::writable_folder(&args.output)?;
     let known = known_as(&loaded.provenance, args.circuit)?;
     let bos = Bos::settle(&loaded, &args.model, false, &mut [])?;
-    let settings = settings(args, &loaded, known.as_ref(), &bos, &provenance);
+    let settings = settings(args, &loaded, known.as_ref(), &bos, &device, &provenance);
     let mut store = FolderStore::open(&args.output, &settings)?;
     interrupt::keep(Kept {
         said: "finished parts are kept; run the same command to go on".to_owned(),
@@ -149,8 +154,22 @@ fn files_to_judge(args: &EvalArgs, tasks: &[Task], loaded: &Loaded<B>) -> Result
         let part = |part: Option<&OsStr>| part.map(|part| part.to_string_lossy().into_owned());
         let folder = part(path.parent().and_then(Path::file_name));
         let parts = folder.into_iter().chain(part(path.file_stem()));
+        let name: String = parts.collect::<Vec<_>>().join("-");
+        if NAMES.contains(&name.as_str()) {
+            bail!(
+                "--scores {}: its row would be named {name}, as a method is; rename the file",
+                path.display()
+            );
+        }
+        if name.chars().any(char::is_control) || name.len() > LONGEST_NAME {
+            bail!(
+                "--scores {}: found a name with control characters or of more than {LONGEST_NAME} bytes, expected \
+                 one that a row can have; rename the file",
+                path.display()
+            );
+        }
         // Few, and as long-lived as the process.
-        let name: &'static str = parts.collect::<Vec<_>>().join("-").leak();
+        let name: &'static str = name.leak();
         if names.contains(&name) {
             bail!(
                 "--scores {}: another file is named {name}, too; rename one",
@@ -184,7 +203,7 @@ fn keys(args: &EvalArgs, task: Task, methods: &[&str]) -> Vec<RunKey> {
 
 fn seeds(args: &EvalArgs) -> impl Iterator<Item = Seed> {
     let first = args.seed.seed;
-    (0..args.seeds).map(move |at| Seed::new(first.wrapping_add(at)))
+    (0..args.seeds as u64).map(move |at| Seed::new(first.wrapping_add(at)))
 }
 
 fn behaviour_file(folder: &Path, task: &str) -> PathBuf {
@@ -229,6 +248,11 @@ fn run_task(
     let posed = posed_task(loaded, task, args.examples, seed, args.patching.metric)?;
     for said in &posed.notes {
         note(&format!("note: {task}: {said}"));
+    }
+    for warning in prompt_warnings(&posed.prompts) {
+        if matches!(warning, PromptWarning::FewPairs { .. }) {
+            note(&format!("warning: {task}: {warning}"));
+        }
     }
     let judged = judged_task(
         loaded,
@@ -291,6 +315,7 @@ fn settings(
     loaded: &Loaded<B>,
     known: Option<&KnownAs>,
     bos: &Bos,
+    device: &Device,
     provenance: &Provenance,
 ) -> Value {
     json!({
@@ -316,7 +341,7 @@ fn settings(
         "mask_steps": args.patching.mask_steps,
         // A file that has changed is another method.
         "scores": provenance.inputs.values().collect::<Vec<_>>(),
-        "device": provenance.device,
+        "device": device.kind(),
     })
 }
 

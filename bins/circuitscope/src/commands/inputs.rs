@@ -32,6 +32,10 @@ pub(crate) fn load_model(
     let loaded = named_model(args, device, progress);
     memory::keep_freed();
     let loaded = loaded?;
+    for file in &loaded.provenance.files {
+        files::protect(&Path::new(&args.model).join(&file.name));
+    }
+    files::protect(Path::new(&args.model));
     for assumed in &loaded.provenance.notes {
         note(&format!("note: {}: {assumed}", loaded.provenance.name));
     }
@@ -175,14 +179,28 @@ pub(crate) fn encode(model: &Loaded<B>, texts: &[String], bos: bool) -> Result<V
         .collect()
 }
 
-/// Makes sure, before long work starts, that results can be written into a folder. A folder that
+/// Makes sure, before long work starts, that results can be written into the folder `--output`. A folder that
 /// does not exist yet does not exist afterwards either: work that fails leaves nothing behind.
 pub(crate) fn writable_folder(folder: &Path) -> Result<()> {
-    writable(folder, folder)
+    writable(folder, folder).map_err(|reason| refused("--output", folder, &reason))
+}
+
+/// The same for the file that `flag` names, which is no input, either.
+pub(crate) fn writable_file(flag: &str, file: &Path) -> Result<()> {
+    files::check_output(file).map_err(|error| anyhow!("{flag} {}: {error}", file.display()))?;
+    let folder = file
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let outcome = writable(folder.unwrap_or(Path::new(".")), file);
+    outcome.map_err(|reason| refused(flag, file, &reason))
+}
+
+fn refused(flag: &str, output: &Path, reason: &str) -> anyhow::Error {
+    anyhow!("{flag} {}: cannot write here: {reason}", output.display())
 }
 
 /// `output` is what the user named.
-fn writable(folder: &Path, output: &Path) -> Result<()> {
+fn writable(folder: &Path, output: &Path) -> Result<(), String> {
     let missing: Vec<&Path> = folder
         .ancestors()
         .take_while(|ancestor| !ancestor.as_os_str().is_empty() && !ancestor.exists())
@@ -203,21 +221,7 @@ fn writable(folder: &Path, output: &Path) -> Result<()> {
         // It may hold something by now, or never have come to be.
         fs_err::remove_dir(folder).ok();
     }
-    outcome.map_err(|reason| anyhow!("--output {}: cannot write here: {reason}", output.display()))
-}
-
-/// The same for a file.
-pub(crate) fn writable_file(file: &Path) -> Result<()> {
-    if file.is_dir() {
-        bail!(
-            "--output {}: found a folder, expected the name of a file",
-            file.display()
-        );
-    }
-    match file.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => writable(folder, file),
-        _ => writable(Path::new("."), file),
-    }
+    outcome
 }
 
 /// The paper's weight of the sparsity penalty: larger for docstring.
@@ -230,6 +234,6 @@ pub(crate) fn l1_of(task: Option<Task>) -> f64 {
 
 /// A JSON file that this program wrote.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let bytes = fs_err::read(path)?;
+    let bytes = files::read(path)?;
     serde_json::from_slice(&bytes).with_context(|| path.display().to_string())
 }

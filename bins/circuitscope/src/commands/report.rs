@@ -61,7 +61,7 @@ fn records(args: &ReportArgs) -> Result<Vec<RunRecord>> {
                 .extension()
                 .is_some_and(|extension| extension == "json")
             {
-                records.push(inputs::read_json(&path)?);
+                records.push(RunRecord::read(&path)?);
             }
         }
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::python_json;
-use crate::files::{describe, write_atomic};
+use crate::files::{self, describe, write_atomic};
 use crate::{Circuit, Edge, Graph, Node, nearest};
 
 /// A circuit with scores as EAP-IG writes it and MIB's circuit track takes it (`importances.json`):
@@ -246,7 +246,7 @@ impl GraphFile {
     /// # Errors
     /// [`FormatError`], which names the file and the field.
     pub fn read(path: &Path) -> Result<Self, FormatError> {
-        let text = fs_err::read_to_string(path).map_err(|source| FormatError::Io {
+        let text = files::read_to_string(path).map_err(|source| FormatError::Io {
             path: path.to_owned(),
             source,
         })?;

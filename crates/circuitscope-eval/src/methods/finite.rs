@@ -1,6 +1,8 @@
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Polarity, Progress, Seed};
 
+use super::runs_model;
+use crate::causal::CausalEvidence;
 use crate::{Choice, Discover, Error, Evidence, Measured, Result, Scores};
 
 /// A method whose scores are finite, or an error that says where they ceased to be.
@@ -9,7 +11,7 @@ pub(super) struct Finite<M: ?Sized>(pub(super) Box<M>);
 /// [`Measured`] of [`Finite`].
 struct FiniteMeasured<'a, B: Backend> {
     measured: Box<dyn Measured + 'a>,
-    evidence: &'a Evidence<B>,
+    of: Of<'a, B>,
 }
 
 impl<B: Backend, M: Discover<B> + ?Sized> Discover<B> for Finite<M> {
@@ -43,22 +45,26 @@ impl<B: Backend, M: Discover<B> + ?Sized> Discover<B> for Finite<M> {
         seed: Seed,
         progress: &'a dyn Progress,
     ) -> Result<Box<dyn Measured + 'a>> {
+        let method = self.0.name();
+        let of = Of {
+            method,
+            seed: seed.value(),
+            causal: evidence.causal_if_any().filter(|_| runs_model(method)),
+        };
         let measured = self.0.measure(evidence, seed, progress);
-        let measured = located(evidence, measured)?;
-        Ok(Box::new(FiniteMeasured { measured, evidence }))
+        let measured = measured.map_err(|error| of.located(error))?;
+        Ok(Box::new(FiniteMeasured { measured, of }))
     }
 }
 
 impl<B: Backend> Measured for FiniteMeasured<'_, B> {
     fn scores(&self, rows: Option<&[usize]>) -> Result<Scores> {
-        let scores = self.measured.scores(rows).and_then(|scores| {
-            if is_finite(&scores) {
-                Ok(scores)
-            } else {
-                Err(Error::NotFinite { precision: None })
-            }
-        });
-        located(self.evidence, scores)
+        let scores = self.measured.scores(rows);
+        let scores = scores.map_err(|error| self.of.located(error))?;
+        match not_finite(&scores) {
+            None => Ok(scores),
+            Some(what) => Err(self.of.error(what)),
+        }
     }
 
     fn relabelled(&self, labels: Vec<Polarity>) -> Option<Result<Vec<f64>>> {
@@ -66,19 +72,52 @@ impl<B: Backend> Measured for FiniteMeasured<'_, B> {
     }
 }
 
-fn located<B: Backend, T>(evidence: &Evidence<B>, outcome: Result<T>) -> Result<T> {
-    match evidence.causal_if_any() {
-        Some(causal) => causal.located(outcome),
-        None => outcome,
+/// What scores are of.
+struct Of<'a, B: Backend> {
+    method: &'static str,
+    seed: u64,
+    causal: Option<&'a CausalEvidence<B>>,
+}
+
+impl<B: Backend> Of<'_, B> {
+    fn located(&self, error: Error) -> Error {
+        match error {
+            Error::NotFinite { .. } => self.error("something on the way to its scores".to_owned()),
+            other => other,
+        }
+    }
+
+    fn error(&self, what: String) -> Error {
+        let cause = self.causal.and_then(|causal| {
+            let outcome = causal.located::<()>(Err(Error::NotFinite { precision: None }));
+            outcome.err()
+        });
+        Error::Scores {
+            method: self.method,
+            task: None,
+            seed: self.seed,
+            what: format!("{what} is NaN or infinite"),
+            cause: cause.map(Box::new),
+        }
     }
 }
 
-fn is_finite(scores: &Scores) -> bool {
-    let graph = scores.graph.as_ref();
-    let of_graph = graph
-        .into_iter()
-        .flat_map(|graph| [&graph.nodes, &graph.edges]);
-    let all = of_graph.chain([&scores.edges]).flatten().flatten();
-    let mut all = all.chain(&scores.nodes);
-    all.all(|score| score.is_finite())
+/// The first score that is not finite.
+fn not_finite(scores: &Scores) -> Option<String> {
+    let heads = scores.grid.len();
+    let bad = |scores: &[f64]| scores.iter().position(|score| !score.is_finite());
+    if let Some(at) = bad(&scores.nodes) {
+        return Some(format!("the score of {}", scores.grid.head(at)));
+    }
+    if let Some(at) = scores.edges.as_deref().and_then(bad) {
+        let [from, to] = [at / heads, at % heads].map(|at| scores.grid.head(at));
+        return Some(format!("the score of {from} and {to}"));
+    }
+    let graph = scores.graph.as_ref()?;
+    if let Some(at) = graph.nodes.as_deref().and_then(bad) {
+        return Some(format!("the score of {}", graph.graph.writer(at)));
+    }
+    let at = graph.edges.as_deref().and_then(bad)?;
+    let writer = graph.graph.writer(at / graph.graph.readers());
+    Some(format!("the score of an edge of {writer}"))
 }

@@ -39,7 +39,15 @@ impl FromFile {
     /// [`crate::Error::Format`].
     pub fn read(name: &'static str, path: &Path, graph: Graph) -> Result<Self> {
         let file = GraphFile::read(path)?;
-        let scores = file.scores(path, &graph)?;
+        let mut scores = file.scores(path, &graph)?;
+        let mut notes = file.notes;
+        let all = [&mut scores.nodes, &mut scores.edges].into_iter().flatten();
+        let replaced: usize = all.map(|scores| bounded(scores)).sum();
+        if replaced > 0 {
+            notes.push(format!(
+                "{replaced} infinite scores stand for twice the largest finite one"
+            ));
+        }
         Ok(Self {
             name,
             scores: GraphScores {
@@ -47,9 +55,24 @@ impl FromFile {
                 nodes: scores.nodes,
                 edges: scores.edges,
             },
-            notes: file.notes,
+            notes,
         })
     }
+}
+
+/// Puts what is infinite above all that is finite, and says how many that were: the ranking stays.
+fn bounded(scores: &mut [f64]) -> usize {
+    let finite = scores.iter().copied().filter(|score| score.is_finite());
+    let largest = finite.map(f64::abs).fold(0.0, f64::max);
+    let above = if largest > 0.0 {
+        (2.0 * largest).min(f64::MAX)
+    } else {
+        1.0
+    };
+    let infinite = scores.iter_mut().filter(|score| score.is_infinite());
+    infinite
+        .map(|score| *score = above.copysign(*score))
+        .count()
 }
 
 impl<B: Backend> Discover<B> for FromFile {

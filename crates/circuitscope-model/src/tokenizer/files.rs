@@ -2,6 +2,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use circuitscope_core::files;
 use serde_json::{Map, Value, json};
 use tokenizers::AddedToken;
 
@@ -48,21 +49,21 @@ pub(crate) struct TokenizerFiles<'a> {
 impl<'a> TokenizerFiles<'a> {
     /// All that are in a folder.
     pub(crate) fn read(folder: &Path) -> Result<Self> {
-        let mut files = BTreeMap::new();
+        let mut found = BTreeMap::new();
         for name in TOKENIZER_FILES {
             let path = folder.join(name);
             if path.exists() {
-                let bytes = fs_err::read(&path).map_err(|source| Error::Io { path, source })?;
-                files.insert(name, bytes.into());
+                let bytes = files::read(&path).map_err(|source| Error::Io { path, source })?;
+                found.insert(name, Cow::Owned(bytes.to_vec()));
             }
         }
-        if files.contains_key(TOKENIZER) {
-            files.remove(VOCAB);
-            files.remove(MERGES);
+        if found.contains_key(TOKENIZER) {
+            found.remove(VOCAB);
+            found.remove(MERGES);
         }
         Ok(Self {
             folder: folder.to_owned(),
-            files,
+            files: found,
         })
     }
 

@@ -55,6 +55,9 @@ pub struct ChatPrompt {
     pub date: Option<String>,
 }
 
+/// Bytes of the longest text that is tokenised: far more than any model reads at once.
+const LONGEST: usize = 1 << 20;
+
 impl Tokenizer {
     /// Reads a `tokenizer.json` alone; `bos` is the beginning-of-sequence token that the model's configuration names.
     /// It is the token that the post-processor puts before a text, else that one, else the first that the
@@ -149,8 +152,15 @@ impl Tokenizer {
     /// already.
     ///
     /// # Errors
-    /// [`Error::Encode`], or [`Error::NoBos`] if that token is asked for and there is none.
+    /// [`Error::Encode`], also for a text of more than a mebibyte; [`Error::NoBos`] if that token is asked for
+    /// and there is none.
     pub fn encode(&self, text: &str, prepend_bos: bool) -> Result<Vec<u32>> {
+        if text.len() > LONGEST {
+            return Err(Error::Encode {
+                text: text.chars().take(40).collect::<String>() + "…",
+                reason: format!("found {} bytes, expected at most {LONGEST}", text.len()),
+            });
+        }
         let ids = if let Some(pieces) = &self.pieces {
             pieces.encode(text)
         } else {

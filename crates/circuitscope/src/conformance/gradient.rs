@@ -22,6 +22,14 @@ use crate::load_reference;
 /// Largest difference allowed, relative to the length of the gradient.
 pub const GRADIENT_TOLERANCE: f64 = 1e-3;
 
+/// Name of the check that compares reciprocals with division: what backward passes through divisions are made
+/// of.
+pub const RECIPROCAL: &str = "reciprocal";
+
+/// Largest difference allowed, relative. Some processors have an instruction of 12 bits (at most 3.7e-4), which
+/// burn's `ndarray` takes: gradients there are as far off.
+pub const RECIPROCAL_TOLERANCE: f64 = 4e-4;
+
 /// How far the heads are moved, relative to the length of what they put out.
 const STEP: f64 = 0.003;
 
@@ -85,7 +93,7 @@ pub fn check_gradients_with<B: AutodiffBackend, T: Tap<B>>(
     let model = Decoder::<B>::from_inner(values.model.clone()).no_grad();
     let gradients = gradients(&model, &batch, &contrast, fault, differentiating)?;
     let mut rng = Seed::new(0).stream("conformance/gradient").rng();
-    let checks = (0..values.layers()).rev().map(|layer| {
+    let layers = (0..values.layers()).rev().map(|layer| {
         let site = Site::Z(layer);
         let (Some(output), Some(gradient)) = (outputs.get(&site), gradients.get(&site)) else {
             unreachable!("both were captured at every layer")
@@ -100,7 +108,27 @@ pub fn check_gradients_with<B: AutodiffBackend, T: Tap<B>>(
         let far = moved(2.0)? - moved(-2.0)?;
         Ok(along.check(site, (8.0 * near - far) / 12.0))
     });
-    checks.collect()
+    let first = reciprocal::<B::InnerBackend>(device);
+    [first].into_iter().chain(layers).collect()
+}
+
+/// Compares reciprocals with those of the host, in f64.
+fn reciprocal<B: Backend>(device: &B::Device) -> Result<Check, Error> {
+    let numbers: Vec<f32> = (1..=1000u16).map(|at| f32::from(at) * 0.037).collect();
+    let shape = [numbers.len()];
+    let x = Tensor::<B, 1>::from_data(TensorData::new(numbers.clone(), shape), device);
+    let found = Values::new(x.recip().into_data())?;
+    let expected = numbers.iter().map(|x| 1.0 / f64::from(*x));
+    let both = found.data.iter().zip(expected);
+    let differences = both.map(|(found, expected)| (found - expected).abs() / expected);
+    let difference = differences.fold(0.0, f64::max);
+    Ok(Check {
+        name: RECIPROCAL.to_owned(),
+        difference,
+        tolerance: RECIPROCAL_TOLERANCE,
+        passed: difference <= RECIPROCAL_TOLERANCE,
+        worst: None,
+    })
 }
 
 /// Gradients at what the heads of every layer put out.

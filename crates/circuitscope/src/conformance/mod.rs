@@ -30,7 +30,9 @@ use circuitscope_hooks::{NoTap, Tap};
 use circuitscope_model::DecoderConfig;
 
 pub use checks::{Check, Conformance, Worst};
-pub use gradient::{GRADIENT_TOLERANCE, check_gradients, check_gradients_with};
+pub use gradient::{
+    GRADIENT_TOLERANCE, RECIPROCAL, RECIPROCAL_TOLERANCE, check_gradients, check_gradients_with,
+};
 pub use record::{Record, Values};
 
 /// See the [module](self).
