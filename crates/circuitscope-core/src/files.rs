@@ -36,12 +36,18 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Whether a path names no pipe, device or folder: opening a file that is not there is the better error.
+#[must_use]
+pub fn is_regular(path: &Path) -> bool {
+    std::fs::metadata(path).map_or(true, |there| there.is_file())
+}
+
 /// Reads a file of at most [`MOST`] bytes. What comes from a pipe is kept for whoever reads it again.
 ///
 /// # Errors
 /// Those of opening and reading, and a file that is larger or has no end; they name `path`.
 pub fn read(path: &Path) -> io::Result<Arc<[u8]>> {
-    let regular = fs_err::metadata(path)?.is_file();
+    let regular = is_regular(path);
     if !regular && let Some(kept) = locked(&PIPES).get(path) {
         return Ok(Arc::clone(kept));
     }
@@ -93,7 +99,7 @@ pub fn read_to_string(path: &Path) -> io::Result<String> {
 /// Those of reading, which name `path`.
 pub fn sha256(path: &Path) -> io::Result<String> {
     let mut hash = Sha256::new();
-    if fs_err::metadata(path)?.is_file() {
+    if is_regular(path) {
         let mut file = fs_err::File::open(path)?;
         let mut block = vec![0; 1 << 16];
         loop {

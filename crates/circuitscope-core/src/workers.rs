@@ -58,7 +58,8 @@ pub fn run<S: Send, R: Send, E: Send>(
         return (0..count).try_for_each(|at| take(at, work(&state, at, &stop)?));
     }
     let share = (cores() / threads).max(1);
-    let (send, receive) = mpsc::channel();
+    // Results that nobody has taken yet hold memory.
+    let (send, receive) = mpsc::sync_channel(threads);
     thread::scope(|scope| {
         for _ in 0..threads {
             let (send, state) = (send.clone(), state());

@@ -215,8 +215,7 @@ impl Deref for Mapped {
 
 /// Maps a file, or reads it if it is a pipe; an empty one cannot be mapped and is refused.
 fn map(path: &Path) -> Result<Mapped> {
-    let regular = fs_err::metadata(path).map_err(|source| io(path, source))?;
-    if !regular.is_file() {
+    if !files::is_regular(path) {
         let bytes = files::read(path).map_err(|source| io(path, source))?;
         return Ok(Mapped::Read(bytes));
     }

@@ -37,7 +37,7 @@ pub(crate) fn map(path: &Path) -> Result<Bytes<'static>> {
         path: path.to_owned(),
         source,
     };
-    if !fs_err::metadata(path).map_err(io)?.is_file() {
+    if !files::is_regular(path) {
         return Ok(Bytes::Owned(files::read(path).map_err(io)?.to_vec()));
     }
     let file = fs_err::File::open(path).map_err(io)?;

@@ -319,7 +319,7 @@ pub fn capture_sites<B: Backend>(
     Ok(captured)
 }
 
-/// Takes what is captured, a row of a site at a time, in any order.
+/// Takes what is captured, some rows of a site at a time, in any order.
 pub trait SiteSink {
     /// Comes first: the shape of every site, all rows together.
     ///
@@ -327,11 +327,11 @@ pub trait SiteSink {
     /// If they cannot be taken; nothing more is run then.
     fn begin(&mut self, shapes: &BTreeMap<Site, Vec<usize>>) -> Result<()>;
 
-    /// The values of one row, row-major.
+    /// The values of rows from `first` on, row-major, `width` a row.
     ///
     /// # Errors
     /// If they cannot be taken; nothing more is run then.
-    fn row(&mut self, site: Site, row: usize, values: &[f32]) -> Result<()>;
+    fn rows(&mut self, site: Site, first: usize, width: usize, values: &[f32]) -> Result<()>;
 }
 
 impl SiteSink for BTreeMap<Site, SiteValues> {
@@ -347,9 +347,9 @@ impl SiteSink for BTreeMap<Site, SiteValues> {
         Ok(())
     }
 
-    fn row(&mut self, site: Site, row: usize, values: &[f32]) -> Result<()> {
+    fn rows(&mut self, site: Site, first: usize, width: usize, values: &[f32]) -> Result<()> {
         if let Some(whole) = self.get_mut(&site) {
-            whole.data[row * values.len()..(row + 1) * values.len()].copy_from_slice(values);
+            whole.data[first * width..][..values.len()].copy_from_slice(values);
         }
         Ok(())
     }
@@ -411,13 +411,20 @@ pub fn capture_sites_into<B: Backend>(
             let shape = &data.shape[1..];
             let axes = position_axes(site, reduce);
             let whole = &shapes[&site][1..];
-            let size: usize = shape.iter().product();
-            let mut row = vec![0.0; whole.iter().product()];
-            for (values, &prompt) in values.chunks_exact(size.max(1)).zip(prompts) {
-                let (first, length) = (rows.first[prompt], rows.prompts[prompt].len());
-                row.fill(0.0);
-                place(values, shape, &mut row, whole, axes, 1, first, length);
-                sink.row(site, prompt, &row)?;
+            let (size, width) = (
+                shape.iter().product::<usize>(),
+                whole.iter().product::<usize>(),
+            );
+            let mut values = values.chunks_exact(size.max(1));
+            // Rows that follow each other go together.
+            for prompts in prompts.chunk_by(|a, b| a + 1 == *b) {
+                let mut together = vec![0.0; prompts.len() * width];
+                let to = together.chunks_exact_mut(width.max(1));
+                for ((to, &prompt), values) in to.zip(prompts).zip(values.by_ref()) {
+                    let (first, length) = (rows.first[prompt], rows.prompts[prompt].len());
+                    place(values, shape, to, whole, axes, 1, first, length);
+                }
+                sink.rows(site, prompts[0], width, &together)?;
             }
         }
         Ok(prompts.len())

@@ -270,9 +270,15 @@ impl SiteSink for Stream<'_> {
         self.put(0, &header)
     }
 
-    fn row(&mut self, site: Site, row: usize, values: &[f32]) -> Result<(), Error> {
-        let bytes: &[u8] = bytemuck::cast_slice(values);
-        self.put(self.starts[&site] + (row * bytes.len()) as u64, bytes)
+    fn rows(
+        &mut self,
+        site: Site,
+        first: usize,
+        width: usize,
+        values: &[f32],
+    ) -> Result<(), Error> {
+        let start = self.starts[&site] + (first * width * size_of::<f32>()) as u64;
+        self.put(start, bytemuck::cast_slice(values))
     }
 }
 

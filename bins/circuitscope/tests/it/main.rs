@@ -21,5 +21,6 @@ mod pairs;
 mod published;
 mod real;
 mod recommended;
+mod reliability;
 mod resume;
 mod support;

@@ -120,7 +120,7 @@ fn reciprocal<B: Backend>(device: &B::Device) -> Result<Check, Error> {
     let found = Values::new(x.recip().into_data())?;
     let expected = numbers.iter().map(|x| 1.0 / f64::from(*x));
     let both = found.data.iter().zip(expected);
-    let differences = both.map(|(found, expected)| (found - expected).abs() / expected);
+    let differences = both.map(|(found, expected)| (f64::from(*found) - expected).abs() / expected);
     let difference = differences.fold(0.0, f64::max);
     Ok(Check {
         name: RECIPROCAL.to_owned(),

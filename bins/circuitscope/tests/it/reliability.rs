@@ -1,0 +1,310 @@
+//! Nothing silently wrong, nothing that hangs: inputs, outputs and settings that nobody would give on purpose.
+
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use crate::support::Bench;
+
+const PAIR: &str = r#"{"positive": "Mary gave it to John", "negative": "Mary gave it to Paul"}"#;
+
+const EVAL: &str = "eval --task ioi,induction --method random,mean-difference --seeds 2 --examples 6 --resamples 2 \
+     --output e";
+
+/// A model of bytes and five pairs of prompts.
+fn with_pairs() -> Bench {
+    let bench = Bench::new();
+    bench.model_of_bytes("m", 2, 2);
+    let pairs: Vec<String> = (0..6)
+        .map(|at| PAIR.replace("gave it", &format!("gave {at}")))
+        .collect();
+    bench.write("pairs.jsonl", pairs.join("\n"));
+    bench
+}
+
+const DISCOVER: &str =
+    "discover --model m --pairs pairs.jsonl --method mean-difference --select otsu";
+
+#[test]
+fn runs_are_what_their_names_say() {
+    let bench = Bench::new();
+    bench.ok(EVAL);
+    let run = |name: &str| fs_err::read(bench.path(&format!("e/runs/{name}"))).unwrap();
+    let own = run("ioi.random.0.json");
+    bench.write(
+        "e/runs/ioi.random.0.json",
+        run("ioi.mean-difference.0.json"),
+    );
+    let message = "e/runs/ioi.random.0.json: found the run of ioi.mean-difference.0.json under this name; delete it \
+         to run again";
+    bench.fails(EVAL, message);
+    bench.fails("report e", message);
+    bench.write("e/runs/ioi.random.0.json", &own);
+    bench.ok(EVAL);
+    bench.write("e/runs/copy of ioi.random.0.json", &own);
+    bench.fails(
+        "report e",
+        "e/runs/copy of ioi.random.0.json: found the run of ioi.random.0.json under this name; delete it to run \
+         again",
+    );
+    fs_err::remove_file(bench.path("e/runs/copy of ioi.random.0.json")).unwrap();
+    let mut changed: Value = serde_json::from_slice(&own).unwrap();
+    changed["node_auc"] = 7.5.into();
+    bench.write("e/runs/ioi.random.0.json", changed.to_string());
+    bench.fails(
+        "report e",
+        "e/runs/ioi.random.0.json: node_auc: found 7.5, expected 0 to 1; delete it to run again",
+    );
+}
+
+#[test]
+fn two_writers_of_one_folder_never_mix() {
+    let bench = Bench::new();
+    let line = |examples: usize| EVAL.replace("--examples 6", &format!("--examples {examples}"));
+    for (first, second) in [(6, 8), (8, 6), (6, 8)] {
+        let start = |examples| {
+            let mut command = bench.command(&line(examples));
+            command.stdout(Stdio::null()).stderr(Stdio::piped());
+            command.spawn().unwrap()
+        };
+        let running = [start(first), start(second)];
+        let ended = running.map(|child| child.wait_with_output().unwrap());
+        let won = ended.iter().filter(|ran| ran.status.success()).count();
+        assert_eq!(won, 1, "{ended:?}");
+        let lost = ended.iter().find(|ran| !ran.status.success()).unwrap();
+        let said = String::from_utf8_lossy(&lost.stderr);
+        assert!(
+            said.contains("this folder holds results made with examples = "),
+            "{said}"
+        );
+        assert_eq!(lost.status.code(), Some(1));
+        fs_err::remove_dir_all(bench.path("e")).unwrap();
+    }
+}
+
+#[test]
+fn scores_of_a_file_are_not_taken_for_a_method() {
+    let bench = Bench::new();
+    bench.write("sae.json", "{}");
+    bench.fails(
+        "eval --task induction --method random --scores sae.json --output e",
+        "--scores sae.json: its row would be named sae, as a method is; rename the file",
+    );
+}
+
+#[test]
+fn other_numbers_of_cores_go_on_with_a_folder() {
+    let bench = Bench::new();
+    bench.ok(EVAL);
+    let settings = fs_err::read_to_string(bench.path("e/settings.json")).unwrap();
+    let settings: Value = serde_json::from_str(&settings).unwrap();
+    assert_eq!(settings["device"], "flex (CPU)");
+}
+
+#[test]
+fn equal_commands_write_equal_bytes() {
+    let [a, b] = [with_pairs(), with_pairs()].map(|bench| {
+        bench.ok(&format!("{DISCOVER} --save-activations a.safetensors"));
+        bench.ok(
+            "train --activations a.safetensors --steps 3 --train-examples 4 --codes 8 --output sae",
+        );
+        bench.ok("encode --sae sae --activations a.safetensors --output codes.safetensors");
+        bench.write("prompts.txt", "one\nand another\n");
+        bench.ok("capture --model m --prompts prompts.txt --sites * --output c.safetensors");
+        let files = [
+            "a.safetensors",
+            "sae/cfg.json",
+            "sae/sae_weights.safetensors",
+            "codes.safetensors",
+            "c.safetensors",
+        ];
+        files.map(|file| fs_err::read(bench.path(file)).unwrap())
+    });
+    assert!(a == b);
+}
+
+#[cfg(unix)]
+#[test]
+fn outputs_go_onto_regular_files_that_are_no_inputs() {
+    let bench = with_pairs();
+    bench.write("prompts.txt", "one\nand another\n");
+    let capture = "capture --model m --sites logits";
+    bench.fails(
+        &format!("{capture} --prompts prompts.txt --output /dev/null"),
+        "--output /dev/null: found a device or a pipe, expected a regular file or none",
+    );
+    for input in ["prompts.txt", "m/model.safetensors", "m/config.json"] {
+        bench.fails(
+            &format!("{capture} --prompts prompts.txt --output {input}"),
+            &format!("--output {input}: it is an input of this command"),
+        );
+    }
+    bench.ok(&format!("{DISCOVER} --save-activations a.safetensors"));
+    bench.fails(
+        "encode --sae nowhere --activations a.safetensors --output a.safetensors",
+        "failed to open file `nowhere/cfg.json`: No such file or directory (os error 2)",
+    );
+    bench.fails(
+        &format!("{DISCOVER} --save-activations /dev/null"),
+        "--save-activations /dev/null: found a device or a pipe, expected a regular file or none",
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn what_has_no_end_is_no_input() {
+    let bench = with_pairs();
+    let endless = "found more than 512 MiB, expected at most that";
+    bench.fails(
+        &DISCOVER.replace("pairs.jsonl", "/dev/zero"),
+        &format!("cannot read `/dev/zero`: {endless}"),
+    );
+    fs_err::remove_file(bench.path("m/config.json")).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", bench.path("m/config.json")).unwrap();
+    bench.fails(DISCOVER, &format!("cannot read `m/config.json`: {endless}"));
+    let long = format!(
+        r#"{{"positive": "{}", "negative": "b"}}"#,
+        "a".repeat(20_000_000)
+    );
+    let bench = with_pairs();
+    bench.write("pairs.jsonl", long);
+    let ran = bench.run(DISCOVER);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(
+        ran.stderr
+            .contains("found 20000000 bytes, expected at most 1048576"),
+        "{}",
+        ran.stderr
+    );
+    assert!(ran.stderr.len() < 1000, "{}", ran.stderr.len());
+}
+
+#[cfg(unix)]
+#[test]
+fn what_comes_through_a_pipe_is_what_is_hashed() {
+    let bench = with_pairs();
+    let made = std::process::Command::new("mkfifo")
+        .arg(bench.path("pipe"))
+        .status();
+    assert!(made.unwrap().success());
+    let text = fs_err::read(bench.path("pairs.jsonl")).unwrap();
+    let pipe = bench.path("pipe");
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a pipe is no file to be replaced"
+    )]
+    let writer = std::thread::spawn(move || std::fs::write(pipe, text).unwrap());
+    let piped = bench.json(&DISCOVER.replace("pairs.jsonl", "pipe"));
+    writer.join().unwrap();
+    let read = bench.json(DISCOVER);
+    assert_eq!(
+        piped["provenance"]["inputs"]["pipe"],
+        read["provenance"]["inputs"]["pairs.jsonl"]
+    );
+    assert_eq!(piped["scores"], read["scores"]);
+}
+
+#[test]
+fn what_files_say_is_shown_and_not_obeyed() {
+    let bench = with_pairs();
+    let config = fs_err::read_to_string(bench.path("m/config.json")).unwrap();
+    let evil = config.replace('{', "{\"\\u001b[31mevil\\u0007\": 1, ");
+    bench.write("m/config.json", evil);
+    let ran = bench.run(DISCOVER);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(
+        ran.stderr.contains(r"\u{1b}[31mevil\u{7}"),
+        "{}",
+        ran.stderr
+    );
+    let shown = |text: &str| !text.contains(|c: char| c.is_control() && c != '\n' && c != '\t');
+    assert!(shown(&ran.stderr) && shown(&ran.stdout), "{ran:?}");
+    let long = config.replace('{', &format!("{{\"{}\": 1, ", "key".repeat(2000)));
+    bench.write("m/config.json", long);
+    let ran = bench.run(DISCOVER);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(!ran.stderr.contains(&"key".repeat(70)), "{}", ran.stderr);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_stderr_loses_lines_and_no_result() {
+    let bench = with_pairs();
+    let full = || {
+        Stdio::from(
+            fs_err::OpenOptions::new()
+                .write(true)
+                .open("/dev/full")
+                .unwrap()
+                .into_file(),
+        )
+    };
+    for line in [format!("{DISCOVER} -vv"), format!("{DISCOVER} -q")] {
+        let ran = bench.command(&line).stderr(full()).output().unwrap();
+        assert!(ran.status.success(), "{line}: {ran:?}");
+        assert!(!ran.stdout.is_empty());
+    }
+}
+
+#[test]
+fn absurd_numbers_are_refused_at_once() {
+    let bench = Bench::new();
+    for (line, option, most) in [
+        ("discover --task ioi", "--codes", "65536"),
+        ("discover --task ioi", "--steps", "1000000"),
+        ("discover --task ioi", "--examples", "1000000"),
+        ("eval --output e", "--seeds", "10000"),
+        ("eval --output e", "--resamples", "100000"),
+        ("train --activations a --output b", "--codes", "65536"),
+    ] {
+        for number in ["1000000000", "18446744073709551615", "99999999999999999999"] {
+            let ran = bench.run(&format!("{line} {option} {number}"));
+            assert_eq!(ran.code, Some(2), "{ran:?}");
+            let expected = format!("expected a whole number, at most {most}");
+            assert!(ran.stderr.contains(&expected), "{}", ran.stderr);
+        }
+    }
+}
+
+#[test]
+fn scores_that_are_no_numbers_are_an_error_that_names_the_run() {
+    let bench = Bench::new();
+    let ran = bench.run(
+        "eval --task ioi --method linear-probe --examples 1 --train-examples 2 --seeds 1 --output e",
+    );
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let error = ran.stderr.lines().last().unwrap();
+    assert!(
+        error.starts_with(
+            "error: method `linear-probe` on task ioi, seed 0: something on the way to its scores"
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn prompts_that_say_nothing_carry_a_warning() {
+    let bench = with_pairs();
+    bench.write("pairs.jsonl", [PAIR; 24].join("\n"));
+    let text = bench.ok(DISCOVER);
+    assert!(
+        text.contains("warning: 24 pairs are 1 different ones, the others their copies"),
+        "{text}"
+    );
+    let text = bench.ok("discover --task ioi --examples 1 --method mean-difference --select otsu");
+    assert!(
+        text.contains("warning: 1 pair: heads that differ"),
+        "{text}"
+    );
+    bench.write(
+        "pairs.jsonl",
+        format!("{PAIR}\n{}", PAIR.replace("gave it", "gave them")),
+    );
+    bench.ok(&format!("{DISCOVER} --save-activations a.safetensors"));
+    let text =
+        bench.ok("discover --activations a.safetensors --method mean-difference --select otsu");
+    assert!(
+        text.contains("warning: 2 positive and 2 negative examples"),
+        "{text}"
+    );
+}
