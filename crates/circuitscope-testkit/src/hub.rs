@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::json;
 use sha1::Sha1;
@@ -35,6 +36,27 @@ pub struct Asked {
     pub sent: usize,
 }
 
+/// What the server does instead of answering a request as it should.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// Accepts the connection and says nothing.
+    Silence,
+    /// Sends the headers and so many bytes of the body, then nothing.
+    Stall(usize),
+    /// Sends a header every 50 ms, for ever.
+    TrickledHeaders,
+    /// Sends headers as fast as they are read, for ever.
+    EndlessHeaders,
+    /// Sends a byte of the body every 50 ms, for ever.
+    TrickledBody,
+    /// Sends brackets of JSON as fast as they are read, for ever.
+    EndlessBody,
+    /// Sends the client to this location.
+    Redirect(String),
+    /// Sends this status and these headers, with `\r\n` between them, and no body.
+    Answer(String),
+}
+
 /// Serves the repository `owner/tiny`, branch `main`, as the hub does: small files directly with
 /// git's SHA-1 as entity tag, safetensors by a redirect to another host with their SHA-256.
 #[derive(Debug)]
@@ -48,6 +70,7 @@ struct State {
     files: BTreeMap<String, Vec<u8>>,
     asked: Vec<Asked>,
     cuts: Vec<(String, usize)>,
+    faults: Vec<(String, Fault, usize)>,
     tags: BTreeMap<String, String>,
     token: Option<String>,
     ranges: bool,
@@ -69,8 +92,9 @@ impl HubServer {
         let shared = Arc::clone(&state);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
+                let shared = Arc::clone(&shared);
                 // A client that hangs up is no concern of the server's.
-                answer(stream, address, &shared).ok();
+                std::thread::spawn(move || answer(stream, address, &shared).ok());
             }
         });
         Self { address, state }
@@ -85,6 +109,11 @@ impl HubServer {
     /// body; one call breaks one connection.
     pub fn cut(&self, file: &str, bytes: usize) {
         self.with(|state| state.cuts.push((file.to_owned(), bytes)));
+    }
+
+    /// Makes the next `times` requests that begin so, as in `GET /api/`, go wrong.
+    pub fn fault(&self, request: &str, fault: Fault, times: usize) {
+        self.with(|state| state.faults.push((request.to_owned(), fault, times)));
     }
 
     /// Announces another hash for a file.
@@ -135,11 +164,22 @@ fn answer(stream: TcpStream, address: SocketAddr, state: &Mutex<State>) -> std::
         sent: 0,
     };
     let mut state = state.lock().unwrap();
-    let (head, body) = state.respond(&asked, address);
-    asked.sent = body.len();
+    let fault = state.next_fault(&asked);
+    let (head, mut body) = state.respond(&asked, address);
+    if let Some(Fault::Stall(bytes)) = fault {
+        body.truncate(bytes);
+    }
+    asked.sent = if matches!(fault, None | Some(Fault::Stall(_))) {
+        body.len()
+    } else {
+        0
+    };
     state.asked.push(asked);
     drop(state);
     let mut stream = stream;
+    if let Some(fault) = fault {
+        return misbehave(stream, &fault, &head, &body);
+    }
     stream.write_all(head.as_bytes())?;
     stream.write_all(&body)?;
     stream.shutdown(std::net::Shutdown::Write)?;
@@ -148,7 +188,63 @@ fn answer(stream: TcpStream, address: SocketAddr, state: &Mutex<State>) -> std::
     Ok(())
 }
 
+fn misbehave(mut stream: TcpStream, fault: &Fault, head: &str, body: &[u8]) -> std::io::Result<()> {
+    let slowly = || std::thread::sleep(Duration::from_millis(50));
+    let ok = "HTTP/1.1 200 OK\r\n";
+    let endless = "HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n";
+    match fault {
+        Fault::Silence => {}
+        Fault::Stall(_) => {
+            stream.write_all(head.as_bytes())?;
+            stream.write_all(body)?;
+        }
+        Fault::TrickledHeaders | Fault::EndlessHeaders => {
+            stream.write_all(ok.as_bytes())?;
+            loop {
+                stream.write_all(b"X-More: 1\r\n")?;
+                if *fault == Fault::TrickledHeaders {
+                    slowly();
+                }
+            }
+        }
+        Fault::TrickledBody => {
+            stream.write_all(endless.as_bytes())?;
+            loop {
+                stream.write_all(b" ")?;
+                slowly();
+            }
+        }
+        Fault::EndlessBody => {
+            stream.write_all(endless.as_bytes())?;
+            loop {
+                stream.write_all(&[b'['; 1 << 16])?;
+            }
+        }
+        Fault::Redirect(to) => write!(
+            stream,
+            "HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        )?,
+        Fault::Answer(status_and_headers) => write!(
+            stream,
+            "HTTP/1.1 {status_and_headers}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        )?,
+    }
+    // Until the client has had enough.
+    stream.read_to_end(&mut Vec::new())?;
+    Ok(())
+}
+
 impl State {
+    fn next_fault(&mut self, asked: &Asked) -> Option<Fault> {
+        let request = format!("{} {}", asked.method, asked.path);
+        let (_, fault, times) = self
+            .faults
+            .iter_mut()
+            .find(|(start, _, times)| *times > 0 && request.starts_with(start.as_str()))?;
+        *times -= 1;
+        Some(fault.clone())
+    }
+
     /// Head and body of the answer.
     fn respond(&mut self, asked: &Asked, address: SocketAddr) -> (String, Vec<u8>) {
         let plain = |status: &str, more: &str, body: Vec<u8>| {

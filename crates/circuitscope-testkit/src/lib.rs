@@ -24,5 +24,5 @@ mod shared;
 pub use backend::{AutodiffFlex, Flex, device};
 pub use close::{Values, assert_close, assert_close_named, worst_difference};
 pub use golden::Golden;
-pub use hub::{Asked, COMMIT, HubServer};
+pub use hub::{Asked, COMMIT, Fault, HubServer};
 pub use shared::{fixture, real_model, shared_fixtures};

@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 
 use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 
+use super::checked::Checked;
+use super::error::shown;
 use super::{HubId, Snapshot, is_commit};
 use crate::loaded::CONFIG;
 use crate::source::{INDEX, SINGLE, weight_map};
+use crate::tokenizer::TOKENIZER_FILES;
 use crate::{Error, HubOrigin, Result};
 
 /// What the cache holds of one repository.
@@ -15,6 +18,7 @@ pub(super) struct RepoCache {
     layout: CacheRepo,
     root: PathBuf,
     folder: String,
+    repo: String,
     revision: String,
 }
 
@@ -23,6 +27,7 @@ impl RepoCache {
         let repo = Repo::with_revision(id.repo(), RepoType::Model, id.revision().to_owned());
         Self {
             folder: repo.folder_name(),
+            repo: id.repo(),
             layout: Cache::new(root.to_owned()).repo(repo),
             root: root.to_owned(),
             revision: id.revision().to_owned(),
@@ -40,7 +45,11 @@ impl RepoCache {
 
     /// Contents by their hash.
     pub(super) fn blob(&self, hash: &str) -> PathBuf {
-        self.repo_folder().join("blobs").join(hash)
+        self.blobs().join(hash)
+    }
+
+    fn blobs(&self) -> PathBuf {
+        self.repo_folder().join("blobs")
     }
 
     /// The file whose lock other tools take while they download a blob.
@@ -65,7 +74,7 @@ impl RepoCache {
     }
 
     /// The snapshot of the revision asked for, if nothing of it is missing.
-    pub(super) fn complete(&self, id: &HubId) -> Result<Option<Snapshot>> {
+    pub(super) fn complete(&self, id: &HubId, checked: &Checked<'_>) -> Result<Option<Snapshot>> {
         let Some(commit) = self.commit() else {
             return Ok(None);
         };
@@ -73,7 +82,11 @@ impl RepoCache {
         let weights = if has(SINGLE) {
             true
         } else {
-            has(INDEX) && self.shards(&commit)?.iter().all(|shard| has(shard))
+            has(INDEX)
+                && self
+                    .shards(&commit, checked)?
+                    .iter()
+                    .all(|shard| has(shard))
         };
         if !has(CONFIG) || !weights {
             return Ok(None);
@@ -100,16 +113,32 @@ impl RepoCache {
         })
     }
 
+    /// Makes sure that what a load reads of a snapshot is what its blobs are named by.
+    pub(super) fn check(&self, snapshot: &Snapshot, checked: &Checked<'_>) -> Result<()> {
+        let weights = |file: &str| file == INDEX || file.ends_with(".safetensors");
+        for file in &snapshot.files {
+            let name = file.as_str();
+            if name == CONFIG || TOKENIZER_FILES.contains(&name) || weights(name) {
+                checked.check(&self.repo, &snapshot.folder.join(file), &self.blobs())?;
+            }
+        }
+        Ok(())
+    }
+
     /// The shards that the index of a commit names, each a plain file name.
-    pub(super) fn shards(&self, commit: &str) -> Result<BTreeSet<String>> {
+    pub(super) fn shards(&self, commit: &str, checked: &Checked<'_>) -> Result<BTreeSet<String>> {
         let path = self.path(commit, INDEX);
+        checked.check(&self.repo, &path, &self.blobs())?;
         let shards: BTreeSet<String> = weight_map(&path)?.into_values().collect();
         let odd =
             |name: &&String| !name.ends_with(".safetensors") || name.contains(['/', '\\', ':']);
         match shards.iter().find(odd) {
             Some(name) => Err(Error::Config {
                 path,
-                reason: format!("weight_map: found the file {name:?}, expected NAME.safetensors"),
+                reason: format!(
+                    "weight_map: found the file \"{}\", expected NAME.safetensors",
+                    shown(name)
+                ),
             }),
             None => Ok(shards),
         }

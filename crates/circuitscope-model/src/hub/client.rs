@@ -1,27 +1,21 @@
-//! Requests to the hub.
+//! What is asked of the hub.
 
 use std::fs::TryLockError;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use circuitscope_core::Progress;
 use fs_err::File;
 use serde::Deserialize;
-use sha1::Sha1;
-use sha2::{Digest, Sha256};
-use ureq::config::RedirectAuthHeaders;
-use ureq::http::{Response, Uri};
-use ureq::typestate::WithoutBody;
-use ureq::{Agent, Body, RequestBuilder};
 
 use super::cache::{RepoCache, io, parent};
-use super::{HubError, HubId, HubSettings, is_commit, is_hex};
-use crate::bytes::hex;
+use super::checked::{Checked, Hash, go_on};
+use super::error::shown;
+use super::request::{Answer, Failure, POLL, Question, Requests};
+use super::{HubError, HubId, HubSettings, is_commit};
 use crate::{Error, Result};
-
-const CONNECT: Duration = Duration::from_secs(15);
-const ANSWER: Duration = Duration::from_mins(1);
 
 /// How often in a row a download may break without bringing a byte.
 const PATIENCE: u32 = 3;
@@ -30,35 +24,7 @@ const PATIENCE: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(300);
 
 /// The answer to a listing is JSON of some kilobytes; more than this is not one.
-const MAX_LISTING: u64 = 64 << 20;
-
-const BLOCK: usize = 1 << 16;
-
-/// Redirects that stay on the hub: renamed repositories.
-const MAX_HOPS: usize = 5;
-
-/// Why a request brought nothing.
-pub(super) enum Failure {
-    /// The hub cannot be reached or is out of order.
-    Network(String),
-    /// The hub answered, and the answer is no.
-    Known(HubError),
-}
-
-impl From<Failure> for HubError {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Known(error) => error,
-            Failure::Network(reason) => Self::Network { reason },
-        }
-    }
-}
-
-impl From<HubError> for Failure {
-    fn from(error: HubError) -> Self {
-        Self::Known(error)
-    }
-}
+const MAX_LISTING: usize = 64 << 20;
 
 /// The commit that a revision is, and its files.
 pub(super) struct Listing {
@@ -68,56 +34,37 @@ pub(super) struct Listing {
 
 /// What the hub says of a file before it is downloaded.
 struct Announced {
-    /// SHA-256 of a large file, git's SHA-1 of a small one, in hexadecimal.
-    hash: String,
+    hash: Hash,
     bytes: u64,
 }
 
 pub(super) struct Client<'a> {
-    follow: Agent,
-    stay: Agent,
+    requests: Requests,
     settings: &'a HubSettings,
     repo: String,
     revision: &'a str,
+    progress: &'a dyn Progress,
 }
 
 impl<'a> Client<'a> {
-    pub(super) fn new(id: &'a HubId, settings: &'a HubSettings) -> Self {
-        let agent = |redirects: u32| -> Agent {
-            let mut config = Agent::config_builder()
-                .http_status_as_error(false)
-                .timeout_connect(Some(CONNECT))
-                .timeout_recv_response(Some(ANSWER))
-                .redirect_auth_headers(RedirectAuthHeaders::SameHost)
-                .max_redirects(redirects)
-                .max_redirects_will_error(false)
-                .user_agent(concat!("circuitscope/", env!("CARGO_PKG_VERSION")));
-            if is_loopback(&settings.endpoint) {
-                config = config.proxy(None);
-            }
-            config.build().into()
-        };
+    pub(super) fn new(
+        id: &'a HubId,
+        settings: &'a HubSettings,
+        progress: &'a dyn Progress,
+    ) -> Self {
         Self {
-            follow: agent(10),
-            stay: agent(0),
+            requests: Requests::new(settings),
             settings,
             repo: id.repo(),
             revision: id.revision(),
-        }
-    }
-
-    /// With the token, if there is one.
-    fn authorised(&self, request: RequestBuilder<WithoutBody>) -> RequestBuilder<WithoutBody> {
-        match &self.settings.token {
-            Some(token) => request.header("Authorization", format!("Bearer {token}")),
-            None => request,
+            progress,
         }
     }
 
     /// Asks what the revision holds.
     pub(super) fn listing(&self) -> Result<Listing, Failure> {
         #[derive(Deserialize)]
-        struct Answer {
+        struct Model {
             sha: String,
             siblings: Vec<Sibling>,
         }
@@ -130,46 +77,41 @@ impl<'a> Client<'a> {
             "{}/api/models/{}/revision/{revision}",
             self.settings.endpoint, self.repo
         );
-        let request = self.authorised(self.follow.get(&url));
-        let response = request.call().map_err(|error| network(&error))?;
-        let unknown = response
-            .headers()
-            .get("X-Error-Code")
-            .is_some_and(|code| code == "RevisionNotFound");
+        let answer = self.requests.ask(&Question::get(&url), self.progress)?;
+        let unknown = answer.header("X-Error-Code") == Some("RevisionNotFound");
         let what = if unknown { "revision" } else { "repository" };
-        self.check(&response, &url, what)?;
-        let mut text = Vec::new();
-        response
-            .into_body()
-            .into_reader()
-            .take(MAX_LISTING)
-            .read_to_end(&mut text)
-            .map_err(|error| Failure::Network(error.to_string()))?;
+        self.check(&answer, &url, what)?;
+        let text = answer.whole(MAX_LISTING)?;
         let protocol = |field, found: String, expected| HubError::Protocol {
             url: url.clone(),
             field,
             found,
             expected,
         };
-        let answer: Answer = serde_json::from_slice(&text)
-            .map_err(|error| protocol("body", error.to_string(), "the JSON of a model"))?;
-        if !is_commit(&answer.sha) {
+        let json = "the JSON of a model";
+        if text.len() > MAX_LISTING {
+            let found = format!("more than {} MiB", MAX_LISTING >> 20);
+            return Err(protocol("body", found, json).into());
+        }
+        let model: Model = serde_json::from_slice(&text)
+            .map_err(|error| protocol("body", error.to_string(), json))?;
+        if !is_commit(&model.sha) {
             let expected = "40 hexadecimal digits";
-            return Err(protocol("sha", format!("{:?}", answer.sha), expected).into());
+            return Err(protocol("sha", format!("{:?}", model.sha), expected).into());
         }
         Ok(Listing {
-            commit: answer.sha,
-            files: answer.siblings.into_iter().map(|s| s.rfilename).collect(),
+            commit: model.sha,
+            files: model.siblings.into_iter().map(|s| s.rfilename).collect(),
         })
     }
 
-    /// Makes a file of a commit part of the cache.
+    /// Makes a file of a commit part of the cache. One that is there already is left as it is.
     pub(super) fn download(
         &self,
         cache: &RepoCache,
+        checked: &Checked<'_>,
         commit: &str,
         file: &str,
-        progress: &dyn Progress,
     ) -> Result<()> {
         if cache.path(commit, file).is_file() {
             return Ok(());
@@ -178,44 +120,34 @@ impl<'a> Client<'a> {
             "{}/{}/resolve/{commit}/{file}",
             self.settings.endpoint, self.repo
         );
-        let announced = self.announced(&url, file).map_err(HubError::from)?;
-        let blob = cache.blob(&announced.hash);
+        let announced = self.announced(&url, file)?;
+        let digits = announced.hash.digits();
+        let blob = cache.blob(digits);
         parent(&blob)?;
-        let _lock = lock(&cache.lock(&announced.hash), progress)?;
+        let _lock = self.lock(&cache.lock(digits))?;
         // Another program may have had the lock, and the file.
         if !blob.is_file() {
             let part = blob.with_extension("incomplete");
-            progress.begin_bytes(&format!("downloading {file}"), announced.bytes);
+            let stage = format!("downloading {}", shown(file));
+            self.progress.begin_bytes(&stage, announced.bytes);
             let outcome = self
-                .stream(&url, file, &announced, &part, progress)
-                .and_then(|()| self.verify(file, &announced, &part, progress));
-            progress.end();
+                .stream(&url, file, &announced, &part)
+                .and_then(|()| self.verify(file, &announced, &part));
+            self.progress.end();
             outcome?;
             fs_err::rename(&part, &blob).map_err(|source| io(&blob, source))?;
+            checked.note(&announced.hash, &blob)?;
         }
-        cache.link(&announced.hash, commit, file)
+        cache.link(digits, commit, file)
     }
 
     /// Asks for hash and size of a file.
     fn announced(&self, url: &str, file: &str) -> Result<Announced, Failure> {
-        let mut at = url.to_owned();
-        let mut hops = 0;
-        let response = loop {
-            let request = self.authorised(self.stay.head(&at));
-            let response = request.call().map_err(|error| network(&error))?;
-            // A path alone is a renamed repository; another host stores the contents, but the hub has
-            // said all that matters.
-            let moved = header(&response, "Location").filter(|to| to.starts_with('/'));
-            match moved.filter(|to| !to.starts_with("//")) {
-                Some(to) if response.status().is_redirection() && hops < MAX_HOPS => {
-                    at = format!("{}{to}", origin(&self.settings.endpoint));
-                    hops += 1;
-                }
-                _ => break response,
-            }
-        };
-        if !response.status().is_redirection() {
-            self.check(&response, url, file)?;
+        let question = Question::Head(url.to_owned());
+        let answer = self.requests.ask(&question, self.progress)?;
+        let elsewhere = answer.is_redirection();
+        if !elsewhere {
+            self.check(&answer, url, file)?;
         }
         let protocol = |field, found: Option<&str>, expected| HubError::Protocol {
             url: url.to_owned(),
@@ -223,31 +155,24 @@ impl<'a> Client<'a> {
             found: found.map_or_else(|| "nothing".to_owned(), |text| format!("{text:?}")),
             expected,
         };
-        let tag = header(&response, "X-Linked-Etag").or_else(|| header(&response, "ETag"));
+        // What a redirect says of itself is not said of the file.
+        let own = |name| answer.header(name).filter(|_| !elsewhere);
+        let tag = answer.header("X-Linked-Etag").or_else(|| own("ETag"));
         let hash = tag.map(|tag| tag.trim_start_matches("W/").trim_matches('"'));
-        let Some(hash) = hash.filter(|hash| is_hex(hash, 40) || is_hex(hash, 64)) else {
+        let Some(hash) = hash.and_then(Hash::parse) else {
             return Err(protocol("ETag", tag, "40 or 64 hexadecimal digits").into());
         };
-        let size =
-            header(&response, "X-Linked-Size").or_else(|| header(&response, "Content-Length"));
+        let size = answer
+            .header("X-Linked-Size")
+            .or_else(|| own("Content-Length"));
         let Some(bytes) = size.and_then(|size| size.parse().ok()) else {
             return Err(protocol("Content-Length", size, "the size in bytes").into());
         };
-        Ok(Announced {
-            hash: hash.to_owned(),
-            bytes,
-        })
+        Ok(Announced { hash, bytes })
     }
 
     /// Brings a partial file to its full size, resuming where it stops.
-    fn stream(
-        &self,
-        url: &str,
-        name: &str,
-        announced: &Announced,
-        part: &Path,
-        progress: &dyn Progress,
-    ) -> Result<()> {
+    fn stream(&self, url: &str, name: &str, announced: &Announced, part: &Path) -> Result<()> {
         let size = announced.bytes;
         let mut file = File::options()
             .create(true)
@@ -263,14 +188,14 @@ impl<'a> Client<'a> {
             file.set_len(0).map_err(|source| io(part, source))?;
             received = 0;
         }
-        progress.advance(received);
+        self.progress.advance(received);
         let mut failures = 0;
         while received < size {
             let before = received;
-            let reason = match self.range(url, name, received, size, &mut file, part, progress) {
+            let reason = match self.range(url, name, received, size, &mut file) {
                 Ok(()) => "the answer ended early".to_owned(),
-                Err(Stop::Broken(reason)) => reason,
-                Err(Stop::For(error)) => return Err(error),
+                Err(Failure::Network(reason)) => reason,
+                Err(Failure::Known(error)) => return Err(error),
             };
             received = length(&file)?;
             if received >= size {
@@ -286,14 +211,14 @@ impl<'a> Client<'a> {
                     reason,
                 }));
             }
+            let name = shown(name);
             tracing::debug!(name, received, size, reason, "resuming a download");
-            std::thread::sleep(PAUSE * failures);
+            self.pause(PAUSE * failures)?;
         }
         file.sync_all().map_err(|source| io(part, source))
     }
 
     /// One request for the bytes from `start`, appended to `file`.
-    #[expect(clippy::too_many_arguments, reason = "one request has that many sides")]
     fn range(
         &self,
         url: &str,
@@ -301,163 +226,99 @@ impl<'a> Client<'a> {
         start: u64,
         size: u64,
         file: &mut File,
-        part: &Path,
-        progress: &dyn Progress,
-    ) -> Result<(), Stop> {
-        let mut request = self.authorised(self.follow.get(url));
-        if start > 0 {
-            request = request.header("Range", format!("bytes={start}-"));
-        }
-        let response = request.call().map_err(|error| network(&error))?;
-        self.check(&response, url, name)?;
-        let resumed = header(&response, "Content-Range")
+    ) -> Result<(), Failure> {
+        let question = Question::Get(url.to_owned(), start);
+        let answer = self.requests.ask(&question, self.progress)?;
+        self.check(&answer, url, name)?;
+        let resumed = answer
+            .header("Content-Range")
             .is_some_and(|range| range.starts_with(&format!("bytes {start}-")));
-        if start > 0 && !(response.status().as_u16() == 206 && resumed) {
+        let of_file = |source: std::io::Error, file: &File| io(file.path(), source);
+        let mut left = size - start;
+        if start > 0 && !(answer.status() == 206 && resumed) {
             // The server sends the file from its beginning.
-            file.set_len(0)
-                .map_err(|source| Stop::For(io(part, source)))?;
+            file.set_len(0).map_err(|source| of_file(source, file))?;
+            left = size;
         }
         // A server that sends more than it announced is cut off; the hash decides.
-        let at = file
-            .metadata()
-            .map_err(|source| Stop::For(io(part, source)))?
-            .len();
-        let mut body = response.into_body().into_reader().take(size - at);
-        let mut block = vec![0; BLOCK];
-        loop {
-            if progress.cancelled() {
-                return Err(Stop::For(Error::Cancelled));
-            }
-            match body.read(&mut block) {
-                Ok(0) => return Ok(()),
-                Ok(read) => {
-                    file.write_all(&block[..read])
-                        .map_err(|source| Stop::For(io(part, source)))?;
-                    progress.advance(read as u64);
-                }
-                Err(error) => return Err(Stop::Broken(error.to_string())),
-            }
+        while left > 0 {
+            let Some(block) = answer.block()? else {
+                break;
+            };
+            let most = usize::try_from(left).unwrap_or(usize::MAX);
+            let block = &block[..block.len().min(most)];
+            file.write_all(block)
+                .map_err(|source| of_file(source, file))?;
+            self.progress.advance(block.len() as u64);
+            left -= block.len() as u64;
         }
+        Ok(())
     }
 
     /// Compares a downloaded file with its announced hash, and deletes it if it differs.
-    fn verify(
-        &self,
-        name: &str,
-        announced: &Announced,
-        part: &Path,
-        progress: &dyn Progress,
-    ) -> Result<()> {
-        let (kind, found) = if announced.hash.len() == 64 {
-            ("SHA-256", digest(Sha256::new(), part, progress)?)
-        } else {
-            let mut hash = Sha1::new();
-            hash.update(format!("blob {}\0", announced.bytes));
-            ("git SHA-1", digest(hash, part, progress)?)
-        };
-        if found == announced.hash {
+    fn verify(&self, name: &str, announced: &Announced, part: &Path) -> Result<()> {
+        let hash = &announced.hash;
+        let found = hash.found(part, &mut |_| go_on(self.progress))?;
+        if found == hash.digits() {
             return Ok(());
         }
         fs_err::remove_file(part).map_err(|source| io(part, source))?;
         Err(Error::Hub(HubError::Hash {
             repo: self.repo.clone(),
             file: name.to_owned(),
-            kind,
+            kind: hash.kind(),
             found,
-            expected: announced.hash.clone(),
+            expected: hash.digits().to_owned(),
         }))
     }
 
-    fn check(&self, response: &Response<Body>, url: &str, what: &str) -> Result<(), Failure> {
-        let status = response.status().as_u16();
+    /// Takes the lock of a blob, waiting for another program that has it.
+    fn lock(&self, path: &PathBuf) -> Result<File> {
+        parent(path)?;
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(path)
+            .map_err(|source| io(path, source))?;
+        loop {
+            match file.file().try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::Error(source)) => return Err(io(path, source)),
+                Err(TryLockError::WouldBlock) => self.pause(POLL)?,
+            }
+        }
+    }
+
+    fn pause(&self, time: Duration) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            go_on(self.progress)?;
+            match time.saturating_sub(started.elapsed()) {
+                Duration::ZERO => return Ok(()),
+                left => thread::sleep(left.min(POLL)),
+            }
+        }
+    }
+
+    fn check(&self, answer: &Answer<'_>, url: &str, what: &str) -> Result<(), Failure> {
+        let status = answer.status();
         match status {
             200..=299 => Ok(()),
-            401 | 403 => Err(Failure::Known(HubError::Refused {
+            401 | 403 => Err(Failure::from(HubError::Refused {
                 repo: self.repo.clone(),
                 status,
                 had_token: self.settings.token.is_some(),
             })),
-            404 => Err(Failure::Known(HubError::NotFound {
+            404 => Err(Failure::from(HubError::NotFound {
                 repo: self.repo.clone(),
                 revision: self.revision.to_owned(),
                 what: what.to_owned(),
             })),
             429 | 500..=599 => Err(Failure::Network(format!("HTTP {status}"))),
-            _ => Err(Failure::Known(HubError::Status {
+            _ => Err(Failure::from(HubError::Status {
                 url: url.to_owned(),
                 status,
             })),
         }
     }
-}
-
-/// Why a download stopped.
-enum Stop {
-    /// The connection: worth another try.
-    Broken(String),
-    /// Anything else.
-    For(Error),
-}
-
-impl From<Failure> for Stop {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Network(reason) => Self::Broken(reason),
-            Failure::Known(error) => Self::For(Error::Hub(error)),
-        }
-    }
-}
-
-fn network(error: &ureq::Error) -> Failure {
-    Failure::Network(error.to_string())
-}
-
-fn header<'r>(response: &'r Response<Body>, name: &str) -> Option<&'r str> {
-    response.headers().get(name)?.to_str().ok()
-}
-
-/// Scheme and host of a URL.
-fn origin(url: &str) -> &str {
-    let host = url.find("://").map_or(0, |at| at + 3);
-    let end = url[host..].find('/').map_or(url.len(), |at| host + at);
-    &url[..end]
-}
-
-fn is_loopback(url: &str) -> bool {
-    let uri: Option<Uri> = url.parse().ok();
-    let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
-    host == "localhost" || host == "[::1]" || host.starts_with("127.")
-}
-
-/// Takes the lock of a blob, waiting for another program that has it.
-fn lock(path: &PathBuf, progress: &dyn Progress) -> Result<File> {
-    parent(path)?;
-    let file = File::options()
-        .create(true)
-        .append(true)
-        .open(path)
-        .map_err(|source| io(path, source))?;
-    loop {
-        match file.file().try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::Error(source)) => return Err(io(path, source)),
-            Err(TryLockError::WouldBlock) if progress.cancelled() => return Err(Error::Cancelled),
-            Err(TryLockError::WouldBlock) => std::thread::sleep(PAUSE),
-        }
-    }
-}
-
-fn digest<D: Digest>(mut hash: D, path: &Path, progress: &dyn Progress) -> Result<String> {
-    let mut file = File::open(path).map_err(|source| io(path, source))?;
-    let mut block = vec![0; BLOCK];
-    loop {
-        if progress.cancelled() {
-            return Err(Error::Cancelled);
-        }
-        match file.read(&mut block).map_err(|source| io(path, source))? {
-            0 => break,
-            read => hash.update(&block[..read]),
-        }
-    }
-    Ok(hex(&hash.finalize()))
 }

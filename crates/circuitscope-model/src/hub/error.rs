@@ -1,3 +1,28 @@
+use std::path::PathBuf;
+
+/// The most characters of a text of the hub's that an error shows.
+const MOST: usize = 200;
+
+/// A text that came from the hub, fit for a terminal: what is invisible or turns the direction of writing
+/// is escaped, and what is long is cut.
+pub(super) fn shown(text: &str) -> String {
+    let mut shown = String::new();
+    let mut length = 0;
+    for c in text.chars() {
+        let escaped = match c {
+            '"' | '\'' | '\\' => String::from(c),
+            _ => c.escape_debug().to_string(),
+        };
+        length += escaped.chars().count();
+        if length > MOST {
+            shown.push('…');
+            break;
+        }
+        shown.push_str(&escaped);
+    }
+    shown
+}
+
 /// What can go wrong between the hub and the cache.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -27,7 +52,7 @@ pub enum HubError {
     },
 
     /// The hub has no such repository, revision or file.
-    #[error("{repo}@{revision}: the hub has no such {what} (HTTP 404)")]
+    #[error("{repo}@{revision}: the hub has no such {} (HTTP 404)", shown(what))]
     NotFound {
         /// `owner/name`.
         repo: String,
@@ -38,7 +63,7 @@ pub enum HubError {
     },
 
     /// Another status.
-    #[error("{url}: found HTTP {status}, expected 200")]
+    #[error("{}: found HTTP {status}, expected 200", shown(url))]
     Status {
         /// What was asked for.
         url: String,
@@ -48,7 +73,8 @@ pub enum HubError {
 
     /// The hub cannot be reached, and the cache does not have the model either.
     #[error(
-        "{id}: cannot reach {endpoint} ({reason}), and {cache} has no complete copy: connect, or give a folder"
+        "{id}: cannot reach {endpoint} ({}), and {cache} has no complete copy: connect, or give a folder",
+        shown(reason)
     )]
     Unreachable {
         /// The model.
@@ -62,7 +88,7 @@ pub enum HubError {
     },
 
     /// The connection failed in the middle of the work.
-    #[error("the hub cannot be reached: {reason}")]
+    #[error("the hub cannot be reached: {}", shown(reason))]
     Network {
         /// Why.
         reason: String,
@@ -81,7 +107,9 @@ pub enum HubError {
 
     /// The connection broke again and again.
     #[error(
-        "{repo}: {file}: the connection broke after {received} of {size} bytes ({reason}); what is there is kept: run the same command to go on"
+        "{repo}: {}: the connection broke after {received} of {size} bytes ({}); what is there is kept: run the same command to go on",
+        shown(file),
+        shown(reason)
     )]
     Cut {
         /// `owner/name`.
@@ -98,7 +126,8 @@ pub enum HubError {
 
     /// A file whose contents are not what the hub announced. It has been deleted.
     #[error(
-        "{repo}: {file}: found {kind} {found}, expected {expected}: deleted, run the same command to download it again"
+        "{repo}: {}: found {kind} {found}, expected {expected}: deleted, run the same command to download it again",
+        shown(file)
     )]
     Hash {
         /// `owner/name`.
@@ -113,8 +142,29 @@ pub enum HubError {
         expected: String,
     },
 
+    /// A file of the cache that is not what its name says. It is left where it is.
+    #[error(
+        "{repo}: {}: found {kind} {found} in the cache, expected {expected}: delete `{}` and run the same command again",
+        shown(file),
+        blob.display()
+    )]
+    Corrupt {
+        /// `owner/name`.
+        repo: String,
+        /// The file.
+        file: String,
+        /// Which hash.
+        kind: &'static str,
+        /// Of what is there, in hexadecimal.
+        found: String,
+        /// As its name says, in hexadecimal.
+        expected: String,
+        /// Where it is.
+        blob: PathBuf,
+    },
+
     /// An answer that does not follow the hub's protocol.
-    #[error("{url}: {field}: found {found}, expected {expected}")]
+    #[error("{}: {field}: found {}, expected {expected}", shown(url), shown(found))]
     Protocol {
         /// What was asked for.
         url: String,
@@ -132,7 +182,7 @@ pub enum HubError {
          python -c \"from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; \
          M.from_pretrained('{repo}', revision='{revision}').save_pretrained('model', safe_serialization=True); \
          T.from_pretrained('{repo}', revision='{revision}').save_pretrained('model')\", then --model model",
-        pickle.as_ref().map_or_else(String::new, |name| format!("only {name}, "))
+        pickle.as_ref().map_or_else(String::new, |name| format!("only {}, ", shown(name)))
     )]
     NoSafetensors {
         /// `owner/name`.
@@ -142,4 +192,26 @@ pub enum HubError {
         /// A pickle that is there instead.
         pickle: Option<String>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_hub_says_cannot_write_to_the_terminal() {
+        for (text, expected) in [
+            ("model.safetensors", "model.safetensors"),
+            ("a \"b\" \\ c's é 模型", "a \"b\" \\ c's é 模型"),
+            ("\u{1b}[2Jx", "\\u{1b}[2Jx"),
+            ("a\r\nb\0", "a\\r\\nb\\0"),
+            ("\u{202e}txt\u{2066}", "\\u{202e}txt\\u{2066}"),
+            ("\u{9b}31m\u{200b}", "\\u{9b}31m\\u{200b}"),
+        ] {
+            assert_eq!(shown(text), expected);
+        }
+        assert_eq!(shown(&"x".repeat(200)), "x".repeat(200));
+        assert_eq!(shown(&"x".repeat(201)), format!("{}…", "x".repeat(200)));
+        assert!(shown(&"\u{1b}".repeat(200)).chars().count() <= 201);
+    }
 }

@@ -7,15 +7,19 @@
 //!
 //! Only `config.json`, the files of the tokenizer and safetensors are downloaded, never pickles. Every file is
 //! checked against the hash that the hub announces in its entity tag: SHA-256 for large files, git's
-//! SHA-1 of the blob for small ones.
+//! SHA-1 of the blob for small ones. A file that the cache has already is checked against the same hash, by
+//! which it is named, once.
 
 mod cache;
+mod checked;
 mod client;
 mod error;
 mod id;
+mod request;
 
 use core::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use circuitscope_core::Progress;
 
@@ -28,7 +32,10 @@ use crate::source::{INDEX, SINGLE};
 use crate::tokenizer::{TOKENIZER, TOKENIZER_FILES};
 use crate::{Error, HubOrigin, Result};
 use cache::RepoCache;
-use client::{Client, Failure};
+use checked::Checked;
+use client::Client;
+use error::shown;
+use request::Failure;
 
 /// Where the hub and its cache are. This crate reads no environment variables: the caller does.
 #[derive(Clone, PartialEq, Eq)]
@@ -37,23 +44,33 @@ pub struct HubSettings {
     pub endpoint: String,
     /// The cache's folder, usually `~/.cache/huggingface/hub`.
     pub cache: PathBuf,
-    /// Sent to the endpoint's host and to no other.
+    /// Sent to the endpoint's scheme, host and port and to no other.
     pub token: Option<String>,
     /// Whether requests are forbidden.
     pub offline: bool,
+    /// A folder that remembers which files of the cache have been checked against their hashes, usually
+    /// `~/.cache/circuitscope/checked`. Without one, or where it cannot be written, they are checked each time.
+    pub checked: Option<PathBuf>,
+    /// How long headers, or a whole listing, may take. A minute by default.
+    pub answer: Duration,
+    /// How long a download may bring nothing before it is asked for again. Half a minute by default.
+    pub idle: Duration,
 }
 
 impl HubSettings {
     /// The public hub.
     pub const ENDPOINT: &str = "https://huggingface.co";
 
-    /// The public hub without a token.
+    /// The public hub without a token, and no memory of what was checked.
     pub fn new(cache: impl Into<PathBuf>) -> Self {
         Self {
             endpoint: Self::ENDPOINT.to_owned(),
             cache: cache.into(),
             token: None,
             offline: false,
+            checked: None,
+            answer: Duration::from_mins(1),
+            idle: Duration::from_secs(30),
         }
     }
 }
@@ -65,6 +82,9 @@ impl fmt::Debug for HubSettings {
             .field("cache", &self.cache)
             .field("token", &self.token.as_ref().map(|_| "…"))
             .field("offline", &self.offline)
+            .field("checked", &self.checked)
+            .field("answer", &self.answer)
+            .field("idle", &self.idle)
             .finish()
     }
 }
@@ -80,34 +100,51 @@ pub struct Snapshot {
     pub files: Vec<String>,
 }
 
-/// Makes sure that a model is in the cache and complete.
+/// Makes sure that a model is in the cache, complete and intact.
 ///
 /// What is there already is not downloaded again; if the revision is a commit that is complete, no
-/// request is made. Without network the copy that the cache has of the revision is used. A partial
-/// download is kept and resumed. The network is reached through the proxy that the usual environment
-/// variables name, except for a hub on this very machine.
+/// request is made. Without network, or where the hub stays silent, the copy that the cache has of the
+/// revision is used. A partial download is kept and resumed. The network is reached through the proxy that
+/// the usual environment variables name, except for a hub on this very machine.
+///
+/// The configuration, the files of the tokenizer and the weights are compared with the hashes that their
+/// blobs are named by, unless [`HubSettings::checked`] says that this was done. Files that are no links to
+/// blobs are taken as they are.
 ///
 /// # Errors
-/// [`Error::Hub`], [`Error::Io`], and [`Error::Cancelled`] if `progress` asks to stop.
+/// [`Error::Hub`], [`Error::Io`], and [`Error::Cancelled`] within a second after `progress` asks to stop.
 pub fn fetch(id: &HubId, settings: &HubSettings, progress: &dyn Progress) -> Result<Snapshot> {
     let cache = RepoCache::new(&settings.cache, id);
+    let checked = Checked::new(settings.checked.as_deref(), progress);
+    let snapshot = locate(id, settings, &cache, &checked, progress)?;
+    cache.check(&snapshot, &checked)?;
+    Ok(snapshot)
+}
+
+fn locate(
+    id: &HubId,
+    settings: &HubSettings,
+    cache: &RepoCache,
+    checked: &Checked<'_>,
+    progress: &dyn Progress,
+) -> Result<Snapshot> {
     if is_commit(id.revision())
-        && let Some(snapshot) = cache.complete(id)?
+        && let Some(snapshot) = cache.complete(id, checked)?
     {
         return Ok(snapshot);
     }
     if settings.offline {
-        return cache.complete(id)?.ok_or_else(|| {
+        return cache.complete(id, checked)?.ok_or_else(|| {
             Error::Hub(HubError::Offline {
                 id: id.to_string(),
                 cache: settings.cache.display().to_string(),
             })
         });
     }
-    let client = Client::new(id, settings);
+    let client = Client::new(id, settings, progress);
     let listing = match client.listing() {
         Ok(listing) => listing,
-        Err(Failure::Known(error)) => return Err(Error::Hub(error)),
+        Err(Failure::Known(error)) => return Err(error),
         Err(Failure::Network(reason)) => {
             let unreachable = HubError::Unreachable {
                 id: id.to_string(),
@@ -115,12 +152,15 @@ pub fn fetch(id: &HubId, settings: &HubSettings, progress: &dyn Progress) -> Res
                 reason: reason.clone(),
                 cache: settings.cache.display().to_string(),
             };
-            let snapshot = cache.complete(id)?.ok_or(Error::Hub(unreachable))?;
+            let snapshot = cache
+                .complete(id, checked)?
+                .ok_or(Error::Hub(unreachable))?;
+            let reason = shown(&reason);
             tracing::warn!(%id, reason, "cannot reach the hub, using the cached copy");
             return Ok(snapshot);
         }
     };
-    let get = |file: &str| client.download(&cache, &listing.commit, file, progress);
+    let get = |file: &str| client.download(cache, checked, &listing.commit, file);
     let has = |file: &str| listing.files.iter().any(|name| name == file);
     if !has(SINGLE) && !has(INDEX) {
         let pickle = |name: &&String| is_pickle(name.as_ref());
@@ -143,7 +183,7 @@ pub fn fetch(id: &HubId, settings: &HubSettings, progress: &dyn Progress) -> Res
         get(SINGLE)?;
     } else {
         get(INDEX)?;
-        for shard in cache.shards(&listing.commit)? {
+        for shard in cache.shards(&listing.commit, checked)? {
             get(&shard)?;
         }
     }

@@ -1,5 +1,11 @@
 //! Models of the hub, from a server on the loopback interface.
 
+#[cfg(unix)]
+mod checked;
+mod redirects;
+mod stalls;
+mod texts;
+
 use std::path::Path;
 
 use circuitscope_core::{NoProgress, Progress, Seed};
