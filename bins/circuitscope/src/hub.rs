@@ -13,10 +13,11 @@ pub(crate) fn fetch(id: &HubId, progress: &dyn Progress) -> Result<Snapshot> {
 }
 
 fn settings() -> Result<HubSettings> {
+    let caches = path("XDG_CACHE_HOME").or_else(|| Some(env::home_dir()?.join(".cache")));
     let home = match path("HF_HOME") {
         Some(home) => home,
-        None => path("XDG_CACHE_HOME")
-            .or_else(|| Some(env::home_dir()?.join(".cache")))
+        None => caches
+            .as_ref()
             .context("found no home folder: set HF_HOME to a folder for the models of the hub")?
             .join("huggingface"),
     };
@@ -28,6 +29,7 @@ fn settings() -> Result<HubSettings> {
     }
     settings.token = token(&home);
     settings.offline = switched_on("HF_HUB_OFFLINE");
+    settings.checked = caches.map(|caches| caches.join("circuitscope").join("checked"));
     Ok(settings)
 }
 

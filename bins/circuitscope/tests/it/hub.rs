@@ -21,6 +21,7 @@ fn run(bench: &Bench, endpoint: &str, offline: bool, line: &str) -> Ran {
     }
     command
         .env("HF_HOME", bench.path("hf"))
+        .env("XDG_CACHE_HOME", bench.path("caches"))
         .env("HF_ENDPOINT", endpoint);
     if offline {
         command.env("HF_HUB_OFFLINE", "1");
@@ -56,6 +57,45 @@ fn a_model_of_the_hub_is_fetched_once_and_its_commit_recorded() {
     let ran = run(&bench, &server.endpoint(), true, line);
     assert_eq!(ran.code, Some(0), "{ran:?}");
     assert_eq!(server.take_asked(), []);
+}
+
+/// A file of the cache that has changed is refused before anything is computed from it.
+#[cfg(unix)]
+#[test]
+fn a_changed_file_of_the_cache_is_named() {
+    let bench = Bench::new();
+    bench.reference_model("m");
+    let files = ["config.json", "model.safetensors", "tokenizer.json"].map(|file| {
+        (
+            file.to_owned(),
+            fs_err::read(bench.path("m").join(file)).unwrap(),
+        )
+    });
+    let server = HubServer::start(files);
+    let line = "discover --model owner/tiny --task ioi --examples 4 --method mean-difference --format json";
+    let ran = run(&bench, &server.endpoint(), false, line);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let repo = bench.path("hf/hub/models--owner--tiny");
+    let snapshot = repo.join("snapshots").join(COMMIT);
+    let link = fs_err::read_link(snapshot.join("model.safetensors")).unwrap();
+    let hash = link.file_name().unwrap();
+    assert!(
+        bench
+            .path("caches/circuitscope/checked")
+            .join(hash)
+            .is_file()
+    );
+    let blob = repo.join("blobs").join(hash);
+    let mut data = fs_err::read(&blob).unwrap();
+    *data.last_mut().unwrap() ^= 1;
+    fs_err::write(&blob, data).unwrap();
+    let ran = run(&bench, &server.endpoint(), true, line);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let start = "error: --model owner/tiny: no such folder, so taken from the hub: owner/tiny: model.safetensors: found SHA-256 ";
+    assert!(ran.stderr.starts_with(start), "{ran:?}");
+    let end = "and run the same command again\n";
+    assert!(ran.stderr.ends_with(end), "{ran:?}");
+    assert!(blob.is_file());
 }
 
 #[test]
