@@ -217,7 +217,7 @@ fn misbehave(mut stream: TcpStream, fault: &Fault, head: &str, body: &[u8]) -> s
         Fault::EndlessBody => {
             stream.write_all(endless.as_bytes())?;
             loop {
-                stream.write_all(&[b'['; 1 << 16])?;
+                stream.write_all(&[b'['; 1 << 13])?;
             }
         }
         Fault::Redirect(to) => write!(
