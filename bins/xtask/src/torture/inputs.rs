@@ -88,6 +88,9 @@ pub(crate) fn make(program: &Path, folder: &Path) -> Result<Vec<Recipe>> {
             fs::copy(shared.join(name), gpt2.join("m").join(name))?;
             writable(&gpt2.join("m").join(name))?;
         }
+        for name in ["yes.txt", "no.txt"] {
+            fs::copy(tiny.join(name), gpt2.join(name))?;
+        }
         for (kind, file, form) in [
             ("tokenizer", "m/tokenizer.json", Form::Json),
             ("config", "m/config.json", Form::Json),
@@ -98,7 +101,7 @@ pub(crate) fn make(program: &Path, folder: &Path) -> Result<Vec<Recipe>> {
                 &gpt2,
                 file,
                 form,
-                "discover --model m --task induction --examples 4 --method mean-difference",
+                "discover --model m --positive yes.txt --negative no.txt --output out",
             );
         }
     }
@@ -428,7 +431,7 @@ fn made(program: &Path, folder: &Path, tiny: &Path, recipes: &mut Vec<Recipe>) -
     for line in [
         train,
         encode,
-        "discover --activations heads.safetensors --method sae --output out",
+        "discover --activations heads.safetensors --method sae --codes 6 --steps 3 --train-examples 4 --output out",
     ] {
         add(recipes, "activations", &own, heads, Form::Safetensors, line);
     }

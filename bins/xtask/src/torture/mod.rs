@@ -97,7 +97,10 @@ pub(crate) fn run(settings: &Settings) -> Result<()> {
         let name = part
             .to_possible_value()
             .map_or_else(String::new, |value| value.get_name().to_owned());
-        torture.tally.begin(&name);
+        if *part != Part::Mutate {
+            // That part has two rows.
+            torture.tally.begin(&name);
+        }
         match part {
             Part::Mutate => mutate::run(&mut torture, settings.inputs),
             Part::Kill => kill::kill(&mut torture, settings.kills),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use fs_err as fs;
 
 use super::Torture;
@@ -12,7 +12,7 @@ use super::judge::{judge, judge_written};
 use super::mutator::mutate;
 use super::settings;
 use super::tally::{Case, copy};
-use super::watch::Invocation;
+use super::watch::{Finished, Invocation};
 
 /// Methods that take a moment; those that run a model of this size all do.
 const METHODS: [&str; 14] = [
@@ -36,7 +36,10 @@ const METHODS: [&str; 14] = [
 pub(crate) fn run(torture: &mut Torture, tries: usize) -> Result<()> {
     let folder = torture.work.path().join("inputs");
     let recipes = inputs::make(&torture.program, &folder)?;
+    torture.tally.begin("valid");
     whole(torture, &recipes)?;
+    torture.tally.end();
+    torture.tally.begin("mutate");
     let mut kinds: Vec<&str> = recipes.iter().map(|recipe| recipe.kind).collect();
     kinds.dedup();
     kinds.sort_unstable();
@@ -65,25 +68,33 @@ fn whole(torture: &mut Torture, recipes: &[Recipe]) -> Result<()> {
     for (index, recipe) in recipes.iter().enumerate() {
         let mut dice = Dice::new(torture.seed, "mutate/whole", index as u64);
         let bytes = fs::read(recipe.template.join(&recipe.file))?;
-        let code = attempt(torture, recipe, &bytes, &mut dice, index)?;
-        anyhow::ensure!(
-            code == Some(0),
-            "{} {}: exit code {code:?} on a valid input",
+        let mut recipe = recipe.clone();
+        if recipe.methods {
+            // Others may refuse so few prompts.
+            recipe.methods = false;
+            recipe.args.extend(words("--method mean-difference"));
+        }
+        let ended = attempt(torture, &recipe, &bytes, &mut dice, index)?;
+        ensure!(
+            ended.code == Some(0),
+            "{} {}: exit code {:?} on a valid input: {}",
             recipe.template.display(),
-            recipe.args.join(" ")
+            recipe.args.join(" "),
+            ended.code,
+            String::from_utf8_lossy(&ended.stderr)
         );
     }
     Ok(())
 }
 
-/// Runs one command on one file; its exit code.
+/// Runs one command on one file; how it ended.
 fn attempt(
     torture: &mut Torture,
     recipe: &Recipe,
     bytes: &[u8],
     dice: &mut Dice,
     index: usize,
-) -> Result<Option<i32>> {
+) -> Result<Finished> {
     let prepare = |folder: &Path| -> Result<()> {
         copy(&recipe.template, folder)?;
         fs::write(folder.join(&recipe.file), bytes)?;
@@ -126,5 +137,5 @@ fn attempt(
         about: format!("broken: {}", recipe.file),
     };
     torture.tally.count(&case, prepare)?;
-    Ok(ended.code)
+    Ok(ended)
 }
