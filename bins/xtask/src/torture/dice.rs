@@ -1,5 +1,7 @@
 //! Random choices of one try: all from one named sub-stream of the seed.
 
+use std::ops::Range;
+
 use circuitscope_core::Seed;
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
@@ -38,8 +40,8 @@ impl Dice {
         choices[self.below(choices.len())]
     }
 
-    /// An index range of at most `longest` within `length`.
-    pub(crate) fn range(&mut self, length: usize, longest: usize) -> std::ops::Range<usize> {
+    /// A range of one index to `longest` within `length`.
+    pub(crate) fn range(&mut self, length: usize, longest: usize) -> Range<usize> {
         let start = self.below(length);
         let end = start + 1 + self.below(longest.min(length - start));
         start..end.min(length)

@@ -8,6 +8,7 @@ use fs_err as fs;
 use serde_json::json;
 
 use super::mutator::Form;
+use super::prompts;
 use super::tally::copy;
 use super::watch::Invocation;
 
@@ -67,7 +68,7 @@ pub(crate) fn make(program: &Path, folder: &Path) -> Result<Vec<Recipe>> {
     );
     let mut recipes = Vec::new();
     let tiny = folder.join("tiny");
-    prompts(&tiny)?;
+    prompts::write(&tiny)?;
     fs::create_dir_all(tiny.join("m"))?;
     for name in ["config.json", "model.safetensors"] {
         fs::copy(
@@ -75,7 +76,7 @@ pub(crate) fn make(program: &Path, folder: &Path) -> Result<Vec<Recipe>> {
             tiny.join("m").join(name),
         )?;
     }
-    tokenizer(&tiny.join("m"))?;
+    prompts::tokenizer(&tiny.join("m"))?;
     text(&tiny, &mut recipes);
     families(&models, folder, &mut recipes)?;
     other_weights(&models, &tiny, folder, &mut recipes)?;
@@ -132,103 +133,6 @@ fn add(
         methods: args[0] == "discover" && !line.contains("--method"),
         args,
     });
-}
-
-/// A tokenizer for the model of 29 tokens: letters, a space, a merge and the end of the text.
-fn tokenizer(model: &Path) -> Result<()> {
-    let letters = ('a'..='z').chain(['Ġ']).map(|letter| letter.to_string());
-    let tokens = letters.chain(["Ġt".to_owned(), "<|endoftext|>".to_owned()]);
-    let vocabulary: serde_json::Map<_, _> = tokens
-        .enumerate()
-        .map(|(id, token)| (token, json!(id)))
-        .collect();
-    let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
-    let end = json!({
-        "id": 28, "content": "<|endoftext|>", "single_word": false, "lstrip": false, "rstrip": false,
-        "normalized": false, "special": true
-    });
-    let tokenizer = json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [end], "normalizer": null,
-        "pre_tokenizer": bytes, "post_processor": bytes, "decoder": bytes,
-        "model": {
-            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": "",
-            "end_of_word_suffix": "", "fuse_unk": false, "byte_fallback": false, "vocab": vocabulary,
-            "merges": ["Ġ t"]
-        }
-    });
-    let config = json!({
-        "add_bos_token": false, "add_prefix_space": false, "bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>",
-        "model_max_length": 9, "tokenizer_class": "GPT2Tokenizer",
-        "chat_template": "{% for message in messages %}u{{ message['content'] | trim }}{% endfor %}"
-    });
-    let files = [
-        ("tokenizer.json", tokenizer),
-        ("tokenizer_config.json", config),
-        ("added_tokens.json", json!({"<|endoftext|>": 28})),
-        (
-            "special_tokens_map.json",
-            json!({"bos_token": "<|endoftext|>", "eos_token": {"content": "<|endoftext|>", "lstrip": false}}),
-        ),
-    ];
-    for (name, value) in files {
-        fs::write(model.join(name), serde_json::to_vec_pretty(&value)?)?;
-    }
-    Ok(())
-}
-
-/// Prompts that fit that model, in every form that is read.
-fn prompts(folder: &Path) -> Result<()> {
-    fs::create_dir_all(folder)?;
-    let pairs = [
-        ("ab cd", "ab ce", " t", "x"),
-        ("dog t", "dig t", "a", "b"),
-        ("so be", "so he", "q", "z"),
-        ("at it", "at in", "c", "d"),
-    ];
-    let lines = |row: &dyn Fn(&(&str, &str, &str, &str)) -> serde_json::Value| {
-        let lines = pairs.iter().map(|pair| format!("{}\n", row(pair)));
-        lines.collect::<String>()
-    };
-    let own = lines(
-        &|(yes, no, right, wrong)| json!({"positive": yes, "negative": no, "answers": [right], "wrong_answers": [wrong]}),
-    );
-    let spans =
-        lines(&|(yes, no, ..)| json!({"positive": yes, "negative": no, "spans": [[yes, no]]}));
-    let mib = lines(&|(yes, no, right, wrong)| {
-        json!({"prompt": yes, "metadata": {"indirect_object": right, "subject": wrong},
-            "s2_io_flip_counterfactual": {"prompt": no, "metadata": {"indirect_object": wrong, "subject": right}}})
-    });
-    let task: Vec<_> = pairs
-        .iter()
-        .map(|(yes, no, right, wrong)| json!({"clean": yes, "corrupt": no, "answers": [right], "wrong_answers": [wrong]}))
-        .collect();
-    let mut table = String::from("clean,corrupted,correct_idx,incorrect_idx\n");
-    for (i, (yes, no, ..)) in pairs.iter().enumerate() {
-        table.push_str(&format!("\"{yes}\",{no},{},{}\n", i + 3, i + 9));
-    }
-    let column =
-        |which: fn(&(&'static str, &'static str, &'static str, &'static str)) -> &'static str| {
-            pairs
-                .iter()
-                .map(|pair| format!("{}\n", which(pair)))
-                .collect::<String>()
-        };
-    let tokens =
-        json!({"tokens": [[1, 2, 3], [3, 4, 5]], "attention_mask": [[1, 1, 1], [1, 1, 0]]});
-    let files = [
-        ("pairs.jsonl", own),
-        ("spans.jsonl", spans),
-        ("mib.jsonl", mib),
-        ("task.json", json!({"prompts": task}).to_string()),
-        ("table.csv", table),
-        ("yes.txt", column(|pair| pair.0)),
-        ("no.txt", column(|pair| pair.1)),
-        ("tokens.json", tokens.to_string()),
-    ];
-    for (name, text) in files {
-        fs::write(folder.join(name), text)?;
-    }
-    Ok(())
 }
 
 /// Tokenizer, prompts, configuration and weights of the model that reads text.

@@ -135,16 +135,12 @@ pub(crate) fn judge(ended: &Finished, json: bool) -> Vec<Fault> {
         Some(code) => faults.push(Fault::Message(format!("exit code {code}"))),
     }
     for (name, text) in [("stdout", &stdout), ("stderr", &stderr)] {
-        if let Some(letter) = text.chars().find(|letter| controls(*letter)) {
-            let code = letter as u32;
-            let what = if name == "stderr" && ended.code == Some(1) {
-                "an error"
-            } else {
-                name
-            };
-            // The code in letters, so that faults of other characters count as others.
+        if let Some((at, letter)) = text.char_indices().find(|(_, letter)| controls(*letter)) {
+            let line = text[..at].lines().next_back().unwrap_or_default();
             faults.push(Fault::Message(format!(
-                "raw control character {code:X} in {what}"
+                "raw control character \"{:X}\" in {name} after {}",
+                letter as u32,
+                shown(line, 100)
             )));
         }
     }

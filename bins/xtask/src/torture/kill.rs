@@ -82,7 +82,10 @@ fn end(torture: &mut Torture, tries: usize, part: &str, signals: &[i32]) -> Resu
             if ended.sent != Some(libc::SIGKILL) {
                 faults.extend(out.left());
             }
-            let about = format!("signal {signal} after {:.3} s", after.as_secs_f64());
+            let about = match ended.sent {
+                Some(signal) => format!("signal {signal} after {:.3} s", after.as_secs_f64()),
+                None => "ended by itself before the signal".to_owned(),
+            };
             count(
                 torture,
                 part,

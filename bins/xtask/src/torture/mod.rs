@@ -11,6 +11,7 @@ mod judge;
 mod kill;
 mod mutate;
 mod mutator;
+mod prompts;
 mod settings;
 mod spans;
 mod tally;

@@ -272,7 +272,7 @@ fn safetensors(bytes: &[u8], dice: &mut Dice) -> Vec<u8> {
                 u64::MAX,
                 1 << 40,
                 length as u64 + 1,
-                length as u64 - 1,
+                (length as u64).wrapping_sub(1),
             ];
             let wrong = wrong[dice.below(wrong.len())];
             [&wrong.to_le_bytes()[..], rest].concat()

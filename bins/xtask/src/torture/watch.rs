@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use fs_err as fs;
 
 /// After this a command counts as hanging.
-pub(crate) const HANG: Duration = Duration::from_secs(60);
+pub(crate) const HANG: Duration = Duration::from_mins(1);
 /// How long a command has to end after a signal.
 pub(crate) const GRACE: Duration = Duration::from_secs(3);
 /// More resident memory than this is too much for the small inputs here.
