@@ -125,10 +125,13 @@ pub(crate) fn judge(ended: &Finished, json: bool) -> Vec<Fault> {
                 .lines()
                 .filter(|line| line.starts_with("error"))
                 .count();
-            if errors != 1 {
-                faults.push(Fault::Message(format!(
-                    "{errors} lines of error with exit code 1 or 2"
-                )));
+            let what = match errors {
+                0 => "no line of error",
+                1 => "",
+                _ => "several lines of error",
+            };
+            if !what.is_empty() {
+                faults.push(Fault::Message(format!("{what}: {stderr}")));
             }
         }
         Some(0) | None => {}

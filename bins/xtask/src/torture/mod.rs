@@ -62,6 +62,9 @@ pub(crate) struct Settings {
     /// Parts to try, comma-separated [default: all]
     #[arg(long, value_delimiter = ',')]
     only: Vec<Part>,
+    /// Kinds of inputs to break, comma-separated, such as `tokenizer` or `settings` [default: all]
+    #[arg(long, value_delimiter = ',')]
+    kinds: Vec<String>,
 }
 
 /// Where cases are kept unless somewhere else is asked for.
@@ -103,7 +106,7 @@ pub(crate) fn run(settings: &Settings) -> Result<()> {
             torture.tally.begin(&name);
         }
         match part {
-            Part::Mutate => mutate::run(&mut torture, settings.inputs),
+            Part::Mutate => mutate::run(&mut torture, settings.inputs, &settings.kinds),
             Part::Kill => kill::kill(&mut torture, settings.kills),
             Part::FullDisk => full_disk::run(&mut torture, settings.kills),
             Part::TwoWriters => writers::run(&mut torture, settings.kills),

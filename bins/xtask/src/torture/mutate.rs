@@ -1,8 +1,9 @@
 //! Part `mutate`: broken files and settings. The program may take them or refuse them, in one line.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use fs_err as fs;
 
 use super::Torture;
@@ -32,28 +33,39 @@ const METHODS: [&str; 14] = [
     "linear-probe",
 ];
 
-/// Runs `tries` broken inputs, as many of each kind.
-pub(crate) fn run(torture: &mut Torture, tries: usize) -> Result<()> {
+/// The kind that is no file.
+const SETTINGS: &str = "settings";
+
+/// Runs `tries` broken inputs, as many of each kind; of `only` these kinds, if any are named.
+pub(crate) fn run(torture: &mut Torture, tries: usize, only: &[String]) -> Result<()> {
     let folder = torture.work.path().join("inputs");
     let recipes = inputs::make(&torture.program, &folder)?;
     torture.tally.begin("valid");
     whole(torture, &recipes)?;
     torture.tally.end();
     torture.tally.begin("mutate");
-    let mut kinds: Vec<&str> = recipes.iter().map(|recipe| recipe.kind).collect();
-    kinds.dedup();
-    kinds.sort_unstable();
-    kinds.dedup();
+    let kinds: BTreeSet<&str> = recipes
+        .iter()
+        .map(|recipe| recipe.kind)
+        .chain([SETTINGS])
+        .collect();
+    let mut kinds: Vec<&str> = kinds.into_iter().collect();
+    if let Some(unknown) = only.iter().find(|kind| !kinds.contains(&kind.as_str())) {
+        bail!("--kinds {unknown}: expected {}", kinds.join(", "));
+    }
+    kinds.retain(|kind| only.is_empty() || only.iter().any(|only| only == kind));
     for index in 0..tries {
-        let which = index % (kinds.len() + 1);
-        let Some(kind) = kinds.get(which) else {
+        // The n-th try of a kind is the same, whichever others are asked for.
+        let kind = kinds[index % kinds.len()];
+        let index = index / kinds.len();
+        if kind == SETTINGS {
             settings::run(torture, &folder.join("own"), index as u64)?;
             continue;
-        };
+        }
         let mut dice = Dice::new(torture.seed, &format!("mutate/{kind}"), index as u64);
         let of_kind: Vec<&Recipe> = recipes
             .iter()
-            .filter(|recipe| recipe.kind == *kind)
+            .filter(|recipe| recipe.kind == kind)
             .collect();
         let recipe = of_kind[dice.below(of_kind.len())];
         let whole = fs::read(recipe.template.join(&recipe.file))?;
