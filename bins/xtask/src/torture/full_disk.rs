@@ -124,11 +124,16 @@ pub(crate) fn run(torture: &mut Torture, tries: usize) -> Result<()> {
                 "cannot make {} smaller",
                 small.0.display()
             );
-            format!("{more} bytes left on the disk; before: {before}")
+            format!(
+                "{more} bytes left on the disk; input is the folder afterwards, made by {before}"
+            )
         } else {
-            let blocks = dice.below(8) as u64;
+            // Room for what is said, but not for a file of results.
+            let blocks = 8 + dice.below(16) as u64;
             invocation.blocks = Some(blocks);
-            format!("no file over {blocks} blocks of 512 bytes; before: {before}")
+            format!(
+                "no file over {blocks} blocks of 512 bytes; input is the folder afterwards, made by {before}"
+            )
         };
         let ended = invocation.run()?;
         let now = results(place.path())?;

@@ -93,7 +93,7 @@ fn end(torture: &mut Torture, tries: usize, part: &str, signals: &[i32]) -> Resu
                 &invocation,
                 &ended,
                 faults,
-                about,
+                &about,
                 place.path(),
             )?;
         }
@@ -106,7 +106,7 @@ fn end(torture: &mut Torture, tries: usize, part: &str, signals: &[i32]) -> Resu
         } else {
             faults.push(Fault::Lost("the same command does not go on".to_owned()));
         }
-        let about = "the same command after it was ended".to_owned();
+        let about = "the same command after it was ended";
         count(
             torture,
             part,
@@ -141,7 +141,7 @@ fn count(
     invocation: &Invocation,
     ended: &Finished,
     faults: Vec<Fault>,
-    about: String,
+    about: &str,
     place: &Path,
 ) -> Result<()> {
     let case = Case {
@@ -149,7 +149,7 @@ fn count(
         invocation,
         ended,
         faults,
-        about,
+        about: format!("{about}; input is the folder afterwards"),
     };
     torture.tally.count(&case, |folder| copy(place, folder))
 }

@@ -70,7 +70,8 @@ pub(crate) fn run(torture: &mut Torture, tries: usize, only: &[String]) -> Resul
         let recipe = of_kind[dice.below(of_kind.len())];
         let whole = fs::read(recipe.template.join(&recipe.file))?;
         let broken = mutate(&whole, recipe.form, &mut dice);
-        attempt(torture, recipe, &broken, &mut dice, index)?;
+        let extras = extras(recipe, &mut dice);
+        attempt(torture, recipe, &broken, extras, &mut dice, index)?;
     }
     Ok(())
 }
@@ -82,11 +83,11 @@ fn whole(torture: &mut Torture, recipes: &[Recipe]) -> Result<()> {
         let bytes = fs::read(recipe.template.join(&recipe.file))?;
         let mut recipe = recipe.clone();
         if recipe.methods {
-            // Others may refuse so few prompts.
+            // Other methods may refuse so few prompts.
             recipe.methods = false;
             recipe.args.extend(words("--method mean-difference"));
         }
-        let ended = attempt(torture, &recipe, &bytes, &mut dice, index)?;
+        let ended = attempt(torture, &recipe, &bytes, Vec::new(), &mut dice, index)?;
         ensure!(
             ended.code == Some(0),
             "{} {}: exit code {:?} on a valid input: {}",
@@ -99,11 +100,44 @@ fn whole(torture: &mut Torture, recipes: &[Recipe]) -> Result<()> {
     Ok(())
 }
 
+/// Settings that may be combined with the command, so that broken files meet all that is computed from them.
+fn extras(recipe: &Recipe, dice: &mut Dice) -> Vec<String> {
+    const METRICS: [&str; 5] = [
+        "logit-difference",
+        "probability-difference",
+        "kl",
+        "log-probability",
+        "accuracy",
+    ];
+    const ABLATIONS: [&str; 3] = ["zero", "mean", "mean-positional"];
+    const RULES: [&str; 5] = ["top:2", "softmax:0.1", "knee", "stability:0.5", "fdr:0.1"];
+    let mut args = Vec::new();
+    let mut maybe = |one_in: usize, option: &str, values: &[&str], dice: &mut Dice| {
+        if dice.one_in(one_in) {
+            args.extend([option.to_owned(), dice.pick(values).to_owned()]);
+        }
+    };
+    if recipe.args.iter().any(|arg| arg == "--model") {
+        maybe(4, "--dtype", &["f16", "bf16"], dice);
+        maybe(3, "--processing", &["raw"], dice);
+    }
+    if recipe.methods {
+        maybe(1, "--method", &METHODS, dice);
+        maybe(4, "--metric", &METRICS, dice);
+        maybe(4, "--ablation", &ABLATIONS, dice);
+        maybe(4, "--select", &RULES, dice);
+        maybe(4, "--faithfulness", &["all", "none"], dice);
+        args.extend(words(TINY));
+    }
+    args
+}
+
 /// Runs one command on one file; how it ended.
 fn attempt(
     torture: &mut Torture,
     recipe: &Recipe,
     bytes: &[u8],
+    extras: Vec<String>,
     dice: &mut Dice,
     index: usize,
 ) -> Result<Finished> {
@@ -115,10 +149,7 @@ fn attempt(
     let place = tempfile::tempdir_in(torture.work.path())?;
     prepare(place.path())?;
     let mut args = recipe.args.clone();
-    if recipe.methods {
-        args.extend(["--method".to_owned(), dice.pick(&METHODS).to_owned()]);
-        args.extend(words(TINY));
-    }
+    args.extend(extras);
     let json = dice.one_in(2);
     if json {
         args.extend(words("--format json"));
