@@ -33,6 +33,16 @@ pub(crate) fn results(folder: &Path) -> Result<Results> {
     Ok(Results(found))
 }
 
+/// The runs that a finished evaluation counts, in an order of their own: `report` and `eval` list them in different ones.
+pub(crate) fn counted(folder: &Path) -> Result<Vec<String>> {
+    let mut value: Value = serde_json::from_slice(&fs::read(folder.join("results.json"))?)?;
+    strip(&mut value);
+    let runs = value["runs"].as_array().into_iter().flatten();
+    let mut runs: Vec<String> = runs.map(Value::to_string).collect();
+    runs.sort();
+    Ok(runs)
+}
+
 fn read(folder: &Path, below: &Path, found: &mut BTreeMap<PathBuf, Content>) -> Result<()> {
     if !folder.exists() {
         return Ok(());

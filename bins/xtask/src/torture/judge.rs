@@ -111,7 +111,8 @@ pub(crate) fn judge(ended: &Finished, json: bool) -> Vec<Fault> {
     match (bug, ended.signal, ended.code) {
         (Some(line), ..) => faults.push(Fault::Panic(line.to_owned())),
         (None, Some(signal), _) if !ours && ended.sent != Some(signal) => {
-            let last = stderr.lines().last().unwrap_or_default();
+            let said = |line: &&str| !line.starts_with("note: run with");
+            let last = stderr.lines().rfind(said).unwrap_or_default();
             faults.push(Fault::Panic(format!("died of signal {signal}: {last}")));
         }
         (None, _, Some(101)) => faults.push(Fault::Panic("exit code 101".to_owned())),

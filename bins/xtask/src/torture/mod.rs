@@ -14,6 +14,7 @@ mod mutator;
 mod prompts;
 mod settings;
 mod spans;
+mod swapped;
 mod tally;
 mod watch;
 mod writers;

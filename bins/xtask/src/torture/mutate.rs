@@ -12,6 +12,7 @@ use super::inputs::{self, Recipe, TINY, words};
 use super::judge::{judge, judge_written};
 use super::mutator::mutate;
 use super::settings;
+use super::swapped;
 use super::tally::{Case, copy};
 use super::watch::{Finished, Invocation};
 
@@ -35,6 +36,8 @@ const METHODS: [&str; 14] = [
 
 /// The kind that is no file.
 const SETTINGS: &str = "settings";
+/// The kind that is broken by where it lies.
+const SWAPPED: &str = "swapped";
 
 /// Runs `tries` broken inputs, as many of each kind; of `only` these kinds, if any are named.
 pub(crate) fn run(torture: &mut Torture, tries: usize, only: &[String]) -> Result<()> {
@@ -47,7 +50,7 @@ pub(crate) fn run(torture: &mut Torture, tries: usize, only: &[String]) -> Resul
     let kinds: BTreeSet<&str> = recipes
         .iter()
         .map(|recipe| recipe.kind)
-        .chain([SETTINGS])
+        .chain([SETTINGS, SWAPPED])
         .collect();
     let mut kinds: Vec<&str> = kinds.into_iter().collect();
     if let Some(unknown) = only.iter().find(|kind| !kinds.contains(&kind.as_str())) {
@@ -60,6 +63,10 @@ pub(crate) fn run(torture: &mut Torture, tries: usize, only: &[String]) -> Resul
         let index = index / kinds.len();
         if kind == SETTINGS {
             settings::run(torture, &folder.join("own"), index as u64)?;
+            continue;
+        }
+        if kind == SWAPPED {
+            swapped::run(torture, &folder.join("finished"), index as u64)?;
             continue;
         }
         let mut dice = Dice::new(torture.seed, &format!("mutate/{kind}"), index as u64);
