@@ -1,6 +1,7 @@
 //! Reading within bounds, and writing so that nothing half-written is ever seen.
 
 use core::error::Error;
+use core::fmt::Write as _;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read as _, Write};
@@ -80,7 +81,7 @@ pub fn read_to_string(path: &Path) -> io::Result<String> {
     let bytes = read(path)?;
     let text = str::from_utf8(&bytes).map_err(|error| {
         let at = error.valid_up_to();
-        let line = 1 + bytes[..at].iter().filter(|byte| **byte == b'\n').count();
+        let line = bytes[..at].split(|byte| *byte == b'\n').count();
         io::Error::new(
             io::ErrorKind::InvalidData,
             format!(
@@ -111,8 +112,11 @@ pub fn sha256(path: &Path) -> io::Result<String> {
     } else {
         hash.update(read(path)?);
     }
-    let digits = hash.finalize();
-    Ok(digits.iter().map(|byte| format!("{byte:02x}")).collect())
+    let mut digits = String::with_capacity(64);
+    for byte in hash.finalize() {
+        write!(digits, "{byte:02x}").map_err(io::Error::other)?;
+    }
+    Ok(digits)
 }
 
 /// From now on [`write_atomic`] refuses to write this file: somebody reads it.

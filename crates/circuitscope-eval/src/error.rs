@@ -220,7 +220,7 @@ pub enum Error {
         /// What is not finite.
         what: String,
         /// Where it ceased to be, where a model was run.
-        cause: Option<Box<Error>>,
+        cause: Option<Box<Self>>,
     },
 
     /// The gradient of a metric says nothing.

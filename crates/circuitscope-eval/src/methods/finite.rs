@@ -63,7 +63,7 @@ impl<B: Backend> Measured for FiniteMeasured<'_, B> {
         let scores = scores.map_err(|error| self.of.located(error))?;
         match not_finite(&scores) {
             None => Ok(scores),
-            Some(what) => Err(self.of.error(what)),
+            Some(what) => Err(self.of.error(&what)),
         }
     }
 
@@ -82,12 +82,12 @@ struct Of<'a, B: Backend> {
 impl<B: Backend> Of<'_, B> {
     fn located(&self, error: Error) -> Error {
         match error {
-            Error::NotFinite { .. } => self.error("something on the way to its scores".to_owned()),
+            Error::NotFinite { .. } => self.error("something on the way to its scores"),
             other => other,
         }
     }
 
-    fn error(&self, what: String) -> Error {
+    fn error(&self, what: &str) -> Error {
         let cause = self.causal.and_then(|causal| {
             let outcome = causal.located::<()>(Err(Error::NotFinite { precision: None }));
             outcome.err()
