@@ -28,13 +28,8 @@ use crate::device::DeviceName;
 
 /// A whole number that this program can work with: larger ones would not end, or not fit into memory.
 fn count<const MOST: usize>(text: &str) -> Result<usize, String> {
-    let expected = || format!("expected a whole number, at most {MOST}");
-    let number: usize = text.parse().map_err(|_| expected())?;
-    if number > MOST {
-        Err(expected())
-    } else {
-        Ok(number)
-    }
+    let number = text.parse().ok().filter(|number| *number <= MOST);
+    number.ok_or_else(|| format!("expected a whole number, at most {MOST}"))
 }
 
 /// Most prompts of a class, and of examples.
