@@ -76,7 +76,12 @@ pub(crate) fn run(torture: &mut Torture, tries: usize, only: &[String]) -> Resul
             .collect();
         let recipe = of_kind[dice.below(of_kind.len())];
         let whole = fs::read(recipe.template.join(&recipe.file))?;
-        let broken = mutate(&whole, recipe.form, &mut dice);
+        // A few stay whole, and meet settings that only they get to.
+        let broken = if dice.one_in(6) {
+            whole
+        } else {
+            mutate(&whole, recipe.form, &mut dice)
+        };
         let extras = extras(recipe, &mut dice);
         attempt(torture, recipe, &broken, extras, &mut dice, index)?;
     }
