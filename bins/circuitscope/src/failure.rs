@@ -49,7 +49,10 @@ pub(crate) fn exit_code(outcome: Result<(), Error>) -> ExitCode {
 /// The exit code for a command line that clap refuses, or for `--help`.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     match error.print() {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::from(FAILED),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            output::note(&format!("error: cannot write the help: {error}"));
+            ExitCode::from(FAILED)
+        }
         _ if error.use_stderr() => ExitCode::from(USAGE),
         _ => ExitCode::from(OK),
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use circuitscope::core::files;
 
 use crate::failure::INTERRUPTED as CODE;
-use crate::output::{note, write_all};
+use crate::output::{note, write_json};
 use crate::progress::Terminal;
 
 /// How long work has to come to a safe point.
@@ -69,7 +69,7 @@ impl Kept {
     /// Tells the user, with the results where they are printed as JSON.
     pub(crate) fn tell(&self) {
         if let Some(json) = &self.json {
-            write_all(json).ok();
+            write_json(json).ok();
         }
         let said = match self.said.as_str() {
             "" => "nothing is kept",

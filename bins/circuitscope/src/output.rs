@@ -41,10 +41,28 @@ impl Printer {
     /// If stdout cannot be written; a broken pipe is told apart by the caller.
     pub(crate) fn print(self, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
         match self.format {
-            Format::Json => write_all(&serde_json::to_string(value)?),
+            Format::Json => write_json(&serde_json::to_string(value)?),
             Format::Text => write_all(&text()),
         }
     }
+}
+
+/// Writes JSON to stdout, what terminals would obey written as JSON escapes it.
+pub(crate) fn write_json(json: &str) -> Result<()> {
+    if !json.contains(unsafe_in_line) {
+        return write_all(json);
+    }
+    let mut safe = String::with_capacity(json.len());
+    for c in json.chars() {
+        if unsafe_in_line(c) {
+            let mut units = [0; 2];
+            let units = c.encode_utf16(&mut units).iter();
+            safe.extend(units.map(|unit| format!("\\u{unit:04x}")));
+        } else {
+            safe.push(c);
+        }
+    }
+    write_all(&safe)
 }
 
 /// Writes to stdout, with an end of line.

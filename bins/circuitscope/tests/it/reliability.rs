@@ -217,6 +217,23 @@ fn what_files_say_is_shown_and_not_obeyed() {
         "{}",
         ran.stderr
     );
+    bench.write("m/config.json", &config);
+    bench.write(
+        "pairs.jsonl",
+        [PAIR.replace("gave", "ga\u{7f}\u{202e}ve"), PAIR.to_owned()].join("\n"),
+    );
+    let json = bench.json(DISCOVER);
+    let text = json["behaviour"]["positive"]["text"].as_str().unwrap();
+    assert!(text.contains("ga\u{7f}\u{202e}ve"), "{text}");
+    bench.write(
+        "m/added_tokens.json",
+        format!("{{\"{}\": 257}}", "x".repeat(1001)),
+    );
+    bench.fails(
+        DISCOVER,
+        "m/added_tokens.json: found an added token of 1001 bytes, expected at most 1000",
+    );
+    fs_err::remove_file(bench.path("m/added_tokens.json")).unwrap();
     let shown = |text: &str| !text.contains(|c: char| c.is_control() && c != '\n' && c != '\t');
     assert!(shown(&ran.stderr) && shown(&ran.stdout), "{ran:?}");
     let long = config.replace('{', &format!("{{\"{}\": 1, ", "key".repeat(2000)));

@@ -40,6 +40,9 @@ const NAMED: [&str; 7] = [
 /// Names of beginning-of-sequence tokens, tried in this order where nothing names one.
 const BOS: [&str; 4] = ["<|endoftext|>", "<bos>", "<s>", "<|begin_of_text|>"];
 
+/// Bytes of the longest token that may be added to a vocabulary.
+const LONGEST_ADDED: usize = 1000;
+
 /// The files of a tokenizer in memory. Together they give what `AutoTokenizer` of transformers 5 gives.
 pub(crate) struct TokenizerFiles<'a> {
     folder: PathBuf,
@@ -102,6 +105,9 @@ impl<'a> TokenizerFiles<'a> {
                 bytes.map_err(|error| broken(&path(source), &error))?.into()
             }
         };
+        let listed = json["added_tokens"].as_array().into_iter().flatten();
+        let long = listed.filter_map(content).map(str::len).max();
+        self.check_length(source, long)?;
         drop(json);
         let mut inner = tokenizers::Tokenizer::from_bytes(bytes)
             .map_err(|error| unusable(&path(source), &error))?;
@@ -211,6 +217,20 @@ impl<'a> TokenizerFiles<'a> {
         Ok(Some((VOCAB, json)))
     }
 
+    /// Fails for the longest token of a file, if it is longer than any that is meant: finding it in texts would
+    /// take for ever.
+    fn check_length(&self, name: &str, longest: Option<usize>) -> Result<()> {
+        match longest.filter(|longest| *longest > LONGEST_ADDED) {
+            None => Ok(()),
+            Some(found) => Err(Error::TokenizerFile {
+                path: self.folder.join(name),
+                reason: format!(
+                    "found an added token of {found} bytes, expected at most {LONGEST_ADDED}"
+                ),
+            }),
+        }
+    }
+
     /// Adds the tokens that the files have beyond `tokenizer.json`, in the order of their ids.
     fn add_tokens(
         &self,
@@ -248,6 +268,16 @@ impl<'a> TokenizerFiles<'a> {
                 }
             }
         }
+        let name = if config.contains_key("added_tokens_decoder") {
+            CONFIG
+        } else {
+            ADDED
+        };
+        let longest = |tokens: &mut dyn Iterator<Item = &AddedToken>| {
+            tokens.map(|token| token.content.len()).max()
+        };
+        self.check_length(name, longest(&mut listed.values()))?;
+        self.check_length(CONFIG, longest(&mut specials.iter()))?;
         let before = inner.get_added_tokens_decoder();
         let known = |token: &AddedToken| before.values().any(|other| other == token);
         let here = |content: &str| before.values().any(|other| other.content == content);
