@@ -101,6 +101,8 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
     // Without a model nothing is known of what it answers.
     if found.behaviour.is_some() {
         printer.part(&found.behaviour_text())?;
+    } else if !found.prompt_warnings.is_empty() {
+        printer.part(&indented(&found.behaviour_sentences()))?;
     }
     search(
         args, &gathered, &settings, &device, &mut found, stages, report, progress,

@@ -277,7 +277,7 @@ fn doctor_finds_the_cpu_healthy() {
             .as_array()
             .map_or(0, Vec::len)
     };
-    assert!(backends.iter().any(|backend| checks(backend) == 37));
+    assert!(backends.iter().any(|backend| checks(backend) == 38));
 }
 
 #[test]

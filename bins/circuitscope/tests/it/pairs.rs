@@ -464,6 +464,11 @@ fn prompts_that_show_little_are_warned_of() {
         "{stdout}"
     );
     let stdout = warned("--task ioi --examples 2");
+    assert!(
+        stdout.contains("warning: 2 pairs: heads that differ here"),
+        "{stdout}"
+    );
+    let stdout = warned("--task ioi --examples 5");
     assert!(!stdout.contains("heads that differ here"), "{stdout}");
 }
 

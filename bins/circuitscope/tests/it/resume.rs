@@ -93,7 +93,7 @@ fn ctrl_c_keeps_finished_runs() {
 
     let bench = Bench::new();
     // Many more steps than anyone waits for.
-    let line = EVAL.replace("--steps 5", "--steps 10000000");
+    let line = EVAL.replace("--steps 5", "--steps 1000000");
     let child = bench
         .command(&line)
         .stdout(Stdio::piped())
