@@ -26,9 +26,9 @@ pub const GRADIENT_TOLERANCE: f64 = 1e-3;
 /// of.
 pub const RECIPROCAL: &str = "reciprocal";
 
-/// Largest difference allowed, relative. Some processors have an instruction of 12 bits (at most 3.7e-4), which
-/// burn's `ndarray` takes: gradients there are as far off.
-pub const RECIPROCAL_TOLERANCE: f64 = 4e-4;
+/// Largest difference allowed, relative: what gradients may be off. Some processors have an instruction of 12
+/// bits (at most 3.7e-4), which burn's `ndarray` takes: gradients there are as far off.
+pub const RECIPROCAL_TOLERANCE: f64 = GRADIENT_TOLERANCE;
 
 /// How far the heads are moved, relative to the length of what they put out.
 const STEP: f64 = 0.003;
