@@ -213,7 +213,7 @@ impl Pending {
             remove_left(folder);
         }
         let file = tempfile::Builder::new()
-            .prefix(TEMPORARY)
+            .prefix(&format!("{TEMPORARY}{}-", std::process::id()))
             .tempfile_in(folder)
             .map_err(|error| named(&path, &error))?;
         // Says that somebody is at work on it. Where files cannot be locked, nobody removes what is left.
@@ -261,6 +261,19 @@ fn named(path: &Path, error: &io::Error) -> io::Error {
     )
 }
 
+/// Whether the process in the name of a temporary file is no more, where the system tells.
+fn is_of_the_dead(name: &str) -> bool {
+    let process = name
+        .strip_prefix(TEMPORARY)
+        .and_then(|rest| rest.split_once('-'));
+    process.is_some_and(|(process, _)| {
+        let processes = Path::new("/proc");
+        process.parse::<u32>().is_ok()
+            && processes.join("self").exists()
+            && !processes.join(process).exists()
+    })
+}
+
 /// Removes temporary files of programs that are no more.
 fn remove_left(folder: &Path) {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
@@ -273,7 +286,9 @@ fn remove_left(folder: &Path) {
             continue;
         };
         let age = metadata.modified().ok().and_then(|at| at.elapsed().ok());
-        let young = metadata.len() == 0 && age.is_none_or(|age| age < YOUNG);
+        let young = metadata.len() == 0
+            && age.is_none_or(|age| age < YOUNG)
+            && !is_of_the_dead(&entry.file_name().to_string_lossy());
         if !metadata.is_file() || young {
             continue;
         }
@@ -438,6 +453,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let left = folder.path().join(".circuitscope-left");
         let used = folder.path().join(".circuitscope-used");
+        let new = folder.path().join(".circuitscope-1-new");
+        let dead = folder
+            .path()
+            .join(format!(".circuitscope-{}-new", u32::MAX));
+        for path in [&new, &dead] {
+            fs_err::write(path, "").unwrap();
+        }
         let other = folder.path().join(".other-left");
         for path in [&left, &used, &other] {
             fs_err::write(path, "half").unwrap();
@@ -446,7 +468,8 @@ mod tests {
         lock.lock().unwrap();
         write_atomic(&folder.path().join("result"), |out| out.write_all(b"all")).unwrap();
         assert!(!left.exists());
-        assert!(used.exists() && other.exists());
+        assert!(used.exists() && other.exists() && new.exists());
+        assert_eq!(dead.exists(), !cfg!(target_os = "linux"));
     }
 
     #[test]
