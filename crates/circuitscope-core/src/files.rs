@@ -167,10 +167,7 @@ pub fn write_atomic(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<()> {
-    let _writing = WRITES.read().unwrap_or_else(PoisonError::into_inner);
-    let mut pending = Pending::new(path)?;
-    pending.fill(write)?;
-    pending.place(|file, path| file.persist(path))
+    write_with(path, write, |file, path| file.persist(path))
 }
 
 /// The same for a file that must not be there yet: of several programs that write it at once, one does.
@@ -181,10 +178,21 @@ pub fn write_new(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<()> {
+    write_with(path, write, |file, path| file.persist_noclobber(path))
+}
+
+fn write_with(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    persist: impl FnOnce(NamedTempFile, &Path) -> Result<File, tempfile::PersistError>,
+) -> io::Result<()> {
     let _writing = WRITES.read().unwrap_or_else(PoisonError::into_inner);
     let mut pending = Pending::new(path)?;
-    pending.fill(write)?;
-    pending.place(|file, path| file.persist_noclobber(path))
+    let mut buffered = io::BufWriter::new(pending.file());
+    let written = write(&mut buffered).and_then(|()| buffered.flush());
+    drop(buffered);
+    written.map_err(|error| named(&pending.path, &error))?;
+    pending.place(persist)
 }
 
 /// A file that takes long to write: at its place once it is [finished](Self::finish), nowhere before.
@@ -233,12 +241,6 @@ impl Pending {
     pub fn finish(self) -> io::Result<()> {
         let _writing = WRITES.read().unwrap_or_else(PoisonError::into_inner);
         self.place(|file, path| file.persist(path))
-    }
-
-    fn fill(&mut self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-        let mut buffered = io::BufWriter::new(self.file.as_file_mut());
-        let outcome = write(&mut buffered).and_then(|()| buffered.flush());
-        outcome.map_err(|error| named(&self.path, &error))
     }
 
     fn place(

@@ -325,7 +325,12 @@ impl Fields<'_> {
 }
 
 fn read_weights(path: &Path, d_in: usize, d_sae: usize) -> Result<HostWeights> {
-    let bytes = files::read(path)?;
+    // A dictionary may be larger than what is read within bounds.
+    let bytes = if files::is_regular(path) {
+        fs_err::read(path)?
+    } else {
+        files::read(path)?.to_vec()
+    };
     let file =
         SafeTensors::deserialize(&bytes).map_err(|source| safetensors_error(path, source))?;
     let found: BTreeMap<String, TensorView<'_>> = file.tensors().into_iter().collect();
