@@ -7,9 +7,19 @@ use anyhow::{Context as _, Result};
 use circuitscope::core::Progress;
 use circuitscope::model::hub::{self, HubId, HubSettings, Snapshot};
 
+use crate::interrupt::{self, Kept};
+
 /// Downloads a model of the hub, or finds it in the cache.
 pub(crate) fn fetch(id: &HubId, progress: &dyn Progress) -> Result<Snapshot> {
-    Ok(hub::fetch(id, &settings()?, progress)?)
+    let settings = settings()?;
+    let said = format!(
+        "what was downloaded of {id} is kept in {}: run the same command to go on",
+        settings.cache.display()
+    );
+    let before = interrupt::keep(Kept { said, json: None });
+    let fetched = hub::fetch(id, &settings, progress)?;
+    interrupt::keep(before);
+    Ok(fetched)
 }
 
 fn settings() -> Result<HubSettings> {

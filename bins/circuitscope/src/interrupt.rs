@@ -55,9 +55,9 @@ pub(crate) fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::SeqCst)
 }
 
-/// Sets what is left of the work from now on.
-pub(crate) fn keep(left: Kept) {
-    *kept() = left;
+/// Sets what is left of the work from now on, and returns what was left before.
+pub(crate) fn keep(left: Kept) -> Kept {
+    std::mem::replace(&mut kept(), left)
 }
 
 /// What is left of work that ended by itself. Until the result is dropped nobody else ends the program.

@@ -25,7 +25,7 @@ pub const MOST: u64 = 512 << 20;
 static WRITES: RwLock<()> = RwLock::new(());
 
 /// What was read from pipes, which give it once.
-static PIPES: Mutex<BTreeMap<PathBuf, Arc<[u8]>>> = Mutex::new(BTreeMap::new());
+static PIPES: Mutex<BTreeMap<PathBuf, Arc<Vec<u8>>>> = Mutex::new(BTreeMap::new());
 
 /// Files that are not to be written.
 static INPUTS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
@@ -47,7 +47,7 @@ pub fn is_regular(path: &Path) -> bool {
 ///
 /// # Errors
 /// Those of opening and reading, and a file that is larger or has no end; they name `path`.
-pub fn read(path: &Path) -> io::Result<Arc<[u8]>> {
+pub fn read(path: &Path) -> io::Result<Arc<Vec<u8>>> {
     let regular = is_regular(path);
     if !regular && let Some(kept) = locked(&PIPES).get(path) {
         return Ok(Arc::clone(kept));
@@ -66,7 +66,7 @@ pub fn read(path: &Path) -> io::Result<Arc<[u8]>> {
             ),
         ));
     }
-    let bytes: Arc<[u8]> = bytes.into();
+    let bytes = Arc::new(bytes);
     if !regular {
         locked(&PIPES).insert(path.to_owned(), Arc::clone(&bytes));
     }
@@ -110,7 +110,7 @@ pub fn sha256(path: &Path) -> io::Result<String> {
             }
         }
     } else {
-        hash.update(read(path)?);
+        hash.update(read(path)?.as_slice());
     }
     let mut digits = String::with_capacity(64);
     for byte in hash.finalize() {

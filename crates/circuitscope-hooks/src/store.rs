@@ -199,7 +199,7 @@ struct Opened<'a> {
 /// The bytes of a file.
 enum Mapped {
     Map(Mmap),
-    Read(Arc<[u8]>),
+    Read(Arc<Vec<u8>>),
 }
 
 impl Deref for Mapped {

@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 use std::path::Path;
+use std::sync::Arc;
 
 use circuitscope_core::files;
 use memmap2::Mmap;
@@ -38,7 +39,9 @@ pub(crate) fn map(path: &Path) -> Result<Bytes<'static>> {
         source,
     };
     if !files::is_regular(path) {
-        return Ok(Bytes::Owned(files::read(path).map_err(io)?.to_vec()));
+        return Ok(Bytes::Owned(Arc::unwrap_or_clone(
+            files::read(path).map_err(io)?,
+        )));
     }
     let file = fs_err::File::open(path).map_err(io)?;
     let length = file.metadata().map_err(io)?.len();

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use burn::tensor::Transaction;
 use burn::tensor::backend::Backend;
@@ -329,7 +330,7 @@ fn read_weights(path: &Path, d_in: usize, d_sae: usize) -> Result<HostWeights> {
     let bytes = if files::is_regular(path) {
         fs_err::read(path)?
     } else {
-        files::read(path)?.to_vec()
+        Arc::unwrap_or_clone(files::read(path)?)
     };
     let file =
         SafeTensors::deserialize(&bytes).map_err(|source| safetensors_error(path, source))?;

@@ -18,11 +18,9 @@
 mod backend;
 mod close;
 mod golden;
-mod hub;
 mod shared;
 
 pub use backend::{AutodiffFlex, Flex, device};
 pub use close::{Values, assert_close, assert_close_named, worst_difference};
 pub use golden::Golden;
-pub use hub::{Asked, COMMIT, Fault, HubServer};
 pub use shared::{fixture, real_model, shared_fixtures};

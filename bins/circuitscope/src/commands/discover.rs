@@ -98,11 +98,8 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
         folder: args.output.as_deref(),
         activations: args.save_activations.as_deref(),
     };
-    // Without a model nothing is known of what it answers.
     if found.behaviour.is_some() {
         printer.part(&found.behaviour_text())?;
-    } else if !found.prompt_warnings.is_empty() {
-        printer.part(&indented(&found.behaviour_sentences()))?;
     }
     search(
         args, &gathered, &settings, &device, &mut found, stages, report, progress,
@@ -193,6 +190,10 @@ fn saved(activations: &Path) -> String {
 impl Report<'_> {
     /// Choosing and judging may take long: the ranking is told and kept before.
     fn ranked(&self, found: &Found, top: usize) -> Result<()> {
+        // Without a model nothing was told of what it answers.
+        if found.behaviour.is_none() && !found.prompt_warnings.is_empty() {
+            self.printer.part(&indented(&found.behaviour_sentences()))?;
+        }
         self.printer.part(&found.ranking_text(top))?;
         // What another run left beside it would be taken for this one's.
         if let Some(folder) = self.folder {

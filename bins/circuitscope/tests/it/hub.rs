@@ -1,11 +1,32 @@
 //! `--model owner/name`, from a hub on the loopback interface.
 
-use circuitscope_testkit::{COMMIT, HubServer};
+use std::process::Command;
+
+use circuitscope_testhub::{COMMIT, Fault, HubServer};
 use serde_json::{Value, json};
 
 use crate::support::{Bench, Ran};
 
+/// The model as the hub has it.
+fn files(bench: &Bench) -> [(String, Vec<u8>); 3] {
+    bench.reference_model("m");
+    ["config.json", "model.safetensors", "tokenizer.json"].map(|file| {
+        (
+            file.to_owned(),
+            fs_err::read(bench.path("m").join(file)).unwrap(),
+        )
+    })
+}
+
 fn run(bench: &Bench, endpoint: &str, offline: bool, line: &str) -> Ran {
+    let mut command = command(bench, endpoint, line);
+    if offline {
+        command.env("HF_HUB_OFFLINE", "1");
+    }
+    Ran::of(command.output().unwrap())
+}
+
+fn command(bench: &Bench, endpoint: &str, line: &str) -> Command {
     let mut command = bench.command(line);
     for name in [
         "HF_TOKEN",
@@ -23,23 +44,13 @@ fn run(bench: &Bench, endpoint: &str, offline: bool, line: &str) -> Ran {
         .env("HF_HOME", bench.path("hf"))
         .env("XDG_CACHE_HOME", bench.path("caches"))
         .env("HF_ENDPOINT", endpoint);
-    if offline {
-        command.env("HF_HUB_OFFLINE", "1");
-    }
-    Ran::of(command.output().unwrap())
+    command
 }
 
 #[test]
 fn a_model_of_the_hub_is_fetched_once_and_its_commit_recorded() {
     let bench = Bench::new();
-    bench.reference_model("m");
-    let files = ["config.json", "model.safetensors", "tokenizer.json"].map(|file| {
-        (
-            file.to_owned(),
-            fs_err::read(bench.path("m").join(file)).unwrap(),
-        )
-    });
-    let server = HubServer::start(files);
+    let server = HubServer::start(files(&bench));
     server.require_token("hf_secret");
     bench.write("hf/token", "hf_secret\n");
     let line = "discover --model owner/tiny --task ioi --examples 4 --method mean-difference --format json";
@@ -64,14 +75,7 @@ fn a_model_of_the_hub_is_fetched_once_and_its_commit_recorded() {
 #[test]
 fn a_changed_file_of_the_cache_is_named() {
     let bench = Bench::new();
-    bench.reference_model("m");
-    let files = ["config.json", "model.safetensors", "tokenizer.json"].map(|file| {
-        (
-            file.to_owned(),
-            fs_err::read(bench.path("m").join(file)).unwrap(),
-        )
-    });
-    let server = HubServer::start(files);
+    let server = HubServer::start(files(&bench));
     let line = "discover --model owner/tiny --task ioi --examples 4 --method mean-difference --format json";
     let ran = run(&bench, &server.endpoint(), false, line);
     assert_eq!(ran.code, Some(0), "{ran:?}");
@@ -96,6 +100,53 @@ fn a_changed_file_of_the_cache_is_named() {
     let end = "and run the same command again\n";
     assert!(ran.stderr.ends_with(end), "{ran:?}");
     assert!(blob.is_file());
+}
+
+/// Ctrl-C in a download that does not go on: what came is kept, and the same command goes on with it.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_download_goes_on() {
+    use std::process::Stdio;
+    use std::time::{Duration, Instant};
+
+    let bench = Bench::new();
+    let server = HubServer::start(files(&bench));
+    server.fault("GET /contents/", Fault::Stall(1000), 1);
+    let line = "discover --model owner/tiny --task ioi --examples 4 --method mean-difference";
+    let child = command(&bench, &server.endpoint(), line)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let start = Instant::now();
+    let mut asked = Vec::new();
+    while !asked
+        .iter()
+        .any(|path: &String| path.starts_with("/contents/"))
+    {
+        assert!(start.elapsed() < Duration::from_secs(30), "{asked:?}");
+        std::thread::sleep(Duration::from_millis(50));
+        asked.extend(server.take_asked().into_iter().map(|asked| asked.path));
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    crate::support::interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    let said = String::from_utf8(output.stderr).unwrap();
+    let cache = bench.path("hf/hub");
+    let kept = format!(
+        "interrupted: what was downloaded of owner/tiny@main is kept in {}: run the same command to go on\n",
+        cache.display()
+    );
+    assert!(said.ends_with(&kept), "{said}");
+    let ran = run(&bench, &server.endpoint(), false, line);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let ranges: Vec<_> = server
+        .take_asked()
+        .into_iter()
+        .filter_map(|asked| asked.range)
+        .collect();
+    assert_eq!(ranges, ["bytes=1000-"]);
 }
 
 #[test]

@@ -158,23 +158,12 @@ pub(crate) fn run(torture: &mut Torture, tries: usize) -> Result<()> {
             .count(&case, |folder| copy(place.path(), folder))?;
         // With room again, the same command goes on.
         let again = Invocation::new(&torture.program, place.path(), &words(after));
-        let ended = again.run()?;
-        let mut faults = judge(&ended, false);
-        if ended.code != Some(0) {
-            faults.push(Fault::Lost(
-                "the same command fails with room again".to_owned(),
-            ));
-        }
-        let case = Case {
-            name: format!("full-disk-{index}-again"),
-            invocation: &again,
-            ended: &ended,
-            faults,
-            about: "with room again".to_owned(),
-        };
-        torture
-            .tally
-            .count(&case, |folder| copy(place.path(), folder))?;
+        let name = format!("full-disk-{index}-again");
+        torture.attempt(name, &again, "with room again", |ended| {
+            let lost = (ended.code != Some(0))
+                .then(|| Fault::Lost("the same command fails with room again".to_owned()));
+            Ok(Vec::from_iter(lost))
+        })?;
     }
     outputs(torture, inputs.path())
 }

@@ -15,7 +15,7 @@ use super::watch::Invocation;
 /// The repository.
 pub(crate) const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 /// Small models, below the repository.
-const MODELS: &str = "crates/circuitscope-model/tests/it/golden";
+pub(crate) const MODELS: &str = "crates/circuitscope-model/tests/it/golden";
 /// A model that other checks use, where there is one beside the checkout.
 const SHARED: &str = "../shared/fixtures/models/gpt2";
 

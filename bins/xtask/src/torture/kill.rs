@@ -9,8 +9,7 @@ use super::Torture;
 use super::compare::{Results, results};
 use super::dice::Dice;
 use super::inputs::words;
-use super::judge::{Fault, judge};
-use super::tally::{Case, copy};
+use super::judge::Fault;
 use super::watch::{Finished, Invocation};
 
 /// Commands that write a folder and take about a second.
@@ -21,15 +20,16 @@ const COMMANDS: [&str; 3] = [
 ];
 
 /// One command, what it gives when nobody ends it, and how long it takes.
-struct Whole {
-    args: Vec<String>,
+pub(crate) struct Whole {
+    pub(crate) args: Vec<String>,
     results: Results,
     time: Duration,
 }
 
-fn whole(torture: &Torture) -> Result<Vec<Whole>> {
+/// Runs commands that write the folder `out`, which must succeed.
+pub(crate) fn whole(torture: &Torture, lines: &[&str]) -> Result<Vec<Whole>> {
     let mut found = Vec::new();
-    for line in COMMANDS {
+    for line in lines {
         let place = tempfile::tempdir_in(torture.work.path())?;
         let args = words(line);
         let ended = Invocation::new(&torture.program, place.path(), &args).run()?;
@@ -59,7 +59,7 @@ pub(crate) fn signals(torture: &mut Torture, tries: usize) -> Result<()> {
 }
 
 fn end(torture: &mut Torture, tries: usize, part: &str, signals: &[i32]) -> Result<()> {
-    let whole = whole(torture)?;
+    let whole = whole(torture, &COMMANDS)?;
     for index in 0..tries {
         let mut dice = Dice::new(torture.seed, part, index as u64);
         // Half of them evaluations, which have most to lose.
@@ -69,55 +69,47 @@ fn end(torture: &mut Torture, tries: usize, part: &str, signals: &[i32]) -> Resu
             dice.below(whole.len())
         }];
         let place = tempfile::tempdir_in(torture.work.path())?;
+        let name = format!("{part}-{index}");
         for _ in 0..=dice.below(3) {
             let signal = signals[dice.below(signals.len())];
             let after = whole.time.mul_f64(dice.share());
             let invocation = Invocation::new(&torture.program, place.path(), &whole.args)
                 .with_signal(signal, after);
-            let ended = invocation.run()?;
-            let mut faults = judge(&ended, false);
-            faults.extend(unfinished(&ended));
-            let out = results(&place.path().join("out"))?;
-            faults.extend(out.broken());
-            if ended.sent != Some(libc::SIGKILL) {
-                faults.extend(out.left());
-            }
-            let about = match ended.sent {
-                Some(signal) => format!("signal {signal} after {:.3} s", after.as_secs_f64()),
-                None => "ended by itself before the signal".to_owned(),
-            };
-            count(
-                torture,
-                part,
-                index,
-                &invocation,
-                &ended,
-                faults,
-                &about,
-                place.path(),
-            )?;
+            let about = format!("signal {signal} after {:.3} s", after.as_secs_f64());
+            torture.attempt(name.clone(), &invocation, &about, |ended| {
+                let out = results(&place.path().join("out"))?;
+                let mut faults = Vec::from_iter(unfinished(ended));
+                faults.extend(out.broken());
+                if ended.sent != Some(libc::SIGKILL) {
+                    faults.extend(out.left());
+                }
+                Ok(faults)
+            })?;
         }
-        let invocation = Invocation::new(&torture.program, place.path(), &whole.args);
-        let ended = invocation.run()?;
-        let mut faults = judge(&ended, false);
-        if ended.code == Some(0) {
-            let out = results(&place.path().join("out"))?;
-            faults.extend(out.left().or_else(|| whole.results.differ(&out)));
-        } else {
-            faults.push(Fault::Lost("the same command does not go on".to_owned()));
-        }
-        let about = "the same command after it was ended";
-        count(
-            torture,
-            part,
-            index,
-            &invocation,
-            &ended,
-            faults,
-            about,
-            place.path(),
-        )?;
+        again(torture, name, whole, place.path())?;
     }
+    Ok(())
+}
+
+/// The same command once more, to its end: its results are those of a run that nobody ended.
+pub(crate) fn again(
+    torture: &mut Torture,
+    name: String,
+    whole: &Whole,
+    place: &Path,
+) -> Result<()> {
+    let invocation = Invocation::new(&torture.program, place, &whole.args);
+    let about = "the same command after it was ended";
+    torture.attempt(name, &invocation, about, |ended| {
+        if ended.code != Some(0) {
+            return Ok(vec![Fault::Lost(
+                "the same command does not go on".to_owned(),
+            )]);
+        }
+        let out = results(&place.join("out"))?;
+        let fault = out.left().or_else(|| whole.results.differ(&out));
+        Ok(Vec::from_iter(fault))
+    })?;
     Ok(())
 }
 
@@ -131,25 +123,4 @@ fn unfinished(ended: &Finished) -> Option<Fault> {
             ended.code
         ))
     })
-}
-
-#[expect(clippy::too_many_arguments, reason = "all of them are the one case")]
-fn count(
-    torture: &mut Torture,
-    part: &str,
-    index: usize,
-    invocation: &Invocation,
-    ended: &Finished,
-    faults: Vec<Fault>,
-    about: &str,
-    place: &Path,
-) -> Result<()> {
-    let case = Case {
-        name: format!("{part}-{index}"),
-        invocation,
-        ended,
-        faults,
-        about: format!("{about}; input is the folder afterwards"),
-    };
-    torture.tally.count(&case, |folder| copy(place, folder))
 }

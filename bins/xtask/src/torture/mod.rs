@@ -5,7 +5,9 @@
 
 mod compare;
 mod dice;
+mod file_calls;
 mod full_disk;
+mod hub;
 mod inputs;
 mod judge;
 mod kill;
@@ -25,7 +27,9 @@ use anyhow::{Context as _, Result, bail};
 use circuitscope_core::Seed;
 use clap::{Args, ValueEnum};
 
-use self::tally::Tally;
+use self::judge::{Fault, judge};
+use self::tally::{Case, Tally, copy};
+use self::watch::{Finished, Invocation};
 
 /// What is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -34,12 +38,16 @@ pub(crate) enum Part {
     Mutate,
     /// SIGKILL at random moments, then the same command again.
     Kill,
+    /// SIGKILL at the calls that open, write, rename and remove files, then the same command again.
+    FileCalls,
     /// No room for what is to be written.
     FullDisk,
     /// Two evaluations into one folder.
     TwoWriters,
     /// SIGINT and SIGTERM at random moments.
     Signals,
+    /// A hub that stalls, lies and breaks off.
+    Hub,
 }
 
 /// What `cargo xtask torture` takes.
@@ -48,7 +56,7 @@ pub(crate) struct Settings {
     /// Broken inputs to try.
     #[arg(long, default_value_t = 300)]
     inputs: usize,
-    /// Tries of each part that ends the program, fills the disk or starts two of them.
+    /// Tries of each part that ends the program, fills the disk, starts two of them or answers as a hub.
     #[arg(long, default_value_t = 10)]
     kills: usize,
     /// Where all random choices start from.
@@ -109,9 +117,11 @@ pub(crate) fn run(settings: &Settings) -> Result<()> {
         match part {
             Part::Mutate => mutate::run(&mut torture, settings.inputs, &settings.kinds),
             Part::Kill => kill::kill(&mut torture, settings.kills),
+            Part::FileCalls => file_calls::run(&mut torture, settings.kills),
             Part::FullDisk => full_disk::run(&mut torture, settings.kills),
             Part::TwoWriters => writers::run(&mut torture, settings.kills),
             Part::Signals => kill::signals(&mut torture, settings.kills),
+            Part::Hub => hub::run(&mut torture, settings.kills),
         }
         .with_context(|| format!("part {name}"))?;
         torture.tally.end();
@@ -121,6 +131,32 @@ pub(crate) fn run(settings: &Settings) -> Result<()> {
         bail!("something broke; what did is kept in {}", keep.display());
     }
     Ok(())
+}
+
+impl Torture {
+    /// Runs a command and counts how it ended, with the faults that `more` finds beside those of any command. Of one
+    /// that fails the folder is kept as it is afterwards.
+    fn attempt(
+        &mut self,
+        name: String,
+        invocation: &Invocation,
+        about: &str,
+        more: impl FnOnce(&Finished) -> Result<Vec<Fault>>,
+    ) -> Result<Finished> {
+        let ended = invocation.run()?;
+        let mut faults = judge(&ended, false);
+        faults.extend(more(&ended)?);
+        let case = Case {
+            name,
+            invocation,
+            ended: &ended,
+            faults,
+            about: format!("{about}; input is the folder afterwards"),
+        };
+        self.tally
+            .count(&case, |folder| copy(&invocation.folder, folder))?;
+        Ok(ended)
+    }
 }
 
 /// The release program, built.

@@ -39,6 +39,12 @@ pub(crate) struct Invocation {
     /// Where output goes instead of being kept.
     pub(crate) stdout: Option<PathBuf>,
     pub(crate) stderr: Option<PathBuf>,
+    /// The command line that runs the program, such as a tracer's, in front of its own.
+    pub(crate) under: Vec<String>,
+    /// Whether it dies of SIGKILL on purpose, by whoever runs it.
+    pub(crate) dies: bool,
+    /// Variables of the environment.
+    pub(crate) environment: Vec<(&'static str, String)>,
 }
 
 /// How a command ended.
@@ -68,6 +74,9 @@ impl Invocation {
             blocks: None,
             stdout: None,
             stderr: None,
+            under: Vec::new(),
+            dies: false,
+            environment: Vec::new(),
         }
     }
 
@@ -90,9 +99,14 @@ impl Invocation {
             Some(path) => File::options().write(true).open(path),
         };
         let (stdout, stderr) = (sink(&self.stdout, "stdout")?, sink(&self.stderr, "stderr")?);
-        let mut command = match self.blocks {
-            None => Command::new(&self.program),
-            Some(blocks) => {
+        let mut command = match (self.blocks, self.under.split_first()) {
+            (None, None) => Command::new(&self.program),
+            (None, Some((tracer, args))) => {
+                let mut tracer = Command::new(tracer);
+                tracer.args(args).arg(&self.program);
+                tracer
+            }
+            (Some(blocks), _) => {
                 // As on a full disk, writing fails; by default the signal would end the program.
                 let mut shell = Command::new("sh");
                 let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
@@ -110,7 +124,8 @@ impl Invocation {
             .env_remove("RUST_BACKTRACE")
             // No name in a broken file is looked up anywhere.
             .env("HF_HUB_OFFLINE", "1")
-            .env("HF_HOME", said.path());
+            .env("HF_HOME", said.path())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
         let child = command
             .spawn()
             .with_context(|| format!("cannot run {}", self.program.display()))?;
@@ -119,6 +134,7 @@ impl Invocation {
             started: Instant::now(),
             said,
             send: self.send,
+            dies: self.dies,
         })
     }
 }
@@ -130,6 +146,7 @@ pub(crate) struct Running {
     started: Instant,
     said: tempfile::TempDir,
     send: Option<Send>,
+    dies: bool,
 }
 
 impl Running {
@@ -178,6 +195,9 @@ impl Running {
             bytes.truncate(SAID);
             Ok(bytes)
         };
+        if self.dies && !hung && status.signal() == Some(libc::SIGKILL) {
+            sent = Some(libc::SIGKILL);
+        }
         Ok(Finished {
             code: status.code(),
             signal: status.signal(),

@@ -11,7 +11,8 @@ use std::path::Path;
 use circuitscope_core::{NoProgress, Progress, Seed};
 use circuitscope_model::hub::{HubError, HubId, HubSettings, Snapshot, fetch};
 use circuitscope_model::{DecoderConfig, Error, Processing, save_gpt2};
-use circuitscope_testkit::{COMMIT, HubServer, device};
+use circuitscope_testhub::{COMMIT, HubServer};
+use circuitscope_testkit::device;
 use tempfile::TempDir;
 
 use crate::{B, try_load};

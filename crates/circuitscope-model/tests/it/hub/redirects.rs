@@ -1,6 +1,6 @@
 //! Where requests are sent, and with what.
 
-use circuitscope_testkit::{Asked, COMMIT, Fault, HubServer};
+use circuitscope_testhub::{Asked, COMMIT, Fault, HubServer};
 
 use super::{Bench, tiny};
 

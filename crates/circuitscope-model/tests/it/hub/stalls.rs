@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use circuitscope_core::{NoProgress, Progress};
 use circuitscope_model::Error;
 use circuitscope_model::hub::{HubError, HubSettings, Snapshot, fetch};
-use circuitscope_testkit::Fault;
+use circuitscope_testhub::Fault;
 
 use super::{Bench, WEIGHTS, size, tiny};
 

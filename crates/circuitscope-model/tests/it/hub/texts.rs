@@ -1,6 +1,6 @@
 //! What the hub says, in messages.
 
-use circuitscope_testkit::Fault;
+use circuitscope_testhub::Fault;
 
 use super::{Bench, sharded, tiny};
 

@@ -1,4 +1,5 @@
-//! A hub of one repository on the loopback interface.
+//! A hub of one repository on the loopback interface, which answers as it should or as it is told to. Nothing of burn is
+//! in here, so that chores which ask it are built in a moment.
 
 #![expect(
     clippy::unwrap_used,
@@ -51,6 +52,8 @@ pub enum Fault {
     TrickledBody,
     /// Sends brackets of JSON as fast as they are read, for ever.
     EndlessBody,
+    /// Sends this body instead.
+    Body(Vec<u8>),
     /// Sends the client to this location.
     Redirect(String),
     /// Sends this status and these headers, with `\r\n` between them, and no body.
@@ -219,6 +222,14 @@ fn misbehave(mut stream: TcpStream, fault: &Fault, head: &str, body: &[u8]) -> s
             loop {
                 stream.write_all(&[b'['; 1 << 13])?;
             }
+        }
+        Fault::Body(body) => {
+            let length = body.len();
+            write!(
+                stream,
+                "{ok}Content-Length: {length}\r\nConnection: close\r\n\r\n"
+            )?;
+            stream.write_all(body)?;
         }
         Fault::Redirect(to) => write!(
             stream,
