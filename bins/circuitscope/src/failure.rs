@@ -49,8 +49,8 @@ pub(crate) fn exit_code(outcome: Result<(), Error>) -> ExitCode {
 /// The exit code for a command line that clap refuses, or for `--help`.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     match error.print() {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            output::note(&format!("error: cannot write the help: {error}"));
+        Err(io) if !error.use_stderr() && io.kind() != io::ErrorKind::BrokenPipe => {
+            output::note(&format!("error: cannot write to stdout: {io}"));
             ExitCode::from(FAILED)
         }
         _ if error.use_stderr() => ExitCode::from(USAGE),

@@ -14,6 +14,7 @@ mod memory;
 mod output;
 mod progress;
 mod provenance;
+mod startup;
 
 use std::process::ExitCode;
 
@@ -26,6 +27,7 @@ use crate::progress::Terminal;
 
 fn main() -> ExitCode {
     failure::report_bugs_in_one_line();
+    startup::settle();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return failure::usage(&error),

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::io::{self, Write};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use crate::args::Format;
@@ -68,13 +68,13 @@ pub(crate) fn write_json(json: &str) -> Result<()> {
 /// Writes to stdout, with an end of line.
 pub(crate) fn write_all(text: &str) -> Result<()> {
     let text = safe(text);
+    let end = if text.ends_with('\n') { "" } else { "\n" };
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    if !text.ends_with('\n') {
-        out.write_all(b"\n")?;
-    }
-    out.flush()?;
-    Ok(())
+    let written = out.write_all(text.as_bytes());
+    let written = written.and_then(|()| out.write_all(end.as_bytes()));
+    written
+        .and_then(|()| out.flush())
+        .context("cannot write to stdout")
 }
 
 /// Sentences as lines below a heading.

@@ -159,7 +159,7 @@ pub fn choose<B: Backend>(
 ) -> Result<Chosen> {
     let name = method.name();
     let causal = evidence.causal(name);
-    let choice = settings.choice.or_else(|| method.choice());
+    let choice = settings.choice.or_else(|| method.about().choice);
     let choice = choice.unwrap_or(Choice::default_for(causal.is_ok()));
     let mut chosen = Chosen {
         selection: choice,
@@ -173,9 +173,11 @@ pub fn choose<B: Backend>(
     };
     // What cannot be done is said before long work.
     match choice {
-        Choice::Knee => drop(causal?),
-        Choice::Stability(_) if method.resamples() == 0 => {
-            return Err(Error::NoResamples { method: name });
+        Choice::Knee if causal.is_err() => return Err(Error::KneeNeedsModel),
+        Choice::Stability(_) if method.about().resamples == 0 => {
+            return Err(Error::NoResamples {
+                method: name.to_owned(),
+            });
         }
         _ => {}
     }
@@ -367,7 +369,10 @@ impl Chosen {
                 named.collect::<Vec<_>>().join(", ")
             ));
         }
-        if self.selection == Choice::Knee && self.verdict == Verdict::Chosen {
+        if self.selection == Choice::Knee
+            && self.verdict == Verdict::Chosen
+            && self.cut_from.is_none()
+        {
             sentences.push(
                 "more heads than these would add little to what the circuit keeps (the knee of circuits of growing size)"
                     .to_owned(),

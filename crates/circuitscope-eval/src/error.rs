@@ -49,7 +49,7 @@ pub enum Error {
     #[error("method `{method}` needs prompts in pairs: use --task or --pairs")]
     Unpaired {
         /// Its name.
-        method: &'static str,
+        method: String,
     },
 
     /// A method changes or differentiates the model, and there is none.
@@ -58,8 +58,14 @@ pub enum Error {
     )]
     NeedsModel {
         /// Its name.
-        method: &'static str,
+        method: String,
     },
+
+    /// Circuits of growing size are to be run, and there is no model.
+    #[error(
+        "--select knee runs the model on prompts in pairs: use --task or --pairs, not --activations or unmatched prompts"
+    )]
+    KneeNeedsModel,
 
     /// The gradient that a method reads is zero by construction.
     #[error(
@@ -67,7 +73,7 @@ pub enum Error {
     )]
     FlatMetric {
         /// Its name.
-        method: &'static str,
+        method: String,
     },
 
     /// No pair of prompts to change the model on.
@@ -106,7 +112,7 @@ pub enum Error {
     #[error("method `{method}` reads the answers: pair {} has none; give them in the file", pair + 1)]
     MethodNeedsAnswers {
         /// Its name.
-        method: &'static str,
+        method: String,
         /// Index of the pair, from 0; told from 1.
         pair: usize,
     },
@@ -146,14 +152,14 @@ pub enum Error {
     )]
     NoNull {
         /// Its name.
-        method: &'static str,
+        method: String,
     },
 
     /// A method that reads outputs at the last position, and evidence without them.
     #[error("method `{method}` reads what heads put out at the last position: capture it, too")]
     NeedsLast {
         /// Its name.
-        method: &'static str,
+        method: String,
     },
 
     /// A method that would have to run the model again for each resample of the prompts.
@@ -162,7 +168,7 @@ pub enum Error {
     )]
     NoResamples {
         /// Its name.
-        method: &'static str,
+        method: String,
     },
 
     /// No metric or ablation has this name.
@@ -212,7 +218,7 @@ pub enum Error {
     )]
     Scores {
         /// The method.
-        method: &'static str,
+        method: String,
         /// The task, where there is one.
         task: Option<String>,
         /// The seed.
@@ -229,7 +235,7 @@ pub enum Error {
     )]
     NoGradient {
         /// Name of the method.
-        method: &'static str,
+        method: String,
         /// The metric.
         metric: crate::causal::Metric,
     },

@@ -52,6 +52,10 @@ pub struct RunRecord {
     /// What circuits taken from the ranking keep of the behaviour.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub faithfulness: Option<Faithfulness>,
+    /// SHA-256 of the `settings.json` that it was made with, in the file that holds it; checked and taken out when that
+    /// is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<String>,
     /// What was judged.
     pub scores: Scores,
 }
@@ -158,7 +162,7 @@ fn record<B: Backend>(
         });
     };
     let judgement = judgements.remove(0);
-    let count = settings.resamples.min(method.resamples());
+    let count = settings.resamples.min(method.about().resamples);
     let resampled = if count > 0 {
         let measured = measured.as_ref();
         Some(resample(task, truth, measured, count, seed, progress)?)
@@ -175,13 +179,14 @@ fn record<B: Backend>(
     Ok(RunRecord {
         task: task.task.clone(),
         method: method.name().to_owned(),
-        control: method.is_control(),
+        control: method.about().control,
         seed: seed.value(),
         judgement,
         other_truths: judgements,
         seconds: *seconds,
         resampled,
         faithfulness,
+        settings: None,
         scores: scores.clone(),
     })
 }
@@ -257,7 +262,7 @@ pub fn evaluate<B: AutodiffBackend>(
                         },
                         ..settings
                     };
-                    let again = match done.take().filter(|_| !method.uses_seed()) {
+                    let again = match done.take().filter(|_| !method.about().uses_seed) {
                         Some(done) => done,
                         None => Done::new(method.as_ref(), task, seed, progress)
                             .map_err(|error| error.of_task(&task.task))?,

@@ -7,7 +7,7 @@ use circuitscope_hooks::HeadActivations;
 
 use crate::causal::CausalEvidence;
 use crate::methods::{Encoded, Recipe};
-use crate::{ActivationSource, Error, Result};
+use crate::{About, ActivationSource, Error, Result};
 
 /// What every method starts from: one vector for each head and example, and which examples show
 /// the behaviour.
@@ -141,8 +141,10 @@ impl<B: Backend> Evidence<B> {
     ///
     /// # Errors
     /// [`Error::NeedsLast`] if the evidence came without.
-    pub fn at_last(&self, method: &'static str) -> Result<&Self> {
-        self.last.as_deref().ok_or(Error::NeedsLast { method })
+    pub fn at_last(&self, method: &str) -> Result<&Self> {
+        self.last.as_deref().ok_or_else(|| Error::NeedsLast {
+            method: method.to_owned(),
+        })
     }
 
     /// The codes of each of `recipes`: those kept, and else those that `make` returns for all that are
@@ -245,8 +247,23 @@ impl<B: Backend> Evidence<B> {
     ///
     /// # Errors
     /// [`Error::NeedsModel`] if the evidence came without.
-    pub fn causal(&self, method: &'static str) -> Result<&CausalEvidence<B>> {
-        self.causal.as_deref().ok_or(Error::NeedsModel { method })
+    pub fn causal(&self, method: &str) -> Result<&CausalEvidence<B>> {
+        self.causal.as_deref().ok_or_else(|| Error::NeedsModel {
+            method: method.to_owned(),
+        })
+    }
+
+    /// The model with matched prompts, if they are all that a method needs.
+    ///
+    /// # Errors
+    /// [`Error::NeedsModel`]; those of [`About::check_metric`]; [`Error::MethodNeedsAnswers`].
+    pub fn causal_for(&self, about: &About) -> Result<&CausalEvidence<B>> {
+        let causal = self.causal(&about.name)?;
+        about.check_metric(causal.metric())?;
+        if about.needs.answers {
+            causal.require_answers(&about.name)?;
+        }
+        Ok(causal)
     }
 
     /// The model with matched prompts, if the evidence came with it.

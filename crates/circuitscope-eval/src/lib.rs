@@ -33,6 +33,7 @@
 #![recursion_limit = "256"]
 
 mod ablate;
+mod about;
 mod behaviour;
 pub mod causal;
 mod choose;
@@ -54,6 +55,7 @@ mod store;
 mod words;
 
 pub use ablate::HeadCircuits;
+pub use about::{About, Gradient, Needs, Passes};
 pub use behaviour::{Behaviour, Estimate, PairBehaviour, Share};
 pub use choose::{Choice, ChooseSettings, Chosen, KneeChoice, StableChoice, Verdict, choose};
 pub use error::{Error, Result};

@@ -2,7 +2,7 @@ use burn::tensor::backend::Backend;
 use circuitscope_core::{Graph, HeadGrid, HeadId, Polarity, Port, Progress, Seed};
 use serde::{Deserialize, Serialize};
 
-use crate::{Choice, Evidence, Result};
+use crate::{About, Evidence, Result};
 
 /// A way to score heads, and where defined pairs of heads, from evidence.
 ///
@@ -13,19 +13,12 @@ use crate::{Choice, Evidence, Result};
 /// work again: [`measure`](Self::measure) does what is costly once, on all examples (training,
 /// forward and backward passes); the [`Measured`] it returns scores any resample of the examples.
 pub trait Discover<B: Backend> {
+    /// What is known of it: name, needs, cost.
+    fn about(&self) -> &About;
+
     /// The name used on the command line and in every file.
-    fn name(&self) -> &'static str;
-
-    /// One sentence: what the score is.
-    fn summary(&self) -> &'static str;
-
-    /// Whether it is there to be beaten: something trivial that any method should surpass.
-    fn is_control(&self) -> bool;
-
-    /// Whether anything is drawn at random. What does not depend on the seed is measured once for all
-    /// seeds.
-    fn uses_seed(&self) -> bool {
-        true
+    fn name(&self) -> &str {
+        &self.about().name
     }
 
     /// Does the costly part on all examples.
@@ -50,17 +43,6 @@ pub trait Discover<B: Backend> {
         progress: &dyn Progress,
     ) -> Result<Scores> {
         self.measure(evidence, seed, progress)?.scores(None)
-    }
-
-    /// The rule that suits its scores, where one is known to: taken unless another one is asked for.
-    fn choice(&self) -> Option<Choice> {
-        None
-    }
-
-    /// How many bootstrap resamples of the prompts an evaluation takes by default. Methods whose
-    /// [`Measured::scores`] has to run the model again say 0.
-    fn resamples(&self) -> usize {
-        100
     }
 }
 

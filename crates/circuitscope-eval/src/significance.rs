@@ -37,7 +37,7 @@ impl Significance {
 /// [`Error::NoNull`] for methods whose scores cannot be made under other labels; [`Error::Cancelled`];
 /// [`Error::Score`] for a rate outside 0 to 1.
 pub fn significance<B: Backend>(
-    method: &'static str,
+    method: &str,
     measured: &dyn Measured,
     evidence: &Evidence<B>,
     rate: f64,
@@ -48,7 +48,9 @@ pub fn significance<B: Backend>(
     let grid = evidence.grid();
     let under = |labels: Vec<Polarity>| {
         let statistic = measured.relabelled(labels);
-        statistic.ok_or(Error::NoNull { method })?
+        statistic.ok_or_else(|| Error::NoNull {
+            method: method.to_owned(),
+        })?
     };
     let labels = evidence.labels();
     let observed = under(labels.to_vec())?;

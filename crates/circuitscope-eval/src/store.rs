@@ -61,10 +61,13 @@ impl RunStore for MemoryStore {
 
 /// Keeps runs as JSON files in a folder, so that interrupted work goes on where it stopped.
 ///
-/// `settings.json` in the folder says what the runs were made with; a folder made with other
-/// settings is refused rather than mixed.
+/// `settings.json` in the folder says what the runs were made with, and every run holds its hash; a folder or a run
+/// made with other settings is refused rather than mixed.
 #[derive(Debug, Clone)]
 pub struct FolderStore {
+    settings: PathBuf,
+    /// SHA-256 of that file.
+    hash: String,
     runs: PathBuf,
 }
 
@@ -75,11 +78,20 @@ impl FolderStore {
     ///
     /// # Errors
     /// [`Error::OtherSettings`] if the folder belongs to other settings, naming the first that
-    /// differs; [`Error::Io`] or [`Error::File`] if it cannot be read or written.
+    /// differs; [`Error::File`] for runs that nothing says the settings of; [`Error::Io`] or [`Error::File`] if it cannot be read or written.
     pub fn open(folder: &Path, settings: &Value) -> Result<Self> {
         let path = folder.join("settings.json");
         let mut text = pretty(&path, settings)?;
         text.push('\n');
+        let runs = folder.join("runs");
+        if !path.exists() && runs.exists() {
+            return Err(Error::File {
+                path: runs,
+                reason: "found runs, but not the settings.json beside them that says what they were made with; choose \
+                         another --output, or delete them to run again"
+                    .to_owned(),
+            });
+        }
         // Of two programs that start in a new folder at once, one makes the file, and the other reads it.
         let made = if path.exists() {
             false
@@ -104,7 +116,9 @@ impl FolderStore {
             }
         }
         Ok(Self {
-            runs: folder.join("runs"),
+            hash: files::sha256(&path).map_err(|source| io(&path, source))?,
+            settings: path,
+            runs,
         })
     }
 
@@ -119,7 +133,7 @@ impl RunStore for FolderStore {
         if !path.exists() {
             return Ok(None);
         }
-        let record = RunRecord::read(&path)?;
+        let record = RunRecord::read(&path, &self.hash)?;
         let found = record.key();
         if found == *key {
             return Ok(Some(record));
@@ -131,7 +145,20 @@ impl RunStore for FolderStore {
     }
 
     fn save(&mut self, key: &RunKey, record: &RunRecord) -> Result<()> {
-        write_json(&self.path(key), record)
+        // Somebody may have deleted the folder, and somebody else begun anew in it.
+        if !files::sha256(&self.settings).is_ok_and(|hash| hash == self.hash) {
+            return Err(Error::File {
+                path: self.settings.clone(),
+                reason: "changed or removed since this evaluation began; choose another --output"
+                    .to_owned(),
+            });
+        }
+        let settings = Some(self.hash.clone());
+        let record = RunRecord {
+            settings,
+            ..record.clone()
+        };
+        write_json(&self.path(key), &record)
     }
 }
 
@@ -146,13 +173,14 @@ impl RunRecord {
         }
     }
 
-    /// Reads a run from a file of [`FolderStore`], whose name says which it is.
+    /// Reads a run from a file of [`FolderStore`], whose name says which it is; `settings` is the SHA-256 of the
+    /// `settings.json` beside it.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::File`] for what is no run, a measure outside of [0, 1], scores that do not fit
-    /// the model's shape, and a name that is not the run's.
-    pub fn read(path: &Path) -> Result<Self> {
-        let record: Self = read_json(path)?;
+    /// the model's shape, a name that is not the run's, and a run of other settings.
+    pub fn read(path: &Path, settings: &str) -> Result<Self> {
+        let mut record: Self = read_json(path)?;
         let wrong = |reason: String| Error::File {
             path: path.to_owned(),
             reason: format!("{reason}; delete it to run again"),
@@ -160,6 +188,12 @@ impl RunRecord {
         let own = format!("{}.json", record.key());
         if path.file_name().is_none_or(|name| *name != *own) {
             return Err(wrong(format!("found the run of {own} under this name")));
+        }
+        // Runs of earlier versions do not say.
+        if record.settings.take().is_some_and(|own| own != settings) {
+            return Err(wrong(
+                "found a run of other settings than those of settings.json".to_owned(),
+            ));
         }
         let shares = [("", &record.judgement)].into_iter();
         let others = record

@@ -94,7 +94,7 @@ pub enum Error {
     },
 
     /// Weights that do not fit the configuration. Lists everything at once.
-    #[error("{}: the weights do not fit the configuration:{}", path.display(), list(problems))]
+    #[error("{}: the weights do not fit the configuration: {}", path.display(), problems.join("; "))]
     Weights {
         /// The file or folder.
         path: PathBuf,
@@ -236,13 +236,5 @@ fn remedy(precision: Precision) -> &'static str {
         Precision::F16 => "use --dtype bf16 or f32",
         Precision::Bf16 => "use --dtype f32",
         Precision::F32 => "the weights are too large for any precision here",
-    }
-}
-
-/// One line each, or the single problem on the same line.
-fn list(problems: &[String]) -> String {
-    match problems {
-        [one] => format!(" {one}"),
-        many => format!("\n  {}", many.join("\n  ")),
     }
 }

@@ -208,6 +208,20 @@ impl LabelledPrompts {
         )
     }
 
+    /// Where a prompt stands, as a message begins: the place of its pair and which of the two it is, or its number
+    /// from 1.
+    #[must_use]
+    pub fn prompt_place(&self, prompt: usize) -> String {
+        let of = |pair: usize, class: &str| format!("{}: {class} prompt", self.place(pair));
+        let first = self.pairs.iter().position(|pair| pair.0 == prompt);
+        let second = self.pairs.iter().position(|pair| pair.1 == prompt);
+        match (first, second) {
+            (Some(pair), _) => of(pair, "positive"),
+            (None, Some(pair)) => of(pair, "negative"),
+            (None, None) => format!("prompt {}", prompt + 1),
+        }
+    }
+
     /// Moves spans to where their parts stand since the texts, which were `plain`, were put into others,
     /// such as a chat template's. Spans of pairs that are not there as they were are dropped.
     pub fn move_spans(&mut self, plain: &[String]) {

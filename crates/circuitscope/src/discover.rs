@@ -1,7 +1,7 @@
-use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::backend::{AutodiffBackend, Backend};
 use circuitscope_core::{Progress, Seed};
-use circuitscope_eval::methods::{MethodSettings, method, suited};
-use circuitscope_eval::{Choice, ChooseSettings, Chosen, Evidence, Scores, choose};
+use circuitscope_eval::methods::{self, MethodSettings, method};
+use circuitscope_eval::{Choice, ChooseSettings, Chosen, Discover, Evidence, Scores, choose};
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
@@ -9,7 +9,7 @@ use crate::Result;
 /// How a circuit is looked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DiscoverSettings {
-    /// Name of the method, one of [`circuitscope_eval::methods::NAMES`]. Default `recommended`; where the
+    /// Name of the method, one of [`circuitscope_eval::methods::names`]. Default `recommended`; where the
     /// evidence came without a model, `recommended-activations` takes its place ([`Discovery::method`]).
     pub method: String,
     /// Settings of the methods.
@@ -25,7 +25,7 @@ pub struct DiscoverSettings {
 impl Default for DiscoverSettings {
     fn default() -> Self {
         Self {
-            method: "recommended".to_owned(),
+            method: methods::DEFAULT.name.clone().into_owned(),
             methods: MethodSettings::default(),
             choice: None,
             max_heads: None,
@@ -74,8 +74,25 @@ pub fn discover_with<B: AutodiffBackend, E: From<crate::Error>>(
     scored: impl FnOnce(&Scores) -> Result<(), E>,
 ) -> Result<Discovery, E> {
     let fail = |error: circuitscope_eval::Error| E::from(error.into());
-    let name = suited(&settings.method, evidence.causal("recommended").is_ok());
+    let asked = methods::about(&settings.method).map_err(fail)?;
+    let name = &asked.suited(evidence.causal(&asked.name).is_ok()).name;
     let method = method::<B>(name, &settings.methods, device).map_err(fail)?;
+    discover_by(method.as_ref(), evidence, settings, progress, scored)
+}
+
+/// Scores every head by a method that need not be one of this project's, and chooses a circuit. Of the settings,
+/// the name of a method and the settings of methods are not read, but for the number of pairs that are run.
+///
+/// # Errors
+/// Evidence that does not suit the method, a request to stop, and those of `scored`.
+pub fn discover_by<B: Backend, E: From<crate::Error>>(
+    method: &dyn Discover<B>,
+    evidence: &Evidence<B>,
+    settings: &DiscoverSettings,
+    progress: &dyn Progress,
+    scored: impl FnOnce(&Scores) -> Result<(), E>,
+) -> Result<Discovery, E> {
+    let fail = |error: circuitscope_eval::Error| E::from(error.into());
     let measured = method
         .measure(evidence, settings.seed, progress)
         .map_err(fail)?;
@@ -88,10 +105,10 @@ pub fn discover_with<B: AutodiffBackend, E: From<crate::Error>>(
         pairs: defaults.pairs.min(settings.methods.patching.patch_pairs),
         seed: settings.seed,
     };
-    let (method, measured) = (method.as_ref(), measured.as_ref());
-    let chosen = choose(how, method, measured, &scores, evidence, progress).map_err(fail)?;
+    let chosen =
+        choose(how, method, measured.as_ref(), &scores, evidence, progress).map_err(fail)?;
     Ok(Discovery {
-        method: name.to_owned(),
+        method: method.name().to_owned(),
         scores,
         chosen,
     })

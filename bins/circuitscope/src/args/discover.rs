@@ -1,7 +1,7 @@
 use core::str::FromStr;
 use std::path::PathBuf;
 
-use circuitscope::eval::{Choice, Selection, methods};
+use circuitscope::eval::{About, Choice, Selection, methods};
 use circuitscope::tasks::Task;
 use clap::{Args, ValueEnum};
 
@@ -45,8 +45,8 @@ pub(crate) struct DiscoverArgs {
     pub(crate) only_correct: bool,
     /// How heads are scored; `recommended` runs the model on pairs (without, `recommended-activations` takes
     /// its place), `sae` is the paper's method
-    #[arg(long, value_name = "METHOD", default_value = "recommended", value_parser = methods::parse_name)]
-    pub(crate) method: &'static str,
+    #[arg(long, value_name = "METHOD", default_value = methods::DEFAULT.name.as_ref(), value_parser = methods::about)]
+    pub(crate) method: &'static About,
     /// Which heads form the circuit: `otsu` (split where the scores part most), `top:N`,
     /// `softmax:THETA` (the paper's rule), `knee` (up to where more heads add little to the
     /// faithfulness), `stability:SHARE` (among the best on that share of half samples), or `fdr:RATE`

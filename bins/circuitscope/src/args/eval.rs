@@ -1,11 +1,12 @@
 use std::path::PathBuf;
 
-use circuitscope::eval::methods;
+use circuitscope::eval::{About, methods};
 use circuitscope::tasks::Task;
 use clap::Args;
 
 use super::{
-    DeviceArgs, EXAMPLES, ModelArgs, PatchingArgs, SaeArgs, SeedArgs, count, parse_circuit,
+    DeviceArgs, EXAMPLES, ModelArgs, PatchingArgs, SaeArgs, SeedArgs, count, count_or_none,
+    parse_circuit,
 };
 
 /// Find circuits that are known, and see how well each method and each control does.
@@ -50,7 +51,7 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "N", default_value_t = 250, value_parser = count::<EXAMPLES>)]
     pub(crate) examples: usize,
     /// Bootstrap resamples of the prompts for each run, at most; costly methods take none
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = count::<100_000>)]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = count_or_none::<100_000>)]
     pub(crate) resamples: usize,
     /// Also run circuits of growing size with everything else ablated, on --patch-pairs pairs: CPR,
     /// CMD and KL for the first seed of each method
@@ -90,8 +91,8 @@ fn parse_tasks(list: &str) -> Result<Tasks, circuitscope::tasks::Error> {
 }
 
 /// What `--method` asks for: names of methods.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Methods(pub(crate) Vec<&'static str>);
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Methods(pub(crate) Vec<&'static About>);
 
 fn parse_methods(list: &str) -> Result<Methods, circuitscope::eval::Error> {
     methods::parse_list(list).map(Methods)

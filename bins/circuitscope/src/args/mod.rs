@@ -26,10 +26,20 @@ pub(crate) use train::TrainArgs;
 
 use crate::device::DeviceName;
 
-/// A whole number that this program can work with: larger ones would not end, or not fit into memory.
+/// A number of things of which this program can have so many: more would not end, or not fit into memory.
 fn count<const MOST: usize>(text: &str) -> Result<usize, String> {
-    let number = text.parse().ok().filter(|number| *number <= MOST);
-    number.ok_or_else(|| format!("expected a whole number, at most {MOST}"))
+    within(text, 1, MOST)
+}
+
+/// The same where there may be none.
+fn count_or_none<const MOST: usize>(text: &str) -> Result<usize, String> {
+    within(text, 0, MOST)
+}
+
+fn within(text: &str, least: usize, most: usize) -> Result<usize, String> {
+    let number = text.parse().ok();
+    let number = number.filter(|number| (least..=most).contains(number));
+    number.ok_or_else(|| format!("expected a whole number, from {least} to {most}"))
 }
 
 /// Most prompts of a class, and of examples.

@@ -1,12 +1,13 @@
 use core::fmt;
 
 use circuitscope::CausalSettings;
+use circuitscope::eval::About;
 use circuitscope::eval::causal::{Ablation, Metric};
-use circuitscope::eval::methods::{PatchedEdges, PatchingSettings, SaeSettings, check_metric};
+use circuitscope::eval::methods::{PatchedEdges, PatchingSettings, SaeSettings};
 use circuitscope::model::{LoadSettings, Precision, PrependBos, Processing};
 use clap::{Args, ValueEnum};
 
-use super::{CODES, EXAMPLES, STEPS, count};
+use super::{CODES, EXAMPLES, STEPS, count, count_or_none};
 
 /// The model and how it is run.
 #[derive(Debug, Args)]
@@ -98,7 +99,7 @@ pub(crate) struct SaeArgs {
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = count::<EXAMPLES>)]
     pub(crate) train_examples: usize,
     /// Steps of full-batch Adam
-    #[arg(long, value_name = "N", default_value_t = 500, value_parser = count::<STEPS>)]
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = count_or_none::<STEPS>)]
     pub(crate) steps: usize,
 }
 
@@ -160,12 +161,12 @@ impl PatchingArgs {
     }
 
     /// Fails if one of these methods cannot differentiate the metric that was asked for.
-    pub(crate) fn check(&self, methods: &[&'static str]) -> Result<(), circuitscope::eval::Error> {
+    pub(crate) fn check(&self, methods: &[&About]) -> Result<(), circuitscope::eval::Error> {
         let Some(metric) = self.metric else {
             return Ok(());
         };
         let mut methods = methods.iter();
-        methods.try_for_each(|method| check_metric(method, metric))
+        methods.try_for_each(|about| about.check_metric(metric))
     }
 
     pub(crate) const fn causal(&self) -> CausalSettings {

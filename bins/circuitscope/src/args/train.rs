@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use circuitscope::sae::Dictionary;
 use clap::{Args, ValueEnum};
 
-use super::{CODES, DeviceArgs, EXAMPLES, STEPS, SeedArgs, count};
+use super::{CODES, DeviceArgs, EXAMPLES, STEPS, SeedArgs, count, count_or_none};
 
 /// Train a dictionary (a small sparse autoencoder) on head outputs.
 ///
@@ -32,7 +32,7 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "N", value_parser = count::<EXAMPLES>)]
     pub(crate) train_examples: Option<usize>,
     /// Steps of full-batch Adam
-    #[arg(long, value_name = "N", default_value_t = 500, value_parser = count::<STEPS>)]
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = count_or_none::<STEPS>)]
     pub(crate) steps: usize,
     /// Step size of Adam
     #[arg(long, value_name = "RATE", default_value_t = 1e-3)]

@@ -33,6 +33,7 @@ impl Bos {
         args: &ModelArgs,
         chat: bool,
         texts: &mut [String],
+        place: impl Fn(usize) -> String,
     ) -> Result<Self> {
         let tokenizer = model.tokenizer()?;
         let asked = args.prepend_bos;
@@ -59,7 +60,7 @@ impl Bos {
         if let (true, Some(token)) = (done, &token) {
             for (at, text) in texts.iter().enumerate() {
                 let begins = tokenizer.begins_with_bos(text);
-                let begins = begins.with_context(|| format!("prompt {}", at + 1))?;
+                let begins = begins.with_context(|| place(at))?;
                 there_already += usize::from(begins);
             }
             if there_already > 0 {

@@ -120,9 +120,14 @@ fn prompts(
     } else {
         bail!("no prompts: use --task, --prompts or --tokens");
     };
-    let bos = Bos::settle(model, &args.model, args.chat, &mut texts)?;
+    let place = |at| match &args.prompts.prompts {
+        Some(path) => format!("{}: {}", path.display(), inputs::prompt(at)),
+        None => inputs::prompt(at),
+    };
+    let bos = Bos::settle(model, &args.model, args.chat, &mut texts, place)?;
+    let tokens = inputs::encode(model, &texts, bos.done, place)?;
     let tokens = Tokens {
-        tokens: inputs::encode(model, &texts, bos.done)?,
+        tokens,
         attention_mask: None,
     };
     Ok((tokens, Some(bos)))

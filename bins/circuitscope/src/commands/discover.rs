@@ -1,15 +1,18 @@
 //! `discover`: examples of a behaviour in, ranked heads and a circuit out.
 
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use circuitscope::core::{Graph, Seed, files};
 use circuitscope::eval::causal::{Ablation, CausalEvidence};
-use circuitscope::eval::methods::{self, MethodSettings};
-use circuitscope::eval::{Choice, Evidence, QualitySettings, circuit_quality};
+use circuitscope::eval::methods::MethodSettings;
+use circuitscope::eval::{
+    self, About, Choice, Evidence, Gradient, QualitySettings, circuit_quality,
+};
 use circuitscope::hooks::HeadActivations;
-use circuitscope::model::{Loaded, ModelProvenance};
+use circuitscope::model::{self, Loaded, ModelProvenance};
 use circuitscope::tasks::{
     GroundTruth, LabelledPrompts, PromptWarning, Task, few_examples, prompt_warnings, read_lines,
     read_pairs,
@@ -38,7 +41,7 @@ const DISCOVERY_FILE: &str = "discovery.json";
 /// Evidence, and what is known about it.
 struct Gathered {
     /// That asked for or, where the model is not run on pairs, the one that takes its place.
-    method: &'static str,
+    method: &'static About,
     evidence: Evidence<B>,
     graph: Option<Graph>,
     model: Option<ModelProvenance>,
@@ -51,27 +54,48 @@ struct Gathered {
     metric: Option<MetricChoice>,
 }
 
+/// What this command leaves in its folder.
+const RESULTS: [&str; 5] = [
+    DISCOVERY_FILE,
+    exports::IMPORTANCES_FILE,
+    exports::VIEWER_FILE,
+    "report.html",
+    "pictures",
+];
+
 pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) -> Result<()> {
     let mut provenance = Provenance::start();
     args.patching.check(&[args.method])?;
     let rule = args.select.map(|select| select.0);
     let in_pairs = args.behaviour.task.is_some() || args.behaviour.pairs.is_some();
-    if args.method == "recommended"
-        && in_pairs
-        && matches!(rule, Some(Choice::FalseDiscoveryRate(_)))
-    {
-        return Err(circuitscope::eval::Error::NoNull {
-            method: args.method,
-        }
-        .into());
+    let method = args.method.suited(in_pairs);
+    if !method.relabels && matches!(rule, Some(Choice::FalseDiscoveryRate(_))) {
+        let method = method.name.clone().into_owned();
+        return Err(circuitscope::eval::Error::NoNull { method }.into());
     }
     let device = args.device.device.open()?;
     provenance.on(&device);
     if let Some(folder) = &args.output {
         inputs::writable_folder(folder)?;
+        inputs::own_folder(folder, DISCOVERY_FILE, &RESULTS)?;
+        if folder.join("settings.json").exists() {
+            bail!(
+                "--output {}: found settings.json, the mark of `circuitscope eval`; choose another folder",
+                folder.display()
+            );
+        }
     }
     let mut stages = Stages(Vec::new());
     if let Some(file) = &args.save_activations {
+        let within = args.output.as_ref().map(|folder| file.strip_prefix(folder));
+        if let Some(Ok(name)) = within
+            && (name == Path::new("") || RESULTS.iter().any(|result| name.starts_with(result)))
+        {
+            bail!(
+                "--save-activations {}: --output writes there, too; choose another file",
+                file.display()
+            );
+        }
         inputs::writable_file("--save-activations", file)?;
     }
     let gathered = gather(args, &device, &mut provenance, &mut stages, progress)?;
@@ -83,7 +107,7 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
         });
     }
     let settings = DiscoverSettings {
-        method: gathered.method.to_owned(),
+        method: gathered.method.name.clone().into_owned(),
         methods: MethodSettings {
             sae: args.sae.settings(inputs::l1_of(args.behaviour.task)),
             patching: args.patching.settings(),
@@ -144,7 +168,7 @@ fn search(
     found.stages.clone_from(&stages.0);
     report.chosen(found)?;
     let circuit = found.circuit();
-    let causal = evidence.causal(gathered.method);
+    let causal = evidence.causal(&gathered.method.name);
     let wanted = match args.faithfulness {
         Judge::None => false,
         Judge::Auto => causal.is_ok(),
@@ -267,6 +291,12 @@ fn gather(
         if args.faithfulness == Judge::All {
             bail!("--faithfulness runs the model: it cannot be used with --activations");
         }
+        if args.select.is_some_and(|select| select.0 == Choice::Knee) {
+            return Err(eval::Error::KneeNeedsModel.into());
+        }
+        if args.patching.metric.is_some() {
+            note("note: --metric is not read: no model runs with --activations");
+        }
         provenance.input(path)?;
         let file = HeadActivations::read(path)?;
         let evidence = Evidence::from_file(file, device.plain());
@@ -302,8 +332,10 @@ fn gather(
         (None, None) => bail!("no examples: use --task, --pairs, --positive or --activations"),
     };
     let plain = prompts.texts.clone();
-    let bos = Bos::settle(&loaded, &args.model, args.chat, &mut prompts.texts);
-    let bos = bos.with_context(|| examples(args))?;
+    let mut texts = mem::take(&mut prompts.texts);
+    let place = |prompt| place(args, &prompts, prompt);
+    let bos = Bos::settle(&loaded, &args.model, args.chat, &mut texts, place)?;
+    prompts.texts = texts;
     prompts.move_spans(&plain);
     let posed = pose(&loaded, prompts, task, args.patching.metric)?;
     for said in &posed.notes {
@@ -324,7 +356,7 @@ fn gather(
         seed,
         progress,
     );
-    let behaviour = behaviour.with_context(|| examples(args))?;
+    let behaviour = behaviour.map_err(|error| located(error, args, &prompts))?;
     let mut only_correct = None;
     if args.only_correct {
         let correct = behaviour.measured.as_ref();
@@ -353,30 +385,31 @@ fn gather(
     let start = Instant::now();
     let method = suited(args.method, causal.is_some());
     let ablation = args.patching.ablation != Ablation::default();
-    if method == "recommended" && (args.patching.metric.is_some() || ablation) {
-        note(
-            "note: method recommended reads neither --metric nor --ablation: they say how circuits are \
-             chosen by --select knee, and judged",
-        );
+    if method.needs.gradient == Gradient::Own && (args.patching.metric.is_some() || ablation) {
+        note(&format!(
+            "note: method {} reads neither --metric nor --ablation: they say how circuits are chosen by --select \
+             knee, and judged",
+            method.name
+        ));
     }
-    settings.last_position = methods::reads_last(method);
+    settings.last_position = method.needs.last;
     let mut warnings = prompt_warnings(&prompts);
     // Prompts of tasks are matched in their own way, but may be few.
     let few = |warning: &PromptWarning| matches!(warning, PromptWarning::FewPairs { .. });
     warnings.retain(|warning| task.is_none() || few(warning));
     // Methods that run the model compare each prompt with its partner.
-    let in_pairs = methods::runs_model(method);
+    let in_pairs = method.needs.model;
     warnings.retain(|warning| !in_pairs || !matches!(warning, PromptWarning::SameSentences { .. }));
     if args.save_activations.is_none() {
         // What changes the model makes its own passes, and reads no activations.
-        settings.hold = if methods::runs_model(method) {
+        settings.hold = if method.needs.model {
             Some(0)
         } else {
-            methods::reads_once(method).then_some(HOLD)
+            method.needs.reads_once.then_some(HOLD)
         };
     }
     let evidence = capture(&loaded, &prompts, settings, device.plain(), progress);
-    let mut evidence = evidence.with_context(|| examples(args))?;
+    let mut evidence = evidence.map_err(|error| located(error, args, &prompts))?;
     let metric = causal.is_some().then_some(metric);
     if let Some(causal) = causal {
         evidence = evidence.with_causal(causal);
@@ -396,12 +429,13 @@ fn gather(
     })
 }
 
-/// [`methods::suited`], and a note where another method takes the place of the one asked for.
-fn suited(asked: &'static str, runs: bool) -> &'static str {
-    let method = methods::suited(asked, runs);
+/// [`About::suited`], and a note where another method takes the place of the one asked for.
+fn suited(asked: &'static About, runs: bool) -> &'static About {
+    let method = asked.suited(runs);
     if method != asked {
         note(&format!(
-            "note: method {asked} runs the model on pairs of prompts; without, {method} takes its place"
+            "note: method {} runs the model on pairs of prompts; without, {} takes its place",
+            asked.name, method.name
         ));
     }
     method
@@ -415,7 +449,7 @@ fn runs(
     settings: CaptureSettings,
     device: &Device,
 ) -> Result<Option<CausalEvidence<B>>> {
-    let must = methods::runs_model(methods::suited(args.method, false))
+    let must = args.method.suited(false).needs.model
         || args.faithfulness == Judge::All
         || args.only_correct
         || args.select.is_some_and(|select| select.0 == Choice::Knee);
@@ -430,7 +464,7 @@ fn runs(
             ));
             Ok(None)
         }
-        Err(error) => Err(error).with_context(|| examples(args)),
+        Err(error) => Err(located(error, args, prompts)),
     }
 }
 
@@ -478,6 +512,33 @@ fn read(args: &DiscoverArgs, provenance: &mut Provenance) -> Result<Option<Label
 }
 
 /// What shows the behaviour: a task, or files.
+/// Where a prompt that does not fit stands; of other errors, what the prompts are.
+fn located(error: Error, args: &DiscoverArgs, prompts: &LabelledPrompts) -> anyhow::Error {
+    match &error {
+        Error::Model(model) | Error::Eval(eval::Error::Model(model)) => match model {
+            model::Error::PromptTooLong {
+                prompt,
+                length,
+                n_ctx,
+            } => anyhow!(
+                "{}: found {length} tokens, expected at most {n_ctx}, as many as the model takes",
+                place(args, prompts, *prompt)
+            ),
+            _ => anyhow::Error::from(error).context(examples(args)),
+        },
+        _ => anyhow::Error::from(error).context(examples(args)),
+    }
+}
+
+/// Where a prompt stands: in its file or, of a task's, among all.
+fn place(args: &DiscoverArgs, prompts: &LabelledPrompts, prompt: usize) -> String {
+    let place = prompts.prompt_place(prompt);
+    match (&prompts.origin, prompts.pairs.is_empty()) {
+        (Some(_), false) => place,
+        _ => format!("{}: {place}", examples(args)),
+    }
+}
+
 fn examples(args: &DiscoverArgs) -> String {
     let Behaviour {
         task,

@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use circuitscope::core::{Progress as _, Seed, files};
-use circuitscope::eval::methods::{
-    BoxedMethod, FromFile, MethodSettings, NAMES, method, reads_last,
-};
+use circuitscope::eval::methods::{BoxedMethod, FromFile, MethodSettings, about, method};
 use circuitscope::eval::{
     EvaluateSettings, FolderStore, RunKey, RunRecord, RunStore as _, Spread, SummaryRow, evaluate,
     summarise,
@@ -56,15 +54,14 @@ pub(crate) struct Results {
 pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Result<()> {
     let mut provenance = Provenance::start();
     let methods = &args.method.0;
-    // Before the folder is touched: its settings would refuse the corrected command.
-    if args.seeds == 0 {
-        bail!("--seeds 0: expected at least one");
-    }
-    if args.examples == 0 {
-        bail!("--examples 0: expected at least one");
-    }
-    if args.sae.codes == 0 {
-        bail!("--codes 0: expected at least one");
+    let last = args.seed.seed.checked_add(args.seeds as u64 - 1);
+    if last.is_none() {
+        bail!(
+            "--seed {}: found {} seeds from there on, expected them to be at most {}",
+            args.seed.seed,
+            args.seeds,
+            u64::MAX
+        );
     }
     args.patching.check(methods)?;
     let device = args.device.device.open()?;
@@ -76,8 +73,13 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
         provenance.input(path)?;
     }
     inputs::writable_folder(&args.output)?;
+    inputs::own_folder(
+        &args.output,
+        "settings.json",
+        &["discovery.json", RESULTS_FILE, "report.html"],
+    )?;
     let known = known_as(&loaded.provenance, args.circuit)?;
-    let bos = Bos::settle(&loaded, &args.model, false, &mut [])?;
+    let bos = Bos::settle(&loaded, &args.model, false, &mut [], inputs::prompt)?;
     let settings = settings(args, &loaded, known.as_ref(), &bos, &device, &provenance);
     let mut store = FolderStore::open(&args.output, &settings)?;
     interrupt::keep(Kept {
@@ -88,8 +90,8 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
     let mut records = Vec::new();
     let mut behaviours = BTreeMap::new();
     for task in tasks {
-        let mut names = methods.clone();
-        names.extend(files.iter().map(FromFile::name));
+        let names = methods.iter().map(|about| about.name.as_ref());
+        let names: Vec<&str> = names.chain(files.iter().map(FromFile::name)).collect();
         let keys = keys(args, task, &names);
         let finished = keys
             .iter()
@@ -149,13 +151,13 @@ fn files_to_judge(args: &EvalArgs, tasks: &[Task], loaded: &Loaded<B>) -> Result
             tasks.len()
         );
     }
-    let mut names: Vec<&'static str> = Vec::new();
+    let mut names: Vec<String> = Vec::new();
     let files = args.scores.iter().map(|path| {
         let part = |part: Option<&OsStr>| part.map(|part| part.to_string_lossy().into_owned());
         let folder = part(path.parent().and_then(Path::file_name));
         let parts = folder.into_iter().chain(part(path.file_stem()));
         let name: String = parts.collect::<Vec<_>>().join("-");
-        if NAMES.contains(&name.as_str()) {
+        if about(&name).is_ok() {
             bail!(
                 "--scores {}: its row would be named {name}, as a method is; rename the file",
                 path.display()
@@ -168,17 +170,15 @@ fn files_to_judge(args: &EvalArgs, tasks: &[Task], loaded: &Loaded<B>) -> Result
                 path.display()
             );
         }
-        // Few, and as long-lived as the process.
-        let name: &'static str = name.leak();
         if names.contains(&name) {
             bail!(
                 "--scores {}: another file is named {name}, too; rename one",
                 path.display()
             );
         }
-        names.push(name);
         let graph = loaded.model.config().graph();
-        let file = FromFile::read(name, path, graph)?;
+        let file = FromFile::read(&name, path, graph)?;
+        names.push(name);
         for said in file.notes() {
             note(&format!("note: {}: {said}", path.display()));
         }
@@ -260,7 +260,7 @@ fn run_task(
         known_circuits(loaded, task, args.circuit)?,
         CaptureSettings {
             causal: args.patching.causal(),
-            last_position: args.method.0.iter().any(|name| reads_last(name)),
+            last_position: args.method.0.iter().any(|about| about.needs.last),
             ..inputs::capture_settings(&args.model, device)
         },
         device.plain(),
@@ -283,7 +283,7 @@ fn run_task(
     let settings = method_settings(args, task);
     let methods = args.method.0.iter();
     let mut methods = methods
-        .map(|name| method::<B>(name, &settings, &device.training()))
+        .map(|about| method::<B>(&about.name, &settings, &device.training()))
         .collect::<Result<Vec<BoxedMethod<B>>, _>>()?;
     for file in judged_files {
         methods.push(Box::new(file.clone()));

@@ -12,9 +12,9 @@ use circuitscope::eval::GraphScores;
 use super::found::Found;
 
 /// Scores and circuit in the form of EAP-IG and of MIB's circuit track.
-const IMPORTANCES_FILE: &str = "importances.json";
+pub(super) const IMPORTANCES_FILE: &str = "importances.json";
 /// The circuit as a graph that Neuronpedia shows.
-const VIEWER_FILE: &str = "neuronpedia.json";
+pub(super) const VIEWER_FILE: &str = "neuronpedia.json";
 /// Links of that graph: those of the largest weight.
 const LINKS: usize = 400;
 

@@ -1,5 +1,6 @@
 //! What several commands read and check.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anamnesis::resolve_ollama_model;
@@ -165,17 +166,23 @@ pub(crate) fn read_prompts(path: &Path) -> Result<Vec<String>> {
     Ok(prompts)
 }
 
-/// Token ids of prompts.
-pub(crate) fn encode(model: &Loaded<B>, texts: &[String], bos: bool) -> Result<Vec<Vec<u32>>> {
+/// A prompt by its number, from 1.
+pub(crate) fn prompt(at: usize) -> String {
+    format!("prompt {}", at + 1)
+}
+
+/// Token ids of prompts; `place` says in errors where a prompt stands.
+pub(crate) fn encode(
+    model: &Loaded<B>,
+    texts: &[String],
+    bos: bool,
+    place: impl Fn(usize) -> String,
+) -> Result<Vec<Vec<u32>>> {
     let tokenizer = model.tokenizer()?;
     texts
         .iter()
         .enumerate()
-        .map(|(at, text)| {
-            tokenizer
-                .encode(text, bos)
-                .with_context(|| format!("prompt {}", at + 1))
-        })
+        .map(|(at, text)| tokenizer.encode(text, bos).with_context(|| place(at)))
         .collect()
 }
 
@@ -183,6 +190,21 @@ pub(crate) fn encode(model: &Loaded<B>, texts: &[String], bos: bool) -> Result<V
 /// does not exist yet does not exist afterwards either: work that fails leaves nothing behind.
 pub(crate) fn writable_folder(folder: &Path) -> Result<()> {
     writable(folder, folder).map_err(|reason| refused("--output", folder, &reason))
+}
+
+/// Fails where a folder holds files by names of this command's results that something else made: nothing is
+/// overwritten that is not a result of the same command. `own` is what this command leaves in each of its folders.
+pub(crate) fn own_folder(folder: &Path, own: &str, results: &[&str]) -> Result<()> {
+    if folder.join(own).exists() {
+        return Ok(());
+    }
+    if let Some(found) = results.iter().find(|name| folder.join(name).exists()) {
+        bail!(
+            "--output {}: found {found} and no {own} of this command, expected a new folder, or one that it wrote",
+            folder.display()
+        );
+    }
+    Ok(())
 }
 
 /// The same for the file that `flag` names, which is no input, either.
@@ -209,6 +231,9 @@ fn writable(folder: &Path, output: &Path) -> Result<(), String> {
     let outcome = fs_err::create_dir_all(folder)
         // A folder above the one that was asked for is named, too.
         .map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists if folder == output => {
+                "found a file, expected a folder or nothing".to_owned()
+            }
             kind if folder == output => kind.to_string(),
             _ => error.to_string(),
         })

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use circuitscope::eval::methods::{FromFile, MethodSettings, method};
+use circuitscope::eval::methods::{FromFile, about};
 use circuitscope::eval::report::{MethodReport, Passage, ReportInput, TaskReport, render};
 use circuitscope::eval::{Choice, RunRecord};
 use circuitscope::tasks::{GroundTruth, Task, ground_truths};
@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 use super::eval::Results;
 use super::exports::remove_file;
 use super::found::Found;
-use crate::device::{B, DeviceName};
 use crate::output::count;
 
 /// The page of an evaluation.
@@ -33,7 +32,7 @@ pub(crate) fn evaluation(
             truths.insert(record.task.clone(), truth);
         }
     }
-    let summaries = summaries(records)?;
+    let summaries = summaries(records);
     let mut tasks = TaskReport::of_runs(
         records,
         |task| truths.get(task),
@@ -101,9 +100,7 @@ pub(crate) fn remove(folder: &Path) -> Result<()> {
 /// The page of a discovery.
 pub(crate) fn discovery(folder: &Path, found: &Found) -> Result<PathBuf> {
     let grid = found.grid();
-    let settings = MethodSettings::default();
-    let device = DeviceName::default().open()?;
-    let summary = method::<B>(&found.method, &settings, &device.training())?.summary();
+    let summary = &about(&found.method)?.summary;
     let chosen = found.circuit();
     let mut task = TaskReport {
         task: found.examples.clone(),
@@ -254,21 +251,16 @@ fn rule(choice: Choice) -> String {
 }
 
 /// What each method's score is, in a sentence.
-fn summaries(records: &[RunRecord]) -> Result<BTreeMap<String, String>> {
-    let device = DeviceName::default().open()?;
+fn summaries(records: &[RunRecord]) -> BTreeMap<String, String> {
     let mut summaries = BTreeMap::new();
     for record in records {
         if !summaries.contains_key(&record.method) {
-            let settings = MethodSettings::default();
             // What is none of our methods came from a file.
-            let summary = match method::<B>(&record.method, &settings, &device.training()) {
-                Ok(method) => method.summary(),
-                Err(_) => FromFile::SUMMARY,
-            };
+            let summary = about(&record.method).map_or(FromFile::SUMMARY, |about| &about.summary);
             summaries.insert(record.method.clone(), summary.to_owned());
         }
     }
-    Ok(summaries)
+    summaries
 }
 
 fn model_name(model: &Value) -> String {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
+use circuitscope::core::files;
 use circuitscope::eval::{RunRecord, summarise};
 use serde_json::{Value, json};
 
@@ -49,10 +50,11 @@ pub(crate) fn run(args: &ReportArgs, printer: Printer) -> Result<()> {
 
 /// All finished runs, tasks and methods in the order of tables.
 fn records(args: &ReportArgs) -> Result<Vec<RunRecord>> {
-    use circuitscope::eval::methods::NAMES;
+    use circuitscope::eval::methods;
     use circuitscope::tasks::Task;
 
     let runs = args.folder.join("runs");
+    let settings = files::sha256(&args.folder.join("settings.json"))?;
     let mut records: Vec<RunRecord> = Vec::new();
     if runs.is_dir() {
         for entry in fs_err::read_dir(&runs)? {
@@ -61,7 +63,7 @@ fn records(args: &ReportArgs) -> Result<Vec<RunRecord>> {
                 .extension()
                 .is_some_and(|extension| extension == "json")
             {
-                records.push(RunRecord::read(&path)?);
+                records.push(RunRecord::read(&path, &settings)?);
             }
         }
     }
@@ -70,7 +72,7 @@ fn records(args: &ReportArgs) -> Result<Vec<RunRecord>> {
     }
     let place = |record: &RunRecord| {
         let task = Task::ALL.iter().position(|task| task.name() == record.task);
-        let method = NAMES.iter().position(|name| *name == record.method);
+        let method = methods::names().position(|name| name == record.method);
         (task, method, record.seed)
     };
     records.sort_by_key(place);

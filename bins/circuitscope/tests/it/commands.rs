@@ -1,7 +1,7 @@
 //! Every command doing what it is for.
 
 use circuitscope::core::formats::GraphFile;
-use circuitscope::eval::methods::QUICK;
+use circuitscope::eval::methods::quick;
 use std::process::Stdio;
 
 use safetensors::Dtype::{I32, U8};
@@ -234,7 +234,7 @@ fn eval_judges_every_method_and_leaves_a_report() {
     let results = bench
         .json("eval --task ioi,induction --seeds 2 --examples 12 --codes 20 --steps 5 --output e");
     let runs = results["runs"].as_array().unwrap();
-    assert_eq!(runs.len(), 2 * QUICK.len() * 2);
+    assert_eq!(runs.len(), 2 * quick().count() * 2);
     for field in [
         "task", "method", "seed", "node_auc", "edge_auc", "best_f1", "seconds",
     ] {
@@ -242,7 +242,7 @@ fn eval_judges_every_method_and_leaves_a_report() {
     }
     assert_eq!(
         results["summary"].as_array().unwrap().len(),
-        2 * QUICK.len()
+        2 * quick().count()
     );
     assert_eq!(results["provenance"]["settings"]["examples"], 12);
     let kept: Value =
@@ -421,7 +421,7 @@ fn eval_judges_scores_of_a_file() {
     bench.write("broken.json", "{}");
     let output = bench.run("eval --task ioi --scores broken.json --output never");
     assert!(
-        output.stderr.contains("broken.json: cfg"),
+        output.stderr.contains("broken.json: the file: found {}"),
         "{}",
         output.stderr
     );

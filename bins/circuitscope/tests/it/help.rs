@@ -1,6 +1,6 @@
 //! `--help` and `--version`, compared with files. Set `UPDATE_SNAPSHOTS` to write them anew.
 
-use circuitscope::eval::methods::NAMES;
+use circuitscope::eval::methods::names;
 use std::path::Path;
 
 use crate::support::Bench;
@@ -81,7 +81,7 @@ fn wrong_usage_is_code_2_and_says_what_is_valid() {
         format!(
             "error: invalid value 'untrained,sea' for '--method <LIST>': unknown method `sea` (did \
              you mean `sae`?): expected {}, quick, all",
-            NAMES.join(", ")
+            names().collect::<Vec<_>>().join(", ")
         )
     );
     assert_eq!(
@@ -89,7 +89,7 @@ fn wrong_usage_is_code_2_and_says_what_is_valid() {
         format!(
             "error: invalid value 'sea' for '--method <METHOD>': unknown method `sea` (did you mean \
              `sae`?): expected {}",
-            NAMES.join(", ")
+            names().collect::<Vec<_>>().join(", ")
         )
     );
     assert_eq!(

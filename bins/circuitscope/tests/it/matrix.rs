@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use circuitscope::eval::methods::{NAMES, runs_model};
+use circuitscope::eval::methods::{ALL, about};
 use serde_json::{Value, json};
 
 use crate::support::{Bench, word_tokenizer};
@@ -28,7 +28,7 @@ fn every_method_on_every_family() {
     let bench = Bench::new();
     let families = families(&bench);
     assert!(families.len() >= 16, "{families:?}");
-    let runs: Vec<(usize, usize, usize)> = (0..NAMES.len())
+    let runs: Vec<(usize, usize, usize)> = (0..ALL.len())
         .flat_map(|method| (0..families.len()).map(move |family| (method, family)))
         .flat_map(|(method, family)| (0..DTYPES.len()).map(move |dtype| (method, family, dtype)))
         .collect();
@@ -36,7 +36,7 @@ fn every_method_on_every_family() {
     let work = || {
         while let Some(&(method, family, dtype)) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
             let at = (method * families.len() + family) * DTYPES.len() + dtype;
-            let outcome = run(&bench, NAMES[method], &families[family], DTYPES[dtype]);
+            let outcome = run(&bench, &ALL[method].name, &families[family], DTYPES[dtype]);
             outcomes.lock().unwrap()[at] = outcome;
         }
     };
@@ -114,7 +114,7 @@ fn run(bench: &Bench, method: &str, family: &str, dtype: &str) -> Outcome {
     if holds_null(&found["graph"]) || holds_null(&found["edges"]) {
         return Err("a score of an edge is not finite".to_owned());
     }
-    if runs_model(method) && scores.iter().all(|score| *score == Some(0.0)) {
+    if about(method).unwrap().needs.model && scores.iter().all(|score| *score == Some(0.0)) {
         return Err("every score is 0".to_owned());
     }
     Ok(())
@@ -139,8 +139,9 @@ fn table(families: &[String], outcomes: &[Outcome]) -> (String, usize) {
         .collect();
     let errors: Vec<&String> = errors.into_iter().collect();
     let mut table = format!("{:28}{}\n", "method", families.join(" "));
-    for (method, runs) in NAMES
+    for (method, runs) in ALL
         .iter()
+        .map(|about| &about.name)
         .zip(outcomes.chunks(families.len() * DTYPES.len()))
     {
         write!(table, "{method:28}").unwrap();

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use circuitscope::eval::methods::{NAMES, runs_model};
+use circuitscope::eval::methods::{ALL, names};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 
@@ -40,7 +40,8 @@ fn distance(a: &[f64], b: &[f64]) -> f64 {
 #[test]
 fn methods_that_run_the_model_score_in_half_precision_nearly_as_in_f32() {
     let bench = Bench::new();
-    for method in NAMES.into_iter().filter(|name| runs_model(name)) {
+    for about in ALL.iter().filter(|about| about.needs.model) {
+        let method = about.name.as_ref();
         let run = |dtype: &str| {
             scores(&bench.json(&format!(
                 "discover {FEW} --method {method} --dtype {dtype} --select top:1 --faithfulness=none"
@@ -158,7 +159,7 @@ fn what_f16_cannot_hold_is_named_and_nothing_is_written() {
         "{} --trust-device --sites blocks.0.hook_attn_out --dtype f16",
         capture("activations")
     ));
-    for method in NAMES {
+    for method in names() {
         let line = discover("activations");
         let ran = bench.run(&format!("{line} --method {method} --dtype f16"));
         assert_eq!(ran.code, Some(1), "{method}: {ran:?}");

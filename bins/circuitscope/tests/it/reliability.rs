@@ -274,10 +274,16 @@ fn absurd_numbers_are_refused_at_once() {
         ("eval --output e", "--resamples", "100000"),
         ("train --activations a --output b", "--codes", "65536"),
     ] {
-        for number in ["1000000000", "18446744073709551615", "99999999999999999999"] {
-            let ran = bench.run(&format!("{line} {option} {number}"));
+        for number in [
+            "1000000000",
+            "18446744073709551615",
+            "99999999999999999999",
+            "-1",
+        ] {
+            let ran = bench.run(&format!("{line} {option}={number}"));
             assert_eq!(ran.code, Some(2), "{ran:?}");
-            let expected = format!("expected a whole number, at most {most}");
+            let least = usize::from(!["--steps", "--resamples"].contains(&option));
+            let expected = format!("expected a whole number, from {least} to {most}");
             assert!(ran.stderr.contains(&expected), "{}", ran.stderr);
         }
     }
@@ -287,14 +293,13 @@ fn absurd_numbers_are_refused_at_once() {
 fn scores_that_are_no_numbers_are_an_error_that_names_the_run() {
     let bench = Bench::new();
     let ran = bench.run(
-        "eval --task ioi --method linear-probe --examples 1 --train-examples 2 --seeds 1 --output e",
+        "eval --task ioi --method sae --examples 12 --l1 3e38 --steps 50 --seeds 1 --output e",
     );
     assert_eq!(ran.code, Some(1), "{ran:?}");
     let error = ran.stderr.lines().last().unwrap();
     assert!(
-        error.starts_with(
-            "error: method `linear-probe` on task ioi, seed 0: something on the way to its scores"
-        ),
+        error
+            .starts_with("error: method `sae` on task ioi, seed 0: training diverged: before step"),
         "{error}"
     );
 }
@@ -323,5 +328,221 @@ fn prompts_that_say_nothing_carry_a_warning() {
     assert!(
         text.contains("warning: 2 positive and 2 negative examples"),
         "{text}"
+    );
+}
+
+/// Runs say what they were made with: none is taken for one of other settings, whatever happened to the folder.
+#[test]
+fn runs_of_other_settings_are_not_taken() {
+    let bench = Bench::new();
+    bench.ok(EVAL);
+    let other = EVAL.replace("--examples 6", "--examples 7");
+    bench.ok(&other.replace("--output e", "--output f"));
+    let run = fs_err::read(bench.path("f/runs/ioi.random.0.json")).unwrap();
+    let own = fs_err::read(bench.path("e/runs/ioi.random.0.json")).unwrap();
+    bench.write("e/runs/ioi.random.0.json", run);
+    let message = "e/runs/ioi.random.0.json: found a run of other settings than those of settings.json; delete it to run \
+         again";
+    bench.fails(EVAL, message);
+    bench.fails("report e", message);
+    bench.write("e/runs/ioi.random.0.json", own);
+    fs_err::remove_file(bench.path("e/settings.json")).unwrap();
+    for name in ["results.json", "report.html"] {
+        fs_err::remove_file(bench.path("e").join(name)).unwrap();
+    }
+    for line in [EVAL, &other] {
+        bench.fails(
+            line,
+            "e/runs: found runs, but not the settings.json beside them that says what they were made with; choose \
+             another --output, or delete them to run again",
+        );
+    }
+}
+
+/// A folder that is deleted and begun anew while an evaluation still runs: the first one stops.
+#[test]
+fn an_evaluation_whose_folder_was_begun_anew_stops() {
+    let bench = Bench::new();
+    let mut first = bench.command(&EVAL.replace("--seeds 2", "--seeds 2000"));
+    let first = first
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let runs = bench.path("e/runs");
+    while !runs.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    // A file may come while others go.
+    while fs_err::remove_dir_all(bench.path("e")).is_err() {}
+    let output = first.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    let end = "e/settings.json: changed or removed since this evaluation began; choose another --output\n";
+    assert!(said.ends_with(end), "{said}");
+}
+
+/// What a command did not write it does not overwrite.
+#[test]
+fn folders_of_others_stay_as_they_are() {
+    let bench = with_pairs();
+    for name in ["importances.json", "neuronpedia.json", "report.html"] {
+        bench.write(&format!("theirs/{name}"), "mine");
+        bench.fails(
+            &format!("{DISCOVER} --output theirs"),
+            &format!(
+                "--output theirs: found {name} and no discovery.json of this command, expected a new folder, or one that \
+                 it wrote"
+            ),
+        );
+        fs_err::remove_file(bench.path("theirs").join(name)).unwrap();
+    }
+    bench.ok(&format!("{DISCOVER} --output own"));
+    bench.ok(&format!("{DISCOVER} --output own"));
+    bench.fails(
+        &EVAL.replace("--output e", "--output own"),
+        "--output own: found discovery.json and no settings.json of this command, expected a new folder, or one that it \
+         wrote",
+    );
+    bench.ok(EVAL);
+    bench.fails(
+        &format!("{DISCOVER} --output e"),
+        "--output e: found report.html and no discovery.json of this command, expected a new folder, or one that it wrote",
+    );
+    bench.write("file", "");
+    bench.fails(
+        &format!("{DISCOVER} --output file"),
+        "--output file: cannot write here: found a file, expected a folder or nothing",
+    );
+    for name in ["own/discovery.json", "own/pictures/x", "own"] {
+        let ran = bench.run(&format!(
+            "{DISCOVER} --output own --save-activations {name}"
+        ));
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        let end = format!(
+            "error: --save-activations {name}: --output writes there, too; choose another file\n"
+        );
+        assert_eq!(ran.stderr, end);
+    }
+}
+
+/// Settings of libraries that lie around are not read, and a folder that is gone stops nothing that does not need it.
+#[cfg(unix)]
+#[test]
+fn the_current_folder_decides_nothing() {
+    let bench = Bench::new();
+    for name in ["burn.toml", "Burn.toml", "cubecl.toml", "CubeCL.toml"] {
+        bench.write(&format!("below/{name}"), "garbage[[[");
+    }
+    bench.write("below/further/x", "");
+    bench.write("gone/x", "");
+    let line = "discover --task ioi --examples 4 --method eap --select top:2 --faithfulness none";
+    for folder in ["below", "below/further", "gone"] {
+        let mut command = std::process::Command::new("sh");
+        command.arg("-c").current_dir(bench.path(folder));
+        let gone = if folder == "gone" {
+            "rm -r ../gone; "
+        } else {
+            ""
+        };
+        command.arg(format!(
+            "{gone}exec {} {line}",
+            env!("CARGO_BIN_EXE_circuitscope")
+        ));
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{folder}: {output:?}");
+    }
+}
+
+/// A limit on the size of files is an error, as a full disk is; and a full stderr hides no exit code.
+#[cfg(target_os = "linux")]
+#[test]
+fn limits_of_the_shell_are_errors() {
+    let bench = Bench::new();
+    let program = env!("CARGO_BIN_EXE_circuitscope");
+    let sh = |script: &str| {
+        let mut command = std::process::Command::new("sh");
+        let output = command
+            .arg("-c")
+            .arg(script)
+            .current_dir(bench.path(""))
+            .output();
+        crate::support::Ran::of(output.unwrap())
+    };
+    let ran = sh(&format!(
+        "ulimit -f 20; exec {program} capture --task ioi --examples 2 --sites '*' --output x.safetensors"
+    ));
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(
+        ran.stderr.starts_with("error: ") && ran.stderr.contains("x.safetensors"),
+        "{ran:?}"
+    );
+    assert_eq!(fs_err::read_dir(bench.path("")).unwrap().count(), 0);
+    let ran = sh(&format!("exec {program} discover --nope 2>/dev/full"));
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    let ran = sh(&format!(
+        "exec {program} discover --task ioi --examples 4 --method random >/dev/full"
+    ));
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(
+        ran.stderr.starts_with("error: cannot write to stdout: "),
+        "{ran:?}"
+    );
+}
+
+/// Which prompt is meant is told by line and field, not by a number in a list that nobody sees.
+#[test]
+fn prompts_that_do_not_fit_are_named_by_their_line() {
+    let bench = with_pairs();
+    let long = "Mary gave it to ".repeat(2000);
+    let lines = [
+        PAIR.to_owned(),
+        PAIR.replace("Mary gave it to Paul", &format!("{long}Paul")),
+    ];
+    bench.write("pairs.jsonl", lines.join("\n"));
+    let ran = bench.run(DISCOVER);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let start = "error: pairs.jsonl:2: negative prompt: found ";
+    assert!(
+        ran.stderr.lines().any(|line| line.starts_with(start)),
+        "{ran:?}"
+    );
+    bench.write("prompts.txt", "In spring Maurice\nIn Zebraword\n");
+    let ran = bench.run("capture --prompts prompts.txt --sites logits --output x.safetensors");
+    assert!(
+        ran.stderr
+            .starts_with("error: prompts.txt: prompt 2: cannot tokenise"),
+        "{ran:?}"
+    );
+}
+
+/// One pair is too few for some methods, which say so.
+#[test]
+fn too_few_examples_are_an_error_that_says_how_many() {
+    let bench = Bench::new();
+    for (method, what) in [
+        (
+            "linear-probe",
+            "pairs of which some are held out and judged by the others: found 1, expected 2",
+        ),
+        (
+            "standardised-difference",
+            "examples of each class, for the spread within it: found 1, expected 2",
+        ),
+        (
+            "sae",
+            "examples to train the dictionary on (--train-examples): found 2, expected 10",
+        ),
+    ] {
+        let ran = bench.run(&format!(
+            "discover --task ioi --examples 1 --method {method}"
+        ));
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert!(ran.stderr.ends_with(&format!("error: {what}\n")), "{ran:?}");
+    }
+    bench.activations("a.safetensors", &[1, 1, 0, 0]);
+    bench.fails(
+        "discover --activations a.safetensors --method mean-difference --select knee",
+        "--select knee runs the model on prompts in pairs: use --task or --pairs, not --activations or unmatched prompts",
     );
 }

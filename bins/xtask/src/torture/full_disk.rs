@@ -184,7 +184,7 @@ fn outputs(torture: &mut Torture, inputs: &Path) -> Result<()> {
         "encode --sae sae --activations heads.safetensors --output out.safetensors",
         "eval --task induction --method random --seeds 1 --examples 4 --resamples 2 --output out -v",
         "report out",
-        "doctor",
+        "doctor --device cpu",
     ];
     for (index, line) in lines.into_iter().enumerate() {
         for on_stderr in [false, true] {

@@ -256,6 +256,16 @@ impl GraphFile {
         })?;
         let reader = Reader { path };
         let parts = reader.object("the file", &value)?;
+        if ["cfg", "nodes", "edges"]
+            .iter()
+            .all(|name| !parts.contains_key(*name))
+        {
+            return Err(reader.wrong(
+                "the file",
+                &value,
+                "an object of `cfg`, `nodes` and `edges`, as EAP-IG writes",
+            ));
+        }
         let part = |name: &'static str| reader.field("", parts, name);
         let cfg = reader.object("cfg", part("cfg")?)?;
         let size = |name: &'static str| {

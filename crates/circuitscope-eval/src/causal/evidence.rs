@@ -314,10 +314,13 @@ impl<B: Backend> CausalEvidence<B> {
     }
 
     /// Fails unless the first pairs have answers, which method `method` reads whatever the metric.
-    pub(crate) fn require_answers(&self, method: &'static str) -> Result<()> {
+    pub(crate) fn require_answers(&self, method: &str) -> Result<()> {
         match self.pairs.iter().position(|pair| pair.right.is_empty()) {
             None => Ok(()),
-            Some(pair) => Err(Error::MethodNeedsAnswers { method, pair }),
+            Some(pair) => Err(Error::MethodNeedsAnswers {
+                method: method.to_owned(),
+                pair,
+            }),
         }
     }
 

@@ -3,7 +3,17 @@ use circuitscope_core::{Graph, Node, Progress, Seed};
 
 use super::PatchingSettings;
 use crate::causal::{Metric, PatchedRuns, mean};
-use crate::{Discover, Error, Evidence, GraphScores, Measured, Result};
+use crate::{About, Discover, Error, Evidence, GraphScores, Measured, Needs, Passes, Result};
+
+/// What is known of it.
+pub(super) static ABOUT: About = About::new(
+    NAME,
+    "largest threshold at which greedy edge removal keeps an edge",
+)
+.without_seed()
+.resamples(0)
+.without_null()
+.needs(Needs::model(), Passes::EachEdge);
 
 /// Automatic circuit discovery, ACDC (Conmy et al. 2023, arXiv 2304.14997, algorithm 1), swept over
 /// thresholds.
@@ -137,24 +147,8 @@ fn prune<B: Backend>(
 }
 
 impl<B: Backend> Discover<B> for Acdc {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn summary(&self) -> &'static str {
-        "largest threshold at which greedy edge removal keeps an edge"
-    }
-
-    fn is_control(&self) -> bool {
-        false
-    }
-
-    fn resamples(&self) -> usize {
-        0
-    }
-
-    fn uses_seed(&self) -> bool {
-        false
+    fn about(&self) -> &About {
+        &ABOUT
     }
 
     fn measure<'a>(
@@ -163,7 +157,7 @@ impl<B: Backend> Discover<B> for Acdc {
         _: Seed,
         progress: &'a dyn Progress,
     ) -> Result<Box<dyn Measured + 'a>> {
-        let causal = evidence.causal(NAME)?;
+        let causal = evidence.causal_for(&ABOUT)?;
         let (graph, metric) = (causal.graph(), causal.metric());
         // Thousands of passes one after another: half of what other costly methods take.
         let pairs = self.settings.pairs(causal.pairs().len(), true).div_ceil(2);

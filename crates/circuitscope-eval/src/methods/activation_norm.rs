@@ -4,7 +4,17 @@ use circuitscope_core::{Progress, Seed};
 
 use super::of_activations::OfActivations;
 use crate::causal::host;
-use crate::{Discover, Evidence, Measured, Result};
+use crate::{About, Discover, Evidence, Measured, Result};
+
+/// What is known of it. Every resample copies its examples.
+pub(super) static ABOUT: About = About::new(
+    "activation-norm",
+    "mean length of the head's output on positives",
+)
+.control()
+.quick()
+.without_seed()
+.resamples(50);
 
 /// Control: the mean length of a head's output on positives ("activation magnitude"). It does not look
 /// at negatives, so that it tells how far size alone goes.
@@ -17,25 +27,8 @@ use crate::{Discover, Evidence, Measured, Result};
 pub struct ActivationNorm;
 
 impl<B: Backend> Discover<B> for ActivationNorm {
-    fn name(&self) -> &'static str {
-        "activation-norm"
-    }
-
-    fn summary(&self) -> &'static str {
-        "mean length of the head's output on positives"
-    }
-
-    fn is_control(&self) -> bool {
-        true
-    }
-
-    /// Every resample copies its examples.
-    fn resamples(&self) -> usize {
-        50
-    }
-
-    fn uses_seed(&self) -> bool {
-        false
+    fn about(&self) -> &About {
+        &ABOUT
     }
 
     fn measure<'a>(

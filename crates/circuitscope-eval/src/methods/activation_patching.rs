@@ -8,7 +8,15 @@ use crate::causal::{
     CausalEvidence, Effects, PairEffects, PatchedRuns, Prepared, SingleWriters, last_logits,
     side_by_side,
 };
-use crate::{Discover, Error, Evidence, Measured, Result, Scores};
+use crate::{About, Discover, Error, Evidence, Measured, Needs, Passes, Result, Scores};
+
+/// What is known of it.
+pub(super) static ABOUT: About = About::new(
+    NAME,
+    "exact effect of ablating each node, and edges that are asked for, on its own",
+)
+.without_seed()
+.needs(Needs::model(), Passes::EachNode);
 
 /// Exact activation patching: every node, and every edge that is asked for, ablated on its own (Vig et
 /// al. 2020, arXiv 2004.12265; edges as in path patching, Goldowsky-Dill et al. 2023, arXiv 2304.05969,
@@ -251,20 +259,8 @@ fn edge_effects<B: Backend>(
 }
 
 impl<B: Backend> Discover<B> for ActivationPatching {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn summary(&self) -> &'static str {
-        "exact effect of ablating each node, and edges that are asked for, on its own"
-    }
-
-    fn is_control(&self) -> bool {
-        false
-    }
-
-    fn uses_seed(&self) -> bool {
-        false
+    fn about(&self) -> &About {
+        &ABOUT
     }
 
     fn measure<'a>(
@@ -273,7 +269,7 @@ impl<B: Backend> Discover<B> for ActivationPatching {
         _: Seed,
         progress: &'a dyn Progress,
     ) -> Result<Box<dyn Measured + 'a>> {
-        let causal = evidence.causal(NAME)?;
+        let causal = evidence.causal_for(&ABOUT)?;
         let pairs = self.settings.pairs(causal.pairs().len(), true);
         let (rows, nodes) = node_effects(causal, pairs, progress)?;
         let mut effects = PairEffects {

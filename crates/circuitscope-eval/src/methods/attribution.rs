@@ -5,12 +5,52 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use circuitscope_core::{Graph, Port, Progress, Seed, workers};
 use circuitscope_hooks::{AnyTensor, NodeOutputs, Site, StreamOutputs, wide};
 
-use super::{PatchingSettings, check_metric};
+use super::PatchingSettings;
 use crate::causal::{
     CausalEvidence, Differentiable, Effects, Held, PairBatch, PairEffects, WholeWriters, host,
     threads,
 };
-use crate::{Discover, Error, Evidence, Measured, Result};
+use crate::{About, Discover, Error, Evidence, Gradient, Measured, Needs, Passes, Result};
+
+const AT_PROMPTS: Needs = Needs::gradient(Gradient::AtPrompts);
+const ELSEWHERE: Needs = Needs::gradient(Gradient::Elsewhere);
+
+/// What is known of `eap`.
+pub(super) static EAP: About = About::new("eap", "edge attribution patching")
+    .without_seed()
+    .needs(AT_PROMPTS, Passes::EachPair(6));
+/// Of `eap-ig`.
+pub(super) static EAP_IG: About = About::new(
+    "eap-ig",
+    "edge attribution patching, integrated gradients over inputs",
+)
+.without_seed()
+.needs(ELSEWHERE, Passes::EachStep(4));
+/// Of `eap-ig-activations`.
+pub(super) static EAP_IG_ACTIVATIONS: About = About::new(
+    "eap-ig-activations",
+    "edge attribution patching, integrated gradients over activations",
+)
+.without_seed()
+.needs(ELSEWHERE, Passes::EachStage(4));
+/// Of `nap`.
+pub(super) static NAP: About = About::new("nap", "node attribution patching")
+    .without_seed()
+    .needs(AT_PROMPTS, Passes::EachPair(6));
+/// Of `nap-ig`.
+pub(super) static NAP_IG: About = About::new(
+    "nap-ig",
+    "node attribution patching, integrated gradients over inputs",
+)
+.without_seed()
+.needs(ELSEWHERE, Passes::EachStep(4));
+/// Of `hisp`.
+pub(super) static HISP: About = About::new(
+    "hisp",
+    "head importance score for pruning: size of activation times gradient",
+)
+.without_seed()
+.needs(AT_PROMPTS, Passes::EachPair(4));
 
 /// Where gradients are taken, and of what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -407,36 +447,15 @@ impl Stage {
 }
 
 impl<B: AutodiffBackend> Discover<B::InnerBackend> for Attribution<B> {
-    fn name(&self) -> &'static str {
+    fn about(&self) -> &About {
         match self.kind {
-            Kind::Eap => "eap",
-            Kind::EapIgInputs => "eap-ig",
-            Kind::EapIgActivations => "eap-ig-activations",
-            Kind::Nap => "nap",
-            Kind::NapIg => "nap-ig",
-            Kind::Hisp => "hisp",
+            Kind::Eap => &EAP,
+            Kind::EapIgInputs => &EAP_IG,
+            Kind::EapIgActivations => &EAP_IG_ACTIVATIONS,
+            Kind::Nap => &NAP,
+            Kind::NapIg => &NAP_IG,
+            Kind::Hisp => &HISP,
         }
-    }
-
-    fn summary(&self) -> &'static str {
-        match self.kind {
-            Kind::Eap => "edge attribution patching",
-            Kind::EapIgInputs => "edge attribution patching, integrated gradients over inputs",
-            Kind::EapIgActivations => {
-                "edge attribution patching, integrated gradients over activations"
-            }
-            Kind::Nap => "node attribution patching",
-            Kind::NapIg => "node attribution patching, integrated gradients over inputs",
-            Kind::Hisp => "head importance score for pruning: size of activation times gradient",
-        }
-    }
-
-    fn is_control(&self) -> bool {
-        false
-    }
-
-    fn uses_seed(&self) -> bool {
-        false
     }
 
     fn measure<'a>(
@@ -445,13 +464,12 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for Attribution<B> {
         _: Seed,
         progress: &'a dyn Progress,
     ) -> Result<Box<dyn Measured + 'a>> {
-        let method = Discover::<B::InnerBackend>::name(self);
-        let causal = evidence.causal(method)?;
-        check_metric(method, causal.metric())?;
+        let about = Discover::<B::InnerBackend>::about(self);
+        let causal = evidence.causal_for(about)?;
         let count = self
             .settings
             .pairs(causal.pairs().len(), self.kind == Kind::EapIgActivations);
-        let (rows, effects) = self.each_pair(causal, method, count, progress)?;
+        let (rows, effects) = self.each_pair(causal, &about.name, count, progress)?;
         let (nodes, edges) = if self.kind.of_nodes() {
             (Some(effects), None)
         } else {

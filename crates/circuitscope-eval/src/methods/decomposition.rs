@@ -8,7 +8,15 @@ use circuitscope_model::Mlp;
 
 use super::PatchingSettings;
 use crate::causal::{CausalEvidence, PairEffects, PatchedRuns, Prepared, host};
-use crate::{Discover, Error, Evidence, Measured, Result};
+use crate::{About, Discover, Error, Evidence, Measured, Needs, Passes, Result};
+
+/// What is known of it.
+pub(super) static ABOUT: About = About::new(
+    NAME,
+    "part of the answer's logit that comes from a head, through all later layers",
+)
+.without_seed()
+.needs(Needs::answers(), Passes::EachNode);
 
 /// Contextual decomposition for transformers, CD-T (Hsu et al. 2024, arXiv 2407.00886): how much of
 /// the answer's logit comes from one head, followed through all later layers.
@@ -175,20 +183,8 @@ fn sources<B: Backend>(
 }
 
 impl<B: Backend> Discover<B> for ContextualDecomposition {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn summary(&self) -> &'static str {
-        "part of the answer's logit that comes from a head, through all later layers"
-    }
-
-    fn is_control(&self) -> bool {
-        false
-    }
-
-    fn uses_seed(&self) -> bool {
-        false
+    fn about(&self) -> &About {
+        &ABOUT
     }
 
     fn measure<'a>(
@@ -197,8 +193,7 @@ impl<B: Backend> Discover<B> for ContextualDecomposition {
         _: Seed,
         progress: &'a dyn Progress,
     ) -> Result<Box<dyn Measured + 'a>> {
-        let causal = evidence.causal(NAME)?;
-        causal.require_answers(NAME)?;
+        let causal = evidence.causal_for(&ABOUT)?;
         let (graph, model) = (causal.graph(), causal.model());
         let pairs = self.settings.pairs(causal.pairs().len(), true);
         let runs = PatchedRuns::new(causal, pairs)?.with_progress(progress);

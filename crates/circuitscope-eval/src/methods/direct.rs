@@ -3,7 +3,13 @@ use circuitscope_core::{Progress, Seed};
 
 use super::PatchingSettings;
 use crate::causal::{PairEffects, host};
-use crate::{Discover, Evidence, Measured, Result};
+use crate::{About, Discover, Evidence, Measured, Needs, Passes, Result};
+
+/// What is known of it.
+pub(super) static ABOUT: About =
+    About::new(NAME, "what a head adds to the answer's logit directly")
+        .without_seed()
+        .needs(Needs::answers(), Passes::EachPair(1));
 
 /// Direct logit attribution: what a writer's output at the last position adds to the mean logit of the
 /// right answers less that of the wrong ones, without passing through any later layer, the scale of
@@ -30,20 +36,8 @@ impl DirectLogitAttribution {
 const NAME: &str = "direct-logit-attribution";
 
 impl<B: Backend> Discover<B> for DirectLogitAttribution {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn summary(&self) -> &'static str {
-        "what a head adds to the answer's logit directly"
-    }
-
-    fn is_control(&self) -> bool {
-        false
-    }
-
-    fn uses_seed(&self) -> bool {
-        false
+    fn about(&self) -> &About {
+        &ABOUT
     }
 
     fn measure<'a>(
@@ -52,8 +46,7 @@ impl<B: Backend> Discover<B> for DirectLogitAttribution {
         _: Seed,
         progress: &'a dyn Progress,
     ) -> Result<Box<dyn Measured + 'a>> {
-        let causal = evidence.causal(NAME)?;
-        causal.require_answers(NAME)?;
+        let causal = evidence.causal_for(&ABOUT)?;
         let (graph, model) = (causal.graph(), causal.model());
         let count = self.settings.pairs(causal.pairs().len(), false);
         let (rows, effects) = causal.each_pair(NAME, count, 1.0, progress, |batch| {

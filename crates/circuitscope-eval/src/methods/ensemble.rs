@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
@@ -6,7 +7,44 @@ use circuitscope_score::{CodeTable, amplitude_scores, mutual_information, pair_s
 
 use super::coded::Coded;
 use super::sae::{Encoded, Sae, SaeSettings, unique_counts};
-use crate::{Discover, Evidence, Measured, Result, Scores};
+use crate::{About, Discover, Evidence, Measured, Needs, Passes, Result, Scores};
+
+/// What is known of all: every resample is scored once for each dictionary.
+const fn about(name: &'static str, summary: &'static str) -> About {
+    About::new(name, summary)
+        .resamples(20)
+        .needs(Needs::codes(), Passes::None)
+}
+
+/// `sae-ensemble`.
+pub(super) static UNIQUE: About = about(
+    "sae-ensemble",
+    "codes seen on positives only, average of five trained dictionaries",
+);
+/// `mutual-information`.
+pub(super) static MUTUAL: About = about(
+    "mutual-information",
+    "mutual information between code and label, one trained dictionary",
+);
+/// `mutual-information-ensemble`.
+pub(super) static MUTUAL_ENSEMBLE: About = about(
+    "mutual-information-ensemble",
+    "mutual information between code and label, average of five trained dictionaries",
+);
+/// `untrained-ensemble`.
+pub(super) static UNTRAINED: About = about(
+    "untrained-ensemble",
+    "codes seen on positives only, average of ten dictionaries that were never trained",
+);
+/// `amplitude-ensemble`.
+pub(super) static AMPLITUDE: About = about(
+    "amplitude-ensemble",
+    "amplitude of codes seen on positives only, average of five trained dictionaries",
+);
+/// `recommended-activations`.
+pub(super) static ACTIVATIONS: About = about("recommended-activations", "amplitude of codes seen on positives only, average of ten dictionaries that were never trained").quick();
+/// `mean-and-last`.
+pub(super) static MEAN_AND_LAST: About = about("mean-and-last", "codes seen on positives only, of means over positions and of the last position, average of untrained dictionaries").needs(Needs::activations().and_last(), Passes::None);
 
 /// How one dictionary's codes score a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,8 +84,7 @@ pub enum CodeScore {
 /// That of the dictionaries.
 #[derive(Debug, Clone)]
 pub struct Ensemble {
-    name: &'static str,
-    summary: &'static str,
+    about: Cow<'static, About>,
     trained: usize,
     untrained: usize,
     score: CodeScore,
@@ -63,8 +100,7 @@ impl Ensemble {
     /// Five trained dictionaries, unique codes.
     pub const fn unique(settings: SaeSettings) -> Self {
         Self {
-            name: "sae-ensemble",
-            summary: "codes seen on positives only, average of five trained dictionaries",
+            about: Cow::Borrowed(&UNIQUE),
             trained: 5,
             untrained: 0,
             score: CodeScore::Unique,
@@ -76,8 +112,7 @@ impl Ensemble {
     /// One trained dictionary, mutual information.
     pub const fn mutual(settings: SaeSettings) -> Self {
         Self {
-            name: "mutual-information",
-            summary: "mutual information between code and label, one trained dictionary",
+            about: Cow::Borrowed(&MUTUAL),
             trained: 1,
             untrained: 0,
             score: CodeScore::MutualInformation,
@@ -89,8 +124,7 @@ impl Ensemble {
     /// Five trained dictionaries, mutual information.
     pub fn mutual_ensemble(settings: SaeSettings) -> Self {
         Self {
-            name: "mutual-information-ensemble",
-            summary: "mutual information between code and label, average of five trained dictionaries",
+            about: Cow::Borrowed(&MUTUAL_ENSEMBLE),
             trained: 5,
             ..Self::mutual(settings)
         }
@@ -99,8 +133,7 @@ impl Ensemble {
     /// Ten untrained dictionaries, unique codes.
     pub fn untrained(settings: SaeSettings) -> Self {
         Self {
-            name: "untrained-ensemble",
-            summary: "codes seen on positives only, average of ten dictionaries that were never trained",
+            about: Cow::Borrowed(&UNTRAINED),
             trained: 0,
             untrained: 10,
             ..Self::unique(settings)
@@ -110,8 +143,7 @@ impl Ensemble {
     /// Five trained dictionaries, codes weighted by amplitude.
     pub fn amplitude(settings: SaeSettings) -> Self {
         Self {
-            name: "amplitude-ensemble",
-            summary: "amplitude of codes seen on positives only, average of five trained dictionaries",
+            about: Cow::Borrowed(&AMPLITUDE),
             score: CodeScore::Amplitude,
             ..Self::unique(settings)
         }
@@ -121,8 +153,7 @@ impl Ensemble {
     /// on prompts other than those it is reported on.
     pub fn recommended(settings: SaeSettings) -> Self {
         Self {
-            name: "recommended-activations",
-            summary: "amplitude of codes seen on positives only, average of ten dictionaries that were never trained",
+            about: Cow::Borrowed(&ACTIVATIONS),
             trained: 0,
             untrained: RECOMMENDED,
             score: CodeScore::Amplitude,
@@ -133,8 +164,7 @@ impl Ensemble {
     /// The dictionaries of `untrained-ensemble`, and as many that read the last position.
     pub fn mean_and_last(settings: SaeSettings) -> Self {
         Self {
-            name: "mean-and-last",
-            summary: "codes seen on positives only, of means over positions and of the last position, average of untrained dictionaries",
+            about: Cow::Borrowed(&MEAN_AND_LAST),
             last: true,
             ..Self::untrained(settings)
         }
@@ -152,15 +182,14 @@ impl Ensemble {
     /// # Panics
     /// Without any dictionary.
     pub fn of(
-        name: &'static str,
+        name: impl Into<String>,
         (trained, untrained): (usize, usize),
         score: CodeScore,
         settings: SaeSettings,
     ) -> Self {
         assert!(trained + untrained > 0, "an ensemble of no dictionaries");
         Self {
-            name,
-            summary: "average of several dictionaries",
+            about: Cow::Owned(about("", "average of several dictionaries").named(name)),
             trained,
             untrained,
             score,
@@ -178,7 +207,7 @@ impl Ensemble {
         let settings = &self.settings;
         let mut views = vec![evidence];
         if self.last {
-            views.push(evidence.at_last(self.name)?);
+            views.push(evidence.at_last(&self.about.name)?);
         }
         let mut members = Vec::new();
         for evidence in views {
@@ -250,21 +279,8 @@ fn add_standardised(sum: &mut [f64], scores: &[f64]) {
 }
 
 impl<B: Backend> Discover<B> for Ensemble {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn summary(&self) -> &'static str {
-        self.summary
-    }
-
-    fn is_control(&self) -> bool {
-        false
-    }
-
-    /// Every resample is scored once for each dictionary.
-    fn resamples(&self) -> usize {
-        20
+    fn about(&self) -> &About {
+        &self.about
     }
 
     fn measure<'a>(

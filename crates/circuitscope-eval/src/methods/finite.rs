@@ -1,9 +1,8 @@
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Polarity, Progress, Seed};
 
-use super::runs_model;
 use crate::causal::CausalEvidence;
-use crate::{Choice, Discover, Error, Evidence, Measured, Result, Scores};
+use crate::{About, Discover, Error, Evidence, Measured, Result, Scores};
 
 /// A method whose scores are finite, or an error that says where they ceased to be.
 pub(super) struct Finite<M: ?Sized>(pub(super) Box<M>);
@@ -15,28 +14,8 @@ struct FiniteMeasured<'a, B: Backend> {
 }
 
 impl<B: Backend, M: Discover<B> + ?Sized> Discover<B> for Finite<M> {
-    fn name(&self) -> &'static str {
-        self.0.name()
-    }
-
-    fn summary(&self) -> &'static str {
-        self.0.summary()
-    }
-
-    fn is_control(&self) -> bool {
-        self.0.is_control()
-    }
-
-    fn uses_seed(&self) -> bool {
-        self.0.uses_seed()
-    }
-
-    fn choice(&self) -> Option<Choice> {
-        self.0.choice()
-    }
-
-    fn resamples(&self) -> usize {
-        self.0.resamples()
+    fn about(&self) -> &About {
+        self.0.about()
     }
 
     fn measure<'a>(
@@ -45,11 +24,11 @@ impl<B: Backend, M: Discover<B> + ?Sized> Discover<B> for Finite<M> {
         seed: Seed,
         progress: &'a dyn Progress,
     ) -> Result<Box<dyn Measured + 'a>> {
-        let method = self.0.name();
+        let about = self.0.about();
         let of = Of {
-            method,
+            method: &about.name,
             seed: seed.value(),
-            causal: evidence.causal_if_any().filter(|_| runs_model(method)),
+            causal: evidence.causal_if_any().filter(|_| about.needs.model),
         };
         let measured = self.0.measure(evidence, seed, progress);
         let measured = measured.map_err(|error| of.located(error))?;
@@ -74,7 +53,7 @@ impl<B: Backend> Measured for FiniteMeasured<'_, B> {
 
 /// What scores are of.
 struct Of<'a, B: Backend> {
-    method: &'static str,
+    method: &'a str,
     seed: u64,
     causal: Option<&'a CausalEvidence<B>>,
 }
@@ -83,6 +62,9 @@ impl<B: Backend> Of<'_, B> {
     fn located(&self, error: Error) -> Error {
         match error {
             Error::NotFinite { .. } => self.error("something on the way to its scores"),
+            Error::Sae(error @ circuitscope_sae::Error::Diverged { .. }) => {
+                self.error(&error.to_string())
+            }
             other => other,
         }
     }
@@ -93,7 +75,7 @@ impl<B: Backend> Of<'_, B> {
             outcome.err()
         });
         Error::Scores {
-            method: self.method,
+            method: self.method.to_owned(),
             task: None,
             seed: self.seed,
             what: format!("{what} is NaN or infinite"),

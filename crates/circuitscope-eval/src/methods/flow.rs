@@ -5,7 +5,13 @@ use circuitscope_hooks::StreamOutputs;
 
 use super::PatchingSettings;
 use crate::causal::{PairBatch, PairEffects, host};
-use crate::{Discover, Error, Evidence, Measured, Result};
+use crate::{About, Discover, Error, Evidence, Measured, Needs, Passes, Result};
+
+/// What is known of it.
+pub(super) static ABOUT: About =
+    About::new(NAME, "share of what a reader reads that a writer made")
+        .without_seed()
+        .needs(Needs::model(), Passes::EachPair(1));
 
 /// Information flow routes (Ferrando and Voita 2024, arXiv 2403.00824, eq. 4-5): how much of what a
 /// reader reads a writer made.
@@ -100,20 +106,8 @@ fn batch_effects<B: Backend>(
 }
 
 impl<B: Backend> Discover<B> for InformationFlow {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn summary(&self) -> &'static str {
-        "share of what a reader reads that a writer made"
-    }
-
-    fn is_control(&self) -> bool {
-        false
-    }
-
-    fn uses_seed(&self) -> bool {
-        false
+    fn about(&self) -> &About {
+        &ABOUT
     }
 
     fn measure<'a>(
@@ -122,7 +116,7 @@ impl<B: Backend> Discover<B> for InformationFlow {
         _: Seed,
         progress: &'a dyn Progress,
     ) -> Result<Box<dyn Measured + 'a>> {
-        let causal = evidence.causal(NAME)?;
+        let causal = evidence.causal_for(&ABOUT)?;
         let graph = causal.graph();
         let count = self.settings.pairs(causal.pairs().len(), false);
         let (rows, effects) = causal.each_pair(NAME, count, 1.0, progress, |batch| {

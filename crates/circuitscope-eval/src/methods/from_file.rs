@@ -4,7 +4,7 @@ use burn::tensor::backend::Backend;
 use circuitscope_core::formats::GraphFile;
 use circuitscope_core::{Graph, Progress, Seed};
 
-use crate::{Discover, Evidence, GraphScores, Measured, Result};
+use crate::{About, Discover, Evidence, GraphScores, Measured, Result};
 
 /// Scores that another tool wrote, to be judged beside the methods here: an `importances.json` of
 /// EAP-IG, or a submission to MIB's circuit track ([`GraphFile`]).
@@ -12,7 +12,7 @@ use crate::{Discover, Evidence, GraphScores, Measured, Result};
 /// They are ranked as the scores of causal methods are ([`Scores::of_graph`](crate::Scores::of_graph)).
 #[derive(Debug, Clone)]
 pub struct FromFile {
-    name: &'static str,
+    about: About,
     scores: GraphScores,
     notes: Vec<String>,
 }
@@ -23,8 +23,8 @@ impl FromFile {
 
     /// The name it was given.
     #[must_use]
-    pub const fn name(&self) -> &'static str {
-        self.name
+    pub fn name(&self) -> &str {
+        &self.about.name
     }
 
     /// What was assumed in reading, one sentence each.
@@ -37,7 +37,7 @@ impl FromFile {
     ///
     /// # Errors
     /// [`crate::Error::Format`].
-    pub fn read(name: &'static str, path: &Path, graph: Graph) -> Result<Self> {
+    pub fn read(name: impl Into<String>, path: &Path, graph: Graph) -> Result<Self> {
         let file = GraphFile::read(path)?;
         let mut scores = file.scores(path, &graph)?;
         let mut notes = file.notes;
@@ -48,8 +48,12 @@ impl FromFile {
                 "{replaced} infinite scores stand for twice the largest finite one"
             ));
         }
+        let about = About::new("", Self::SUMMARY)
+            .without_seed()
+            .resamples(0)
+            .without_null();
         Ok(Self {
-            name,
+            about: about.named(name),
             scores: GraphScores {
                 graph,
                 nodes: scores.nodes,
@@ -76,24 +80,8 @@ fn bounded(scores: &mut [f64]) -> usize {
 }
 
 impl<B: Backend> Discover<B> for FromFile {
-    fn name(&self) -> &'static str {
-        self.name()
-    }
-
-    fn summary(&self) -> &'static str {
-        Self::SUMMARY
-    }
-
-    fn is_control(&self) -> bool {
-        false
-    }
-
-    fn uses_seed(&self) -> bool {
-        false
-    }
-
-    fn resamples(&self) -> usize {
-        0
+    fn about(&self) -> &About {
+        &self.about
     }
 
     fn measure<'a>(

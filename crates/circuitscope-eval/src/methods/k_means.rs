@@ -8,7 +8,16 @@ use rand::seq::index;
 use super::coded::{Coded, place};
 use super::sae::{SaeSettings, unique_codes, unique_counts};
 use crate::causal::{host, values};
-use crate::{Discover, Error, Evidence, Measured, Result};
+use crate::{About, Discover, Error, Evidence, Measured, Needs, Passes, Result};
+
+/// What is known of it.
+pub(super) static ABOUT: About = About::new(
+    "k-means",
+    "codes seen on positives only, codes from k-means",
+)
+.control()
+.quick()
+.needs(Needs::codes(), Passes::None);
 
 /// Control: codes from k-means instead of an autoencoder, scored as in the paper. Tells what the
 /// autoencoder adds to any cutting up of the space of head outputs.
@@ -124,16 +133,8 @@ fn centres<B: Backend>(
 }
 
 impl<B: Backend> Discover<B> for KMeans {
-    fn name(&self) -> &'static str {
-        "k-means"
-    }
-
-    fn summary(&self) -> &'static str {
-        "codes seen on positives only, codes from k-means"
-    }
-
-    fn is_control(&self) -> bool {
-        true
+    fn about(&self) -> &About {
+        &ABOUT
     }
 
     fn measure<'a>(
@@ -146,7 +147,7 @@ impl<B: Backend> Discover<B> for KMeans {
         let examples = evidence.labels().len();
         if examples < settings.train_examples {
             return Err(Error::Shape {
-                what: "examples to find centres on",
+                what: "examples to find centres on (--train-examples)",
                 found: examples,
                 expected: settings.train_examples,
             });

@@ -5,7 +5,16 @@ use circuitscope_core::{Polarity, Progress, Seed};
 use rand::seq::SliceRandom as _;
 
 use crate::causal::host;
-use crate::{Discover, Error, Evidence, Measured, Result, Scores};
+use crate::{About, Discover, Error, Evidence, Measured, Result, Scores};
+
+/// What is known of it. Each resample is fitted anew.
+pub(super) static ABOUT: About = About::new(
+    "linear-probe",
+    "held-out log-likelihood of a linear classifier of the head's output",
+)
+.control()
+.resamples(10)
+.without_null();
 
 /// Control: how well a linear classifier of a head's output tells positives from negatives that it was
 /// not fitted on (Alain and Bengio 2016, arXiv 1610.01644).
@@ -74,6 +83,13 @@ fn held_out<B: Backend>(
     let labels: Vec<f32> = evidence.labels().iter().map(label).collect();
     let y = Tensor::<B, 3>::from_data(TensorData::new(labels.clone(), [1, n, 1]), &device);
     let fold = folds(evidence, seed);
+    if fold.iter().all(|other| *other == fold[0]) {
+        return Err(Error::Shape {
+            what: "pairs of which some are held out and judged by the others",
+            found: 1,
+            expected: 2,
+        });
+    }
     let fitted: Vec<f32> = fold
         .iter()
         .flat_map(|&fold| (0..FOLDS).map(move |of| if of == fold { 0.0 } else { 1.0 }))
@@ -112,21 +128,8 @@ fn held_out<B: Backend>(
 }
 
 impl<B: Backend> Discover<B> for LinearProbe {
-    fn name(&self) -> &'static str {
-        "linear-probe"
-    }
-
-    fn summary(&self) -> &'static str {
-        "held-out log-likelihood of a linear classifier of the head's output"
-    }
-
-    fn is_control(&self) -> bool {
-        true
-    }
-
-    /// Each resample is fitted anew.
-    fn resamples(&self) -> usize {
-        10
+    fn about(&self) -> &About {
+        &ABOUT
     }
 
     fn measure<'a>(

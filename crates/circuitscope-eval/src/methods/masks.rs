@@ -7,9 +7,22 @@ use circuitscope_hooks::{Capture, EdgePatch, Site, StreamOutputs, Tap, wide};
 use circuitscope_model::Decoder;
 use rand::RngExt as _;
 
-use super::{PatchingSettings, check_metric};
+use super::PatchingSettings;
 use crate::causal::{CausalEvidence, PatchedRuns, Prepared, host, last_logits};
-use crate::{Discover, Error, Evidence, GraphScores, Measured, Result};
+use crate::{
+    About, Discover, Error, Evidence, Gradient, GraphScores, Measured, Needs, Passes, Result,
+};
+
+/// What is known of `subnetwork-probing`.
+pub(super) static NODES: About = About::new("subnetwork-probing", "learned gates of nodes")
+    .resamples(0)
+    .without_null()
+    .needs(Needs::gradient(Gradient::Elsewhere), Passes::Steps(4));
+/// Of `edge-pruning`.
+pub(super) static EDGES: About = About::new("edge-pruning", "learned gates of edges")
+    .resamples(0)
+    .without_null()
+    .needs(Needs::gradient(Gradient::Elsewhere), Passes::Steps(4));
 
 /// What carries a gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,23 +223,11 @@ fn hard_concrete<B: Backend>(log_alpha: Tensor<B, 1>, u: Tensor<B, 1>) -> Tensor
 }
 
 impl<B: AutodiffBackend> Discover<B::InnerBackend> for MaskLearning<B> {
-    fn name(&self) -> &'static str {
-        self.method()
-    }
-
-    fn summary(&self) -> &'static str {
+    fn about(&self) -> &About {
         match self.kind {
-            Kind::Nodes => "learned gates of nodes",
-            Kind::Edges => "learned gates of edges",
+            Kind::Nodes => &NODES,
+            Kind::Edges => &EDGES,
         }
-    }
-
-    fn is_control(&self) -> bool {
-        false
-    }
-
-    fn resamples(&self) -> usize {
-        0
     }
 
     fn measure<'a>(
@@ -236,8 +237,7 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for MaskLearning<B> {
         progress: &'a dyn Progress,
     ) -> Result<Box<dyn Measured + 'a>> {
         let method = self.method();
-        let causal = evidence.causal(method)?;
-        check_metric(method, causal.metric())?;
+        let causal = evidence.causal_for(Discover::<B::InnerBackend>::about(self))?;
         let graph = causal.graph();
         let runs = PatchedRuns::in_batches(
             causal,

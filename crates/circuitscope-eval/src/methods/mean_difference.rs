@@ -3,7 +3,32 @@ use circuitscope_core::{Polarity, Progress, Seed};
 
 use super::of_activations::OfActivations;
 use crate::causal::host;
-use crate::{Discover, Error, Evidence, Measured, Result};
+use crate::{About, Discover, Error, Evidence, Measured, Result};
+
+/// What is known of all three. Every resample copies its examples.
+const fn about(name: &'static str, summary: &'static str) -> About {
+    About::new(name, summary)
+        .control()
+        .quick()
+        .without_seed()
+        .resamples(50)
+}
+
+/// `mean-difference`.
+pub(super) static RESIDUAL: About = about(
+    "mean-difference",
+    "norm of the difference of the class means; a pair scores the product of its heads",
+);
+/// `standardised-difference`.
+pub(super) static STANDARDISED: About = about(
+    "standardised-difference",
+    "difference of the class means in units of the spread within classes",
+);
+/// `relative-difference`.
+pub(super) static RELATIVE: About = about(
+    "relative-difference",
+    "norm of the difference of the class means over the mean length",
+);
 
 /// What the difference of the means is measured by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -65,6 +90,21 @@ impl MeanDifference {
                 squares.sum_dim(1).sqrt() / lengths.clamp_min(f32::MIN_POSITIVE)
             }
             Unit::Spread => {
+                let of = |class| {
+                    evidence
+                        .labels()
+                        .iter()
+                        .filter(|label| **label == class)
+                        .count()
+                };
+                let found = of(Polarity::Positive).min(of(Polarity::Negative));
+                if found < 2 {
+                    return Err(Error::Shape {
+                        what: "examples of each class, for the spread within it",
+                        found,
+                        expected: 2,
+                    });
+                }
                 let within = evidence.within_classes(&[positive, negative])?;
                 // Rounding leaves a little variance where there is none.
                 let size = within.clone().mean_dim(1).mul_scalar(1e-6);
@@ -79,35 +119,12 @@ impl MeanDifference {
 }
 
 impl<B: Backend> Discover<B> for MeanDifference {
-    fn name(&self) -> &'static str {
+    fn about(&self) -> &About {
         match self.0 {
-            Unit::Residual => "mean-difference",
-            Unit::Spread => "standardised-difference",
-            Unit::Length => "relative-difference",
+            Unit::Residual => &RESIDUAL,
+            Unit::Spread => &STANDARDISED,
+            Unit::Length => &RELATIVE,
         }
-    }
-
-    fn summary(&self) -> &'static str {
-        match self.0 {
-            Unit::Residual => {
-                "norm of the difference of the class means; a pair scores the product of its heads"
-            }
-            Unit::Spread => "difference of the class means in units of the spread within classes",
-            Unit::Length => "norm of the difference of the class means over the mean length",
-        }
-    }
-
-    fn is_control(&self) -> bool {
-        true
-    }
-
-    /// Every resample copies its examples.
-    fn resamples(&self) -> usize {
-        50
-    }
-
-    fn uses_seed(&self) -> bool {
-        false
     }
 
     fn measure<'a>(

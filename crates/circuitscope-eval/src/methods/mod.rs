@@ -46,276 +46,135 @@ pub(crate) use sae::Recipe;
 pub use sae::{Encoded, Sae, SaeSettings, Training};
 pub use settings::{MethodSettings, PatchedEdges, PatchingSettings};
 
-use crate::causal::Metric;
-use crate::{Discover, Error, Result};
+use crate::{About, Discover, Error, Result};
 
 /// A boxed method over the backend that evidence lives on.
 pub type BoxedMethod<B> = Box<dyn Discover<<B as AutodiffBackend>::InnerBackend>>;
 
-/// The names of all methods, in the order of tables: methods first, then controls.
-pub const NAMES: [&str; 32] = [
-    "recommended",
-    "sae",
-    "sae-corrected",
-    "sae-ensemble",
-    "mutual-information",
-    "mutual-information-ensemble",
-    "untrained-ensemble",
-    "amplitude-ensemble",
-    "mean-and-last",
-    "recommended-activations",
-    "activation-patching",
-    "eap",
-    "eap-ig",
-    "eap-ig-activations",
-    "nap",
-    "nap-ig",
-    "hisp",
-    "acdc",
-    "cd-t",
-    "subnetwork-probing",
-    "edge-pruning",
-    "information-flow-routes",
-    "direct-logit-attribution",
-    "untrained",
-    "k-means",
-    "mean-difference",
-    "standardised-difference",
-    "relative-difference",
-    "linear-probe",
-    "activation-norm",
-    "paired-flip-rate",
-    "random",
-];
+/// A line for each method: what is known of it, and how one is made with settings on a device.
+macro_rules! methods {
+    ($($about:path => |$settings:pat_param, $on:pat_param| $make:expr,)*) => {
+        /// All methods, in the order of tables: methods first, then controls.
+        ///
+        /// ```
+        /// use circuitscope_eval::methods::ALL;
+        /// assert!(ALL.iter().any(|about| about.name == "recommended" && about.needs.model));
+        /// ```
+        pub static ALL: &[&About] = &[$(&$about),*];
+
+        /// The method called `name`. Scores that are not finite are an error
+        /// ([`Error::NotFinite`], or [`circuitscope_model::Error::Overflow`] where the model's precision overflows).
+        ///
+        /// `device` is where the model is differentiated: for burn's dispatch backend an autodiff device, for
+        /// every other backend the device of the evidence.
+        ///
+        /// # Errors
+        /// [`Error::UnknownMethod`].
+        pub fn method<B: AutodiffBackend>(
+            name: &str,
+            settings: &MethodSettings,
+            device: &B::Device,
+        ) -> Result<BoxedMethod<B>> {
+            let make: &[(&About, fn(&MethodSettings, B::Device) -> BoxedMethod<B>)] =
+                &[$((&$about, |$settings, $on| Box::new($make))),*];
+            let found = make.iter().find(|(about, _)| about.name == name);
+            let (_, make) = found.ok_or_else(|| unknown(name, ""))?;
+            Ok(Box::new(Finite(make(settings, device.clone()))))
+        }
+    };
+}
+
+methods! {
+    contrast::ABOUT => |s, on| Contrast::<B>::new(s.patching, on),
+    sae::PAPER => |s, _| Sae::paper(s.sae.clone()),
+    sae::CORRECTED => |s, _| Sae::corrected(s.sae.clone()),
+    ensemble::UNIQUE => |s, _| Ensemble::unique(s.sae.clone()),
+    ensemble::MUTUAL => |s, _| Ensemble::mutual(s.sae.clone()),
+    ensemble::MUTUAL_ENSEMBLE => |s, _| Ensemble::mutual_ensemble(s.sae.clone()),
+    ensemble::UNTRAINED => |s, _| Ensemble::untrained(s.sae.clone()),
+    ensemble::AMPLITUDE => |s, _| Ensemble::amplitude(s.sae.clone()),
+    ensemble::MEAN_AND_LAST => |s, _| Ensemble::mean_and_last(s.sae.clone()),
+    ensemble::ACTIVATIONS => |s, _| Ensemble::recommended(s.sae.clone()),
+    activation_patching::ABOUT => |s, _| ActivationPatching::new(s.patching),
+    attribution::EAP => |s, on| Attribution::<B>::eap(s.patching, on),
+    attribution::EAP_IG => |s, on| Attribution::<B>::eap_ig(s.patching, on),
+    attribution::EAP_IG_ACTIVATIONS => |s, on| Attribution::<B>::eap_ig_activations(s.patching, on),
+    attribution::NAP => |s, on| Attribution::<B>::nap(s.patching, on),
+    attribution::NAP_IG => |s, on| Attribution::<B>::nap_ig(s.patching, on),
+    attribution::HISP => |s, on| Attribution::<B>::hisp(s.patching, on),
+    acdc::ABOUT => |s, _| Acdc::new(s.patching),
+    decomposition::ABOUT => |s, _| ContextualDecomposition::new(s.patching),
+    masks::NODES => |s, on| MaskLearning::<B>::nodes(s.patching, on),
+    masks::EDGES => |s, on| MaskLearning::<B>::edges(s.patching, on),
+    flow::ABOUT => |s, _| InformationFlow::new(s.patching),
+    direct::ABOUT => |s, _| DirectLogitAttribution::new(s.patching),
+    sae::UNTRAINED => |s, _| Sae::untrained(s.sae.clone()),
+    k_means::ABOUT => |s, _| KMeans::new(s.sae.clone()),
+    mean_difference::RESIDUAL => |_, _| MeanDifference::default(),
+    mean_difference::STANDARDISED => |_, _| MeanDifference::standardised(),
+    mean_difference::RELATIVE => |_, _| MeanDifference::relative(),
+    linear_probe::ABOUT => |_, _| LinearProbe,
+    activation_norm::ABOUT => |_, _| ActivationNorm,
+    paired_flip_rate::ABOUT => |s, _| PairedFlipRate::new(s.sae.clone()),
+    random::ABOUT => |_, _| Random,
+}
+
+/// What is taken unless another one is asked for.
+pub static DEFAULT: &About = &contrast::ABOUT;
+
+/// The names of all methods, in the order of [`ALL`].
+pub fn names() -> impl Iterator<Item = &'static str> + Clone {
+    ALL.iter().map(|about| about.name.as_ref())
+}
 
 /// Methods that take seconds: what an evaluation runs unless told otherwise.
-pub const QUICK: [&str; 12] = [
-    "recommended",
-    "sae",
-    "sae-corrected",
-    "recommended-activations",
-    "untrained",
-    "k-means",
-    "mean-difference",
-    "standardised-difference",
-    "relative-difference",
-    "activation-norm",
-    "paired-flip-rate",
-    "random",
-];
-
-/// The method called `name`. Scores that are not finite are an error
-/// ([`Error::NotFinite`], or [`circuitscope_model::Error::Overflow`] where the model's precision overflows).
-///
-/// `device` is where the model is differentiated: for burn's dispatch backend an autodiff device, for
-/// every other backend the device of the evidence.
-///
-/// # Errors
-/// [`Error::UnknownMethod`].
-pub fn method<B: AutodiffBackend>(
-    name: &str,
-    settings: &MethodSettings,
-    device: &B::Device,
-) -> Result<BoxedMethod<B>> {
-    let MethodSettings {
-        sae: settings,
-        patching,
-    } = settings;
-    let (patching, on) = (*patching, device.clone());
-    let method: BoxedMethod<B> = match name {
-        "sae" => Box::new(Sae::paper(settings.clone())),
-        "sae-corrected" => Box::new(Sae::corrected(settings.clone())),
-        "sae-ensemble" => Box::new(Ensemble::unique(settings.clone())),
-        "mutual-information" => Box::new(Ensemble::mutual(settings.clone())),
-        "mutual-information-ensemble" => Box::new(Ensemble::mutual_ensemble(settings.clone())),
-        "untrained-ensemble" => Box::new(Ensemble::untrained(settings.clone())),
-        "amplitude-ensemble" => Box::new(Ensemble::amplitude(settings.clone())),
-        "mean-and-last" => Box::new(Ensemble::mean_and_last(settings.clone())),
-        "recommended" => Box::new(Contrast::<B>::new(patching, on)),
-        "recommended-activations" => Box::new(Ensemble::recommended(settings.clone())),
-        "activation-patching" => Box::new(ActivationPatching::new(patching)),
-        "eap" => Box::new(Attribution::<B>::eap(patching, on)),
-        "eap-ig" => Box::new(Attribution::<B>::eap_ig(patching, on)),
-        "eap-ig-activations" => Box::new(Attribution::<B>::eap_ig_activations(patching, on)),
-        "nap" => Box::new(Attribution::<B>::nap(patching, on)),
-        "nap-ig" => Box::new(Attribution::<B>::nap_ig(patching, on)),
-        "hisp" => Box::new(Attribution::<B>::hisp(patching, on)),
-        "acdc" => Box::new(Acdc::new(patching)),
-        "subnetwork-probing" => Box::new(MaskLearning::<B>::nodes(patching, on)),
-        "edge-pruning" => Box::new(MaskLearning::<B>::edges(patching, on)),
-        "cd-t" => Box::new(ContextualDecomposition::new(patching)),
-        "information-flow-routes" => Box::new(InformationFlow::new(patching)),
-        "direct-logit-attribution" => Box::new(DirectLogitAttribution::new(patching)),
-        "untrained" => Box::new(Sae::untrained(settings.clone())),
-        "k-means" => Box::new(KMeans::new(settings.clone())),
-        "mean-difference" => Box::new(MeanDifference::default()),
-        "standardised-difference" => Box::new(MeanDifference::standardised()),
-        "relative-difference" => Box::new(MeanDifference::relative()),
-        "linear-probe" => Box::new(LinearProbe),
-        "activation-norm" => Box::new(ActivationNorm),
-        "paired-flip-rate" => Box::new(PairedFlipRate::new(settings.clone())),
-        "random" => Box::new(Random),
-        _ => return Err(unknown(name, NAMES.join(", "))),
-    };
-    Ok(Box::new(Finite(method)))
+pub fn quick() -> impl Iterator<Item = &'static About> + Clone {
+    ALL.iter().copied().filter(|about| about.quick)
 }
 
-/// Whether the method called `name` changes the model or differentiates it, so that it needs
-/// [`Evidence::with_causal`](crate::Evidence::with_causal).
-///
-/// ```
-/// use circuitscope_eval::methods::runs_model;
-/// assert!(runs_model("eap") && !runs_model("sae"));
-/// ```
-#[must_use]
-pub fn runs_model(name: &str) -> bool {
-    matches!(
-        name,
-        "recommended"
-            | "activation-patching"
-            | "eap"
-            | "eap-ig"
-            | "eap-ig-activations"
-            | "nap"
-            | "nap-ig"
-            | "hisp"
-            | "acdc"
-            | "subnetwork-probing"
-            | "edge-pruning"
-            | "cd-t"
-            | "information-flow-routes"
-            | "direct-logit-attribution"
-    )
-}
-
-/// Fails if the method called `name` differentiates `metric` where it has no gradient, or none but zero. Can
-/// be asked before anything runs.
-///
-/// # Errors
-/// [`Error::NoGradient`], [`Error::FlatMetric`].
-///
-/// ```
-/// use circuitscope_eval::causal::Metric;
-/// use circuitscope_eval::methods::check_metric;
-///
-/// assert!(check_metric("eap", Metric::Accuracy).is_err());
-/// assert!(check_metric("activation-patching", Metric::Accuracy).is_ok());
-/// assert!(check_metric("eap", Metric::Kl).is_err() && check_metric("eap-ig", Metric::Kl).is_ok());
-/// ```
-pub fn check_metric(name: &'static str, metric: Metric) -> Result<()> {
-    let at_the_prompts = matches!(name, "eap" | "nap" | "hisp");
-    let elsewhere = matches!(
-        name,
-        "eap-ig" | "eap-ig-activations" | "nap-ig" | "subnetwork-probing" | "edge-pruning"
-    );
-    let method = name;
-    if (at_the_prompts || elsewhere) && !metric.has_gradient() {
-        Err(Error::NoGradient { method, metric })
-    } else if at_the_prompts && metric.needs_clean() {
-        Err(Error::FlatMetric { method })
-    } else {
-        Ok(())
-    }
-}
-
-/// The method called `name` itself or, for `recommended` where no model `runs` prompts in pairs, the one
-/// that takes its place: it reads activations alone.
-///
-/// ```
-/// use circuitscope_eval::methods::suited;
-/// assert_eq!(suited("recommended", true), "recommended");
-/// assert_eq!(suited("recommended", false), "recommended-activations");
-/// assert_eq!(suited("eap", false), "eap");
-/// ```
-#[must_use]
-pub fn suited(name: &str, runs: bool) -> &str {
-    match name {
-        "recommended" if !runs => "recommended-activations",
-        name => name,
-    }
-}
-
-/// Whether the method called `name` reads what heads put out at the last position, so that it needs
-/// [`Evidence::with_last`](crate::Evidence::with_last).
-///
-/// ```
-/// use circuitscope_eval::methods::reads_last;
-/// assert!(reads_last("mean-and-last") && !reads_last("sae"));
-/// ```
-#[must_use]
-pub fn reads_last(name: &str) -> bool {
-    name == "mean-and-last"
-}
-
-/// Whether the method called `name` reads all activations once, but for a few examples: those with codes.
-/// It loses little where activations are not held
-/// ([`Evidence::streamed`](crate::Evidence::streamed)).
-///
-/// ```
-/// use circuitscope_eval::methods::reads_once;
-/// assert!(reads_once("sae") && reads_once("recommended-activations") && !reads_once("mean-difference"));
-/// ```
-#[must_use]
-pub fn reads_once(name: &str) -> bool {
-    [
-        "sae",
-        "sae-corrected",
-        "sae-ensemble",
-        "mutual-information",
-        "mutual-information-ensemble",
-        "untrained-ensemble",
-        "amplitude-ensemble",
-        "recommended-activations",
-        "untrained",
-        "k-means",
-        "paired-flip-rate",
-    ]
-    .contains(&name)
-}
-
-/// The one name that this is.
+/// What is known of the method called `name`.
 ///
 /// # Errors
 /// [`Error::UnknownMethod`].
 ///
 /// ```
-/// use circuitscope_eval::methods::parse_name;
-/// assert_eq!(parse_name("sae")?, "sae");
-/// assert!(parse_name("sea").unwrap_err().to_string().contains("did you mean `sae`?"));
+/// use circuitscope_eval::methods::about;
+/// assert_eq!(about("sae")?.name, "sae");
+/// assert!(about("sea").unwrap_err().to_string().contains("did you mean `sae`?"));
 /// # Ok::<(), circuitscope_eval::Error>(())
 /// ```
-pub fn parse_name(name: &str) -> Result<&'static str> {
-    let known = NAMES.into_iter().find(|known| *known == name);
-    known.ok_or_else(|| unknown(name, NAMES.join(", ")))
+pub fn about(name: &str) -> Result<&'static About> {
+    let known = ALL.iter().copied().find(|about| about.name == name);
+    known.ok_or_else(|| unknown(name, ""))
 }
 
-/// The names in a comma-separated list; `all` is every method, `quick` those of [`QUICK`].
+/// The methods of a comma-separated list; `all` is every method, `quick` those of [`quick`].
 ///
 /// # Errors
 /// [`Error::UnknownMethod`] for the first entry that names none.
-pub fn parse_list(list: &str) -> Result<Vec<&'static str>> {
-    if list == "all" {
-        return Ok(NAMES.to_vec());
+pub fn parse_list(list: &str) -> Result<Vec<&'static About>> {
+    match list {
+        "all" => return Ok(ALL.to_vec()),
+        "quick" => return Ok(quick().collect()),
+        _ => {}
     }
-    if list == "quick" {
-        return Ok(QUICK.to_vec());
-    }
-    let mut names = Vec::new();
+    let mut found: Vec<&About> = Vec::new();
     for entry in list.split(',').map(str::trim) {
-        let known = parse_name(entry).ok();
-        let known =
-            known.ok_or_else(|| unknown(entry, format!("{}, quick, all", NAMES.join(", "))))?;
-        if !names.contains(&known) {
-            names.push(known);
+        let known = about(entry).ok();
+        let known = known.ok_or_else(|| unknown(entry, ", quick, all"))?;
+        if !found.contains(&known) {
+            found.push(known);
         }
     }
-    Ok(names)
+    Ok(found)
 }
 
-fn unknown(name: &str, known: String) -> Error {
+/// `more`: what else may stand in the place of a name.
+fn unknown(name: &str, more: &str) -> Error {
+    let known: Vec<&str> = names().collect();
     Error::UnknownMethod {
         name: name.to_owned(),
-        nearest: nearest(name, NAMES).map(str::to_owned),
-        known,
+        nearest: nearest(name, names()).map(str::to_owned),
+        known: known.join(", ") + more,
     }
 }

@@ -3,7 +3,15 @@ use circuitscope_core::{HeadGrid, Progress, Seed};
 use circuitscope_score::paired_flip_rate;
 
 use super::sae::{Encoded, Sae, SaeSettings};
-use crate::{Discover, Error, Evidence, Measured, Result, Scores};
+use crate::{About, Discover, Error, Evidence, Measured, Needs, Passes, Result, Scores};
+
+/// What is known of it.
+pub(super) static ABOUT: About =
+    About::new(NAME, "share of prompt pairs in which the code changes")
+        .control()
+        .quick()
+        .without_null()
+        .needs(Needs::codes().and_pairs(), Passes::None);
 
 /// Control: the share of matched pairs in which a head's code changes between the positive and the
 /// negative prompt. It needs no count of distinct codes, so it tells how much of the method's score
@@ -30,16 +38,8 @@ impl PairedFlipRate {
 const NAME: &str = "paired-flip-rate";
 
 impl<B: Backend> Discover<B> for PairedFlipRate {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn summary(&self) -> &'static str {
-        "share of prompt pairs in which the code changes"
-    }
-
-    fn is_control(&self) -> bool {
-        true
+    fn about(&self) -> &About {
+        &ABOUT
     }
 
     fn measure<'a>(
@@ -49,7 +49,9 @@ impl<B: Backend> Discover<B> for PairedFlipRate {
         progress: &'a dyn Progress,
     ) -> Result<Box<dyn Measured + 'a>> {
         if evidence.pairs().is_empty() {
-            return Err(Error::Unpaired { method: NAME });
+            return Err(Error::Unpaired {
+                method: NAME.to_owned(),
+            });
         }
         let encoded = self.sae.encode(evidence, &[seed], progress)?.swap_remove(0);
         Ok(Box::new(move |rows: Option<&[usize]>| {

@@ -4,7 +4,12 @@ use burn::tensor::backend::Backend;
 use circuitscope_core::{HeadGrid, Polarity, Progress, Seed};
 use rand::RngExt as _;
 
-use crate::{Discover, Evidence, Measured, Result, Scores};
+use crate::{About, Discover, Evidence, Measured, Result, Scores};
+
+/// What is known of it.
+pub(super) static ABOUT: About = About::new("random", "uniform random scores")
+    .control()
+    .quick();
 
 /// Control: uniform random scores from stream `random` of the seed. Its AUC is 0.5 on average; its
 /// spread shows what chance alone can do on a model with so few heads.
@@ -12,16 +17,8 @@ use crate::{Discover, Evidence, Measured, Result, Scores};
 pub struct Random;
 
 impl<B: Backend> Discover<B> for Random {
-    fn name(&self) -> &'static str {
-        "random"
-    }
-
-    fn summary(&self) -> &'static str {
-        "uniform random scores"
-    }
-
-    fn is_control(&self) -> bool {
-        true
+    fn about(&self) -> &About {
+        &ABOUT
     }
 
     fn measure<'a>(

@@ -13,7 +13,30 @@ use serde::{Deserialize, Serialize};
 
 use super::coded::{of_dictionary, place};
 use crate::method::DictionaryReport;
-use crate::{Discover, Error, Evidence, Measured, Result, Scores};
+use crate::{About, Discover, Error, Evidence, Measured, Needs, Passes, Result, Scores};
+
+/// What is known of `sae`.
+pub(super) static PAPER: About = About::new(
+    "sae",
+    "codes seen on positives only, trained dictionary, conventions of the authors' code",
+)
+.quick()
+.needs(Needs::codes(), Passes::None);
+/// Of `sae-corrected`.
+pub(super) static CORRECTED: About = About::new(
+    "sae-corrected",
+    "codes seen on positives only, trained dictionary, unit-norm atoms, inactive is a code",
+)
+.quick()
+.needs(Needs::codes(), Passes::None);
+/// Of `untrained`.
+pub(super) static UNTRAINED: About = About::new(
+    "untrained",
+    "the same with the dictionary as initialised, never trained",
+)
+.control()
+.quick()
+.needs(Needs::codes(), Passes::None);
 
 /// Settings of the dictionary, shared by every method that has one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,8 +89,7 @@ pub enum Training {
 /// `O(examples · heads · d · n_codes)`, pairs `O(examples · heads²)`.
 #[derive(Debug, Clone)]
 pub struct Sae {
-    name: &'static str,
-    summary: &'static str,
+    about: &'static About,
     training: Training,
     dictionary: Dictionary,
     settings: SaeSettings,
@@ -77,8 +99,7 @@ impl Sae {
     /// The method as the authors' code has it.
     pub const fn paper(settings: SaeSettings) -> Self {
         Self {
-            name: "sae",
-            summary: "codes seen on positives only, trained dictionary, conventions of the authors' code",
+            about: &PAPER,
             training: Training::Trained,
             dictionary: Dictionary::PaperCompatible,
             settings,
@@ -88,8 +109,7 @@ impl Sae {
     /// The method with unit-norm atoms and a code for inactivity.
     pub const fn corrected(settings: SaeSettings) -> Self {
         Self {
-            name: "sae-corrected",
-            summary: "codes seen on positives only, trained dictionary, unit-norm atoms, inactive is a code",
+            about: &CORRECTED,
             training: Training::Trained,
             dictionary: Dictionary::UnitNormAtoms,
             settings,
@@ -99,8 +119,7 @@ impl Sae {
     /// The control without training.
     pub const fn untrained(settings: SaeSettings) -> Self {
         Self {
-            name: "untrained",
-            summary: "the same with the dictionary as initialised, never trained",
+            about: &UNTRAINED,
             training: Training::Untrained,
             dictionary: Dictionary::PaperCompatible,
             settings,
@@ -156,7 +175,7 @@ impl Sae {
         let examples = evidence.labels().len();
         if examples < settings.train_examples {
             return Err(Error::Shape {
-                what: "examples to train the dictionary on",
+                what: "examples to train the dictionary on (--train-examples)",
                 found: examples,
                 expected: settings.train_examples,
             });
@@ -276,16 +295,8 @@ impl<B: Backend> Encoded<B> {
 }
 
 impl<B: Backend> Discover<B> for Sae {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn summary(&self) -> &'static str {
-        self.summary
-    }
-
-    fn is_control(&self) -> bool {
-        self.training == Training::Untrained
+    fn about(&self) -> &About {
+        self.about
     }
 
     fn measure<'a>(

@@ -49,7 +49,7 @@ fn stable_heads_are_the_planted_ones() {
 fn what_a_choice_lacks_is_said() {
     let evidence = planted(4);
     let error = chosen("sae", &evidence, Choice::Knee).unwrap_err();
-    assert!(matches!(error, Error::NeedsModel { method: "sae" }));
+    assert!(matches!(error, Error::KneeNeedsModel));
     let error = chosen("linear-probe", &evidence, Choice::FalseDiscoveryRate(0.1));
     assert!(matches!(error, Err(Error::NoNull { .. })));
     let plain = chosen("sae", &evidence, Choice::Rule(Selection::Top(2))).unwrap();
@@ -107,5 +107,5 @@ fn the_knee_is_on_the_curve_of_faithfulness() {
     assert_eq!(default.selection, Choice::Knee);
 
     let error = chosen("acdc", &evidence, Choice::Stability(0.9)).unwrap_err();
-    assert!(matches!(error, Error::NoResamples { method: "acdc" }));
+    assert!(matches!(&error, Error::NoResamples { method } if method == "acdc"));
 }

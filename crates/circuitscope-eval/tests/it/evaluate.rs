@@ -10,8 +10,8 @@ use burn_flex::{Flex, FlexDevice};
 use circuitscope_core::{Circuit, Edge, HeadGrid, HeadId, NoProgress, Polarity, Progress, Seed};
 use circuitscope_eval::methods::BoxedMethod;
 use circuitscope_eval::{
-    Discover, Error, EvaluateSettings, Evidence, FolderStore, JudgedTask, Measured, MemoryStore,
-    Result, RunStore, Scores, evaluate, judge, summarise,
+    About, Discover, Error, EvaluateSettings, Evidence, FolderStore, JudgedTask, Measured,
+    MemoryStore, Result, RunStore, Scores, evaluate, judge, summarise,
 };
 use circuitscope_tasks::{GroundTruth, Task};
 use serde_json::json;
@@ -50,23 +50,14 @@ fn task() -> JudgedTask<Flex> {
 
 /// Scores that depend on the seed alone, and a count of how often it ran.
 struct Fixed {
-    name: &'static str,
-    control: bool,
+    about: About,
     nodes: fn(u64) -> Vec<f64>,
     runs: std::rc::Rc<Cell<usize>>,
 }
 
 impl Discover<Flex> for Fixed {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn summary(&self) -> &'static str {
-        "fixed"
-    }
-
-    fn is_control(&self) -> bool {
-        self.control
+    fn about(&self) -> &About {
+        &self.about
     }
 
     fn measure<'a>(
@@ -86,9 +77,9 @@ impl Discover<Flex> for Fixed {
 
 fn methods(runs: &std::rc::Rc<Cell<usize>>) -> Vec<BoxedMethod<B>> {
     let fixed = |name, control, nodes| {
+        let about = About::new(name, "fixed");
         Box::new(Fixed {
-            name,
-            control,
+            about: if control { about.control() } else { about },
             nodes,
             runs: runs.clone(),
         }) as _

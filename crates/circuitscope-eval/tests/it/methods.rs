@@ -7,7 +7,7 @@ use burn::tensor::{Tensor, TensorData};
 use burn_flex::{Flex, FlexDevice};
 use circuitscope_core::{HeadGrid, HeadId, NoProgress, Polarity, Progress, Seed};
 use circuitscope_eval::methods::{self, MethodSettings, SaeSettings, method, parse_list};
-use circuitscope_eval::{Error, Evidence, Scores};
+use circuitscope_eval::{Error, Evidence, Passes, Scores};
 use proptest::prelude::*;
 
 type B = Autodiff<Flex>;
@@ -62,9 +62,8 @@ pub(crate) fn settings() -> MethodSettings {
 
 /// Methods that read activations alone.
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-    methods::NAMES
-        .into_iter()
-        .filter(|name| !methods::runs_model(name))
+    let of_activations = methods::ALL.iter().filter(|about| !about.needs.model);
+    of_activations.map(|about| about.name.as_ref())
 }
 
 fn scores(name: &str, evidence: &Evidence<Flex>, seed: u64) -> Scores {
@@ -173,7 +172,7 @@ fn faults_have_names() {
         .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "examples to train the dictionary on: found 80, expected 1000"
+        "examples to train the dictionary on (--train-examples): found 80, expected 1000"
     );
 
     let one_class = vec![Polarity::Positive; 2 * PAIRS];
@@ -202,10 +201,81 @@ fn faults_have_names() {
     );
 }
 
+/// The table: each name once, controls last, and what is made has the name and the particulars that it was listed
+/// with.
+#[test]
+fn methods_are_what_the_table_says() {
+    let mut names = std::collections::BTreeSet::new();
+    for about in methods::ALL {
+        assert!(names.insert(&about.name), "{}", about.name);
+        assert!(!about.summary.is_empty() && !about.summary.ends_with('.'));
+        let made = method::<B>(&about.name, &settings(), &FlexDevice).unwrap();
+        assert_eq!(made.about(), *about);
+        assert_eq!(
+            about.needs.model,
+            about.passes != Passes::None,
+            "{}",
+            about.name
+        );
+        if let Some(other) = about.without_model {
+            assert!(!methods::about(other).unwrap().needs.model);
+        }
+    }
+    let controls = methods::ALL.iter().map(|about| about.control);
+    assert!(controls.is_sorted());
+}
+
+/// What a method is said to need is what it needs: without, it fails; with it alone, it does not.
+#[test]
+fn needs_are_needs() {
+    let whole = planted(6);
+    // Without outputs at the last position.
+    let bare = |pairs| {
+        let (labels, held) = (whole.labels().to_vec(), whole.activations().unwrap());
+        Evidence::new(whole.grid(), held, labels, pairs).unwrap()
+    };
+    for about in methods::ALL {
+        let needs = about.needs;
+        let pairs = if needs.pairs {
+            whole.pairs().to_vec()
+        } else {
+            Vec::new()
+        };
+        let mut evidence = bare(pairs);
+        if needs.last {
+            evidence = evidence.with_last(bare(Vec::new())).unwrap();
+        }
+        let made = method::<B>(&about.name, &settings(), &FlexDevice).unwrap();
+        let scores = |evidence| made.scores(evidence, Seed::new(0), &NoProgress);
+        if needs.model {
+            assert!(
+                matches!(scores(&evidence), Err(Error::NeedsModel { .. })),
+                "{}",
+                about.name
+            );
+            continue;
+        }
+        scores(&evidence).unwrap();
+        let least = scores(&bare(Vec::new()));
+        assert_eq!(least.is_ok(), !needs.pairs && !needs.last, "{}", about.name);
+        let measured = made.measure(&evidence, Seed::new(0), &NoProgress).unwrap();
+        let relabelled = measured.relabelled(evidence.labels().to_vec());
+        assert_eq!(relabelled.is_some(), about.relabels, "{}", about.name);
+    }
+}
+
 #[test]
 fn lists_of_methods() {
-    assert_eq!(parse_list("all").unwrap(), methods::NAMES);
-    assert_eq!(parse_list("random, sae,random").unwrap(), ["random", "sae"]);
+    let names = |list: &str| {
+        let found = parse_list(list).unwrap();
+        found
+            .into_iter()
+            .map(|about| about.name.as_ref())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(names("all"), methods::names().collect::<Vec<_>>());
+    assert_eq!(names("random, sae,random"), ["random", "sae"]);
+    assert!(names("quick").contains(&"recommended") && !names("quick").contains(&"acdc"));
     assert!(parse_list("sae,,random").is_err());
 }
 
@@ -297,9 +367,7 @@ fn the_last_position_is_a_second_view() {
     let method = method::<B>("mean-and-last", &settings(), &FlexDevice).unwrap();
     let error = method.scores(&silent, Seed::new(0), &NoProgress);
     assert!(matches!(
-        error,
-        Err(Error::NeedsLast {
-            method: "mean-and-last"
-        })
+        &error,
+        Err(Error::NeedsLast { method }) if method == "mean-and-last"
     ));
 }

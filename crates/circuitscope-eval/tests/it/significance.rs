@@ -53,9 +53,7 @@ fn methods_that_would_start_anew_have_no_null() {
         &NoProgress,
     );
     assert!(matches!(
-        error,
-        Err(Error::NoNull {
-            method: "linear-probe"
-        })
+        &error,
+        Err(Error::NoNull { method }) if method == "linear-probe"
     ));
 }

@@ -188,6 +188,19 @@ fn offline_with_a_cold_or_incomplete_cache_is_one_clear_line() {
     assert_eq!(bench.error("owner/tiny").to_string(), expected);
 }
 
+/// A beginning that another server sent is not what the file begins with: it is fetched anew, at once.
+#[test]
+fn a_wrong_beginning_is_fetched_anew() {
+    let bench = Bench::new();
+    let snapshot = bench.fetch("owner/tiny").unwrap();
+    let blob = fs_err::canonicalize(snapshot.folder.join(WEIGHTS)).unwrap();
+    fs_err::remove_dir_all(&snapshot.folder).unwrap();
+    fs_err::remove_file(&blob).unwrap();
+    fs_err::write(blob.with_extension("incomplete"), [b'['; 500]).unwrap();
+    let snapshot = bench.fetch("owner/tiny").unwrap();
+    try_load(&snapshot.folder, Processing::Raw).unwrap();
+}
+
 #[test]
 fn a_cut_connection_is_resumed_where_it_broke() {
     let bench = Bench::new();

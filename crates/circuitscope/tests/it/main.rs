@@ -7,6 +7,7 @@
 
 mod attribution;
 mod causal_methods;
+mod doors;
 mod planted_program;
 mod reference_model;
 mod streaming;

@@ -2,7 +2,7 @@
 //! chosen, false ones among them, true ones left out, on the reference model's four tasks.
 //!
 //! ```text
-//! cargo run --release -p circuitscope --example choose_heads
+//! cargo bench -p circuitscope-benches --bench choose_heads
 //! ```
 //! The table is in `docs/methods/choosing.md`.
 
