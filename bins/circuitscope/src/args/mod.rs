@@ -63,6 +63,7 @@ fn parse_circuit(name: &str) -> Result<&'static str, circuitscope::tasks::Error>
     after_help = "Start here:
   circuitscope eval                          four tasks, known circuits, methods and controls
   circuitscope discover --model gpt2/ --pairs prompts.jsonl --output found/
+  circuitscope methods                       what there is to score heads with, and what it needs
   circuitscope doctor                        does this machine compute correctly?
 
 Exit codes: 0 done, 1 could not be done, 2 wrong usage, 101 a bug of this program, 130 interrupted.
@@ -84,8 +85,15 @@ pub(crate) enum Command {
     Encode(EncodeArgs),
     Score(ScoreArgs),
     Report(ReportArgs),
+    Methods(MethodsArgs),
     Doctor(DoctorArgs),
 }
+
+/// List the methods that score heads: what each needs, what it costs, what its score is.
+///
+/// `discover --method NAME` and `eval --method LIST` run them; docs/methods has their formulas and sources.
+#[derive(Debug, Args)]
+pub(crate) struct MethodsArgs {}
 
 /// Flags of every command.
 #[derive(Debug, Args)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use circuitscope::core::{Progress as _, Seed, files};
 use circuitscope::eval::methods::{BoxedMethod, FromFile, MethodSettings, about, method};
 use circuitscope::eval::{
@@ -214,7 +214,8 @@ fn behaviour_file(folder: &Path, task: &str) -> PathBuf {
 pub(crate) fn behaviour(folder: &Path, task: &str) -> Result<Option<PromptBehaviour>> {
     let path = behaviour_file(folder, task);
     if path.is_file() {
-        inputs::read_json(&path).map(Some)
+        let read = inputs::read_json(&path).map(Some);
+        read.map_err(|error| anyhow!("{error:#}; delete it to run again"))
     } else {
         Ok(None)
     }

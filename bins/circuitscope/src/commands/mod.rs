@@ -9,6 +9,7 @@ mod eval;
 mod exports;
 mod found;
 mod inputs;
+mod methods;
 mod pages;
 mod report;
 mod score;
@@ -16,7 +17,7 @@ mod train;
 
 use anyhow::Result;
 
-use crate::args::Command;
+use crate::args::{Command, MethodsArgs};
 use crate::output::Printer;
 use crate::progress::Terminal;
 
@@ -30,6 +31,7 @@ pub(crate) fn run(command: &Command, printer: Printer, progress: &Terminal) -> R
         Command::Encode(args) => encode::run(args, printer),
         Command::Score(args) => score::run(args, printer),
         Command::Report(args) => report::run(args, printer),
+        Command::Methods(MethodsArgs {}) => methods::run(printer),
         Command::Doctor(args) => doctor::run(args, printer, progress),
     }
 }

@@ -5,7 +5,7 @@ use circuitscope::eval::methods::quick;
 use std::process::Stdio;
 
 use safetensors::Dtype::{I32, U8};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{Bench, floats};
 
@@ -488,4 +488,48 @@ fn eval_measures_what_circuits_keep() {
     for file in ["pictures/kept-ioi.svg", "pictures/circuit-ioi-eap.svg"] {
         assert!(bench.path("kept").join(file).is_file(), "{file}");
     }
+}
+
+/// Every method with what it needs, from the one table; the docs name them all, too.
+#[test]
+fn methods_are_listed() {
+    use circuitscope::eval::methods::ALL;
+
+    let bench = Bench::new();
+    let rows = bench.json("methods");
+    let text = bench.ok("methods");
+    assert_eq!(rows.as_array().unwrap().len(), ALL.len());
+    let docs = include_str!("../../../../docs/methods/README.md");
+    for (row, about) in rows.as_array().unwrap().iter().zip(ALL) {
+        assert_eq!(row["name"], *about.name);
+        assert_eq!(row["control"], about.control);
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(&format!("{} ", about.name)));
+        assert!(line.unwrap().ends_with(&*about.summary), "{line:?}");
+        let short = about
+            .name
+            .strip_prefix("mutual-information")
+            .filter(|rest| !rest.is_empty());
+        let named = [Some(&*about.name), short]
+            .into_iter()
+            .flatten()
+            .any(|name| docs.contains(&format!("`{name}`")));
+        assert!(named, "docs/methods/README.md: no `{}`", about.name);
+    }
+    let row = |name: &str| {
+        rows.as_array()
+            .unwrap()
+            .iter()
+            .find(|row| row["name"] == name)
+            .unwrap()
+            .clone()
+    };
+    assert_eq!(row("recommended")["default"], true);
+    assert_eq!(
+        row("recommended")["needs"],
+        json!(["model", "gradients", "pairs"])
+    );
+    assert_eq!(row("sae")["needs"], json!([]));
+    assert_eq!(row("acdc")["passes"], "1 a pair and edge");
 }

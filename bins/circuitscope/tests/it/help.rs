@@ -5,8 +5,8 @@ use std::path::Path;
 
 use crate::support::Bench;
 
-const COMMANDS: [&str; 8] = [
-    "eval", "discover", "capture", "train", "encode", "score", "report", "doctor",
+const COMMANDS: [&str; 9] = [
+    "eval", "discover", "capture", "train", "encode", "score", "report", "methods", "doctor",
 ];
 
 #[test]
