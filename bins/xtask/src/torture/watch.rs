@@ -125,6 +125,8 @@ impl Invocation {
             // No name in a broken file is looked up anywhere.
             .env("HF_HUB_OFFLINE", "1")
             .env("HF_HOME", said.path())
+            // Without, graphics drivers write errors of their own to stderr.
+            .env("XDG_RUNTIME_DIR", said.path())
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
         let child = command
             .spawn()
