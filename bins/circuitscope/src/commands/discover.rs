@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use circuitscope::core::{Graph, Seed, files};
+use circuitscope::core::{Graph, Seed};
 use circuitscope::eval::causal::{Ablation, CausalEvidence};
 use circuitscope::eval::methods::MethodSettings;
 use circuitscope::eval::{
@@ -24,6 +24,7 @@ use circuitscope::{
 
 use super::bos::Bos;
 use super::found::{Found, OnlyCorrect, Settings, Stage};
+use super::kept::{DISCOVERY_FILE, Report, saved};
 use super::{exports, inputs, pages};
 use crate::args::{Behaviour, DiscoverArgs, Judge};
 use crate::device::{B, Device};
@@ -34,9 +35,6 @@ use crate::provenance::Provenance;
 
 /// Head outputs that take more bytes than this are not held, where a method reads them once.
 const HOLD: u64 = 128 << 20;
-
-/// What was found, in the output folder.
-const DISCOVERY_FILE: &str = "discovery.json";
 
 /// Evidence, and what is known about it.
 struct Gathered {
@@ -130,7 +128,7 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
     )?;
     found.provenance = provenance.now();
     report.save(&found)?;
-    let page = report.pages(&found, &gathered)?;
+    let page = pages(args.output.as_deref(), &found, &gathered)?;
     let page = page.map_or_else(String::new, |page| format!("report: {}\n", page.display()));
     printer.print(&found, || format!("{}{page}", found.stages_text()))
 }
@@ -198,85 +196,21 @@ fn search(
     report.printer.part("")
 }
 
-/// Tells and keeps results as they come.
-#[derive(Clone, Copy)]
-struct Report<'a> {
-    printer: Printer,
-    folder: Option<&'a Path>,
-    /// Where activations were saved before.
-    activations: Option<&'a Path>,
-}
-
-fn saved(activations: &Path) -> String {
-    format!("the activations are in {}", activations.display())
-}
-
-impl Report<'_> {
-    /// Choosing and judging may take long: the ranking is told and kept before.
-    fn ranked(&self, found: &Found, top: usize) -> Result<()> {
-        // Without a model nothing was told of what it answers.
-        if found.behaviour.is_none() && !found.prompt_warnings.is_empty() {
-            self.printer.part(&indented(&found.behaviour_sentences()))?;
-        }
-        self.printer.part(&found.ranking_text(top))?;
-        // What another run left beside it would be taken for this one's.
-        if let Some(folder) = self.folder {
-            exports::remove(folder)?;
-            pages::remove(folder)?;
-        }
-        self.save(found)?;
-        self.keep(found, ["the ranking is", "no circuit was chosen"])
+/// Files of other tools, pictures and the page.
+fn pages(folder: Option<&Path>, found: &Found, gathered: &Gathered) -> Result<Option<PathBuf>> {
+    let Some(folder) = folder else {
+        return Ok(None);
+    };
+    if let (Some(graph), Some(behaviour)) = (&gathered.graph, &gathered.behaviour) {
+        exports::write(
+            folder,
+            found,
+            graph,
+            gathered.evidence.d(),
+            &behaviour.positive,
+        )?;
     }
-
-    fn chosen(&self, found: &Found) -> Result<()> {
-        self.printer.part(&found.circuit_text())?;
-        self.save(found)?;
-        let kept = "the ranking and the circuit are";
-        self.keep(found, [kept, "what the circuit keeps was not measured"])
-    }
-
-    fn save(&self, found: &Found) -> Result<()> {
-        let Some(folder) = self.folder else {
-            return Ok(());
-        };
-        let mut json = serde_json::to_vec_pretty(found)?;
-        json.push(b'\n');
-        files::write_atomic(&folder.join(DISCOVERY_FILE), |out| out.write_all(&json))?;
-        Ok(())
-    }
-
-    /// Files of other tools, pictures and the page.
-    fn pages(&self, found: &Found, gathered: &Gathered) -> Result<Option<PathBuf>> {
-        let Some(folder) = self.folder else {
-            return Ok(None);
-        };
-        if let (Some(graph), Some(behaviour)) = (&gathered.graph, &gathered.behaviour) {
-            exports::write(
-                folder,
-                found,
-                graph,
-                gathered.evidence.d(),
-                &behaviour.positive,
-            )?;
-        }
-        Ok(Some(pages::discovery(folder, found)?))
-    }
-
-    /// What is there if the user interrupts from here on; what was asked for as JSON is printed as such.
-    fn keep(&self, found: &Found, [kept, missing]: [&str; 2]) -> Result<()> {
-        let json = self.printer.is_json();
-        let place = match self.folder {
-            Some(folder) => format!("in {}", folder.join(DISCOVERY_FILE).display()),
-            None if json => "on stdout".to_owned(),
-            None => "above".to_owned(),
-        };
-        let before = self.activations.map(|path| format!("{}; ", saved(path)));
-        interrupt::keep(Kept {
-            said: format!("{}{kept} {place}; {missing}", before.unwrap_or_default()),
-            json: json.then(|| serde_json::to_string(found)).transpose()?,
-        });
-        Ok(())
-    }
+    Ok(Some(pages::discovery(folder, found)?))
 }
 
 fn gather(

@@ -1,8 +1,9 @@
 //! Part `hub`: a hub that stalls, lies, breaks off and never ends; then the same command with one that does as it should.
 
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use circuitscope_testhub::{Fault as Wrong, HubServer};
 use fs_err as fs;
 
@@ -13,6 +14,7 @@ use super::inputs::{MODELS, ROOT, words};
 use super::judge::Fault;
 use super::mutator::{Form, mutate};
 use super::prompts;
+use super::tally::copy;
 use super::watch::Invocation;
 
 const LINE: &str = "discover --model owner/tiny --positive yes.txt --negative no.txt --method mean-difference --output out";
@@ -67,7 +69,7 @@ pub(crate) fn run(torture: &mut Torture, tries: usize) -> Result<()> {
     let inputs = torture.work.path().join("hub-inputs");
     prompts::write(&inputs)?;
     prompts::tokenizer(&inputs)?;
-    let model = std::path::Path::new(ROOT).join(MODELS).join("gpt2_tiny");
+    let model = Path::new(ROOT).join(MODELS).join("gpt2_tiny");
     let mut files = Vec::new();
     for name in FILES {
         let folder = if name == "tokenizer.json" {
@@ -83,7 +85,7 @@ pub(crate) fn run(torture: &mut Torture, tries: usize) -> Result<()> {
     for index in 0..tries {
         let mut dice = Dice::new(torture.seed, "hub", index as u64);
         let place = tempfile::tempdir_in(torture.work.path())?;
-        super::tally::copy(&inputs, place.path())?;
+        copy(&inputs, place.path())?;
         let trouble = trouble(&mut dice, &files, &elsewhere);
         let (server, about, mends) = serve(&trouble, &files);
         let name = format!("hub-{index}");
@@ -93,7 +95,7 @@ pub(crate) fn run(torture: &mut Torture, tries: usize) -> Result<()> {
         invocation = invocation.with_signal(libc::SIGINT, after);
         torture.attempt(name.clone(), &invocation, &about, |ended| {
             let mut faults = Vec::new();
-            if ended.code == Some(0) {
+            if mends && ended.code == Some(0) {
                 faults.extend(whole.differ(&results(&place.path().join("out"))?));
             }
             if !matches!(ended.code, Some(0 | 1 | 130)) && ended.signal.is_none() {
@@ -105,7 +107,7 @@ pub(crate) fn run(torture: &mut Torture, tries: usize) -> Result<()> {
                     "the token went to another server".to_owned(),
                 ));
             }
-            Ok(if mends { faults } else { Vec::new() })
+            Ok(faults)
         })?;
         let again = ask(torture, &honest, place.path());
         torture.attempt(name, &again, "a good hub after it", |ended| {
@@ -121,7 +123,7 @@ pub(crate) fn run(torture: &mut Torture, tries: usize) -> Result<()> {
 }
 
 /// The command with this hub and the cache in the folder.
-fn ask(torture: &Torture, server: &HubServer, place: &std::path::Path) -> Invocation {
+fn ask(torture: &Torture, server: &HubServer, place: &Path) -> Invocation {
     let mut invocation = Invocation::new(&torture.program, place, &words(LINE));
     let within = |name: &str| place.join(name).display().to_string();
     invocation.environment = vec![
@@ -134,11 +136,11 @@ fn ask(torture: &Torture, server: &HubServer, place: &std::path::Path) -> Invoca
     invocation
 }
 
-fn good(torture: &Torture, honest: &HubServer, inputs: &std::path::Path) -> Result<Results> {
+fn good(torture: &Torture, honest: &HubServer, inputs: &Path) -> Result<Results> {
     let place = tempfile::tempdir_in(torture.work.path())?;
-    super::tally::copy(inputs, place.path())?;
+    copy(inputs, place.path())?;
     let ended = ask(torture, honest, place.path()).run()?;
-    anyhow::ensure!(
+    ensure!(
         ended.code == Some(0),
         "{LINE}: exit code {:?}: {}",
         ended.code,

@@ -1,0 +1,78 @@
+//! What `discover` tells and keeps while it works.
+
+use std::path::Path;
+
+use anyhow::Result;
+use circuitscope::core::files;
+
+use super::found::Found;
+use super::{exports, pages};
+use crate::interrupt::{self, Kept};
+use crate::output::{Printer, indented};
+
+/// What was found, in the output folder.
+pub(super) const DISCOVERY_FILE: &str = "discovery.json";
+
+/// Tells and keeps results as they come.
+#[derive(Clone, Copy)]
+pub(super) struct Report<'a> {
+    pub(super) printer: Printer,
+    pub(super) folder: Option<&'a Path>,
+    /// Where activations were saved before.
+    pub(super) activations: Option<&'a Path>,
+}
+
+pub(super) fn saved(activations: &Path) -> String {
+    format!("the activations are in {}", activations.display())
+}
+
+impl Report<'_> {
+    /// Choosing and judging may take long: the ranking is told and kept before.
+    pub(super) fn ranked(&self, found: &Found, top: usize) -> Result<()> {
+        // Without a model nothing was told of what it answers.
+        if found.behaviour.is_none() && !found.prompt_warnings.is_empty() {
+            self.printer.part(&indented(&found.behaviour_sentences()))?;
+        }
+        self.printer.part(&found.ranking_text(top))?;
+        // What another run left beside it would be taken for this one's.
+        if let Some(folder) = self.folder {
+            exports::remove(folder)?;
+            pages::remove(folder)?;
+        }
+        self.save(found)?;
+        self.keep(found, ["the ranking is", "no circuit was chosen"])
+    }
+
+    pub(super) fn chosen(&self, found: &Found) -> Result<()> {
+        self.printer.part(&found.circuit_text())?;
+        self.save(found)?;
+        let kept = "the ranking and the circuit are";
+        self.keep(found, [kept, "what the circuit keeps was not measured"])
+    }
+
+    pub(super) fn save(&self, found: &Found) -> Result<()> {
+        let Some(folder) = self.folder else {
+            return Ok(());
+        };
+        let mut json = serde_json::to_vec_pretty(found)?;
+        json.push(b'\n');
+        files::write_atomic(&folder.join(DISCOVERY_FILE), |out| out.write_all(&json))?;
+        Ok(())
+    }
+
+    /// What is there if the user interrupts from here on; what was asked for as JSON is printed as such.
+    fn keep(&self, found: &Found, [kept, missing]: [&str; 2]) -> Result<()> {
+        let json = self.printer.is_json();
+        let place = match self.folder {
+            Some(folder) => format!("in {}", folder.join(DISCOVERY_FILE).display()),
+            None if json => "on stdout".to_owned(),
+            None => "above".to_owned(),
+        };
+        let before = self.activations.map(|path| format!("{}; ", saved(path)));
+        interrupt::keep(Kept {
+            said: format!("{}{kept} {place}; {missing}", before.unwrap_or_default()),
+            json: json.then(|| serde_json::to_string(found)).transpose()?,
+        });
+        Ok(())
+    }
+}
