@@ -3,7 +3,7 @@
 use core::error::Error;
 use core::fmt::Write as _;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
@@ -220,8 +220,13 @@ impl Pending {
         if locked(&CLEANED).insert(folder.to_owned()) {
             remove_left(folder);
         }
-        let file = tempfile::Builder::new()
-            .prefix(&format!("{TEMPORARY}{}-", std::process::id()))
+        let prefix = format!("{TEMPORARY}{}-", std::process::id());
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(&prefix);
+        if let Some(permissions) = permissions() {
+            builder.permissions(permissions);
+        }
+        let file = builder
             .tempfile_in(folder)
             .map_err(|error| named(&path, &error))?;
         // Says that somebody is at work on it. Where files cannot be locked, nobody removes what is left.
@@ -248,10 +253,14 @@ impl Pending {
         persist: impl FnOnce(NamedTempFile, &Path) -> Result<File, tempfile::PersistError>,
     ) -> io::Result<()> {
         let Self { path, file } = self;
-        let synced = file.as_file().sync_all();
-        let ready = synced.and_then(|()| set_default_mode(file.path()));
+        let mut ready = file.as_file().sync_all();
+        // Who could not read the old file cannot read the new one.
+        if let Ok(old) = std::fs::metadata(&path) {
+            ready = ready.and_then(|()| file.as_file().set_permissions(old.permissions()));
+        }
         ready.map_err(|error| named(&path, &error))?;
         persist(file, &path).map_err(|error| named(&path, &error.error))?;
+        sync_folder(&path);
         Ok(())
     }
 }
@@ -339,16 +348,27 @@ fn cause(error: &io::Error) -> String {
     cause.to_string()
 }
 
-/// Temporary files are private to their owner; a result should be as readable as any other file.
+/// Results are as readable as any other file that the user makes, where temporary files are private: what `umask`
+/// leaves of it decides.
 #[cfg(unix)]
-fn set_default_mode(path: &Path) -> io::Result<()> {
+fn permissions() -> Option<Permissions> {
     use std::os::unix::fs::PermissionsExt as _;
-    fs_err::set_permissions(path, std::fs::Permissions::from_mode(0o644))
+    Some(Permissions::from_mode(0o666))
 }
 
 #[cfg(not(unix))]
-fn set_default_mode(_: &Path) -> io::Result<()> {
-    Ok(())
+fn permissions() -> Option<Permissions> {
+    None
+}
+
+/// Makes a rename survive the loss of power, where folders can be opened as files.
+fn sync_folder(path: &Path) {
+    if cfg!(unix)
+        && let Some(folder) = path.parent()
+        && let Ok(folder) = File::open(folder)
+    {
+        folder.sync_all().ok();
+    }
 }
 
 #[cfg(test)]

@@ -546,3 +546,44 @@ fn too_few_examples_are_an_error_that_says_how_many() {
         "--select knee runs the model on prompts in pairs: use --task or --pairs, not --activations or unmatched prompts",
     );
 }
+
+/// `umask` decides who may read results, and a file that is written anew keeps its mode.
+#[cfg(unix)]
+#[test]
+fn results_are_as_private_as_the_user_says() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let bench = Bench::new();
+    let mode = |name: &str| {
+        let about = fs_err::metadata(bench.path(name)).unwrap();
+        about.permissions().mode() & 0o777
+    };
+    let run = |mask: &str, folder: &str| {
+        let mut command = std::process::Command::new("sh");
+        let line = "discover --task ioi --examples 4 --method random --output";
+        let program = env!("CARGO_BIN_EXE_circuitscope");
+        let script = format!("umask {mask}; exec {program} {line} {folder}");
+        let output = command
+            .arg("-c")
+            .arg(script)
+            .current_dir(bench.path(""))
+            .output();
+        assert!(output.unwrap().status.success());
+    };
+    for (mask, folder, expected) in [
+        ("077", "private", 0o600),
+        ("022", "public", 0o644),
+        ("002", "group", 0o664),
+    ] {
+        run(mask, folder);
+        for name in ["discovery.json", "report.html"] {
+            assert_eq!(
+                mode(&format!("{folder}/{name}")),
+                expected,
+                "{folder}/{name}"
+            );
+        }
+    }
+    run("022", "private");
+    assert_eq!(mode("private/discovery.json"), 0o600);
+}

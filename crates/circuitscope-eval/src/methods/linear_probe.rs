@@ -63,7 +63,7 @@ fn folds<B: Backend>(evidence: &Evidence<B>, seed: Seed) -> Vec<usize> {
 /// Mean held-out log-likelihood of each head, less that of guessing.
 fn held_out<B: Backend>(
     evidence: &Evidence<B>,
-    seed: Seed,
+    fold: &[usize],
     progress: &dyn Progress,
 ) -> Result<Vec<f64>> {
     let x = evidence.activations()?.swap_dims(0, 1);
@@ -82,7 +82,6 @@ fn held_out<B: Backend>(
     };
     let labels: Vec<f32> = evidence.labels().iter().map(label).collect();
     let y = Tensor::<B, 3>::from_data(TensorData::new(labels.clone(), [1, n, 1]), &device);
-    let fold = folds(evidence, seed);
     if fold.iter().all(|other| *other == fold[0]) {
         return Err(Error::Shape {
             what: "pairs of which some are held out and judged by the others",
@@ -138,9 +137,15 @@ impl<B: Backend> Discover<B> for LinearProbe {
         seed: Seed,
         progress: &'a dyn Progress,
     ) -> Result<Box<dyn Measured + 'a>> {
+        let folds = folds(evidence, seed);
         Ok(Box::new(move |rows: Option<&[usize]>| {
             let evidence = evidence.sampled(rows)?;
-            let nodes = held_out(&evidence, seed, progress)?;
+            // Copies of an example stand together: none is held out while another is fitted.
+            let folds = rows.map_or_else(
+                || folds.clone(),
+                |rows| rows.iter().map(|&row| folds[row]).collect(),
+            );
+            let nodes = held_out(&evidence, &folds, progress)?;
             let ends: Vec<f64> = nodes.iter().map(|score| score.max(0.0)).collect();
             Ok(Scores::of_nodes(evidence.grid(), nodes)
                 .with_edges(|source, destination| ends[source] * ends[destination]))

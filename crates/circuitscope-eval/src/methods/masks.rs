@@ -40,9 +40,9 @@ enum Kind {
 ///
 /// Gates are hard concrete (Louizos et al. 2018, arXiv 1712.01312, eq. 10-12, with β = 2/3, γ = −0.1,
 /// ζ = 1.1). The loss is the metric's fall, in units of its fall when everything is ablated, plus the
-/// mean probability that a gate is open. A part scores its `log α` less the smallest there is. Every
-/// step sees up to 6 pairs, drawn from stream `masks/{method}`, which draws the gates' noise,
-/// too.
+/// mean probability that the gate of a part is open. A part scores its `log α` less the smallest there is. Every
+/// step sees up to 6 pairs of one length, each as likely as any other, drawn from stream `masks/{method}`, which
+/// draws the gates' noise, too.
 ///
 /// # Complexity
 /// `mask_steps` forward and backward passes over a few prompts; those of `edge-pruning` read every
@@ -87,6 +87,20 @@ impl<B: AutodiffBackend> MaskLearning<B> {
         match self.kind {
             Kind::Nodes => "subnetwork-probing",
             Kind::Edges => "edge-pruning",
+        }
+    }
+
+    /// Which gates are of a part that exists: of all pairs of a reader and a writer, those of an edge.
+    fn real(&self, graph: Graph) -> Vec<bool> {
+        match self.kind {
+            Kind::Nodes => vec![true; graph.writers()],
+            Kind::Edges => {
+                let mut real = vec![false; graph.readers() * graph.writers()];
+                for (writer, reader) in graph.edges() {
+                    real[reader * graph.writers() + writer] = true;
+                }
+                real
+            }
         }
     }
 
@@ -215,6 +229,22 @@ impl Adam {
     }
 }
 
+/// Mean probability that the gate of a part that exists is open.
+fn penalty<B: Backend>(log_alpha: Tensor<B, 1>, exist: Tensor<B, 1>, shift: f64) -> Tensor<B, 1> {
+    let open = sigmoid(log_alpha - shift) * exist.clone();
+    open.sum() / exist.sum()
+}
+
+/// The part that holds the pair `pair`, of parts of these sizes.
+fn part_of(sizes: &[usize], mut pair: usize) -> usize {
+    let found = sizes.iter().position(|size| {
+        let here = pair < *size;
+        pair = pair.saturating_sub(*size);
+        here
+    });
+    found.unwrap_or(0)
+}
+
 /// Gates between 0 and 1 for `log_alpha`, with noise `u` from (0, 1).
 fn hard_concrete<B: Backend>(log_alpha: Tensor<B, 1>, u: Tensor<B, 1>) -> Tensor<B, 1> {
     let noise = u.clone().log() - (u.neg() + 1.0).log();
@@ -264,13 +294,19 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for MaskLearning<B> {
         };
         // P(gate > 0) = σ(log α − β log(−γ/ζ)).
         let shift = BETA * (-GAMMA / ZETA).ln();
+        let real = self.real(graph);
+        let exist = real.iter().map(|real| f32::from(u8::from(*real)));
+        let exist = TensorData::new(exist.collect::<Vec<_>>(), [gates]);
+        let exist = Tensor::<B, 1>::from_data(exist, &self.device);
+        let sizes: Vec<usize> = parts.iter().map(|part| part.batch.members.len()).collect();
         progress.begin(method, self.settings.mask_steps as u64);
         for _ in 0..self.settings.mask_steps {
             if progress.cancelled() {
                 progress.end();
                 return Err(Error::Cancelled);
             }
-            let part = &parts[rng.random_range(0..parts.len())];
+            let part = part_of(&sizes, rng.random_range(0..sizes.iter().sum::<usize>()));
+            let part = &parts[part];
             let noise: Vec<f32> = (0..gates)
                 .map(|_| rng.random_range(1e-6..1.0 - 1e-6))
                 .collect();
@@ -280,7 +316,7 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for MaskLearning<B> {
             let alpha = vector(log_alpha.clone()).require_grad();
             let open = hard_concrete(alpha.clone(), vector(noise));
             let values = self.gated(&model, graph, part, causal, open);
-            let penalty = sigmoid(alpha.clone() - shift).mean();
+            let penalty = penalty(alpha.clone(), exist.clone(), shift);
             let loss = values.mean().div_scalar(-unit) + penalty;
             let gradients = loss.backward();
             let gradient = alpha.grad(&gradients).map(host);
@@ -292,7 +328,8 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for MaskLearning<B> {
         }
         progress.end();
 
-        let lowest = log_alpha.iter().copied().fold(f32::INFINITY, f32::min);
+        let found = log_alpha.iter().zip(&real).filter(|(_, real)| **real);
+        let lowest = found.map(|(alpha, _)| *alpha).fold(f32::INFINITY, f32::min);
         let score = |gate: usize| f64::from(log_alpha[gate] - lowest);
         let scores = match self.kind {
             Kind::Nodes => GraphScores {
@@ -321,6 +358,27 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for MaskLearning<B> {
 mod tests {
     use super::*;
     use burn_flex::{Flex, FlexDevice};
+
+    /// Gates that stand for no edge weigh nothing: with all others open the penalty is 1, with all closed 0.
+    #[test]
+    fn the_penalty_is_that_of_edges() {
+        let vector = |values: [f32; 4]| Tensor::<Flex, 1>::from_data(values, &FlexDevice);
+        let penalty = |alpha: [f32; 4], exist: [f32; 4]| -> f32 {
+            penalty(vector(alpha), vector(exist), -1.6).into_scalar()
+        };
+        for exist in [[1.0; 4], [1.0, 0.0, 0.0, 1.0], [0.0, 0.0, 1.0, 0.0]] {
+            assert!((penalty([30.0; 4], exist) - 1.0).abs() < 1e-6, "{exist:?}");
+            assert!(penalty([-30.0; 4], exist) < 1e-6, "{exist:?}");
+        }
+        assert!((penalty([30.0, 30.0, -30.0, -30.0], [1.0, 0.0, 0.0, 1.0]) - 0.5).abs() < 1e-6);
+    }
+
+    /// Each pair is as likely as any other, whatever the size of its part.
+    #[test]
+    fn pairs_are_drawn_alike() {
+        let parts: Vec<usize> = (0..9).map(|pair| part_of(&[6, 1, 2], pair)).collect();
+        assert_eq!(parts, [0, 0, 0, 0, 0, 0, 1, 2, 2]);
+    }
 
     #[test]
     fn gates_open_and_close() {

@@ -264,6 +264,25 @@ fn needs_are_needs() {
     }
 }
 
+/// No copy of an example is judged by what is fitted on another copy: doubling all examples tells nothing new.
+#[test]
+fn copies_do_not_help_the_probe() {
+    let evidence = planted(7);
+    let rows: Vec<usize> = (0..evidence.labels().len()).collect();
+    let doubled = [&rows[..], &rows[..]].concat();
+    let probe = method::<B>("linear-probe", &settings(), &FlexDevice).unwrap();
+    let measured = probe.measure(&evidence, Seed::new(0), &NoProgress).unwrap();
+    let once = measured.scores(Some(&rows)).unwrap().nodes;
+    let twice = measured.scores(Some(&doubled)).unwrap().nodes;
+    assert_eq!(measured.scores(None).unwrap().nodes, once);
+    for (once, twice) in once.iter().zip(&twice) {
+        assert!(
+            (once - twice).abs() < 1e-4 * once.abs().max(1.0),
+            "{once} {twice}"
+        );
+    }
+}
+
 #[test]
 fn lists_of_methods() {
     let names = |list: &str| {
