@@ -93,6 +93,9 @@ pub(crate) enum Command {
 ///
 /// `discover --method NAME` and `eval --method LIST` run them; docs/methods has their formulas and sources.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  The methods that read activations alone:
+    circuitscope methods --format json | jq -r '.[] | select(.needs == []) | .name'")]
 pub(crate) struct MethodsArgs {}
 
 /// Flags of every command.
