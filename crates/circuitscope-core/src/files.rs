@@ -3,7 +3,7 @@
 use core::error::Error;
 use core::fmt::Write as _;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::io::{self, Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
@@ -223,9 +223,7 @@ impl Pending {
         let prefix = format!("{TEMPORARY}{}-", std::process::id());
         let mut builder = tempfile::Builder::new();
         builder.prefix(&prefix);
-        if let Some(permissions) = permissions() {
-            builder.permissions(permissions);
-        }
+        as_umask_says(&mut builder);
         let file = builder
             .tempfile_in(folder)
             .map_err(|error| named(&path, &error))?;
@@ -351,15 +349,13 @@ fn cause(error: &io::Error) -> String {
 /// Results are as readable as any other file that the user makes, where temporary files are private: what `umask`
 /// leaves of it decides.
 #[cfg(unix)]
-fn permissions() -> Option<Permissions> {
+fn as_umask_says(builder: &mut tempfile::Builder<'_, '_>) {
     use std::os::unix::fs::PermissionsExt as _;
-    Some(Permissions::from_mode(0o666))
+    builder.permissions(std::fs::Permissions::from_mode(0o666));
 }
 
 #[cfg(not(unix))]
-fn permissions() -> Option<Permissions> {
-    None
-}
+fn as_umask_says(_: &mut tempfile::Builder<'_, '_>) {}
 
 /// Makes a rename survive the loss of power, where folders can be opened as files.
 fn sync_folder(path: &Path) {

@@ -56,7 +56,7 @@ impl Choice {
 /// How heads are chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ChooseSettings {
-    /// The rule; `None` for [`Discover::choice`], else [`Choice::default_for`] the evidence. A rule that nobody asked for shows no
+    /// The rule; `None` for [`About::choice`](crate::About::choice), else [`Choice::default_for`] the evidence. A rule that nobody asked for shows no
     /// circuit rather than one of more than a third of the heads.
     pub choice: Option<Choice>,
     /// The most heads that are shown: the best of those chosen.

@@ -80,7 +80,7 @@ pub struct Resampled {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EvaluateSettings {
     /// Bootstrap resamples of the prompts for each run, at most; methods that have to run the model
-    /// again for each take none ([`Discover::resamples`]). Default 100.
+    /// again for each take none ([`About::resamples`](crate::About::resamples)). Default 100.
     pub resamples: usize,
     /// Pairs of prompts on which circuits of growing size are run, for the first seed of each method;
     /// 0 (the default) for none.

@@ -53,7 +53,7 @@ pub struct CaptureSettings {
     /// ([`circuitscope_model::DecoderConfig::max_batch_tokens`]). Default 2 GiB.
     pub memory: u64,
     /// Whether to keep what heads put out at the last position, too
-    /// ([`reads_last`](circuitscope_eval::methods::reads_last)). Default: no.
+    /// ([`Needs::last`](circuitscope_eval::Needs::last)). Default: no.
     pub last_position: bool,
     /// Head outputs that take more bytes than this are not held, but made anew whenever a method reads
     /// them; changes no result beyond rounding. Default: a quarter of `memory`.
