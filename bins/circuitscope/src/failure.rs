@@ -49,8 +49,8 @@ pub(crate) fn exit_code(outcome: Result<(), Error>) -> ExitCode {
 /// The exit code for a command line that clap refuses, or for `--help`.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     match error.print() {
-        Err(io) if !error.use_stderr() && io.kind() != io::ErrorKind::BrokenPipe => {
-            output::note(&format!("error: cannot write to stdout: {io}"));
+        Err(full) if !error.use_stderr() && full.kind() != io::ErrorKind::BrokenPipe => {
+            output::note(&format!("error: cannot write to stdout: {full}"));
             ExitCode::from(FAILED)
         }
         _ if error.use_stderr() => ExitCode::from(USAGE),

@@ -27,7 +27,6 @@ use crate::progress::Terminal;
 
 fn main() -> ExitCode {
     failure::report_bugs_in_one_line();
-    startup::settle();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return failure::usage(&error),
@@ -41,6 +40,7 @@ fn main() -> ExitCode {
         .with_ansi(false)
         .without_time()
         .init();
+    startup::settle();
     let terminal = Terminal::new(settings.quiet == 0);
     if let Err(error) = interrupt::catch(&terminal) {
         tracing::warn!("Ctrl-C will not stop cleanly: {error}");

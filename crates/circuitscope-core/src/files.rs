@@ -27,6 +27,9 @@ static WRITES: RwLock<()> = RwLock::new(());
 /// What was read from pipes, which give it once.
 static PIPES: Mutex<BTreeMap<PathBuf, Arc<Vec<u8>>>> = Mutex::new(BTreeMap::new());
 
+/// How often a folder that goes while a file is begun in it is made again.
+const TRIES: usize = 3;
+
 /// Files that are not to be written.
 static INPUTS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
@@ -155,6 +158,23 @@ pub fn check_output(path: &Path) -> io::Result<()> {
     }
 }
 
+/// The folder that a file stands in, or is to: the current one for a bare name.
+///
+/// ```
+/// use circuitscope_core::files::folder_of;
+/// use std::path::Path;
+///
+/// assert_eq!(folder_of(Path::new("a/b.json")), Path::new("a"));
+/// assert_eq!(folder_of(Path::new("b.json")), Path::new("."));
+/// ```
+#[must_use]
+pub fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
 /// Writes `path` through a temporary file in the same folder, renamed at the end.
 ///
 /// `write` gets the temporary file, buffered. Missing parent folders are created. A link is followed.
@@ -212,21 +232,18 @@ impl Pending {
         // Renaming onto a link would replace the link.
         let linked = path.is_symlink().then(|| path.canonicalize().ok());
         let path = linked.flatten().unwrap_or_else(|| path.to_owned());
-        let folder = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        fs_err::create_dir_all(folder)?;
-        if locked(&CLEANED).insert(folder.to_owned()) {
-            remove_left(folder);
+        let mut file = temporary_beside(&path);
+        for _ in 0..TRIES {
+            // Somebody who only looked whether a new folder can be written has removed it again.
+            if !file
+                .as_ref()
+                .is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+            {
+                break;
+            }
+            file = temporary_beside(&path);
         }
-        let prefix = format!("{TEMPORARY}{}-", std::process::id());
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(&prefix);
-        as_umask_says(&mut builder);
-        let file = builder
-            .tempfile_in(folder)
-            .map_err(|error| named(&path, &error))?;
+        let file = file?;
         // Says that somebody is at work on it. Where files cannot be locked, nobody removes what is left.
         file.as_file().try_lock().ok();
         Ok(Self { path, file })
@@ -258,9 +275,24 @@ impl Pending {
         }
         ready.map_err(|error| named(&path, &error))?;
         persist(file, &path).map_err(|error| named(&path, &error.error))?;
-        sync_folder(&path);
+        sync_folder(folder_of(&path));
         Ok(())
     }
+}
+
+/// A temporary file in the folder of `path`, which is made where it is missing.
+fn temporary_beside(path: &Path) -> io::Result<NamedTempFile> {
+    let folder = folder_of(path);
+    fs_err::create_dir_all(folder)?;
+    if locked(&CLEANED).insert(folder.to_owned()) {
+        remove_left(folder);
+    }
+    let prefix = format!("{TEMPORARY}{}-", std::process::id());
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix);
+    as_umask_says(&mut builder);
+    let file = builder.tempfile_in(folder);
+    file.map_err(|error| named(path, &error))
 }
 
 fn named(path: &Path, error: &io::Error) -> io::Error {
@@ -358,9 +390,8 @@ fn as_umask_says(builder: &mut tempfile::Builder<'_, '_>) {
 fn as_umask_says(_: &mut tempfile::Builder<'_, '_>) {}
 
 /// Makes a rename survive the loss of power, where folders can be opened as files.
-fn sync_folder(path: &Path) {
+fn sync_folder(folder: &Path) {
     if cfg!(unix)
-        && let Some(folder) = path.parent()
         && let Ok(folder) = File::open(folder)
     {
         folder.sync_all().ok();

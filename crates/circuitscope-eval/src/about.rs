@@ -2,7 +2,6 @@ use std::borrow::Cow;
 use std::fmt;
 
 use crate::causal::Metric;
-use crate::methods::about;
 use crate::{Choice, Error, Result};
 
 /// What is known of a method before one is made: what help texts, tables and pages show of it, and what has to be
@@ -49,7 +48,7 @@ pub struct About {
     /// What it costs beside the capture of activations.
     pub passes: Passes,
     /// The method that takes its place where no model runs prompts in pairs.
-    pub without_model: Option<&'static str>,
+    pub without_model: Option<&'static Self>,
 }
 
 /// What a method needs of evidence and settings.
@@ -240,9 +239,8 @@ impl About {
     /// # Ok::<(), circuitscope_eval::Error>(())
     /// ```
     #[must_use]
-    pub fn suited(&'static self, runs: bool) -> &'static Self {
-        let other = self.without_model.filter(|_| !runs);
-        other.and_then(|name| about(name).ok()).unwrap_or(self)
+    pub fn suited(&self, runs: bool) -> &Self {
+        self.without_model.filter(|_| !runs).unwrap_or(self)
     }
 
     /// A method that draws at random, reads activations alone, and scores resamples without starting anew.
@@ -322,7 +320,7 @@ impl About {
 
     /// That method takes its place where no model runs prompts in pairs.
     #[must_use]
-    pub const fn without_model(mut self, other: &'static str) -> Self {
+    pub const fn without_model(mut self, other: &'static Self) -> Self {
         self.without_model = Some(other);
         self
     }

@@ -147,7 +147,7 @@ const HALF_SAMPLES: usize = 100;
 /// [`KneeChoice::random`].
 ///
 /// # Errors
-/// [`Error::NoNull`], [`Error::NoResamples`], [`Error::NeedsModel`] where a method or the evidence does
+/// [`Error::NoNull`], [`Error::NoResamples`], [`Error::KneeNeedsModel`] where a method or the evidence does
 /// not have what the choice asks for; [`Error::Score`] for a share that is none; [`Error::Cancelled`].
 pub fn choose<B: Backend>(
     settings: ChooseSettings,

@@ -52,10 +52,6 @@ pub struct RunRecord {
     /// What circuits taken from the ranking keep of the behaviour.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub faithfulness: Option<Faithfulness>,
-    /// SHA-256 of the `settings.json` that it was made with, in the file that holds it; checked and taken out when that
-    /// is read.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub settings: Option<String>,
     /// What was judged.
     pub scores: Scores,
 }
@@ -186,7 +182,6 @@ fn record<B: Backend>(
         seconds: *seconds,
         resampled,
         faithfulness,
-        settings: None,
         scores: scores.clone(),
     })
 }

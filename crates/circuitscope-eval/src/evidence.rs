@@ -415,8 +415,13 @@ impl<B: Backend> Evidence<B> {
     /// Share of positive and of negative examples.
     pub(crate) fn class_shares(&self) -> [f64; 2] {
         let all = self.labels.len() as f64;
+        self.class_counts().map(|count| count as f64 / all)
+    }
+
+    /// How many positives and negatives there are.
+    pub(crate) fn class_counts(&self) -> [usize; 2] {
         [Polarity::Positive, Polarity::Negative]
-            .map(|class| self.labels.iter().filter(|label| **label == class).count() as f64 / all)
+            .map(|class| self.labels.iter().filter(|label| **label == class).count())
     }
 
     /// Mean vector of each head over the examples of one class: `[heads, d]`.

@@ -153,13 +153,27 @@ impl RunStore for FolderStore {
                     .to_owned(),
             });
         }
-        let settings = Some(self.hash.clone());
-        let record = RunRecord {
-            settings,
-            ..record.clone()
+        let run = RunFile {
+            settings: &self.hash,
+            record,
         };
-        write_json(&self.path(key), &record)
+        write_json(&self.path(key), &run)
     }
+}
+
+/// A run as its file holds it.
+#[derive(Serialize)]
+struct RunFile<'a> {
+    /// SHA-256 of the `settings.json` that it was made with.
+    settings: &'a str,
+    #[serde(flatten)]
+    record: &'a RunRecord,
+}
+
+/// The part of a [`RunFile`] that is not the run's.
+#[derive(Deserialize)]
+struct MadeWith {
+    settings: Option<String>,
 }
 
 impl RunRecord {
@@ -180,7 +194,8 @@ impl RunRecord {
     /// [`Error::Io`]; [`Error::File`] for what is no run, a measure outside of [0, 1], scores that do not fit
     /// the model's shape, a name that is not the run's, and a run of other settings.
     pub fn read(path: &Path, settings: &str) -> Result<Self> {
-        let mut record: Self = read_json(path)?;
+        let record: Self = read_json(path)?;
+        let made_with: MadeWith = read_json(path)?;
         let wrong = |reason: String| Error::File {
             path: path.to_owned(),
             reason: format!("{reason}; delete it to run again"),
@@ -190,7 +205,7 @@ impl RunRecord {
             return Err(wrong(format!("found the run of {own} under this name")));
         }
         // Runs of earlier versions do not say.
-        if record.settings.take().is_some_and(|own| own != settings) {
+        if made_with.settings.is_some_and(|own| own != settings) {
             return Err(wrong(
                 "found a run of other settings than those of settings.json".to_owned(),
             ));

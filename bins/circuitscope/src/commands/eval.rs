@@ -203,7 +203,7 @@ fn keys(args: &EvalArgs, task: Task, methods: &[&str]) -> Vec<RunKey> {
 
 fn seeds(args: &EvalArgs) -> impl Iterator<Item = Seed> {
     let first = args.seed.seed;
-    (0..args.seeds as u64).map(move |at| Seed::new(first.wrapping_add(at)))
+    (0..args.seeds as u64).map(move |at| Seed::new(first + at))
 }
 
 fn behaviour_file(folder: &Path, task: &str) -> PathBuf {

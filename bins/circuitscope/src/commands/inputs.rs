@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anamnesis::resolve_ollama_model;
 use anyhow::{Context as _, Result, anyhow, bail};
+use circuitscope::core::files::Pending;
 use circuitscope::core::{Progress, did_you_mean, files, nearest};
 use circuitscope::model::{LoadSettings, Loaded, is_gguf, load_dir, load_gguf};
 use circuitscope::tasks::{self, Task};
@@ -210,10 +211,7 @@ pub(crate) fn own_folder(folder: &Path, own: &str, results: &[&str]) -> Result<(
 /// The same for the file that `flag` names, which is no input, either.
 pub(crate) fn writable_file(flag: &str, file: &Path) -> Result<()> {
     files::check_output(file).map_err(|error| anyhow!("{flag} {}: {error}", file.display()))?;
-    let folder = file
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    let outcome = writable(folder.unwrap_or(Path::new(".")), file);
+    let outcome = writable(files::folder_of(file), file);
     outcome.map_err(|reason| refused(flag, file, &reason))
 }
 
@@ -227,7 +225,6 @@ fn writable(folder: &Path, output: &Path) -> Result<(), String> {
         .ancestors()
         .take_while(|ancestor| !ancestor.as_os_str().is_empty() && !ancestor.exists())
         .collect();
-    let probe = folder.join(".circuitscope-probe");
     let outcome = fs_err::create_dir_all(folder)
         // A folder above the one that was asked for is named, too.
         .map_err(|error| match error.kind() {
@@ -237,10 +234,10 @@ fn writable(folder: &Path, output: &Path) -> Result<(), String> {
             kind if folder == output => kind.to_string(),
             _ => error.to_string(),
         })
+        // A temporary file under a name of its own: others may look at the same moment.
         .and_then(|()| {
-            files::write_atomic(&probe, |_| Ok(()))
-                .and_then(|()| fs_err::remove_file(&probe))
-                .map_err(|error| error.kind().to_string())
+            let probe = Pending::new(&folder.join("probe"));
+            probe.map(drop).map_err(|error| error.kind().to_string())
         });
     for folder in missing {
         // It may hold something by now, or never have come to be.

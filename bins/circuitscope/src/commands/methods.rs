@@ -1,7 +1,5 @@
 //! `methods`: what there is to score heads with.
 
-use std::borrow::Cow;
-
 use anyhow::Result;
 use circuitscope::eval::About;
 use circuitscope::eval::methods::{ALL, DEFAULT};
@@ -42,22 +40,17 @@ impl Row {
         ];
         let marks = marks.into_iter().filter(|(is, _)| *is);
         let marks: Vec<&str> = marks.map(|(_, mark)| mark).collect();
-        let or_dash = |text: String| {
-            if text.is_empty() {
-                Cow::Borrowed("–")
-            } else {
-                Cow::Owned(text)
-            }
+        let or_dash = |words: &[&str]| match words {
+            [] => "–".to_owned(),
+            words => words.join(", "),
         };
-        [
-            Cow::Borrowed(self.name),
-            or_dash(marks.join(", ")),
-            or_dash(self.needs.join(", ")),
-            Cow::Borrowed(self.passes.as_str()),
-            Cow::Borrowed(self.summary),
+        vec![
+            self.name.to_owned(),
+            or_dash(&marks),
+            or_dash(&self.needs),
+            self.passes.clone(),
+            self.summary.to_owned(),
         ]
-        .map(Cow::into_owned)
-        .into()
     }
 }
 

@@ -431,6 +431,17 @@ fn folders_of_others_stay_as_they_are() {
     }
 }
 
+/// A script of the shell, to which the program is `$PROGRAM`, run in a folder of the bench.
+#[cfg(unix)]
+fn sh(bench: &Bench, folder: &str, script: &str) -> crate::support::Ran {
+    let mut command = std::process::Command::new("sh");
+    command
+        .args(["-c", script])
+        .current_dir(bench.path(folder))
+        .env("PROGRAM", env!("CARGO_BIN_EXE_circuitscope"));
+    crate::support::Ran::of(command.output().unwrap())
+}
+
 /// Settings of libraries that lie around are not read, and a folder that is gone stops nothing that does not need it.
 #[cfg(unix)]
 #[test]
@@ -443,19 +454,13 @@ fn the_current_folder_decides_nothing() {
     bench.write("gone/x", "");
     let line = "discover --task ioi --examples 4 --method eap --select top:2 --faithfulness none";
     for folder in ["below", "below/further", "gone"] {
-        let mut command = std::process::Command::new("sh");
-        command.arg("-c").current_dir(bench.path(folder));
         let gone = if folder == "gone" {
             "rm -r ../gone; "
         } else {
             ""
         };
-        command.arg(format!(
-            "{gone}exec {} {line}",
-            env!("CARGO_BIN_EXE_circuitscope")
-        ));
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "{folder}: {output:?}");
+        let ran = sh(&bench, folder, &format!("{gone}exec \"$PROGRAM\" {line}"));
+        assert_eq!(ran.code, Some(0), "{folder}: {ran:?}");
     }
 }
 
@@ -464,30 +469,24 @@ fn the_current_folder_decides_nothing() {
 #[test]
 fn limits_of_the_shell_are_errors() {
     let bench = Bench::new();
-    let program = env!("CARGO_BIN_EXE_circuitscope");
-    let sh = |script: &str| {
-        let mut command = std::process::Command::new("sh");
-        let output = command
-            .arg("-c")
-            .arg(script)
-            .current_dir(bench.path(""))
-            .output();
-        crate::support::Ran::of(output.unwrap())
-    };
-    let ran = sh(&format!(
-        "ulimit -f 20; exec {program} capture --task ioi --examples 2 --sites '*' --output x.safetensors"
-    ));
+    let ran = sh(
+        &bench,
+        "",
+        "ulimit -f 20; exec $PROGRAM capture --task ioi --examples 2 --sites '*' --output x.safetensors",
+    );
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert!(
         ran.stderr.starts_with("error: ") && ran.stderr.contains("x.safetensors"),
         "{ran:?}"
     );
     assert_eq!(fs_err::read_dir(bench.path("")).unwrap().count(), 0);
-    let ran = sh(&format!("exec {program} discover --nope 2>/dev/full"));
+    let ran = sh(&bench, "", "exec $PROGRAM discover --nope 2>/dev/full");
     assert_eq!(ran.code, Some(2), "{ran:?}");
-    let ran = sh(&format!(
-        "exec {program} discover --task ioi --examples 4 --method random >/dev/full"
-    ));
+    let ran = sh(
+        &bench,
+        "",
+        "exec $PROGRAM discover --task ioi --examples 4 --method random >/dev/full",
+    );
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert!(
         ran.stderr.starts_with("error: cannot write to stdout: "),
@@ -564,16 +563,10 @@ fn results_are_as_private_as_the_user_says() {
         about.permissions().mode() & 0o777
     };
     let run = |mask: &str, folder: &str| {
-        let mut command = std::process::Command::new("sh");
         let line = "discover --task ioi --examples 4 --method random --output";
-        let program = env!("CARGO_BIN_EXE_circuitscope");
-        let script = format!("umask {mask}; exec {program} {line} {folder}");
-        let output = command
-            .arg("-c")
-            .arg(script)
-            .current_dir(bench.path(""))
-            .output();
-        assert!(output.unwrap().status.success());
+        let script = format!("umask {mask}; exec \"$PROGRAM\" {line} {folder}");
+        let ran = sh(&bench, "", &script);
+        assert_eq!(ran.code, Some(0), "{ran:?}");
     };
     for (mask, folder, expected) in [
         ("077", "private", 0o600),

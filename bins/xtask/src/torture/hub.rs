@@ -10,10 +10,9 @@ use fs_err as fs;
 use super::Torture;
 use super::compare::{Results, results};
 use super::dice::Dice;
-use super::inputs::{MODELS, ROOT, words};
+use super::inputs::{smallest, words};
 use super::judge::Fault;
 use super::mutator::{Form, mutate};
-use super::prompts;
 use super::tally::copy;
 use super::watch::Invocation;
 
@@ -67,18 +66,9 @@ enum Trouble {
 /// Asks `tries` hubs.
 pub(crate) fn run(torture: &mut Torture, tries: usize) -> Result<()> {
     let inputs = torture.work.path().join("hub-inputs");
-    prompts::write(&inputs)?;
-    prompts::tokenizer(&inputs)?;
-    let model = Path::new(ROOT).join(MODELS).join("gpt2_tiny");
-    let mut files = Vec::new();
-    for name in FILES {
-        let folder = if name == "tokenizer.json" {
-            &inputs
-        } else {
-            &model
-        };
-        files.push((name.to_owned(), fs::read(folder.join(name))?));
-    }
+    smallest(&inputs)?;
+    let files = FILES.map(|name| Ok((name.to_owned(), fs::read(inputs.join("m").join(name))?)));
+    let files = files.into_iter().collect::<Result<Vec<_>>>()?;
     let honest = HubServer::start(files.clone());
     let elsewhere = HubServer::start(files.clone());
     let whole = good(torture, &honest, &inputs)?;

@@ -15,7 +15,7 @@ use super::watch::Invocation;
 /// The repository.
 pub(crate) const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 /// Small models, below the repository.
-pub(crate) const MODELS: &str = "crates/circuitscope-model/tests/it/golden";
+const MODELS: &str = "crates/circuitscope-model/tests/it/golden";
 /// A model that other checks use, where there is one beside the checkout.
 const SHARED: &str = "../shared/fixtures/models/gpt2";
 
@@ -58,6 +58,18 @@ pub(crate) fn must(program: &Path, folder: &Path, line: &str) -> Result<()> {
     Ok(())
 }
 
+/// The smallest model of the tests with a tokenizer, in the folder `m` of `folder`, and prompts for it.
+pub(crate) fn smallest(folder: &Path) -> Result<()> {
+    prompts::write(folder)?;
+    let model = folder.join("m");
+    fs::create_dir_all(&model)?;
+    let from = Path::new(ROOT).join(MODELS).join("gpt2_tiny");
+    for name in ["config.json", "model.safetensors"] {
+        fs::copy(from.join(name), model.join(name))?;
+    }
+    prompts::tokenizer(&model)
+}
+
 /// Makes the inputs in `folder`, and lists what can be broken.
 pub(crate) fn make(program: &Path, folder: &Path) -> Result<Vec<Recipe>> {
     let models = Path::new(ROOT).join(MODELS);
@@ -68,15 +80,7 @@ pub(crate) fn make(program: &Path, folder: &Path) -> Result<Vec<Recipe>> {
     );
     let mut recipes = Vec::new();
     let tiny = folder.join("tiny");
-    prompts::write(&tiny)?;
-    fs::create_dir_all(tiny.join("m"))?;
-    for name in ["config.json", "model.safetensors"] {
-        fs::copy(
-            models.join("gpt2_tiny").join(name),
-            tiny.join("m").join(name),
-        )?;
-    }
-    prompts::tokenizer(&tiny.join("m"))?;
+    smallest(&tiny)?;
     text(&tiny, &mut recipes);
     families(&models, folder, &mut recipes)?;
     other_weights(&models, &tiny, folder, &mut recipes)?;

@@ -8,7 +8,7 @@ use circuitscope_hooks::{AnyTensor, Capture, NodeOutputs, Site, StreamOutputs, w
 use circuitscope_model::TokenBatch;
 
 use super::attribution::in_stream;
-use super::{PatchedEdges, PatchingSettings};
+use super::{PatchedEdges, PatchingSettings, ensemble};
 use crate::causal::{
     CausalEvidence, Differentiable, Held, PairBatch, WholeWriters, host, last_logits, threads,
     weights,
@@ -28,7 +28,7 @@ pub(super) static ABOUT: About = About::new(
 .choice(Choice::Rule(Selection::Otsu))
 .without_null()
 .needs(Needs::gradient(Gradient::Own), Passes::EachPair(6))
-.without_model("recommended-activations");
+.without_model(&ensemble::ACTIVATIONS);
 
 const NAME: &str = "recommended";
 

@@ -83,13 +83,6 @@ impl<B: AutodiffBackend> MaskLearning<B> {
         }
     }
 
-    const fn method(&self) -> &'static str {
-        match self.kind {
-            Kind::Nodes => "subnetwork-probing",
-            Kind::Edges => "edge-pruning",
-        }
-    }
-
     /// Which gates are of a part that exists: of all pairs of a reader and a writer, those of an edge.
     fn real(&self, graph: Graph) -> Vec<bool> {
         match self.kind {
@@ -266,8 +259,9 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for MaskLearning<B> {
         seed: Seed,
         progress: &'a dyn Progress,
     ) -> Result<Box<dyn Measured + 'a>> {
-        let method = self.method();
-        let causal = evidence.causal_for(Discover::<B::InnerBackend>::about(self))?;
+        let about = Discover::<B::InnerBackend>::about(self);
+        let method = about.name.as_ref();
+        let causal = evidence.causal_for(about)?;
         let graph = causal.graph();
         let runs = PatchedRuns::in_batches(
             causal,

@@ -90,14 +90,8 @@ impl MeanDifference {
                 squares.sum_dim(1).sqrt() / lengths.clamp_min(f32::MIN_POSITIVE)
             }
             Unit::Spread => {
-                let of = |class| {
-                    evidence
-                        .labels()
-                        .iter()
-                        .filter(|label| **label == class)
-                        .count()
-                };
-                let found = of(Polarity::Positive).min(of(Polarity::Negative));
+                let [positives, negatives] = evidence.class_counts();
+                let found = positives.min(negatives);
                 if found < 2 {
                     return Err(Error::Shape {
                         what: "examples of each class, for the spread within it",

@@ -129,19 +129,20 @@ impl<'a> Client<'a> {
         if !blob.is_file() {
             let part = blob.with_extension("incomplete");
             let stage = format!("downloading {}", shown(file));
-            self.progress.begin_bytes(&stage, announced.bytes);
             let fetch = || {
-                self.stream(&url, file, &announced, &part)?;
-                self.verify(file, &announced, &part)
+                self.progress.begin_bytes(&stage, announced.bytes);
+                let outcome = self
+                    .stream(&url, file, &announced, &part)
+                    .and_then(|()| self.verify(file, &announced, &part));
+                self.progress.end();
+                outcome
             };
             let resumed = fs_err::metadata(&part).is_ok_and(|begun| begun.len() > 0);
-            let outcome = match fetch() {
+            match fetch() {
                 // What an earlier run began may have been wrong from there on.
                 Err(Error::Hub(HubError::Hash { .. })) if resumed => fetch(),
                 outcome => outcome,
-            };
-            self.progress.end();
-            outcome?;
+            }?;
             fs_err::rename(&part, &blob).map_err(|source| io(&blob, source))?;
             checked.note(&announced.hash, &blob)?;
         }
