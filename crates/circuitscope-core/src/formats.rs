@@ -1,10 +1,5 @@
-//! Circuits and scores in the files of other tools.
+//! Headers of safetensors files.
 
-mod eap_ig;
-mod neuronpedia;
-mod python_json;
 mod safetensors;
 
-pub use eap_ig::{EdgeEntry, FileScores, FormatError, GraphFile, NodeEntry};
-pub use neuronpedia::ViewerGraph;
 pub use safetensors::{f32_header, ordered_header};

@@ -29,6 +29,7 @@ pub mod files;
 pub mod formats;
 mod graph;
 mod head;
+mod metric;
 mod nearest;
 mod node;
 mod polarity;
@@ -39,11 +40,26 @@ pub mod workers;
 pub use circuit::Circuit;
 pub use graph::Graph;
 pub use head::{HeadGrid, HeadId};
+pub use metric::Metric;
 pub use nearest::{did_you_mean, nearest};
 pub use node::{Edge, Node, Port};
 pub use polarity::Polarity;
 pub use progress::{NoProgress, Progress};
 pub use seed::Seed;
+
+/// A name that is not one of a closed list.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown {what} `{name}`{}: expected {known}", did_you_mean(nearest.as_deref()))]
+pub struct UnknownName {
+    /// What was wanted, without an article, e.g. `metric`.
+    pub what: &'static str,
+    /// As given.
+    pub name: String,
+    /// The most similar name.
+    pub nearest: Option<&'static str>,
+    /// All names.
+    pub known: String,
+}
 
 /// A string that names no head, node, edge or polarity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

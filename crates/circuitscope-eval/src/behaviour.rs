@@ -183,7 +183,7 @@ impl Behaviour {
             });
             let sides: Vec<Tensor<B, 2>> = sides.collect();
             let values = metric.map(|metric| {
-                let of = |side: &Tensor<B, 2>| host(metric.values(side.clone(), &targets, None));
+                let of = |side: &Tensor<B, 2>| host(targets.values(metric, side.clone(), None));
                 sides.iter().map(of).collect::<Result<Vec<_>>>()
             });
             let values = values.transpose()?;

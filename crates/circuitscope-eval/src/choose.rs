@@ -2,6 +2,7 @@ mod knee;
 
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Circuit, HeadId, Progress, Seed};
+use circuitscope_measures::{Scores, Selection};
 use circuitscope_score::stats::{Stability, half_samples};
 use serde::{Deserialize, Serialize};
 
@@ -9,10 +10,7 @@ pub use knee::KneeChoice;
 
 use crate::ablate::HeadCircuits;
 use crate::words::figure;
-use crate::{
-    Discover, Error, Evidence, Measured, Null, Result, Scores, Selection, Significance, null,
-    significance,
-};
+use crate::{Discover, Error, Evidence, Measured, Null, Result, Significance, null, significance};
 
 /// How heads are chosen where no circuit is known.
 ///

@@ -1,6 +1,3 @@
-use std::path::PathBuf;
-
-use circuitscope_core::files::describe;
 use circuitscope_core::{Polarity, did_you_mean};
 use circuitscope_model::Precision;
 
@@ -16,9 +13,9 @@ pub enum Error {
     #[error(transparent)]
     Score(#[from] circuitscope_score::Error),
 
-    /// A measure is not defined for these scores.
+    /// A measure is not defined for these scores, or a run could not be kept.
     #[error(transparent)]
-    Measure(#[from] crate::measures::Error),
+    Measure(#[from] circuitscope_measures::Error),
 
     /// Sizes that do not fit together.
     #[error("{what}: found {found}, expected {expected}")]
@@ -105,7 +102,7 @@ pub enum Error {
         /// `answers` or `wrong answers`.
         what: &'static str,
         /// The metric.
-        metric: crate::causal::Metric,
+        metric: circuitscope_core::Metric,
     },
 
     /// A method reads answers that a pair does not have.
@@ -171,22 +168,13 @@ pub enum Error {
         method: String,
     },
 
-    /// No metric or ablation has this name.
-    #[error("unknown {what} `{name}`{}: expected {known}", did_you_mean(nearest.as_deref()))]
-    UnknownName {
-        /// `metric` or `ablation`.
-        what: &'static str,
-        /// As given.
-        name: String,
-        /// The most similar name.
-        nearest: Option<&'static str>,
-        /// All names.
-        known: String,
-    },
+    /// No metric, ablation or number of edges has this name.
+    #[error(transparent)]
+    UnknownName(#[from] circuitscope_core::UnknownName),
 
     /// A file of scores that is not as it should be.
     #[error(transparent)]
-    Format(#[from] circuitscope_core::formats::FormatError),
+    Format(#[from] circuitscope_measures::formats::FormatError),
 
     /// The model could not be run.
     #[error(transparent)]
@@ -237,7 +225,7 @@ pub enum Error {
         /// Name of the method.
         method: String,
         /// The metric.
-        metric: crate::causal::Metric,
+        metric: circuitscope_core::Metric,
     },
 
     /// No method has this name.
@@ -252,40 +240,6 @@ pub enum Error {
         nearest: Option<String>,
         /// All methods.
         known: String,
-    },
-
-    /// A file of results could not be read or written.
-    #[error("{}", describe(path, source))]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-
-    /// A file of results that is not as this crate writes it.
-    #[error("{}: {reason}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
-
-    /// An output folder that holds results of other settings.
-    #[error(
-        "{}: this folder holds results made with {key} = {found}, not {expected}; choose another --output",
-        path.display()
-    )]
-    OtherSettings {
-        /// The settings file.
-        path: PathBuf,
-        /// The first setting that differs.
-        key: String,
-        /// Its value there.
-        found: String,
-        /// Its value now.
-        expected: String,
     },
 
     /// The caller asked to stop.

@@ -1,10 +1,10 @@
 //! Methods that find circuits, controls that keep them honest, and the measures that judge both.
 //!
 //! A method is a [`Discover`]: it turns [`Evidence`] (one vector for each head and example, with
-//! labels) into [`Scores`]. [`judge`] compares scores with a known circuit; [`evaluate`] runs many
+//! labels) into [`Scores`](circuitscope_measures::Scores). [`judge`](circuitscope_measures::judge) compares scores with a known circuit; [`evaluate`] runs many
 //! methods on many tasks with many seeds and keeps every result as soon as it is there;
-//! [`summarise`] makes the table. Controls are methods like any other, stand in the same table, and
-//! a method that is not clearly above one of them is marked so ([`SummaryRow::not_above`]).
+//! [`summarise`](circuitscope_measures::summarise) makes the table. Controls are methods like any other, stand in the same table, and
+//! a method that is not clearly above one of them is marked so ([`SummaryRow::not_above`](circuitscope_measures::SummaryRow::not_above)).
 //!
 //! Adding a method is one file in `methods/` and one line in its table.
 //!
@@ -41,17 +41,12 @@ mod error;
 mod evaluate;
 mod evidence;
 mod faithful;
-mod judge;
-pub mod measures;
 mod method;
 pub mod methods;
 mod null;
 mod quality;
-pub mod report;
-mod select;
 mod significance;
 mod source;
-mod store;
 mod words;
 
 pub use ablate::HeadCircuits;
@@ -59,19 +54,11 @@ pub use about::{About, Gradient, Needs, Passes};
 pub use behaviour::{Behaviour, Estimate, PairBehaviour, Share};
 pub use choose::{Choice, ChooseSettings, Chosen, KneeChoice, StableChoice, Verdict, choose};
 pub use error::{Error, Result};
-pub use evaluate::{
-    Against, EvaluateSettings, JudgedTask, Resampled, RunRecord, SummaryRow, evaluate, run,
-    summarise,
-};
+pub use evaluate::{EvaluateSettings, JudgedTask, evaluate, run};
 pub use evidence::Evidence;
-pub use faithful::{Curve, Faithfulness, Point, measure_faithfulness};
-pub use judge::{Judgement, Spread, judge};
-pub use method::{
-    ContrastScores, DictionaryReport, Discover, GraphScores, Measured, Scores, directed_pairs,
-};
+pub use faithful::measure_faithfulness;
+pub use method::{Discover, Measured};
 pub use null::{Null, null};
 pub use quality::{CircuitQuality, QualitySettings, circuit_quality};
-pub use select::Selection;
 pub use significance::{Significance, significance};
 pub use source::ActivationSource;
-pub use store::{FolderStore, MemoryStore, RunKey, RunStore};

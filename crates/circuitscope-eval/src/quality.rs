@@ -1,10 +1,10 @@
 use burn::tensor::backend::Backend;
 use circuitscope_core::{HeadId, Progress, Seed, draw};
+use circuitscope_measures::faithfulness;
 use serde::{Deserialize, Serialize};
 
 use crate::ablate::HeadCircuits;
 use crate::causal::{Ablation, CausalEvidence, Metric};
-use crate::measures::faithfulness;
 use crate::words::{count, figure, join, named};
 use crate::{Error, Result};
 

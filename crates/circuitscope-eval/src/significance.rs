@@ -1,9 +1,10 @@
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Circuit, HeadId, Polarity, Progress, Seed};
+use circuitscope_measures::Scores;
 use circuitscope_score::stats::{Discoveries, LabelNull, relabellings};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Evidence, Measured, Result, Scores};
+use crate::{Error, Evidence, Measured, Result};
 
 /// Heads whose scores could hardly come about if the labels meant nothing.
 ///

@@ -1,7 +1,8 @@
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use circuitscope_core::{Progress, Seed};
 use circuitscope_eval::methods::{self, MethodSettings, method};
-use circuitscope_eval::{Choice, ChooseSettings, Chosen, Discover, Evidence, Scores, choose};
+use circuitscope_eval::{Choice, ChooseSettings, Chosen, Discover, Evidence, choose};
+use circuitscope_measures::Scores;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;

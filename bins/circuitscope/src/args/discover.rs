@@ -1,7 +1,8 @@
 use core::str::FromStr;
 use std::path::PathBuf;
 
-use circuitscope::eval::{About, Choice, Selection, methods};
+use circuitscope::eval::{About, Choice, methods};
+use circuitscope::measures::Selection;
 use circuitscope::tasks::Task;
 use clap::{Args, ValueEnum};
 

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, anyhow, bail};
 use circuitscope::core::{Progress as _, Seed, files};
 use circuitscope::eval::methods::{BoxedMethod, FromFile, MethodSettings, about, method};
-use circuitscope::eval::{
-    EvaluateSettings, FolderStore, RunKey, RunRecord, RunStore as _, Spread, SummaryRow, evaluate,
-    summarise,
+use circuitscope::eval::{EvaluateSettings, evaluate};
+use circuitscope::measures::{
+    FolderStore, RunKey, RunRecord, RunStore as _, Spread, SummaryRow, summarise,
 };
 use circuitscope::model::{Loaded, ModelProvenance};
 use circuitscope::score::stats::Interval;

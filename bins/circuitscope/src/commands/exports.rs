@@ -5,9 +5,9 @@ use std::path::Path;
 
 use anyhow::Result;
 use circuitscope::SeenPrompt;
-use circuitscope::core::formats::{GraphFile, ViewerGraph};
 use circuitscope::core::{Graph, HeadGrid, Node};
-use circuitscope::eval::GraphScores;
+use circuitscope::measures::GraphScores;
+use circuitscope::measures::formats::{GraphFile, ViewerGraph};
 
 use super::found::Found;
 

@@ -3,7 +3,8 @@
 use circuitscope::core::{HeadGrid, HeadId, Seed};
 use circuitscope::eval::causal::Ablation;
 use circuitscope::eval::methods::MethodSettings;
-use circuitscope::eval::{Chosen, CircuitQuality, DictionaryReport, GraphScores, Scores, Verdict};
+use circuitscope::eval::{Chosen, CircuitQuality, Verdict};
+use circuitscope::measures::{DictionaryReport, GraphScores, Scores};
 use circuitscope::model::ModelProvenance;
 use circuitscope::tasks::GroundTruth;
 use circuitscope::{Discovery, KnownAs, MetricChoice, PromptBehaviour};

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use circuitscope::eval::Choice;
 use circuitscope::eval::methods::{FromFile, about};
-use circuitscope::eval::report::{MethodReport, Passage, ReportInput, TaskReport, render};
-use circuitscope::eval::{Choice, RunRecord};
+use circuitscope::measures::RunRecord;
+use circuitscope::report::{MethodReport, Passage, ReportInput, TaskReport, render};
 use circuitscope::tasks::{GroundTruth, Task, ground_truths};
 use circuitscope::{FailingPrompt, PromptBehaviour};
 use serde_json::{Value, json};

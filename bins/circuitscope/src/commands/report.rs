@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
 use circuitscope::core::files;
-use circuitscope::eval::{RunRecord, summarise};
+use circuitscope::measures::{RunRecord, summarise};
 use serde_json::{Value, json};
 
 use super::eval::{RESULTS_FILE, Results, behaviour, without_scores};

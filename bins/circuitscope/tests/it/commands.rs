@@ -1,7 +1,7 @@
 //! Every command doing what it is for.
 
-use circuitscope::core::formats::GraphFile;
 use circuitscope::eval::methods::quick;
+use circuitscope::measures::formats::GraphFile;
 use std::process::Stdio;
 
 use safetensors::Dtype::{I32, U8};

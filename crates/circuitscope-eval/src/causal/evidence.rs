@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use circuitscope_core::{Graph, NoProgress, Progress, nearest};
+use circuitscope_core::{Graph, NoProgress, Progress, UnknownName, nearest};
 use circuitscope_hooks::{Capture, NodeOutputs, Site, StreamOutputs};
 use circuitscope_model::{Decoder, TokenBatch, check_finite};
 use serde::{Deserialize, Serialize};
@@ -72,11 +72,11 @@ impl fmt::Display for Ablation {
 }
 
 impl FromStr for Ablation {
-    type Err = Error;
+    type Err = UnknownName;
 
-    fn from_str(s: &str) -> Result<Self> {
+    fn from_str(s: &str) -> Result<Self, UnknownName> {
         let found = Self::ALL.into_iter().find(|ablation| ablation.name() == s);
-        found.ok_or_else(|| Error::UnknownName {
+        found.ok_or_else(|| UnknownName {
             what: "ablation",
             name: s.to_owned(),
             nearest: nearest(s, Self::ALL.map(Self::name)),

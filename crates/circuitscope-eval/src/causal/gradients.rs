@@ -84,9 +84,7 @@ impl<B: AutodiffBackend> Differentiable<B> {
             Goal::Metric(clean) => {
                 let clean = clean.map(|logits| Tensor::from_inner(logits.clone()));
                 let metric = self.evidence.metric();
-                metric
-                    .values(logits, &tracked.targets, clean.as_ref())
-                    .sum()
+                tracked.targets.values(metric, logits, clean.as_ref()).sum()
             }
             Goal::Logits(weights) => {
                 (wide(logits) * Tensor::from_inner(Tensor::clone(weights))).sum()

@@ -4,22 +4,24 @@ mod align;
 mod batches;
 mod evidence;
 mod gradients;
-mod metric;
+
 mod nodes;
 mod patched;
 mod path;
 mod per_pair;
+mod targets;
 mod writers;
 
 pub use align::Alignment;
 pub(crate) use batches::Held;
 pub use batches::PairBatch;
+pub use circuitscope_core::Metric;
 pub use evidence::{Ablation, CausalEvidence, TokenPair, last_logits};
 pub(crate) use gradients::{Differentiable, host, values};
-pub use metric::{Metric, Targets};
 pub(crate) use patched::mean;
 pub use patched::{FromLayer, PatchedRuns, Prepared};
 pub use path::{Between, Receiver, path_patching};
 pub use per_pair::PairEffects;
 pub(crate) use per_pair::{Effects, weights};
+pub use targets::Targets;
 pub(crate) use writers::{SingleWriters, WholeWriters, side_by_side, threads};

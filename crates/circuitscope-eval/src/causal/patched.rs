@@ -82,7 +82,7 @@ impl<B: Backend> Prepared<B> {
         let targets = self.batch.targets.repeated(copies);
         let clean = metric.needs_clean();
         let clean = clean.then(|| self.clean.clone().repeat_dim(0, copies));
-        let values = host(metric.values(logits, &targets, clean.as_ref()))?;
+        let values = host(targets.values(metric, logits, clean.as_ref()))?;
         Ok(values.into_iter().map(f64::from).collect())
     }
 }

@@ -1,7 +1,8 @@
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Graph, Polarity};
+use circuitscope_measures::{GraphScores, Scores};
 
-use crate::{Evidence, GraphScores, Measured, Result, Scores};
+use crate::{Evidence, Measured, Result};
 
 /// Rows of pairs among the examples, and for each pair effects.
 pub(crate) type Effects = (Vec<(usize, usize)>, Vec<Vec<f32>>);

@@ -69,14 +69,14 @@ impl<B: Backend> Outputs<B> {
             let values = match &self.answers {
                 Some((columns, targets)) if metric.reads_answers_only() => {
                     let logits = model.unembed_some(stream.clone(), columns);
-                    metric.values(logits, &targets.repeated(copies), None)
+                    targets.repeated(copies).values(*metric, logits, None)
                 }
                 _ => {
                     let logits = all.get_or_insert_with(|| logits(model, stream.clone()));
                     let clean = || self.clean.clone().repeat_dim(0, copies);
                     let clean = metric.needs_clean().then(clean);
                     let targets = self.targets.repeated(copies);
-                    metric.values(logits.clone(), &targets, clean.as_ref())
+                    targets.values(*metric, logits.clone(), clean.as_ref())
                 }
             };
             Ok(host(values)?.into_iter().map(f64::from).collect())

@@ -2,13 +2,14 @@
 
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Circuit, HeadId, Progress, Seed, draw};
+use circuitscope_measures::Scores;
+use circuitscope_measures::faithfulness;
 use circuitscope_score::stats::{Bend, knee};
 use serde::{Deserialize, Serialize};
 
+use crate::Result;
 use crate::ablate::HeadCircuits;
 use crate::causal::Metric;
-use crate::measures::faithfulness;
-use crate::{Result, Scores};
 
 /// The curve that bends.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

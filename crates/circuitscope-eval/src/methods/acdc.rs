@@ -1,9 +1,11 @@
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Graph, Node, Progress, Seed};
+use circuitscope_measures::GraphScores;
 
 use super::PatchingSettings;
 use crate::causal::{Metric, PatchedRuns, mean};
-use crate::{About, Discover, Error, Evidence, GraphScores, Measured, Needs, Passes, Result};
+use crate::method::fixed;
+use crate::{About, Discover, Error, Evidence, Measured, Needs, Passes, Result};
 
 /// What is known of it.
 pub(super) static ABOUT: About = About::new(
@@ -182,6 +184,6 @@ impl<B: Backend> Discover<B> for Acdc {
             nodes: None,
             edges: Some(edges),
         };
-        Ok(scores.measured())
+        Ok(fixed(scores))
     }
 }

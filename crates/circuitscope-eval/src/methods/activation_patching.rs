@@ -2,13 +2,14 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Graph, HeadId, Node, Port, Progress, Seed};
 use circuitscope_hooks::{Intervene, Intervention, Op, Site};
+use circuitscope_measures::Scores;
 
 use super::{PatchedEdges, PatchingSettings};
 use crate::causal::{
     CausalEvidence, Effects, PairEffects, PatchedRuns, Prepared, SingleWriters, last_logits,
     side_by_side,
 };
-use crate::{About, Discover, Error, Evidence, Measured, Needs, Passes, Result, Scores};
+use crate::{About, Discover, Error, Evidence, Measured, Needs, Passes, Result};
 
 /// What is known of it.
 pub(super) static ABOUT: About = About::new(

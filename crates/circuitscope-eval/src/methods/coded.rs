@@ -1,9 +1,10 @@
 use burn::tensor::backend::Backend;
 use circuitscope_core::Polarity;
+use circuitscope_measures::Scores;
 use circuitscope_score::CodeTable;
 
 use super::sae::{Encoded, unique_codes, unique_counts};
-use crate::{Measured, Result, Scores};
+use crate::{Measured, Result};
 
 /// Scores made of codes alone: resamples and other labels cost no more than counting.
 pub(super) struct Coded<F, N> {

@@ -5,6 +5,7 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Tensor, TensorData};
 use circuitscope_core::{Graph, Port, Progress, Seed, draw, workers};
 use circuitscope_hooks::{AnyTensor, Capture, NodeOutputs, Site, StreamOutputs, wide};
+use circuitscope_measures::{ContrastScores, GraphScores, Scores, Selection};
 use circuitscope_model::TokenBatch;
 
 use super::attribution::in_stream;
@@ -13,10 +14,7 @@ use crate::causal::{
     CausalEvidence, Differentiable, Held, PairBatch, WholeWriters, host, last_logits, threads,
     weights,
 };
-use crate::{
-    About, Choice, ContrastScores, Discover, Error, Evidence, Gradient, GraphScores, Measured,
-    Needs, Passes, Result, Scores, Selection,
-};
+use crate::{About, Choice, Discover, Error, Evidence, Gradient, Measured, Needs, Passes, Result};
 
 /// What is known of it. Otsu's split took no false head in any of 76 runs with planted circuits.
 pub(super) static ABOUT: About = About::new(

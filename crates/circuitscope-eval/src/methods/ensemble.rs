@@ -3,11 +3,12 @@ use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Progress, Seed};
+use circuitscope_measures::Scores;
 use circuitscope_score::{CodeTable, amplitude_scores, mutual_information, pair_scores};
 
 use super::coded::Coded;
 use super::sae::{Encoded, Sae, SaeSettings, unique_counts};
-use crate::{About, Discover, Evidence, Measured, Needs, Passes, Result, Scores};
+use crate::{About, Discover, Evidence, Measured, Needs, Passes, Result};
 
 /// What is known of all: every resample is scored once for each dictionary.
 const fn about(name: &'static str, summary: &'static str) -> About {

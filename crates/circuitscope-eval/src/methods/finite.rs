@@ -1,8 +1,9 @@
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Polarity, Progress, Seed};
+use circuitscope_measures::Scores;
 
 use crate::causal::CausalEvidence;
-use crate::{About, Discover, Error, Evidence, Measured, Result, Scores};
+use crate::{About, Discover, Error, Evidence, Measured, Result};
 
 /// A method whose scores are finite, or an error that says where they ceased to be.
 pub(super) struct Finite<M: ?Sized>(pub(super) Box<M>);

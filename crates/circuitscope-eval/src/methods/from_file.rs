@@ -1,15 +1,17 @@
 use std::path::Path;
 
 use burn::tensor::backend::Backend;
-use circuitscope_core::formats::GraphFile;
 use circuitscope_core::{Graph, Progress, Seed};
+use circuitscope_measures::GraphScores;
+use circuitscope_measures::formats::GraphFile;
 
-use crate::{About, Discover, Evidence, GraphScores, Measured, Result};
+use crate::method::fixed;
+use crate::{About, Discover, Evidence, Measured, Result};
 
 /// Scores that another tool wrote, to be judged beside the methods here: an `importances.json` of
 /// EAP-IG, or a submission to MIB's circuit track ([`GraphFile`]).
 ///
-/// They are ranked as the scores of causal methods are ([`Scores::of_graph`](crate::Scores::of_graph)).
+/// They are ranked as the scores of causal methods are ([`Scores::of_graph`](circuitscope_measures::Scores::of_graph)).
 #[derive(Debug, Clone)]
 pub struct FromFile {
     about: About,
@@ -90,6 +92,6 @@ impl<B: Backend> Discover<B> for FromFile {
         _: Seed,
         _: &'a dyn Progress,
     ) -> Result<Box<dyn Measured + 'a>> {
-        Ok(self.scores.clone().measured())
+        Ok(fixed(self.scores.clone()))
     }
 }

@@ -2,10 +2,11 @@ use burn::tensor::activation::sigmoid;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use circuitscope_core::{Polarity, Progress, Seed};
+use circuitscope_measures::Scores;
 use rand::seq::SliceRandom as _;
 
 use crate::causal::host;
-use crate::{About, Discover, Error, Evidence, Measured, Result, Scores};
+use crate::{About, Discover, Error, Evidence, Measured, Result};
 
 /// What is known of it. Each resample is fitted anew.
 pub(super) static ABOUT: About = About::new(

@@ -4,14 +4,14 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Tensor, TensorData};
 use circuitscope_core::{Graph, Progress, Seed};
 use circuitscope_hooks::{Capture, EdgePatch, Site, StreamOutputs, Tap, wide};
+use circuitscope_measures::GraphScores;
 use circuitscope_model::Decoder;
 use rand::RngExt as _;
 
 use super::PatchingSettings;
 use crate::causal::{CausalEvidence, PatchedRuns, Prepared, host, last_logits};
-use crate::{
-    About, Discover, Error, Evidence, Gradient, GraphScores, Measured, Needs, Passes, Result,
-};
+use crate::method::fixed;
+use crate::{About, Discover, Error, Evidence, Gradient, Measured, Needs, Passes, Result};
 
 /// What is known of `subnetwork-probing`.
 pub(super) static NODES: About = About::new("subnetwork-probing", "learned gates of nodes")
@@ -134,7 +134,7 @@ impl<B: AutodiffBackend> MaskLearning<B> {
         let stream = stream.unwrap_or_else(|| unreachable!("the pass ends at the last stream"));
         let logits = last_logits(model, &batch.clean, stream);
         let clean = Tensor::from_inner(part.clean.clone());
-        causal.metric().values(logits, &batch.targets, Some(&clean))
+        batch.targets.values(causal.metric(), logits, Some(&clean))
     }
 }
 
@@ -344,7 +344,7 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for MaskLearning<B> {
                 }
             }
         };
-        Ok(scores.measured())
+        Ok(fixed(scores))
     }
 }
 

@@ -1,7 +1,8 @@
 use burn::tensor::backend::Backend;
 use circuitscope_core::Polarity;
+use circuitscope_measures::Scores;
 
-use crate::{Evidence, Measured, Result, Scores};
+use crate::{Evidence, Measured, Result};
 
 /// Scores made of the activations themselves: a resample or other labels are other evidence.
 pub(super) struct OfActivations<'a, B: Backend, F> {

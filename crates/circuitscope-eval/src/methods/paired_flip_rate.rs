@@ -1,9 +1,10 @@
 use burn::tensor::backend::Backend;
 use circuitscope_core::{HeadGrid, Progress, Seed};
+use circuitscope_measures::Scores;
 use circuitscope_score::paired_flip_rate;
 
 use super::sae::{Encoded, Sae, SaeSettings};
-use crate::{About, Discover, Error, Evidence, Measured, Needs, Passes, Result, Scores};
+use crate::{About, Discover, Error, Evidence, Measured, Needs, Passes, Result};
 
 /// What is known of it.
 pub(super) static ABOUT: About =

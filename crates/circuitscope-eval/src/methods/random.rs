@@ -2,9 +2,10 @@ use core::cell::Cell;
 
 use burn::tensor::backend::Backend;
 use circuitscope_core::{HeadGrid, Polarity, Progress, Seed};
+use circuitscope_measures::Scores;
 use rand::RngExt as _;
 
-use crate::{About, Discover, Evidence, Measured, Result, Scores};
+use crate::{About, Discover, Evidence, Measured, Result};
 
 /// What is known of it.
 pub(super) static ABOUT: About = About::new("random", "uniform random scores")

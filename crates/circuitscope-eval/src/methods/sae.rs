@@ -3,6 +3,8 @@ use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Progress, Seed};
+use circuitscope_measures::DictionaryReport;
+use circuitscope_measures::Scores;
 use circuitscope_sae::{
     Dictionary, EncodeConfig, History, INACTIVE, SaeConfig, SparseAutoencoder, TrainConfig,
     TrainJob, train_many,
@@ -12,8 +14,7 @@ use rand::seq::index;
 use serde::{Deserialize, Serialize};
 
 use super::coded::{of_dictionary, place};
-use crate::method::DictionaryReport;
-use crate::{About, Discover, Error, Evidence, Measured, Needs, Passes, Result, Scores};
+use crate::{About, Discover, Error, Evidence, Measured, Needs, Passes, Result};
 
 /// What is known of `sae`.
 pub(super) static PAPER: About = About::new(

@@ -1,11 +1,10 @@
 use core::fmt;
 use core::str::FromStr;
 
-use circuitscope_core::nearest;
+use circuitscope_core::{UnknownName, nearest};
 use serde::{Deserialize, Serialize};
 
 use super::SaeSettings;
-use crate::{Error, Result};
 
 /// Settings of all methods.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -58,13 +57,13 @@ impl fmt::Display for PatchedEdges {
 }
 
 impl FromStr for PatchedEdges {
-    type Err = Error;
+    type Err = UnknownName;
 
-    fn from_str(s: &str) -> Result<Self> {
+    fn from_str(s: &str) -> Result<Self, UnknownName> {
         let known = [Self::None, Self::All].into_iter();
         let named = known.into_iter().find(|edges| edges.to_string() == s);
         let count = || Some(Self::Among(s.parse().ok().filter(|heads| *heads > 0)?));
-        named.or_else(count).ok_or_else(|| Error::UnknownName {
+        named.or_else(count).ok_or_else(|| UnknownName {
             what: "choice of edges",
             name: s.to_owned(),
             nearest: nearest(s, ["none", "all"]),

@@ -5,9 +5,8 @@ use burn_flex::{Flex, FlexDevice};
 use circuitscope_core::{HeadId, NoProgress, Seed};
 use circuitscope_eval::causal::{Ablation, CausalEvidence, Metric};
 use circuitscope_eval::methods::method;
-use circuitscope_eval::{
-    Choice, ChooseSettings, Chosen, Error, Evidence, Result, Selection, choose,
-};
+use circuitscope_eval::{Choice, ChooseSettings, Chosen, Error, Evidence, Result, choose};
+use circuitscope_measures::Selection;
 
 use crate::causal::{decoder, pairs};
 use crate::methods::{PLANTED, planted, settings};

@@ -10,9 +10,9 @@ use burn_flex::{Flex, FlexDevice};
 use circuitscope_core::{Circuit, Edge, HeadGrid, HeadId, NoProgress, Polarity, Progress, Seed};
 use circuitscope_eval::methods::BoxedMethod;
 use circuitscope_eval::{
-    About, Discover, Error, EvaluateSettings, Evidence, FolderStore, JudgedTask, Measured,
-    MemoryStore, Result, RunStore, Scores, evaluate, judge, summarise,
+    About, Discover, Error, EvaluateSettings, Evidence, JudgedTask, Measured, Result, evaluate,
 };
+use circuitscope_measures::{FolderStore, MemoryStore, RunKey, RunStore, Scores, judge, summarise};
 use circuitscope_tasks::{GroundTruth, Task};
 use serde_json::json;
 
@@ -117,7 +117,7 @@ fn measures_by_hand() {
     let other = Scores::of_nodes(HeadGrid::new(1, 2), vec![0.0, 1.0]);
     assert!(matches!(
         judge(&other, &task.truths[0]),
-        Err(Error::Shape { .. })
+        Err(circuitscope_measures::Error::Shape { .. })
     ));
 }
 
@@ -244,7 +244,7 @@ fn an_interrupted_evaluation_keeps_what_was_done() {
     );
     assert!(matches!(stopped, Err(Error::Cancelled)));
     assert_eq!(runs.get(), 2);
-    let key = circuitscope_eval::RunKey {
+    let key = RunKey {
         task: "made-up".into(),
         method: "good".into(),
         seed: 1,

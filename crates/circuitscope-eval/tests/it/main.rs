@@ -4,10 +4,8 @@
 mod causal;
 mod choose;
 mod evaluate;
-mod measures;
 mod methods;
 mod null;
 mod quality;
-mod report;
 mod resampling;
 mod significance;

@@ -7,7 +7,8 @@ use burn::tensor::{Tensor, TensorData};
 use burn_flex::{Flex, FlexDevice};
 use circuitscope_core::{HeadGrid, HeadId, NoProgress, Polarity, Progress, Seed};
 use circuitscope_eval::methods::{self, MethodSettings, SaeSettings, method, parse_list};
-use circuitscope_eval::{Error, Evidence, Passes, Scores};
+use circuitscope_eval::{Error, Evidence, Passes};
+use circuitscope_measures::Scores;
 use proptest::prelude::*;
 
 type B = Autodiff<Flex>;
@@ -96,7 +97,7 @@ fn every_method_but_chance_finds_what_was_planted() {
         let at = |a: HeadId, b: HeadId| {
             edges[GRID.index(a).unwrap() * GRID.len() + GRID.index(b).unwrap()]
         };
-        for (source, destination) in circuitscope_eval::directed_pairs(GRID) {
+        for (source, destination) in circuitscope_measures::directed_pairs(GRID) {
             let ends = [GRID.head(source), GRID.head(destination)];
             if !ends.iter().any(|head| PLANTED.contains(head)) {
                 let other = edges[source * GRID.len() + destination];

@@ -5,9 +5,8 @@ use burn::tensor::{Tensor, TensorData};
 use burn_flex::{Flex, FlexDevice};
 use circuitscope_core::{HeadGrid, NoProgress, Polarity, Seed, draw};
 use circuitscope_eval::methods::method;
-use circuitscope_eval::{
-    Choice, ChooseSettings, Chosen, Evidence, Null, Selection, Verdict, choose, null,
-};
+use circuitscope_eval::{Choice, ChooseSettings, Chosen, Evidence, Null, Verdict, choose, null};
+use circuitscope_measures::Selection;
 
 use crate::methods::{names, planted, settings};
 

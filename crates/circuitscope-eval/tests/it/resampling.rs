@@ -8,7 +8,8 @@ use burn::tensor::Tensor;
 use burn_flex::{Flex, FlexDevice};
 use circuitscope_core::{Graph, HeadId, NoProgress, Node, Port, Seed};
 use circuitscope_eval::methods::{about, method};
-use circuitscope_eval::{ActivationSource, Error, Evidence, GraphScores, Scores};
+use circuitscope_eval::{ActivationSource, Error, Evidence};
+use circuitscope_measures::{GraphScores, Scores};
 
 use crate::methods::{names, planted, settings};
 

@@ -19,10 +19,10 @@ use burn::backend::Autodiff;
 use burn_flex::{Flex, FlexDevice};
 use circuitscope::core::{NoProgress, Polarity, Seed, draw};
 use circuitscope::eval::Evidence;
-use circuitscope::eval::measures::Ranking;
 use circuitscope::eval::methods::{
     BoxedMethod, CodeScore, Ensemble, MethodSettings, SaeSettings, method,
 };
+use circuitscope::measures::Ranking;
 use circuitscope::model::{Loaded, Processing, capture_head_means_and_last, load_dir};
 use circuitscope::tasks::Task;
 use circuitscope::{CaptureSettings, judged_task, known_circuits, load_reference, posed_task};

@@ -6,10 +6,11 @@ use burn::backend::Autodiff;
 use burn::tensor::Tensor;
 use burn_flex::{Flex, FlexDevice};
 use circuitscope::core::{Graph, NoProgress, Polarity, Seed};
+use circuitscope::eval::Evidence;
 use circuitscope::eval::causal::{Ablation, CausalEvidence, Metric, TokenPair};
 use circuitscope::eval::methods::{MethodSettings, method};
-use circuitscope::eval::{Evidence, GraphScores};
 use circuitscope::load_reference;
+use circuitscope::measures::GraphScores;
 use circuitscope::model::{Decoder, Processing, load_dir};
 use circuitscope_testkit::Golden;
 

@@ -5,7 +5,7 @@ use burn_flex::{Flex, FlexDevice};
 use circuitscope::core::{NoProgress, Seed};
 use circuitscope::eval::causal::Ablation;
 use circuitscope::eval::methods::{MethodSettings, PatchedEdges, PatchingSettings, method};
-use circuitscope::eval::{Judgement, judge};
+use circuitscope::measures::{Judgement, judge};
 use circuitscope::model::Processing;
 use circuitscope::tasks::Task;
 use circuitscope::{

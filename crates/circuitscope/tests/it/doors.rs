@@ -6,9 +6,9 @@ use burn_flex::{Flex, FlexDevice};
 use circuitscope::core::{NoProgress, Polarity, Progress, Seed};
 use circuitscope::eval::methods::BoxedMethod;
 use circuitscope::eval::{
-    About, Choice, Discover, EvaluateSettings, Evidence, Measured, MemoryStore, Result, Scores,
-    Selection, evaluate,
+    About, Choice, Discover, EvaluateSettings, Evidence, Measured, Result, evaluate,
 };
+use circuitscope::measures::{MemoryStore, Scores, Selection};
 use circuitscope::model::Processing;
 use circuitscope::tasks::Task;
 use circuitscope::{

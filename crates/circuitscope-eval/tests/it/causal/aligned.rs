@@ -55,9 +55,9 @@ fn by_hand(causal: &CausalEvidence<Flex>) -> Vec<f64> {
                 .clean
                 .last::<3>(run.1.take(Site::Logits).unwrap().get().unwrap());
             f64::from(
-                causal
-                    .metric()
-                    .values(logits, &batch.targets, None)
+                batch
+                    .targets
+                    .values(causal.metric(), logits, None)
                     .into_scalar(),
             )
         };

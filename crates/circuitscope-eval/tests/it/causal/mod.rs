@@ -15,8 +15,9 @@ use circuitscope_eval::causal::{
     path_patching,
 };
 use circuitscope_eval::methods::{ALL, MethodSettings, PatchedEdges, PatchingSettings, method};
-use circuitscope_eval::{Error, Evidence, GraphScores, Scores};
+use circuitscope_eval::{Error, Evidence};
 use circuitscope_hooks::{Capture, EdgePatch, Intervene, Intervention, Op, Site, StreamOutputs};
+use circuitscope_measures::{GraphScores, Scores};
 use circuitscope_model::{Decoder, DecoderConfig};
 
 type B = Autodiff<Flex>;
@@ -118,7 +119,7 @@ fn mask_gradient(causal: &CausalEvidence<Flex>, graph: Graph) -> Vec<f64> {
         model.forward(&batch.clean, &mut run);
         let stream = run.1.take(Site::ResidPost(1)).unwrap().get().unwrap();
         let logits = last_logits(&model, &batch.clean, stream);
-        let value = causal.metric().values(logits, &batch.targets, None);
+        let value = batch.targets.values(causal.metric(), logits, None);
         let gradient = mask.grad(&value.sum().backward()).unwrap();
         let gradient: Vec<f32> = gradient.into_data().to_vec().unwrap();
         for reader in 0..readers {
@@ -259,7 +260,7 @@ fn direct_attribution_is_what_is_missing_without_the_writer() {
         let scale = capture.take(Site::LnFinalScale).unwrap();
         let read = |logits: Tensor<Flex, 3>| {
             let logits = batch.clean.last(logits);
-            let value = Metric::LogitDifference.values(logits, &batch.targets, None);
+            let value = batch.targets.values(Metric::LogitDifference, logits, None);
             f64::from(value.into_scalar())
         };
         let clean = read(capture.take(Site::Logits).unwrap().get().unwrap());

@@ -1,0 +1,49 @@
+use circuitscope_core::Metric;
+use serde::{Deserialize, Serialize};
+
+/// What circuits of growing size, taken from the top of a ranking, keep of the behaviour when the rest
+/// of the model is ablated.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Faithfulness {
+    /// What was read from the output.
+    pub metric: Metric,
+    /// Pairs of prompts run.
+    pub pairs: usize,
+    /// `m(M)`: the metric of the full model.
+    pub full: f64,
+    /// `m(∅)`: the metric with every node ablated.
+    pub empty: f64,
+    /// Circuits of heads; all MLPs are kept, as MIB does with nodes without a score.
+    pub nodes: Curve,
+    /// Circuits of edges, where the method scores edges of all nodes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub edges: Option<Curve>,
+}
+
+/// Circuits of the ten sizes of MIB.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Curve {
+    /// Members to choose from.
+    pub members: usize,
+    /// Circuits in the order of signed scores.
+    pub signed: Vec<Point>,
+    /// Circuits in the order of absolute scores.
+    pub absolute: Vec<Point>,
+    /// Area under faithfulness of the signed circuits ([`cpr`](crate::cpr)).
+    pub cpr: f64,
+    /// Area of the distance from 1 of the absolute circuits ([`cmd`](crate::cmd)).
+    pub cmd: f64,
+}
+
+/// One circuit.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// Share of members that was asked for.
+    pub share: f64,
+    /// Members kept.
+    pub size: usize,
+    /// See [`faithfulness`](crate::faithfulness).
+    pub faithfulness: f64,
+    /// KL divergence of the circuit's output from the full model's, in nats.
+    pub kl: f64,
+}

@@ -1,0 +1,128 @@
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// Sizes at which MIB measures circuits, as shares of all members (arXiv 2504.13151, §3.2).
+pub const MIB_SIZES: [f64; 10] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0];
+
+/// How many of `members` a share is: rounded down, as MIB does.
+///
+/// ```
+/// use circuitscope_measures::{MIB_SIZES, circuit_size};
+/// assert_eq!(MIB_SIZES.map(|share| circuit_size(share, 32)), [0, 0, 0, 0, 0, 1, 3, 6, 16, 32]);
+/// ```
+#[must_use]
+pub fn circuit_size(share: f64, members: usize) -> usize {
+    // 0.1 · 10 is a little less than 1 in binary for some shares.
+    (share * members as f64 + 1e-9).floor() as usize
+}
+
+/// Order in which members enter a circuit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// From the highest score to the lowest: members that work against the behaviour come last. What
+    /// CPR is measured on.
+    Signed,
+    /// From the largest score of either sign to the smallest. What CMD is measured on.
+    Absolute,
+}
+
+impl Order {
+    /// Indices of scores in this order; equal scores in index order.
+    #[must_use]
+    pub fn ranking(self, scores: &[f64]) -> Vec<usize> {
+        let key = |at: usize| match self {
+            Self::Signed => scores[at],
+            Self::Absolute => scores[at].abs(),
+        };
+        let mut order: Vec<usize> = (0..scores.len()).collect();
+        order.sort_by(|&a, &b| key(b).total_cmp(&key(a)).then(a.cmp(&b)));
+        order
+    }
+}
+
+/// `f = (m(C) − m(∅)) / (m(M) − m(∅))`: the share of a metric that a circuit keeps, `m(M)` of the full
+/// model and `m(∅)` with everything ablated (arXiv 2504.13151, eq. 1). May lie outside 0 to 1.
+///
+/// # Errors
+/// [`Error::NoEffect`] where ablating everything changes nothing.
+///
+/// ```
+/// use circuitscope_measures::faithfulness;
+/// assert_eq!(faithfulness(2.5, 0.5, 4.5)?, 0.5);
+/// assert!(faithfulness(1.0, 2.0, 2.0).is_err());
+/// # Ok::<(), circuitscope_measures::Error>(())
+/// ```
+pub fn faithfulness(circuit: f64, empty: f64, full: f64) -> Result<f64> {
+    let fall = full - empty;
+    if fall == 0.0 || !fall.is_finite() {
+        return Err(Error::NoEffect { full, empty });
+    }
+    Ok((circuit - empty) / fall)
+}
+
+/// Integrated circuit performance ratio, CPR: the area under faithfulness over circuit size, by the
+/// trapezoid rule between the sizes given, without a point at 0 and without clipping (arXiv
+/// 2504.13151, eq. 2). Higher is better; overshooting is rewarded.
+///
+/// `points` are (share of members, faithfulness) in order of size.
+///
+/// ```
+/// use circuitscope_measures::{cmd, cpr};
+/// let points = [(0.5, 0.0), (1.0, 1.0)];
+/// assert_eq!((cpr(&points), cmd(&points)), (0.25, 0.25));
+/// // Twice the model's own performance: counted for CPR, against CMD.
+/// let points = [(0.0, 2.0), (1.0, 2.0)];
+/// assert_eq!((cpr(&points), cmd(&points)), (2.0, 1.0));
+/// ```
+#[must_use]
+pub fn cpr(points: &[(f64, f64)]) -> f64 {
+    area(points, |faithfulness| faithfulness)
+}
+
+/// Integrated circuit-model distance, CMD: the same area of `|1 − f|`. Lower is better.
+#[must_use]
+pub fn cmd(points: &[(f64, f64)]) -> f64 {
+    area(points, |faithfulness| (1.0 - faithfulness).abs())
+}
+
+fn area(points: &[(f64, f64)], height: impl Fn(f64) -> f64) -> f64 {
+    let strips = points.windows(2);
+    strips
+        .map(|pair| (pair[1].0 - pair[0].0) * (height(pair[0].1) + height(pair[1].1)) / 2.0)
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn areas_of_lines() {
+        // f = x at MIB's sizes: ∫ x from .001 to 1, and ∫ (1 − x).
+        let line = MIB_SIZES.map(|x| (x, x));
+        let (low, high) = (0.001f64, 1.0f64);
+        assert!((cpr(&line) - (high * high - low * low) / 2.0).abs() < 1e-12);
+        assert!((cmd(&line) - (1.0 - low).powi(2) / 2.0).abs() < 1e-12);
+        let perfect = MIB_SIZES.map(|x| (x, 1.0));
+        assert!((cpr(&perfect) - 0.999).abs() < 1e-12);
+        assert_eq!(cmd(&perfect), 0.0);
+    }
+
+    #[test]
+    fn orders_differ_where_scores_are_negative() {
+        let scores = [0.5, -3.0, 0.0, 2.0];
+        assert_eq!(Order::Signed.ranking(&scores), [3, 0, 2, 1]);
+        assert_eq!(Order::Absolute.ranking(&scores), [1, 3, 0, 2]);
+        assert_eq!(Order::Absolute.ranking(&[1.0, -1.0, 1.0]), [0, 1, 2]);
+    }
+
+    #[test]
+    fn sizes_are_rounded_down() {
+        assert_eq!(circuit_size(0.1, 10), 1);
+        assert_eq!(circuit_size(0.001, 32_491), 32);
+        assert_eq!(circuit_size(1.0, 7), 7);
+        assert_eq!(circuit_size(0.5, 7), 3);
+    }
+}

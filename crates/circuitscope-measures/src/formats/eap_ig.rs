@@ -1,0 +1,490 @@
+use std::io;
+use std::path::{Path, PathBuf};
+
+use circuitscope_core::files::{self, describe, write_atomic};
+use circuitscope_core::{Circuit, Edge, Graph, Node, nearest};
+use serde_json::{Map, Value, json};
+
+use super::python_json;
+
+/// A circuit with scores as EAP-IG writes it and MIB's circuit track takes it (`importances.json`):
+/// an object of `cfg`, `nodes` and `edges`.
+///
+/// - `cfg`: `n_layers`, `n_heads`, `parallel_attn_mlp`, `d_model`;
+/// - `nodes`: by name (`input`, `a0.h0`, `m0`, `logits`), each `in_graph` and, where it has one, a
+///   `score`; a node without a score is kept in every circuit;
+/// - `edges`: by name (`a0.h0->m1`, `input->a0.h0<q>`), each `score` and `in_graph`. Empty for scores
+///   of nodes alone, as MIB accepts them.
+///
+/// # Examples
+/// ```
+/// use circuitscope_core::Graph;
+/// use circuitscope_measures::formats::GraphFile;
+///
+/// let graph = Graph { n_layers: 1, n_heads: 2, n_key_value_heads: 2, mlps: true, parallel: false };
+/// // Heads alone: the input, the MLP and the logits have no score.
+/// let file = GraphFile::of_heads(&graph, 8, &[0.5, -2.0], None);
+/// let text = file.to_json().to_string();
+/// assert!(text.contains(r#""a0.h1":{"in_graph":false,"score":-2.0}"#));
+/// assert!(text.contains(r#""m0":{"in_graph":true}"#));
+/// assert!(text.ends_with(r#""edges":{}}"#));
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct GraphFile {
+    /// Number of layers.
+    pub n_layers: usize,
+    /// Heads of each layer.
+    pub n_heads: usize,
+    /// Whether attention and MLP read the same stream.
+    pub parallel_attn_mlp: bool,
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// Nodes, in forward order.
+    pub nodes: Vec<(Node, NodeEntry)>,
+    /// Edges, reader by reader in forward order; those into heads carry their port.
+    pub edges: Vec<(Edge, EdgeEntry)>,
+    /// What was assumed in reading, one sentence each.
+    pub notes: Vec<String>,
+}
+
+/// What a file says of a node.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NodeEntry {
+    /// Whether the circuit holds it.
+    pub in_graph: bool,
+    /// Its score, if it has one.
+    pub score: Option<f64>,
+}
+
+/// What a file says of an edge.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EdgeEntry {
+    /// Its score.
+    pub score: f64,
+    /// Whether the circuit holds it.
+    pub in_graph: bool,
+}
+
+/// Scores of a file, on a computation graph.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FileScores {
+    /// `[writers]`; 0 for what has no score. `None` if no node has one.
+    pub nodes: Option<Vec<f64>>,
+    /// `[writers * readers]`. `None` if the file lists no edges.
+    pub edges: Option<Vec<f64>>,
+}
+
+/// Why a file is not of this form.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FormatError {
+    /// It could not be read or written.
+    #[error("{}", describe(path, source))]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+
+    /// It is no JSON.
+    #[error("{}: not JSON: {reason}", path.display())]
+    NotJson {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        reason: String,
+    },
+
+    /// A field is missing or wrong.
+    #[error("{}: {field}: found {found}, expected {expected}", path.display())]
+    Field {
+        /// The file.
+        path: PathBuf,
+        /// The field, such as `nodes.a0.h1.score`.
+        field: String,
+        /// What is there.
+        found: String,
+        /// What should be.
+        expected: String,
+    },
+}
+
+impl GraphFile {
+    /// Scores of nodes and edges, and which of them a circuit holds.
+    ///
+    /// Where heads share keys and values, the edge of every head of a group is listed, with the score of
+    /// the reader they share. A circuit that names nodes alone holds the edges between them.
+    ///
+    /// # Shapes
+    /// - `nodes`: `[writers]`, in the order of [`Graph::writer`]
+    /// - `edges`: `[writers * readers]`
+    ///
+    /// # Panics
+    /// If there is another number of scores.
+    #[must_use]
+    pub fn of_scores(
+        graph: &Graph,
+        d_model: usize,
+        nodes: Option<&[f64]>,
+        edges: Option<&[f64]>,
+        circuit: Option<&Circuit>,
+    ) -> Self {
+        let score_of = |node: Node| Some(nodes?[graph.writer_index(node)?]);
+        let mut file = Self::with_nodes(graph, d_model, &score_of, circuit);
+        let Some(scores) = edges else { return file };
+        assert_eq!(scores.len(), graph.writers() * graph.readers());
+        let named = circuit.is_some_and(|circuit| !circuit.edges.is_empty());
+        let holds = |edge: &Edge| match circuit {
+            None => false,
+            Some(circuit) if named => {
+                let open = Edge::new(edge.source, edge.destination);
+                circuit.edges.contains(edge) || circuit.edges.contains(&open)
+            }
+            Some(circuit) => [edge.source, edge.destination]
+                .iter()
+                .all(|node| kept(*node, Some(circuit))),
+        };
+        for (writer, reader) in graph.edges() {
+            let score = scores[writer * graph.readers() + reader];
+            for edge in graph.edges_between(writer, reader) {
+                let in_graph = holds(&edge);
+                file.edges.push((edge, EdgeEntry { score, in_graph }));
+            }
+        }
+        file
+    }
+
+    /// Scores of heads alone, in index order; all other nodes are kept.
+    ///
+    /// # Panics
+    /// Unless there is one score for each head.
+    #[must_use]
+    pub fn of_heads(
+        graph: &Graph,
+        d_model: usize,
+        heads: &[f64],
+        circuit: Option<&Circuit>,
+    ) -> Self {
+        let grid = graph.grid();
+        assert_eq!(heads.len(), grid.len(), "one score for each head");
+        let score_of = |node: Node| match node {
+            Node::Head(head) => grid.index(head).map(|at| heads[at]),
+            _ => None,
+        };
+        Self::with_nodes(graph, d_model, &score_of, circuit)
+    }
+
+    fn with_nodes(
+        graph: &Graph,
+        d_model: usize,
+        score_of: &dyn Fn(Node) -> Option<f64>,
+        circuit: Option<&Circuit>,
+    ) -> Self {
+        let writers = (0..graph.writers()).map(|at| graph.writer(at));
+        let nodes = writers.chain([Node::Logits]).map(|node| {
+            let entry = NodeEntry {
+                in_graph: kept(node, circuit),
+                score: score_of(node),
+            };
+            (node, entry)
+        });
+        Self {
+            n_layers: graph.n_layers,
+            n_heads: graph.n_heads,
+            parallel_attn_mlp: graph.parallel,
+            d_model,
+            nodes: nodes.collect(),
+            edges: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// The file's content.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let nodes = self.nodes.iter().map(|(node, entry)| {
+            let mut value = json!({ "in_graph": entry.in_graph });
+            if let Some(score) = entry.score {
+                value["score"] = json!(score);
+            }
+            (node.to_string(), value)
+        });
+        let edges = self.edges.iter().map(|(edge, entry)| {
+            let value = json!({ "score": entry.score, "in_graph": entry.in_graph });
+            (edge.to_string(), value)
+        });
+        json!({
+            "cfg": {
+                "n_layers": self.n_layers,
+                "n_heads": self.n_heads,
+                "parallel_attn_mlp": self.parallel_attn_mlp,
+                "d_model": self.d_model,
+            },
+            "nodes": nodes.collect::<Map<String, Value>>(),
+            "edges": edges.collect::<Map<String, Value>>(),
+        })
+    }
+
+    /// Writes the file, whole or not at all.
+    ///
+    /// # Errors
+    /// [`FormatError::Io`].
+    pub fn write(&self, path: &Path) -> Result<(), FormatError> {
+        let text = self.to_json().to_string();
+        write_atomic(path, |out| out.write_all(text.as_bytes())).map_err(|source| FormatError::Io {
+            path: path.to_owned(),
+            source,
+        })
+    }
+
+    /// Reads a file that this or another tool wrote. Keys beside those of the form (`neurons`,
+    /// `neurons_scores`) are left out. Older files say of a node only whether it is in the circuit, as a
+    /// bare boolean: such nodes have no score. `NaN` and `null` are no score either (an edge without one
+    /// scores 0), `Infinity` and `-Infinity` are scores.
+    ///
+    /// # Errors
+    /// [`FormatError`], which names the file and the field.
+    pub fn read(path: &Path) -> Result<Self, FormatError> {
+        let text = files::read_to_string(path).map_err(|source| FormatError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        let value = python_json::parse(&text).map_err(|error| FormatError::NotJson {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })?;
+        let reader = Reader { path };
+        let parts = reader.object("the file", &value)?;
+        if ["cfg", "nodes", "edges"]
+            .iter()
+            .all(|name| !parts.contains_key(*name))
+        {
+            return Err(reader.wrong(
+                "the file",
+                &value,
+                "an object of `cfg`, `nodes` and `edges`, as EAP-IG writes",
+            ));
+        }
+        let part = |name: &'static str| reader.field("", parts, name);
+        let cfg = reader.object("cfg", part("cfg")?)?;
+        let size = |name: &'static str| {
+            let value = reader.field("cfg.", cfg, name)?;
+            let size = value.as_u64().and_then(|size| usize::try_from(size).ok());
+            size.ok_or_else(|| reader.wrong(&format!("cfg.{name}"), value, "a whole number"))
+        };
+        let parallel = reader.field("cfg.", cfg, "parallel_attn_mlp")?;
+        let mut nodes = Vec::new();
+        for (name, value) in reader.object("nodes", part("nodes")?)? {
+            let node: Node = name.parse().ok().ok_or_else(|| {
+                reader.wrong("nodes", &json!(name), "`input`, `a0.h0`, `m0` or `logits`")
+            })?;
+            if let Some(in_graph) = value.as_bool() {
+                let score = None;
+                nodes.push((node, NodeEntry { in_graph, score }));
+                continue;
+            }
+            let place = format!("nodes.{name}");
+            let entry = reader.object(&place, value)?;
+            let score = match entry.get("score") {
+                None => None,
+                Some(score) => reader.number(&format!("{place}.score"), score)?,
+            };
+            let in_graph = reader.flag(&place, entry)?;
+            nodes.push((node, NodeEntry { in_graph, score }));
+        }
+        let mut edges = Vec::new();
+        let mut unscored = 0;
+        for (name, value) in reader.object("edges", part("edges")?)? {
+            let edge: Edge = name.parse().ok().ok_or_else(|| {
+                reader.wrong("edges", &json!(name), "a name like `a0.h0->a1.h1<q>`")
+            })?;
+            if matches!(edge.destination, Node::Head(_)) && edge.port.is_none() {
+                let expected = format!("a port, such as `{name}<q>`");
+                return Err(reader.wrong("edges", &json!(name), &expected));
+            }
+            let place = format!("edges.{name}");
+            let entry = reader.object(&place, value)?;
+            let score = reader.field(&format!("{place}."), entry, "score")?;
+            let score = reader.number(&format!("{place}.score"), score)?;
+            unscored += usize::from(score.is_none());
+            let score = score.unwrap_or_default();
+            let in_graph = reader.flag(&place, entry)?;
+            edges.push((edge, EdgeEntry { score, in_graph }));
+        }
+        let scores = nodes.iter().filter_map(|(_, entry)| entry.score);
+        let scores = scores.chain(edges.iter().map(|(_, entry)| entry.score));
+        let infinite = scores.filter(|score| score.is_infinite()).count();
+        let mut notes = Vec::new();
+        if unscored > 0 {
+            notes.push(format!("edges without a score count 0: {unscored}"));
+        }
+        if infinite > 0 {
+            notes.push(format!(
+                "infinite scores count as beyond every finite one: {infinite}"
+            ));
+        }
+        let flag = parallel
+            .as_bool()
+            .ok_or_else(|| reader.wrong("cfg.parallel_attn_mlp", parallel, "true or false"));
+        Ok(Self {
+            n_layers: size("n_layers")?,
+            n_heads: size("n_heads")?,
+            parallel_attn_mlp: flag?,
+            d_model: size("d_model")?,
+            nodes,
+            edges,
+            notes,
+        })
+    }
+}
+
+impl GraphFile {
+    /// The scores that the file at `path` holds for a model of this graph.
+    ///
+    /// Edges that are not listed score 0. Where heads share keys and values, their reader scores the
+    /// mean of the edges listed for it. Infinite scores become twice the largest finite one, and at least
+    /// 1.
+    ///
+    /// # Errors
+    /// [`FormatError::Field`] if the file is of a model of another shape, names a node that the model
+    /// does not have, gives scores to some heads and not to others, or has no scores at all.
+    pub fn scores(&self, path: &Path, graph: &Graph) -> Result<FileScores, FormatError> {
+        let wrong = |field: String, found: String, expected: String| FormatError::Field {
+            path: path.to_owned(),
+            field,
+            found,
+            expected,
+        };
+        for (field, found, expected) in [
+            ("cfg.n_layers", self.n_layers, graph.n_layers),
+            ("cfg.n_heads", self.n_heads, graph.n_heads),
+        ] {
+            if found != expected {
+                let expected = format!("{expected}, as the model has");
+                return Err(wrong(field.to_owned(), found.to_string(), expected));
+            }
+        }
+        let unknown = |place: &str, name: String| {
+            let expected = "nodes and edges of the model".to_owned();
+            wrong(place.to_owned(), name, expected)
+        };
+        let all = self.nodes.iter().filter_map(|(_, entry)| entry.score);
+        let all = all.chain(self.edges.iter().map(|(_, entry)| entry.score));
+        let finite = all.filter(|score| score.is_finite()).map(f64::abs);
+        let beyond = (2.0 * finite.fold(0.0, f64::max)).max(1.0);
+        let finite = |score: f64| score.clamp(-beyond, beyond);
+        let mut nodes = vec![None; graph.writers()];
+        for (node, entry) in self.nodes.iter().filter(|(node, _)| *node != Node::Logits) {
+            let at = graph.writer_index(*node);
+            let at = at.ok_or_else(|| unknown("nodes", node.to_string()))?;
+            nodes[at] = entry.score.map(finite);
+        }
+        let of_nodes = nodes.iter().any(Option::is_some);
+        let heads = (0..graph.n_layers).flat_map(|layer| graph.head_writers(layer));
+        if let Some(head) = heads
+            .into_iter()
+            .find(|head| of_nodes && nodes[*head].is_none())
+        {
+            let field = format!("nodes.{}", graph.writer(head));
+            let expected = "a score, as other nodes have".to_owned();
+            return Err(wrong(field, "no score".to_owned(), expected));
+        }
+        let mut edges = vec![(0.0, 0.0); graph.writers() * graph.readers()];
+        for (edge, entry) in &self.edges {
+            let [(writer, reader)] = graph.edge_indices(*edge)[..] else {
+                return Err(unknown("edges", edge.to_string()));
+            };
+            let (sum, count) = &mut edges[writer * graph.readers() + reader];
+            *sum += finite(entry.score);
+            *count += 1.0;
+        }
+        if !of_nodes && self.edges.is_empty() {
+            let expected = "scores of nodes or edges".to_owned();
+            return Err(wrong("nodes".to_owned(), "no score".to_owned(), expected));
+        }
+        let mean = |(sum, count): (f64, f64)| if count > 0.0 { sum / count } else { 0.0 };
+        Ok(FileScores {
+            nodes: of_nodes.then(|| nodes.into_iter().map(Option::unwrap_or_default).collect()),
+            edges: (!self.edges.is_empty()).then(|| edges.into_iter().map(mean).collect()),
+        })
+    }
+}
+
+/// Everything but heads is kept; a head is where the circuit holds it.
+fn kept(node: Node, circuit: Option<&Circuit>) -> bool {
+    match node {
+        Node::Head(_) => circuit.is_some_and(|circuit| circuit.nodes.contains(&node)),
+        _ => true,
+    }
+}
+
+struct Reader<'a> {
+    path: &'a Path,
+}
+
+impl Reader<'_> {
+    fn wrong(&self, field: &str, found: &Value, expected: &str) -> FormatError {
+        let mut found = found.to_string();
+        if found.chars().count() > 60 {
+            found = found.chars().take(60).chain("…".chars()).collect();
+        }
+        FormatError::Field {
+            path: self.path.to_owned(),
+            field: field.to_owned(),
+            found,
+            expected: expected.to_owned(),
+        }
+    }
+
+    fn object<'v>(
+        &self,
+        field: &str,
+        value: &'v Value,
+    ) -> Result<&'v Map<String, Value>, FormatError> {
+        value
+            .as_object()
+            .ok_or_else(|| self.wrong(field, value, "an object"))
+    }
+
+    fn field<'v>(
+        &self,
+        place: &str,
+        object: &'v Map<String, Value>,
+        name: &str,
+    ) -> Result<&'v Value, FormatError> {
+        object.get(name).ok_or_else(|| {
+            let like = nearest(name, object.keys().map(String::as_str));
+            let found = like.map_or_else(
+                || "nothing".to_owned(),
+                |like| format!("nothing, but `{like}`"),
+            );
+            FormatError::Field {
+                path: self.path.to_owned(),
+                field: format!("{place}{name}"),
+                found,
+                expected: format!("`{name}`"),
+            }
+        })
+    }
+
+    /// A score; nothing for `null` and `NaN`.
+    fn number(&self, field: &str, value: &Value) -> Result<Option<f64>, FormatError> {
+        if value.is_null() {
+            return Ok(None);
+        }
+        let number = python_json::number(value);
+        let number = number.ok_or_else(|| self.wrong(field, value, "a number"))?;
+        Ok(Some(number).filter(|number| !number.is_nan()))
+    }
+
+    fn flag(&self, place: &str, entry: &Map<String, Value>) -> Result<bool, FormatError> {
+        let value = self.field(&format!("{place}."), entry, "in_graph")?;
+        value
+            .as_bool()
+            .ok_or_else(|| self.wrong(&format!("{place}.in_graph"), value, "true or false"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,81 @@
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Faithfulness, Judgement, Scores};
+
+/// One method, on one task, with one seed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// Name of the task.
+    pub task: String,
+    /// Name of the method.
+    pub method: String,
+    /// Whether the method is a control.
+    pub control: bool,
+    /// The seed.
+    pub seed: u64,
+    /// Measures against the first known circuit.
+    #[serde(flatten)]
+    pub judgement: Judgement,
+    /// Measures against the other accounts of the circuit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_truths: Vec<Judgement>,
+    /// Wall time of the method, capture excluded, in seconds. Where two methods use one dictionary,
+    /// the one that ran first trained it and carries the time.
+    pub seconds: f64,
+    /// The same measures on bootstrap resamples of the prompts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resampled: Option<Resampled>,
+    /// What circuits taken from the ranking keep of the behaviour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub faithfulness: Option<Faithfulness>,
+    /// What was judged.
+    pub scores: Scores,
+}
+
+/// Measures on bootstrap resamples of the prompts, resample by resample. All methods see the same
+/// resamples of a task and seed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Resampled {
+    /// See [`Judgement::node_auc`].
+    pub node_auc: Vec<f64>,
+    /// See [`Judgement::edge_auc`]; empty where there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub edge_auc: Vec<f64>,
+    /// How alike the circuits are that [`Selection::Otsu`](crate::Selection::Otsu) chooses on two resamples: mean pairwise
+    /// Jaccard index. arXiv 2510.00845 asks for 0.8.
+    pub jaccard: f64,
+    /// Wall time of scoring all of them, in seconds.
+    pub seconds: f64,
+}
+
+impl RunRecord {
+    /// What identifies it.
+    #[must_use]
+    pub fn key(&self) -> RunKey {
+        RunKey {
+            task: self.task.clone(),
+            method: self.method.clone(),
+            seed: self.seed,
+        }
+    }
+}
+
+/// What identifies a run within one set of settings.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RunKey {
+    /// Name of the task.
+    pub task: String,
+    /// Name of the method.
+    pub method: String,
+    /// The seed.
+    pub seed: u64,
+}
+
+impl fmt::Display for RunKey {
+    /// `task.method.seed`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.task, self.method, self.seed)
+    }
+}

@@ -1,0 +1,3 @@
+//! Tests of what rankings are worth.
+
+mod measures;

@@ -1,0 +1,293 @@
+//! The report: one page that opens offline, and its pictures as files of their own.
+//!
+//! Data in, text out: nothing here runs a method, prints, or decides where files go. Pictures are
+//! SVG drawn with `plotters`; colours are classes, so that a page or a viewer in dark mode shows them
+//! on dark ground.
+//!
+//! ```
+//! use circuitscope_core::{HeadGrid, HeadId};
+//! use circuitscope_report::{MethodReport, ReportInput, TaskReport, render};
+//!
+//! # fn main() -> Result<(), circuitscope_report::Error> {
+//! let scores = MethodReport::of_scores("sae", "codes unique to positives", vec![0.0, 3.0, 1.0, 7.0]);
+//! let report = render(&ReportInput {
+//!     title: "A tiny model".to_owned(),
+//!     lead: String::new(),
+//!     facts: vec![("model".to_owned(), "2 layers × 2 heads".to_owned())],
+//!     tasks: vec![TaskReport {
+//!         task: "ioi".to_owned(),
+//!         grid: HeadGrid::new(2, 2),
+//!         truth: Some(vec![HeadId::new(1, 1)]),
+//!         truth_name: "planted".to_owned(),
+//!         marked: "in the circuit".to_owned(),
+//!         chosen: Vec::new(),
+//!         passages: Vec::new(),
+//!         methods: vec![scores],
+//!     }],
+//!     provenance: serde_json::json!({ "seed": 0 }),
+//! })?;
+//! assert!(report.html.starts_with("<!doctype html>"));
+//! assert_eq!(report.pictures[0].file_name, "heads-ioi-sae.svg");
+//! assert!(report.pictures[0].svg.contains("L1H1: 7"));
+//! # Ok(())
+//! # }
+//! ```
+
+/// Appends formatted text to a `String`; unlike `write!` it has no error to look at.
+macro_rules! put {
+    ($text:expr, $($format:tt)*) => { $text.push_str(&format!($($format)*)) };
+}
+
+/// [`put!`], and a line end.
+macro_rules! putln {
+    ($text:expr, $($format:tt)*) => {{ put!($text, $($format)*); $text.push('\n'); }};
+}
+
+mod circuit;
+mod conclusion;
+mod curves;
+mod heads;
+mod kept;
+mod page;
+mod passages;
+mod runs;
+mod svg;
+mod table;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use circuitscope_core::{HeadGrid, HeadId, files};
+pub use passages::Passage;
+use serde_json::Value;
+
+use circuitscope_measures::{Faithfulness, GraphScores, SummaryRow};
+
+/// What can go wrong when a report is drawn or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A picture could not be drawn.
+    #[error("cannot draw {picture}: {reason}")]
+    Picture {
+        /// Its file name.
+        picture: String,
+        /// What the plotting library says.
+        reason: String,
+    },
+
+    /// A method has not one score for each head.
+    #[error(
+        "task `{task}`, method `{method}`: found {found} scores, expected {expected}, one for each head"
+    )]
+    Scores {
+        /// Name of the task.
+        task: String,
+        /// Name of the method.
+        method: String,
+        /// Number of scores.
+        found: usize,
+        /// Number of heads.
+        expected: usize,
+    },
+
+    /// A file could not be written; the message of `source` names it.
+    #[error("{source}")]
+    Io {
+        /// Why.
+        #[from]
+        source: io::Error,
+    },
+}
+
+/// Result of the report.
+pub type Result<T, E = Error> = core::result::Result<T, E>;
+
+/// All that a report shows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReportInput {
+    /// Heading of the page.
+    pub title: String,
+    /// A sentence or two below it; may be empty.
+    pub lead: String,
+    /// Names and values shown at the top: model, device, seeds, time.
+    pub facts: Vec<(String, String)>,
+    /// One section each.
+    pub tasks: Vec<TaskReport>,
+    /// What made the results, shown as it is.
+    pub provenance: Value,
+}
+
+/// One task.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskReport {
+    /// Its name.
+    pub task: String,
+    /// Shape of the model.
+    pub grid: HeadGrid,
+    /// Heads to outline: those of the known circuit, or those that were chosen where none is known.
+    pub truth: Option<Vec<HeadId>>,
+    /// Which account of the circuit this is, e.g. `Wang et al.`; may be empty.
+    pub truth_name: String,
+    /// What the outline means, e.g. `in the known circuit` or `chosen`.
+    pub marked: String,
+    /// Heads to mark with a dot, where others are outlined: those that were chosen.
+    pub chosen: Vec<HeadId>,
+    /// What is said before the figures.
+    pub passages: Vec<Passage>,
+    /// Its methods, in the order of the table.
+    pub methods: Vec<MethodReport>,
+}
+
+/// One method on one task.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MethodReport {
+    /// Its name.
+    pub method: String,
+    /// What its score is, in a sentence.
+    pub summary: String,
+    /// Whether it is a control.
+    pub control: bool,
+    /// One score for each head, in index order; the mean where there are several seeds.
+    pub scores: Vec<f64>,
+    /// Corners of its ROC curve, `(fpr, tpr)`; the mean where there are several seeds. Empty for none.
+    pub curve: Vec<(f64, f64)>,
+    /// Its row of the table, where a known circuit judges it.
+    pub row: Option<SummaryRow>,
+    /// What circuits taken from its ranking keep, where that was measured.
+    pub faithfulness: Option<Faithfulness>,
+    /// Its scores on the whole graph, for methods that have them; those of the first seed.
+    pub graph: Option<GraphScores>,
+}
+
+impl MethodReport {
+    /// A method that no known circuit judges.
+    #[must_use]
+    pub fn of_scores(method: &str, summary: &str, scores: Vec<f64>) -> Self {
+        Self {
+            method: method.to_owned(),
+            summary: summary.to_owned(),
+            control: false,
+            scores,
+            curve: Vec::new(),
+            row: None,
+            faithfulness: None,
+            graph: None,
+        }
+    }
+}
+
+/// A rendered report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The page, with all pictures inside; it refers to nothing outside itself.
+    pub html: String,
+    /// Each picture as a file of its own.
+    pub pictures: Vec<Picture>,
+}
+
+/// A picture as a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Picture {
+    /// Such as `roc-ioi.svg`.
+    pub file_name: String,
+    /// A complete SVG document that adapts to light and dark viewers.
+    pub svg: String,
+}
+
+impl Report {
+    /// Writes `report.html` and `pictures/*.svg` into a folder; returns the path of the page.
+    ///
+    /// # Errors
+    /// [`Error::Io`]. Each file appears whole or not at all.
+    pub fn write(&self, folder: &Path) -> Result<PathBuf> {
+        for picture in &self.pictures {
+            let path = folder.join("pictures").join(&picture.file_name);
+            files::write_atomic(&path, |out| out.write_all(picture.svg.as_bytes()))?;
+        }
+        let path = folder.join("report.html");
+        files::write_atomic(&path, |out| out.write_all(self.html.as_bytes()))?;
+        Ok(path)
+    }
+}
+
+/// Draws the pictures and writes the page around them.
+///
+/// # Errors
+/// [`Error::Scores`], [`Error::Picture`].
+pub fn render(input: &ReportInput) -> Result<Report> {
+    let mut pictures = Vec::new();
+    let mut sections = Vec::new();
+    for task in &input.tasks {
+        let expected = task.grid.len();
+        if let Some(method) = task.methods.iter().find(|m| m.scores.len() != expected) {
+            return Err(Error::Scores {
+                task: task.task.clone(),
+                method: method.method.clone(),
+                found: method.scores.len(),
+                expected,
+            });
+        }
+        let curves = if task.methods.iter().any(|method| !method.curve.is_empty()) {
+            Some(curves::draw(task)?)
+        } else {
+            None
+        };
+        let heads = task.methods.iter().map(|method| heads::draw(task, method));
+        let circuits = task
+            .methods
+            .iter()
+            .map(|method| circuit::draw(task, method));
+        let section = Section {
+            task,
+            curves,
+            kept: kept::draw(task)?,
+            heads: heads.collect::<Result<_>>()?,
+            circuits: circuits
+                .filter_map(Result::transpose)
+                .collect::<Result<_>>()?,
+        };
+        pictures.extend(
+            section
+                .curves
+                .iter()
+                .chain(&section.kept)
+                .chain(&section.heads)
+                .chain(&section.circuits)
+                .map(|drawing| Picture {
+                    file_name: drawing.file_name.clone(),
+                    svg: drawing.standalone(),
+                }),
+        );
+        sections.push(section);
+    }
+    Ok(Report {
+        html: page::page(input, &sections),
+        pictures,
+    })
+}
+
+/// A task and its drawings, in the order of its methods.
+#[derive(Debug)]
+struct Section<'a> {
+    task: &'a TaskReport,
+    curves: Option<svg::Drawing>,
+    kept: Option<svg::Drawing>,
+    heads: Vec<svg::Drawing>,
+    circuits: Vec<svg::Drawing>,
+}
+
+/// A number with as many digits as a reader wants: whole numbers plain, others to three significant
+/// digits.
+fn number(value: f64) -> String {
+    if value == value.trunc() && value.abs() < 1e9 {
+        return format!("{value:.0}");
+    }
+    match value.abs() {
+        size if !(1e-3..1e6).contains(&size) => format!("{value:.2e}"),
+        size if size < 1.0 => format!("{value:.3}"),
+        size if size < 10.0 => format!("{value:.2}"),
+        size if size < 100.0 => format!("{value:.1}"),
+        _ => format!("{value:.0}"),
+    }
+}

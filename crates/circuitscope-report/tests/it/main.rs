@@ -1,0 +1,4 @@
+//! Tests of pages and pictures.
+#![expect(clippy::unwrap_used, reason = "test helpers fail by panicking")]
+
+mod report;
