@@ -63,6 +63,7 @@ fn assert_close(what: &str, found: &[f32], expected: &[f32], tolerance: f64) {
 }
 
 #[test]
+#[ignore = "needs a GPU, or Mesa's software Vulkan"]
 fn gpu_activations_of_every_site() {
     let prompts = sequences(&SMALL);
     let rows = PaddedRows::new(prompts, PaddingSide::Left).unwrap();
@@ -92,6 +93,7 @@ fn gpu_activations_of_every_site() {
 }
 
 #[test]
+#[ignore = "needs a GPU, or Mesa's software Vulkan"]
 fn gpu_head_outputs_and_shared_beginnings() {
     let prompts = sequences(&TINY);
     let captured = |device: &DispatchDevice| {
@@ -128,6 +130,7 @@ fn jobs(device: &DispatchDevice) -> Vec<TrainJob<Dispatch>> {
 }
 
 #[test]
+#[ignore = "needs a GPU, or Mesa's software Vulkan"]
 fn gpu_training_one_by_one_and_as_one_problem() {
     let steps = TrainConfig::new().with_steps(CONFIG_STEPS);
     let losses = |trained: Vec<Trained<Dispatch>>| -> Vec<Vec<f32>> {
@@ -150,6 +153,7 @@ fn gpu_training_one_by_one_and_as_one_problem() {
 }
 
 #[test]
+#[ignore = "needs a GPU, or Mesa's software Vulkan"]
 fn gpu_codes_are_equal_but_for_near_ties() {
     const ROWS: usize = 3000;
     let config = SaeConfig::new(TINY.d_model).with_d_sae(TINY.codes);
@@ -174,6 +178,7 @@ fn gpu_codes_are_equal_but_for_near_ties() {
 
 /// The first of equal features is the code on every device.
 #[test]
+#[ignore = "needs a GPU, or Mesa's software Vulkan"]
 fn gpu_codes_of_exact_ties() {
     for (name, device) in devices() {
         let sae = SparseAutoencoder::<Dispatch> {
@@ -188,6 +193,7 @@ fn gpu_codes_of_exact_ties() {
 }
 
 #[test]
+#[ignore = "needs a GPU, or Mesa's software Vulkan"]
 fn gpu_methods_that_change_or_differentiate_the_model() {
     let settings = MethodSettings {
         patching: PatchingSettings {

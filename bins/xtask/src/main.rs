@@ -107,28 +107,12 @@ fn main() -> Result<()> {
     }
 }
 
+/// The gate, up to the README's tests.
 fn check() -> Result<()> {
-    cargo(&["fmt", "--all", "--check"])?;
-    cargo(&[
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--locked",
-        "--",
-        "-D",
-        "warnings",
-    ])?;
-    cargo(&["doc", "--workspace", "--no-deps", "--locked"])?;
-    let nextest = Command::new("cargo")
-        .args(["nextest", "--version"])
-        .output();
-    if nextest.is_ok_and(|output| output.status.success()) {
-        cargo(&["nextest", "run", "--workspace", "--locked"])?;
-        // nextest does not run the examples in the documentation.
-        cargo(&["test", "--doc", "--workspace", "--locked"])
-    } else {
-        cargo(&["test", "--workspace", "--locked"])
-    }
+    let status = Command::new(".ci/run").arg("check").status();
+    let status = status.context("cannot run .ci/run")?;
+    ensure!(status.success(), ".ci/run check failed: {status}");
+    Ok(())
 }
 
 fn cargo(args: &[&str]) -> Result<()> {

@@ -5,6 +5,7 @@
 /// computes what the CPU computes.
 #[cfg(feature = "wgpu")]
 #[test]
+#[ignore = "needs a GPU, or Mesa's software Vulkan"]
 fn wgpu_conforms_to_the_cpu_record() {
     let report = crate::support::Bench::new().json("doctor --device wgpu");
     let backends = report["backends"].as_array().unwrap();

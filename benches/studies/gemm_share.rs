@@ -85,7 +85,11 @@ fn best(device: &DispatchDevice, mut work: impl FnMut()) -> f64 {
 }
 
 fn main() -> anyhow::Result<()> {
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    // `cargo bench` adds `--bench`.
+    let wanted: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|name| name != "--bench")
+        .collect();
     for shape in [GPT2, SMOLLM2] {
         for (name, device) in devices() {
             if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
