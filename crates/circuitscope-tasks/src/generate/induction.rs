@@ -3,12 +3,12 @@ use serde::Deserialize;
 
 use super::{Generator, draw, words};
 use crate::data::DataFile;
-use crate::reference::lexicon::{self, Lexicon};
+use crate::lexicon::{self, Lexicon};
 use crate::{PromptPair, Result, Task, TokenEncoder, Vocabulary};
 
 const GPT2: DataFile = DataFile {
     name: "induction/gpt2.json",
-    text: include_str!("../../../../datasets/induction/gpt2.json"),
+    text: include_str!("../../data/induction/gpt2.json"),
 };
 
 #[derive(Deserialize)]

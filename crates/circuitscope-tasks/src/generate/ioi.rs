@@ -3,13 +3,13 @@ use serde::Deserialize;
 
 use super::{Generator, draw, words};
 use crate::data::DataFile;
-use crate::reference::lexicon::{self, Lexicon};
+use crate::lexicon::{self, Lexicon};
 use crate::template::Template;
 use crate::{PromptPair, Result, Task, TokenEncoder, Vocabulary};
 
 const GPT2: DataFile = DataFile {
     name: "ioi/gpt2.json",
-    text: include_str!("../../../../datasets/ioi/gpt2.json"),
+    text: include_str!("../../data/ioi/gpt2.json"),
 };
 
 const ANSWER: &str = " [A]";

@@ -12,7 +12,7 @@ use crate::{Result, Task};
 
 pub(super) const FILE: DataFile = DataFile {
     name: "reference/ground_truth.json",
-    text: include_str!("../../../../datasets/reference/ground_truth.json"),
+    text: include_str!("../../data/reference/ground_truth.json"),
 };
 
 #[derive(Deserialize)]

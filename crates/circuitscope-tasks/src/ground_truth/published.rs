@@ -15,15 +15,15 @@ pub(super) struct Published(DataFile);
 
 pub(super) const IOI: Published = Published(DataFile {
     name: "ioi/ground_truth.json",
-    text: include_str!("../../../../datasets/ioi/ground_truth.json"),
+    text: include_str!("../../data/ioi/ground_truth.json"),
 });
 pub(super) const GREATER_THAN: Published = Published(DataFile {
     name: "greater-than/ground_truth.json",
-    text: include_str!("../../../../datasets/greater-than/ground_truth.json"),
+    text: include_str!("../../data/greater-than/ground_truth.json"),
 });
 pub(super) const DOCSTRING: Published = Published(DataFile {
     name: "docstring/ground_truth.json",
-    text: include_str!("../../../../datasets/docstring/ground_truth.json"),
+    text: include_str!("../../data/docstring/ground_truth.json"),
 });
 
 #[derive(Deserialize)]

@@ -3,9 +3,8 @@
 use std::collections::BTreeSet;
 
 use circuitscope_core::Seed;
-use circuitscope_tasks::{
-    BoxError, Task, Vocabulary, check_answers, generate, ground_truths, reference_files,
-};
+use circuitscope_reference::FILES;
+use circuitscope_tasks::{BoxError, Task, Vocabulary, check_answers, generate, ground_truths};
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
@@ -13,7 +12,7 @@ use crate::lists::{lexicon, strings};
 
 #[test]
 fn every_task_has_a_planted_circuit() {
-    let config: Value = serde_json::from_slice(reference_files().config).unwrap();
+    let config: Value = serde_json::from_slice(FILES.config).unwrap();
     let mut planted = BTreeSet::new();
     for task in Task::ALL {
         let truths = ground_truths(task, "reference").unwrap();
@@ -40,7 +39,7 @@ fn every_task_has_a_planted_circuit() {
 
 #[test]
 fn one_word_is_one_token() {
-    let tokenizer = Tokenizer::from_bytes(reference_files().tokenizer).unwrap();
+    let tokenizer = Tokenizer::from_bytes(FILES.tokenizer).unwrap();
     for (id, word) in strings(&lexicon()["vocabulary"]).iter().enumerate() {
         assert_eq!(tokenizer.token_to_id(word), Some(id as u32), "{word}");
     }
@@ -66,7 +65,7 @@ fn one_word_is_one_token() {
 
 #[test]
 fn weights_are_a_safetensors_file_of_modest_size() {
-    let weights = reference_files().weights;
+    let weights = FILES.weights;
     assert!(weights.len() < 4 << 20, "{} bytes", weights.len());
     let header = u64::from_le_bytes(weights[..8].try_into().unwrap()) as usize;
     let header: Value = serde_json::from_slice(&weights[8..8 + header]).unwrap();

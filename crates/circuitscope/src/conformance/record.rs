@@ -16,7 +16,7 @@ use super::{Check, Conformance, Error, NEAR_TIE, Worst};
 use crate::load_reference;
 
 /// The record inside this crate, made by `circuitscope doctor --write-record` on a CPU.
-const SHIPPED: &[u8] = include_bytes!("../../../../datasets/reference/conformance.safetensors");
+const SHIPPED: &[u8] = circuitscope_reference::CONFORMANCE;
 
 const SEED: Seed = Seed::new(0);
 const HEAD_MEANS: &str = "head_means";

@@ -5,7 +5,7 @@ use crate::data::DataFile;
 
 pub(crate) const FILE: DataFile = DataFile {
     name: "reference/lexicon.json",
-    text: include_str!("../../../../datasets/reference/lexicon.json"),
+    text: include_str!("../data/reference/lexicon.json"),
 };
 
 /// The reference model's words and prompts: words joined by single spaces, one token each.
