@@ -15,8 +15,6 @@ pub(crate) const OK: u8 = 0;
 pub(crate) const FAILED: u8 = 1;
 /// The command line itself is wrong.
 pub(crate) const USAGE: u8 = 2;
-/// Ctrl-C, as shells report it.
-pub(crate) const INTERRUPTED: u8 = 130;
 
 /// What a command returns when it did its work and the answer is *no*: `doctor` on a device that
 /// computes wrongly. The command has said so itself.
@@ -34,7 +32,7 @@ pub(crate) fn exit_code(outcome: Result<(), Error>) -> ExitCode {
         Err(error) if error.is::<Negative>() => FAILED,
         Err(_) if interrupt::interrupted() => {
             kept.tell();
-            INTERRUPTED
+            interrupt::CODE
         }
         Err(error) => {
             output::note(&format!("error: {}", one_line(&error)));

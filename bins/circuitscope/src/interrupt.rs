@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use circuitscope::core::files;
 
-use crate::failure::INTERRUPTED as CODE;
 use crate::output::{note, write_json};
-use crate::progress::Terminal;
+
+/// The exit code, as shells report Ctrl-C.
+pub(crate) const CODE: u8 = 130;
 
 /// How long work has to come to a safe point.
 const GRACE: Duration = Duration::from_millis(1500);
@@ -30,20 +31,20 @@ pub(crate) struct Kept {
     pub(crate) json: Option<String>,
 }
 
-/// Makes Ctrl-C (and SIGTERM) ask the work to stop; a second one stops the program at once.
-pub(crate) fn catch(terminal: &Terminal) -> Result<(), ctrlc::Error> {
-    let terminal = terminal.clone();
+/// Makes Ctrl-C (and SIGTERM) ask the work to stop; a second one stops the program at once. `clear` takes what is drawn
+/// off the terminal.
+pub(crate) fn catch(clear: impl Fn() + Clone + Send + 'static) -> Result<(), ctrlc::Error> {
     ctrlc::set_handler(move || {
         if INTERRUPTED.swap(true, Ordering::SeqCst) {
             leave();
         }
-        let terminal = terminal.clone();
+        let clear = clear.clone();
         thread::spawn(move || {
             thread::sleep(GRACE);
             let kept = kept();
             // Files are written to their end.
             let _writes = files::hold_writes();
-            terminal.clear();
+            clear();
             kept.tell();
             leave();
         });

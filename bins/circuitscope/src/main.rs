@@ -42,7 +42,10 @@ fn main() -> ExitCode {
         .init();
     startup::settle();
     let terminal = Terminal::new(settings.quiet == 0);
-    if let Err(error) = interrupt::catch(&terminal) {
+    if let Err(error) = interrupt::catch({
+        let terminal = terminal.clone();
+        move || terminal.clear()
+    }) {
         tracing::warn!("Ctrl-C will not stop cleanly: {error}");
     }
     let printer = Printer::new(settings.format);

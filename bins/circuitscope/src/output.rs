@@ -4,9 +4,17 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 
 use anyhow::{Context as _, Result};
+use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::args::Format;
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Text,
+    /// One JSON object
+    Json,
+}
 
 /// Prints results in the format that was asked for.
 #[derive(Debug, Clone, Copy)]

@@ -11,7 +11,7 @@ mod score;
 mod train;
 
 use circuitscope::tasks::KnownModel;
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
 pub(crate) use capture::{CaptureArgs, CapturePrompts};
@@ -25,6 +25,7 @@ pub(crate) use score::ScoreArgs;
 pub(crate) use train::TrainArgs;
 
 use crate::device::DeviceName;
+use crate::output::Format;
 
 /// A number of things of which this program can have so many: more would not end, or not fit into memory.
 fn count<const MOST: usize>(text: &str) -> Result<usize, String> {
@@ -133,15 +134,6 @@ impl LogLevel {
     pub(crate) fn as_str(self) -> String {
         format!("error,circuitscope={0},circuitscope_cli={0}", self.0)
     }
-}
-
-/// How results are printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// For people
-    Text,
-    /// One JSON object
-    Json,
 }
 
 /// Where the work is done.
