@@ -1,364 +1,58 @@
-//! Reading within bounds, and writing so that nothing half-written is ever seen.
+//! `circuitscope-files` as it was while it was part of this crate: with errors of the standard library.
 
-use core::error::Error;
-use core::fmt::Write as _;
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{self, Read as _, Write};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
-use std::time::Duration;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
 
-use sha2::{Digest as _, Sha256};
-use tempfile::NamedTempFile;
+pub use circuitscope_files::is_regular;
 
-/// What temporary files begin with.
-const TEMPORARY: &str = ".circuitscope-";
-
-/// An empty temporary file younger than this may have been made a moment ago, and not be locked yet.
-const YOUNG: Duration = Duration::from_secs(10);
-
-/// The most bytes that [`read`] takes: prompts, settings and codes are smaller by far.
-pub const MOST: u64 = 512 << 20;
-
-/// Read by whoever writes a file.
-static WRITES: RwLock<()> = RwLock::new(());
-
-/// What was read from pipes, which give it once.
-static PIPES: Mutex<BTreeMap<PathBuf, Arc<Vec<u8>>>> = Mutex::new(BTreeMap::new());
-
-/// How often a folder that goes while a file is begun in it is made again.
-const TRIES: usize = 3;
-
-/// Files that are not to be written.
-static INPUTS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
-
-/// Folders in which temporary files of killed programs were looked for.
-static CLEANED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Whether a path names no pipe, device or folder: opening a file that is not there is the better error.
-#[must_use]
-pub fn is_regular(path: &Path) -> bool {
-    std::fs::metadata(path).map_or(true, |there| there.is_file())
-}
-
-/// Reads a file of at most [`MOST`] bytes. What comes from a pipe is kept for whoever reads it again.
+/// [`circuitscope_files::read`].
 ///
 /// # Errors
-/// Those of opening and reading, and a file that is larger or has no end; they name `path`.
+/// The same.
 pub fn read(path: &Path) -> io::Result<Arc<Vec<u8>>> {
-    let regular = is_regular(path);
-    if !regular && let Some(kept) = locked(&PIPES).get(path) {
-        return Ok(Arc::clone(kept));
-    }
-    let mut bytes = Vec::new();
-    fs_err::File::open(path)?
-        .take(MOST + 1)
-        .read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MOST {
-        return Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            format!(
-                "cannot read `{}`: found more than {} MiB, expected at most that",
-                path.display(),
-                MOST >> 20
-            ),
-        ));
-    }
-    let bytes = Arc::new(bytes);
-    if !regular {
-        locked(&PIPES).insert(path.to_owned(), Arc::clone(&bytes));
-    }
-    Ok(bytes)
+    Ok(circuitscope_files::read(path)?)
 }
 
-/// The same for a text.
+/// [`circuitscope_files::read_to_string`].
 ///
 /// # Errors
-/// As [`read`], and bytes that are not UTF-8, with where the first of them stands.
+/// The same.
 pub fn read_to_string(path: &Path) -> io::Result<String> {
-    let bytes = read(path)?;
-    let text = str::from_utf8(&bytes).map_err(|error| {
-        let at = error.valid_up_to();
-        let line = bytes[..at].split(|byte| *byte == b'\n').count();
-        io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!(
-                "cannot read `{}`: line {line}: found the byte 0x{:02x}, expected UTF-8",
-                path.display(),
-                bytes[at]
-            ),
-        )
-    })?;
-    Ok(text.to_owned())
+    Ok(circuitscope_files::read_to_string(path)?)
 }
 
-/// SHA-256 of a file, in hexadecimal: of what [`read`] gives, where it is no regular one.
+/// [`circuitscope_files::sha256`].
 ///
 /// # Errors
-/// Those of reading, which name `path`.
+/// The same.
 pub fn sha256(path: &Path) -> io::Result<String> {
-    let mut hash = Sha256::new();
-    if is_regular(path) {
-        let mut file = fs_err::File::open(path)?;
-        let mut block = vec![0; 1 << 16];
-        loop {
-            match file.read(&mut block)? {
-                0 => break,
-                read => hash.update(&block[..read]),
-            }
-        }
-    } else {
-        hash.update(read(path)?.as_slice());
-    }
-    let mut digits = String::with_capacity(64);
-    for byte in hash.finalize() {
-        write!(digits, "{byte:02x}").map_err(io::Error::other)?;
-    }
-    Ok(digits)
+    Ok(circuitscope_files::sha256(path)?)
 }
 
-/// From now on [`write_atomic`] refuses to write this file: somebody reads it.
-pub fn protect(path: &Path) {
-    if let Ok(path) = path.canonicalize() {
-        locked(&INPUTS).insert(path);
-    }
-}
-
-/// Fails where a result may not be written to `path`: onto a folder, a device or a pipe, or onto an input
-/// ([`protect`]).
+/// [`circuitscope_files::write_atomic`].
 ///
 /// # Errors
-/// What is there instead.
-pub fn check_output(path: &Path) -> io::Result<()> {
-    let wrong = |found: &str| {
-        io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("found {found}, expected a regular file or none"),
-        )
-    };
-    match std::fs::metadata(path) {
-        Ok(there) if there.is_dir() => Err(wrong("a folder")),
-        Ok(there) if !there.is_file() => Err(wrong("a device or a pipe")),
-        Ok(_)
-            if path
-                .canonicalize()
-                .is_ok_and(|path| locked(&INPUTS).contains(&path)) =>
-        {
-            Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "it is an input of this command",
-            ))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The folder that a file stands in, or is to: the current one for a bare name.
-///
-/// ```
-/// use circuitscope_core::files::folder_of;
-/// use std::path::Path;
-///
-/// assert_eq!(folder_of(Path::new("a/b.json")), Path::new("a"));
-/// assert_eq!(folder_of(Path::new("b.json")), Path::new("."));
-/// ```
-#[must_use]
-pub fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
-/// Writes `path` through a temporary file in the same folder, renamed at the end.
-///
-/// `write` gets the temporary file, buffered. Missing parent folders are created. A link is followed.
-/// Temporary files that killed programs left in the folder are removed.
-///
-/// # Errors
-/// Whatever `write` returns, those of [`check_output`], and the errors of creating, syncing or renaming the
-/// file, which name `path`. `path` is untouched then.
+/// The same.
 pub fn write_atomic(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<()> {
-    write_with(path, write, |file, path| file.persist(path))
+    Ok(circuitscope_files::write_atomic(path, write)?)
 }
 
-/// The same for a file that must not be there yet: of several programs that write it at once, one does.
+/// [`circuitscope_files::write_new`].
 ///
 /// # Errors
-/// As [`write_atomic`], and [`io::ErrorKind::AlreadyExists`].
+/// The same.
 pub fn write_new(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<()> {
-    write_with(path, write, |file, path| file.persist_noclobber(path))
+    Ok(circuitscope_files::write_new(path, write)?)
 }
 
-fn write_with(
-    path: &Path,
-    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-    persist: impl FnOnce(NamedTempFile, &Path) -> Result<File, tempfile::PersistError>,
-) -> io::Result<()> {
-    let _writing = WRITES.read().unwrap_or_else(PoisonError::into_inner);
-    let mut pending = Pending::new(path)?;
-    let mut buffered = io::BufWriter::new(pending.file());
-    let written = write(&mut buffered).and_then(|()| buffered.flush());
-    drop(buffered);
-    written.map_err(|error| named(&pending.path, &error))?;
-    pending.place(persist)
-}
-
-/// A file that takes long to write: at its place once it is [finished](Self::finish), nowhere before.
-#[derive(Debug)]
-pub struct Pending {
-    path: PathBuf,
-    file: NamedTempFile,
-}
-
-impl Pending {
-    /// A temporary file beside `path`.
-    ///
-    /// # Errors
-    /// As [`write_atomic`].
-    pub fn new(path: &Path) -> io::Result<Self> {
-        check_output(path).map_err(|error| named(path, &error))?;
-        // Renaming onto a link would replace the link.
-        let linked = path.is_symlink().then(|| path.canonicalize().ok());
-        let path = linked.flatten().unwrap_or_else(|| path.to_owned());
-        let mut file = temporary_beside(&path);
-        for _ in 0..TRIES {
-            // Somebody who only looked whether a new folder can be written has removed it again.
-            if !file
-                .as_ref()
-                .is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
-            {
-                break;
-            }
-            file = temporary_beside(&path);
-        }
-        let file = file?;
-        // Says that somebody is at work on it. Where files cannot be locked, nobody removes what is left.
-        file.as_file().try_lock().ok();
-        Ok(Self { path, file })
-    }
-
-    /// The temporary file.
-    pub fn file(&mut self) -> &mut File {
-        self.file.as_file_mut()
-    }
-
-    /// Puts the file at its place.
-    ///
-    /// # Errors
-    /// Those of syncing and renaming, which name the file.
-    pub fn finish(self) -> io::Result<()> {
-        let _writing = WRITES.read().unwrap_or_else(PoisonError::into_inner);
-        self.place(|file, path| file.persist(path))
-    }
-
-    fn place(
-        self,
-        persist: impl FnOnce(NamedTempFile, &Path) -> Result<File, tempfile::PersistError>,
-    ) -> io::Result<()> {
-        let Self { path, file } = self;
-        let mut ready = file.as_file().sync_all();
-        // Who could not read the old file cannot read the new one.
-        if let Ok(old) = std::fs::metadata(&path) {
-            ready = ready.and_then(|()| file.as_file().set_permissions(old.permissions()));
-        }
-        ready.map_err(|error| named(&path, &error))?;
-        persist(file, &path).map_err(|error| named(&path, &error.error))?;
-        sync_folder(folder_of(&path));
-        Ok(())
-    }
-}
-
-/// A temporary file in the folder of `path`, which is made where it is missing.
-fn temporary_beside(path: &Path) -> io::Result<NamedTempFile> {
-    let folder = folder_of(path);
-    fs_err::create_dir_all(folder)?;
-    if locked(&CLEANED).insert(folder.to_owned()) {
-        remove_left(folder);
-    }
-    let prefix = format!("{TEMPORARY}{}-", std::process::id());
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(&prefix);
-    as_umask_says(&mut builder);
-    let file = builder.tempfile_in(folder);
-    file.map_err(|error| named(path, &error))
-}
-
-fn named(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(
-        error.kind(),
-        format!("cannot write `{}`: {}", path.display(), cause(error)),
-    )
-}
-
-/// Whether the process in the name of a temporary file is no more, where the system tells.
-fn is_of_the_dead(name: &str) -> bool {
-    let process = name
-        .strip_prefix(TEMPORARY)
-        .and_then(|rest| rest.split_once('-'));
-    process.is_some_and(|(process, _)| {
-        let processes = Path::new("/proc");
-        process.parse::<u32>().is_ok()
-            && processes.join("self").exists()
-            && !processes.join(process).exists()
-    })
-}
-
-/// Removes temporary files of programs that are no more.
-fn remove_left(folder: &Path) {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let ours = entries.filter(|entry| {
-        let name = entry.file_name();
-        name.as_encoded_bytes().starts_with(TEMPORARY.as_bytes())
-    });
-    for entry in ours {
-        let Ok(metadata) = entry.metadata() else {
-            continue;
-        };
-        let age = metadata.modified().ok().and_then(|at| at.elapsed().ok());
-        let young = metadata.len() == 0
-            && age.is_none_or(|age| age < YOUNG)
-            && !is_of_the_dead(&entry.file_name().to_string_lossy());
-        if !metadata.is_file() || young {
-            continue;
-        }
-        let file = File::options().append(true).open(entry.path());
-        if file.is_ok_and(|file| file.try_lock().is_ok()) {
-            std::fs::remove_file(entry.path()).ok();
-        }
-    }
-}
-
-/// Waits until no file is being written by [`write_atomic`]; none is begun while the result lives. For a
-/// program that is about to exit in the middle of its work.
-pub fn hold_writes() -> RwLockWriteGuard<'static, ()> {
-    WRITES.write().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What an error of reading or writing `path` says, with the file in it once: errors of `fs_err` and
-/// of [`write_atomic`] name it already, those of the operating system do not.
-///
-/// ```
-/// use circuitscope_core::files::describe;
-/// use std::path::Path;
-///
-/// let path = Path::new("no/such.json");
-/// let of_system = std::fs::read(path).unwrap_err();
-/// assert_eq!(describe(path, &of_system), format!("no/such.json: {of_system}"));
-/// let naming_the_file = fs_err::read(path).unwrap_err();
-/// assert_eq!(describe(path, &naming_the_file), naming_the_file.to_string());
-/// ```
+/// What an error of reading or writing `path` says, with the file in it once.
 #[must_use]
 pub fn describe(path: &Path, error: &io::Error) -> String {
     let text = error.to_string();
@@ -366,201 +60,5 @@ pub fn describe(path: &Path, error: &io::Error) -> String {
         text
     } else {
         format!("{}: {text}", path.display())
-    }
-}
-
-/// What the operating system said, without the path that a library put around it.
-fn cause(error: &io::Error) -> String {
-    let mut cause: &dyn Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
-}
-
-/// Results are as readable as any other file that the user makes, where temporary files are private: what `umask`
-/// leaves of it decides.
-#[cfg(unix)]
-fn as_umask_says(builder: &mut tempfile::Builder<'_, '_>) {
-    use std::os::unix::fs::PermissionsExt as _;
-    builder.permissions(std::fs::Permissions::from_mode(0o666));
-}
-
-#[cfg(not(unix))]
-fn as_umask_says(_: &mut tempfile::Builder<'_, '_>) {}
-
-/// Makes a rename survive the loss of power, where folders can be opened as files.
-fn sync_folder(folder: &Path) {
-    if cfg!(unix)
-        && let Ok(folder) = File::open(folder)
-    {
-        folder.sync_all().ok();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[cfg(unix)]
-    #[test]
-    fn what_has_no_end_is_not_read() {
-        let error = read(Path::new("/dev/zero")).unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "cannot read `/dev/zero`: found more than 512 MiB, expected at most that"
-        );
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn a_pipe_is_read_once_and_hashed_as_it_was_read() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("pipe");
-        let made = std::process::Command::new("mkfifo").arg(&path).status();
-        assert!(made.unwrap().success());
-        let writer = std::thread::spawn({
-            let path = path.clone();
-            move || fs_err::write(path, "abc")
-        });
-        // The hash opens the pipe before anybody else does.
-        let hash = sha256(&path).unwrap();
-        writer.join().unwrap().unwrap();
-        assert!(hash.starts_with("ba7816bf"), "{hash}");
-        // Nobody writes any more: opening it would wait for ever.
-        let again = std::thread::spawn({
-            let path = path.clone();
-            move || read(&path).unwrap()
-        });
-        assert_eq!(&*again.join().unwrap(), b"abc");
-    }
-
-    #[test]
-    fn what_is_no_text_says_where() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("prompts.txt");
-        fs_err::write(&path, b"fine\nnot \xff\n").unwrap();
-        let error = read_to_string(&path).unwrap_err().to_string();
-        assert!(
-            error.ends_with("line 2: found the byte 0xff, expected UTF-8"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn inputs_folders_and_devices_are_not_written_onto() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("prompts.txt");
-        fs_err::write(&path, "prompt").unwrap();
-        protect(&path);
-        let write = |path: &Path| write_atomic(path, |out| out.write_all(b"new"));
-        let error = write(&path).unwrap_err().to_string();
-        assert!(error.ends_with("it is an input of this command"), "{error}");
-        assert_eq!(fs_err::read(&path).unwrap(), b"prompt");
-        assert!(write(folder.path()).is_err());
-        #[cfg(unix)]
-        {
-            let error = write(Path::new("/dev/null")).unwrap_err().to_string();
-            assert!(error.contains("found a device or a pipe"), "{error}");
-            let link = folder.path().join("link");
-            let target = folder.path().join("target");
-            fs_err::write(&target, "old").unwrap();
-            std::os::unix::fs::symlink(&target, &link).unwrap();
-            write(&link).unwrap();
-            assert!(link.is_symlink());
-            assert_eq!(fs_err::read(&target).unwrap(), b"new");
-        }
-    }
-
-    #[test]
-    fn one_of_several_writers_makes_a_new_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("settings.json");
-        let won = std::thread::scope(|scope| {
-            let writers: Vec<_> = (0..8u8)
-                .map(|at| {
-                    scope.spawn({
-                        let path = &path;
-                        move || write_new(path, |out| out.write_all(&[at]))
-                    })
-                })
-                .collect();
-            let outcomes = writers.into_iter().map(|writer| writer.join().unwrap());
-            let outcomes: Vec<io::Result<()>> = outcomes.collect();
-            let lost = outcomes.iter().filter_map(|outcome| outcome.as_ref().err());
-            assert!(
-                lost.into_iter()
-                    .all(|error| error.kind() == io::ErrorKind::AlreadyExists)
-            );
-            outcomes.iter().position(Result::is_ok).unwrap()
-        });
-        assert_eq!(fs_err::read(&path).unwrap(), [won as u8]);
-    }
-
-    #[test]
-    fn what_killed_programs_left_is_removed() {
-        let folder = tempfile::tempdir().unwrap();
-        let left = folder.path().join(".circuitscope-left");
-        let used = folder.path().join(".circuitscope-used");
-        let new = folder.path().join(".circuitscope-1-new");
-        let dead = folder
-            .path()
-            .join(format!(".circuitscope-{}-new", u32::MAX));
-        for path in [&new, &dead] {
-            fs_err::write(path, "").unwrap();
-        }
-        let other = folder.path().join(".other-left");
-        for path in [&left, &used, &other] {
-            fs_err::write(path, "half").unwrap();
-        }
-        let lock = File::open(&used).unwrap();
-        lock.lock().unwrap();
-        write_atomic(&folder.path().join("result"), |out| out.write_all(b"all")).unwrap();
-        assert!(!left.exists());
-        assert!(used.exists() && other.exists() && new.exists());
-        assert_eq!(dead.exists(), !cfg!(target_os = "linux"));
-    }
-
-    #[test]
-    fn errors_name_the_file_and_no_temporary_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("result.json");
-        fs_err::create_dir(&path).unwrap();
-        let error = write_atomic(&path, |out| out.write_all(b"new")).unwrap_err();
-        let text = error.to_string();
-        let named = format!("cannot write `{}`: ", path.display());
-        assert!(text.starts_with(&named), "{text}");
-        assert_eq!(
-            text.matches(&folder.path().display().to_string()).count(),
-            1,
-            "{text}"
-        );
-        assert_eq!(describe(&path, &error), text);
-        let path = folder.path().join("other.json");
-        let error = write_atomic(&path, |_| Err(io::Error::other("disk on fire"))).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            format!("cannot write `{}`: disk on fire", path.display())
-        );
-    }
-
-    #[test]
-    fn failing_writer_leaves_the_old_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("deep/result.json");
-        write_atomic(&path, |out| out.write_all(b"old")).unwrap();
-        let error = write_atomic(&path, |out| {
-            out.write_all(b"half")?;
-            Err(io::Error::other("disk on fire"))
-        });
-        assert!(error.is_err());
-        assert_eq!(fs_err::read(&path).unwrap(), b"old");
-        assert_eq!(
-            fs_err::read_dir(folder.path().join("deep"))
-                .unwrap()
-                .count(),
-            1,
-            "no temporary file stays"
-        );
     }
 }

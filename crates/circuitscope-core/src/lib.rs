@@ -26,7 +26,6 @@
 mod circuit;
 pub mod draw;
 pub mod files;
-pub mod formats;
 mod graph;
 mod head;
 mod metric;
@@ -60,6 +59,9 @@ pub struct UnknownName {
     /// All names.
     pub known: String,
 }
+
+/// The code of a vector on which no feature of a dictionary is active.
+pub const INACTIVE: i32 = -1;
 
 /// A string that names no head, node, edge or polarity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
