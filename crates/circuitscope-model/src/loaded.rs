@@ -1,7 +1,8 @@
 use std::path::Path;
 
 use burn::tensor::backend::Backend;
-use circuitscope_core::{NoProgress, Progress, files};
+use circuitscope_core::{NoProgress, Progress};
+use circuitscope_files::read;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -151,12 +152,6 @@ pub fn load_dir<B: Backend>(
             expected: "a folder with config.json and model.safetensors",
         });
     }
-    let read = |path: &Path| {
-        files::read(path).map_err(|source| Error::Io {
-            path: path.to_owned(),
-            source,
-        })
-    };
     let config = read(&config_path)?;
     let tokenizer = TokenizerFiles::read(folder)?;
     // Safetensors come first: what lies beside them was saved by other programs.
@@ -431,7 +426,7 @@ fn stream<B: Backend>(
 /// `model.safetensors` in f32), atomically file by file. The tokenizer is the caller's to add.
 ///
 /// # Errors
-/// [`Error::Save`] if the model is of another architecture, [`Error::Io`].
+/// [`Error::Save`] if the model is of another architecture, [`Error::File`].
 ///
 /// ```
 /// use circuitscope_core::{NoProgress, Seed};

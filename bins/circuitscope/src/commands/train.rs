@@ -2,7 +2,8 @@
 
 use anyhow::{Result, bail};
 use burn::tensor::{Tensor, TensorData};
-use circuitscope::core::{Seed, files};
+use circuitscope::core::Seed;
+use circuitscope::files;
 use circuitscope::hooks::HeadActivations;
 use circuitscope::sae::{
     CFG_FILE, History, SaeConfig, SaeMetadata, TrainConfig, WEIGHTS_FILE, save_dir, train,
