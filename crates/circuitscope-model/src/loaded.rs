@@ -318,6 +318,7 @@ fn load<B: Backend>(
         Some(adds) => tokenizer.map(|tokenizer| tokenizer.with_adds_bos(adds)),
         None => tokenizer,
     };
+    let stage = progress.stage("loading", config.n_layers as u64 + 2);
     let mut model = stream(family, reader, settings, device, progress)?;
     let bos = tokenizer.as_ref().and_then(Tokenizer::bos);
     let bos = bos.filter(|bos| (*bos as usize) < config.d_vocab);
@@ -328,7 +329,7 @@ fn load<B: Backend>(
     }
     files.extend(tokenizer_files.hashes());
     files.extend(source.hashes()?);
-    progress.end();
+    drop(stage);
     tracing::debug!(name, family = family.name(), %processing, %precision, "loaded a model");
     Ok(Loaded {
         model,
@@ -374,7 +375,6 @@ fn stream<B: Backend>(
     progress: &dyn Progress,
 ) -> Result<Decoder<B>> {
     let Reader { config, source, .. } = reader;
-    progress.begin("loading", config.n_layers as u64 + 2);
     let step = || {
         progress.advance(1);
         if progress.cancelled() {

@@ -253,9 +253,9 @@ impl<B: Backend> CausalEvidence<B> {
         if let Some(means) = self.node_means.get() {
             return Ok(means);
         }
-        progress.begin("averaging outputs", self.pairs.len() as u64);
+        let stage = progress.stage("averaging outputs", self.pairs.len() as u64);
         let means = self.mean_node_outputs(progress);
-        progress.end();
+        drop(stage);
         let means = means?;
         Ok(self.node_means.get_or_init(|| means))
     }
@@ -268,10 +268,10 @@ impl<B: Backend> CausalEvidence<B> {
         if let Some(means) = self.means.get() {
             return Ok(means);
         }
-        progress.begin("averaging outputs", self.pairs.len() as u64);
+        let stage = progress.stage("averaging outputs", self.pairs.len() as u64);
         let positional = self.ablation == Ablation::MeanPositional;
         let means = self.mean_outputs(positional, progress);
-        progress.end();
+        drop(stage);
         let means = means?;
         Ok(self.means.get_or_init(|| means))
     }
@@ -338,18 +338,17 @@ impl<B: Backend> CausalEvidence<B> {
         mut effects: impl FnMut(&PairBatch<B>) -> Result<Vec<Vec<f32>>>,
     ) -> Result<(Vec<Rows>, Vec<Vec<f32>>)> {
         let (mut rows, mut all) = (Vec::new(), Vec::new());
-        progress.begin(method, count as u64);
+        let stage = progress.stage(method, count as u64);
         for batch in self.batches::<B>(count, share, &self.device) {
             if progress.cancelled() {
-                progress.end();
                 return Err(Error::Cancelled);
             }
-            let found = effects(&batch).inspect_err(|_| progress.end())?;
+            let found = effects(&batch)?;
             all.extend(found);
             rows.extend(batch.members.iter().map(|&pair| self.pairs[pair].rows));
             progress.advance(batch.members.len() as u64);
         }
-        progress.end();
+        drop(stage);
         Ok((rows, all))
     }
 

@@ -100,12 +100,12 @@ impl<'a> Checked<'a> {
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let stage = format!("checking {}", shown(&name));
-        self.progress.begin_bytes(&stage, metadata.len());
+        let stage = self.progress.stage_of_bytes(&stage, metadata.len());
         let found = hash.found(&blob, &mut |bytes| {
             self.progress.advance(bytes);
             go_on(self.progress)
         });
-        self.progress.end();
+        drop(stage);
         let found = found?;
         if found != hash.digits() {
             return Err(Error::Hub(HubError::Corrupt {

@@ -129,12 +129,9 @@ impl<'a> Client<'a> {
             let part = blob.with_extension("incomplete");
             let stage = format!("downloading {}", shown(file));
             let fetch = || {
-                self.progress.begin_bytes(&stage, announced.bytes);
-                let outcome = self
-                    .stream(&url, file, &announced, &part)
-                    .and_then(|()| self.verify(file, &announced, &part));
-                self.progress.end();
-                outcome
+                let _stage = self.progress.stage_of_bytes(&stage, announced.bytes);
+                self.stream(&url, file, &announced, &part)?;
+                self.verify(file, &announced, &part)
             };
             let resumed = fs::metadata(&part).is_ok_and(|begun| begun.len() > 0);
             match fetch() {
