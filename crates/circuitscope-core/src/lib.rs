@@ -29,6 +29,7 @@ pub mod files;
 mod graph;
 mod head;
 mod metric;
+mod names;
 mod nearest;
 mod node;
 mod polarity;

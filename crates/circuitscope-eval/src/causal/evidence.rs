@@ -1,10 +1,8 @@
-use core::fmt;
-use core::str::FromStr;
 use std::sync::OnceLock;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use circuitscope_core::{Graph, NoProgress, Progress, UnknownName, nearest};
+use circuitscope_core::{Graph, NoProgress, Progress, names};
 use circuitscope_hooks::{Capture, NodeOutputs, Site, StreamOutputs};
 use circuitscope_model::{Decoder, TokenBatch, check_finite};
 use serde::{Deserialize, Serialize};
@@ -49,41 +47,12 @@ pub enum Ablation {
     MeanPositional,
 }
 
-impl Ablation {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Patching, Self::Zero, Self::Mean, Self::MeanPositional];
-
-    /// Its name on the command line and in files.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Patching => "patching",
-            Self::Zero => "zero",
-            Self::Mean => "mean",
-            Self::MeanPositional => "mean-positional",
-        }
-    }
-}
-
-impl fmt::Display for Ablation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl FromStr for Ablation {
-    type Err = UnknownName;
-
-    fn from_str(s: &str) -> Result<Self, UnknownName> {
-        let found = Self::ALL.into_iter().find(|ablation| ablation.name() == s);
-        found.ok_or_else(|| UnknownName {
-            what: "ablation",
-            name: s.to_owned(),
-            nearest: nearest(s, Self::ALL.map(Self::name)),
-            known: Self::ALL.map(Self::name).join(", "),
-        })
-    }
-}
+names!(pub Ablation: "ablation" {
+    Patching => "patching",
+    Zero => "zero",
+    Mean => "mean",
+    MeanPositional => "mean-positional",
+});
 
 /// A model, matched prompts with answers, and a metric: what methods start from that change the model
 /// or differentiate it.
