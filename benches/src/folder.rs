@@ -1,8 +1,7 @@
 //! A model folder with random weights, for benches of loading.
 
 use anyhow::Result;
-use circuitscope::core::{HeadGrid, Seed};
-use rand::RngExt as _;
+use circuitscope::core::{HeadGrid, Seed, draw};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 use tempfile::TempDir;
@@ -49,7 +48,7 @@ pub(crate) fn model_folder(shape: &Shape) -> Result<TempDir> {
         .iter()
         .map(|(_, size)| {
             let count: usize = size.iter().product();
-            let values = (0..count).map(|_| rng.random_range(-0.1f32..0.1));
+            let values = (0..count).map(|_| draw::between(&mut rng, -0.1, 0.1));
             values.flat_map(f32::to_le_bytes).collect()
         })
         .collect();

@@ -14,12 +14,11 @@ pub mod workload;
 use burn::DispatchDevice;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use circuitscope::core::{HeadGrid, Polarity, Seed};
+use circuitscope::core::{HeadGrid, Polarity, Seed, draw};
 use circuitscope::eval::Evidence;
 use circuitscope::eval::causal::{Ablation, CausalEvidence, Metric, TokenPair};
 use circuitscope::model::{Decoder, DecoderConfig};
 use circuitscope::score::CodeTable;
-use rand::RngExt as _;
 use tempfile::TempDir;
 
 use folder::model_folder;
@@ -144,7 +143,7 @@ impl Shape {
         let mut rng = Seed::new(0).stream("bench/tokens").rng();
         let mut row = || -> Vec<u32> {
             (0..self.tokens)
-                .map(|_| rng.random_range(0..self.d_vocab as u32))
+                .map(|_| draw::index(&mut rng, self.d_vocab) as u32)
                 .collect()
         };
         (0..self.prompts()).map(|_| row()).collect()
@@ -155,7 +154,7 @@ impl Shape {
     pub fn rows<B: Backend>(&self, rows: usize, device: &B::Device) -> Tensor<B, 2> {
         let mut rng = Seed::new(0).stream("bench/rows").rng();
         let data: Vec<f32> = (0..rows * self.d_model)
-            .map(|_| rng.random_range(-1.0..1.0))
+            .map(|_| draw::between(&mut rng, -1.0, 1.0))
             .collect();
         Tensor::from_data(TensorData::new(data, [rows, self.d_model]), device)
     }
@@ -238,7 +237,7 @@ impl Shape {
         let shape = Self { pairs, ..*self };
         let mut rng = Seed::new(0).stream("bench/codes").rng();
         let codes = (0..shape.prompts() * shape.grid.len())
-            .map(|_| rng.random_range(-1..shape.codes as i32))
+            .map(|_| draw::index(&mut rng, shape.codes + 1) as i32 - 1)
             .collect();
         match CodeTable::new(shape.grid, shape.labels(), codes) {
             Ok(table) => table,

@@ -11,7 +11,7 @@ use core::str::FromStr;
 
 use anyhow::{Result, anyhow, bail};
 use burn::{Dispatch, DispatchDevice};
-use circuitscope::core::{did_you_mean, nearest};
+use circuitscope::core::{did_you_mean, names, nearest};
 
 pub(crate) use probe::quietly;
 
@@ -36,19 +36,10 @@ pub(crate) enum BackendName {
     Cuda,
 }
 
+// Also the names of the cargo features that compile them in.
+names!(pub(crate) BackendName { Flex => "flex", NdArray => "ndarray", Wgpu => "wgpu", Cuda => "cuda" });
+
 impl BackendName {
-    pub(crate) const ALL: [Self; 4] = [Self::Flex, Self::NdArray, Self::Wgpu, Self::Cuda];
-
-    /// Its name, and that of the cargo feature that compiles it in.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Flex => "flex",
-            Self::NdArray => "ndarray",
-            Self::Wgpu => "wgpu",
-            Self::Cuda => "cuda",
-        }
-    }
-
     /// Whether this program was built with it.
     pub(crate) const fn compiled(self) -> bool {
         match self {

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use circuitscope::core::files;
+use circuitscope::files;
 
 use crate::output::{note, write_json};
 

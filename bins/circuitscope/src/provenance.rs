@@ -5,8 +5,9 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Result;
-use circuitscope::core::files;
+use circuitscope::files::{self, Metadata};
 use serde::Serialize;
+use serde_json::json;
 
 use crate::device::Device;
 
@@ -76,18 +77,13 @@ impl Provenance {
 
     /// As metadata of a safetensors file. Time and memory stay out, so that the same command writes
     /// the same bytes.
-    pub(crate) fn metadata(&self) -> BTreeMap<String, String> {
-        let mut map = BTreeMap::from([
-            ("made_by".to_owned(), self.program.clone()),
-            ("command".to_owned(), self.command.join(" ")),
-        ]);
-        if let Some(device) = &self.device {
-            map.insert("device".to_owned(), device.clone());
-        }
-        for (path, hash) in &self.inputs {
-            map.insert(format!("sha256 of {path}"), hash.clone());
-        }
-        map
+    pub(crate) fn metadata(&self) -> Metadata {
+        Metadata::from([
+            ("made_by".to_owned(), json!(self.program)),
+            ("command".to_owned(), json!(self.command)),
+            ("device".to_owned(), json!(self.device)),
+            ("inputs".to_owned(), json!(self.inputs)),
+        ])
     }
 }
 

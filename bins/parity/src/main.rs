@@ -352,8 +352,7 @@ mod tests {
         let text = fs_err::read_to_string(&config).unwrap();
         assert!(text.contains("gelu_new"));
         let text = text.replace("gelu_new", "gelu");
-        circuitscope_core::files::write_atomic(&config, |out| out.write_all(text.as_bytes()))
-            .unwrap();
+        circuitscope_files::write_atomic(&config, |out| out.write_all(text.as_bytes())).unwrap();
         let rows = compare(copy.path()).unwrap();
         assert!(rows.iter().any(|row| !row.holds()), "{rows:?}");
         assert!(run(&[copy.path().to_owned()]).is_err());

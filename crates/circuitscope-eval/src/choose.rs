@@ -276,16 +276,15 @@ fn stable<B: Backend>(
     let seed = seed.stream("stability");
     let halves = half_samples(evidence.labels(), evidence.pairs(), HALF_SAMPLES, seed)?;
     let mut scores = Vec::with_capacity(halves.len());
-    progress.begin("half samples", halves.len() as u64);
+    let stage = progress.stage("half samples", halves.len() as u64);
     for half in &halves {
         if progress.cancelled() {
-            progress.end();
             return Err(Error::Cancelled);
         }
         scores.push(measured.scores(Some(half.rows()))?.nodes);
         progress.advance(1);
     }
-    progress.end();
+    drop(stage);
     let stability = Stability::new(&scores, best)?;
     let found = stability.stable(threshold)?;
     let choice = StableChoice {

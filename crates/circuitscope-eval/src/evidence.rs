@@ -352,7 +352,7 @@ impl<B: Backend> Evidence<B> {
                 take(&all, held.clone())
             }
             Activations::Streamed(source) => {
-                progress.begin("capturing", self.labels.len() as u64);
+                let stage = progress.stage("capturing", self.labels.len() as u64);
                 let outcome = source.blocks().iter().try_for_each(|block| {
                     if progress.cancelled() {
                         return Err(Error::Cancelled);
@@ -361,7 +361,7 @@ impl<B: Backend> Evidence<B> {
                     progress.advance(block.len() as u64);
                     Ok(())
                 });
-                progress.end();
+                drop(stage);
                 outcome
             }
         }

@@ -124,7 +124,7 @@ pub fn null<B: Backend>(
     };
     let (observed, count) = (observed?, Null::RELABELLINGS);
     let mut shuffled = Vec::with_capacity(count);
-    progress.begin("shuffling labels", count as u64);
+    let stage = progress.stage("shuffling labels", count as u64);
     let drawn = relabellings(labels, evidence.pairs(), count, seed.stream("null"))?;
     let outcome = drawn.into_iter().try_for_each(|labels| {
         if progress.cancelled() {
@@ -136,7 +136,7 @@ pub fn null<B: Backend>(
         progress.advance(1);
         Ok(())
     });
-    progress.end();
+    drop(stage);
     outcome?;
     let mut null = Null::new(&observed, &shuffled);
     null.too_few = labellings(labels, evidence.pairs()) < Null::ENOUGH;

@@ -88,7 +88,7 @@ pub fn circuit_quality<B: Backend>(
     };
     let members = circuit.iter().map(index).collect::<Result<Vec<usize>>>()?;
     let measured = members.len().min(settings.members);
-    progress.begin(
+    let stage = progress.stage(
         "judging the circuit",
         (3 + settings.random + measured) as u64,
     );
@@ -131,7 +131,7 @@ pub fn circuit_quality<B: Backend>(
         })
     };
     let quality = judge();
-    progress.end();
+    drop(stage);
     causal.located(quality)
 }
 

@@ -56,16 +56,15 @@ pub fn significance<B: Backend>(
     let labels = evidence.labels();
     let observed = under(labels.to_vec())?;
     let mut null = Vec::with_capacity(count);
-    progress.begin("relabelling", count as u64);
+    let stage = progress.stage("relabelling", count as u64);
     for labels in relabellings(labels, evidence.pairs(), count, seed)? {
         if progress.cancelled() {
-            progress.end();
             return Err(Error::Cancelled);
         }
         null.push(under(labels)?);
         progress.advance(1);
     }
-    progress.end();
+    drop(stage);
     let null = LabelNull::new(observed, null)?;
     let p_values = null.p_values();
     let found = Discoveries::at_rate(&p_values, rate)?;

@@ -1,7 +1,5 @@
-use std::path::PathBuf;
-
 use circuitscope_core::did_you_mean;
-use circuitscope_core::files::describe;
+use circuitscope_files::FileError;
 
 use crate::Site;
 
@@ -25,36 +23,9 @@ pub enum Error {
         site: Site,
     },
 
-    /// A file could not be read or written.
-    #[error("{}", describe(path, source))]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-
-    /// A file that is not a safetensors file.
-    #[error("{}: not a safetensors file: {reason}", path.display())]
-    NotSafetensors {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-
-    /// A field of a file is missing or wrong.
-    #[error("{}: {field}: found {found}, expected {expected}", path.display())]
-    Field {
-        /// The file.
-        path: PathBuf,
-        /// The tensor or metadata key.
-        field: String,
-        /// What is there.
-        found: String,
-        /// What should be.
-        expected: String,
-    },
+    /// A file that could not be read or written, or is not as it should be.
+    #[error(transparent)]
+    File(#[from] FileError),
 }
 
 /// Result of this crate.

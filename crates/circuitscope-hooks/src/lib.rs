@@ -56,6 +56,6 @@ pub use intervene::{Intervene, Intervention, Op};
 pub use nodes::NodeOutputs;
 pub use precision::wide;
 pub use site::Site;
-pub use store::{HeadActivations, tensor_names};
+pub use store::{ACTIVATIONS, HeadActivations};
 pub use stream::StreamOutputs;
 pub use tap::{NoTap, Positions, Tap};

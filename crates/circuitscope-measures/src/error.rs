@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use circuitscope_core::files::describe;
+use circuitscope_files::FileError;
 
 /// Why scores cannot be judged, or a run cannot be kept or read.
 #[derive(Debug, thiserror::Error)]
@@ -54,13 +54,8 @@ pub enum Error {
     },
 
     /// A file of results could not be read or written.
-    #[error("{}", describe(path, source))]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] FileError),
 
     /// A file of results that is not as this crate writes it.
     #[error("{}: {reason}", path.display())]

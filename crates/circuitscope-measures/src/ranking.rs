@@ -176,18 +176,6 @@ impl Ranking {
             .sum()
     }
 
-    /// F1 of the entries of score at least `threshold`: `2·TP / (chosen + true)`; 0 if none is chosen.
-    #[must_use]
-    pub fn f1_at(&self, threshold: f64) -> f64 {
-        let chosen = self
-            .steps
-            .partition_point(|step| step.threshold >= threshold);
-        match chosen.checked_sub(1) {
-            Some(last) => self.f1(self.steps[last]),
-            None => 0.0,
-        }
-    }
-
     fn f1(&self, step: Step) -> f64 {
         (2 * step.true_positives) as f64 / (step.size() + self.positives) as f64
     }
@@ -285,10 +273,6 @@ mod tests {
             size: 1,
         };
         assert_eq!(ranking.best_f1(), best);
-        assert_eq!(ranking.f1_at(4.5), 2.0 / 3.0);
-        assert_eq!(ranking.f1_at(4.0), 0.5);
-        assert_eq!(ranking.f1_at(5.1), 0.0);
-        assert_eq!(ranking.f1_at(-1.0), 4.0 / 7.0);
         assert_eq!(ranking.precision_at_size(), 0.5);
         // tpr 1/2, fpr 0 gives 2/3; tpr 1, fpr 2/3 gives 1/2; tpr 1/2, fpr 1/3 gives 4/7.
         assert!((ranking.best_paper_f1() - 2.0 / 3.0).abs() < 1e-15);
@@ -433,9 +417,16 @@ mod tests {
         fn best_f1_is_reached_at_its_threshold(entries in entries()) {
             let ranking = of(&entries, |x| x);
             let best = ranking.best_f1();
-            prop_assert_eq!(ranking.f1_at(best.threshold), best.f1);
+            let f1 = |threshold: f64| {
+                let is_chosen = |entry: &&(bool, _)| f64::from(entry.1) >= threshold;
+                let chosen = entries.iter().filter(is_chosen).count();
+                let right = entries.iter().filter(is_chosen).filter(|entry| entry.0).count();
+                let all = entries.iter().filter(|entry| entry.0).count();
+                (2 * right) as f64 / (chosen + all) as f64
+            };
+            prop_assert_eq!(f1(best.threshold), best.f1);
             for (_, score) in &entries {
-                prop_assert!(ranking.f1_at(f64::from(*score)) <= best.f1);
+                prop_assert!(f1(f64::from(*score)) <= best.f1);
             }
             let chosen = entries.iter().filter(|entry| f64::from(entry.1) >= best.threshold);
             prop_assert_eq!(chosen.count(), best.size);

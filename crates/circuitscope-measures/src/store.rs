@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use circuitscope_core::files::{self, write_atomic, write_new};
+use circuitscope_files::{read, sha256, write_atomic, write_new};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -78,8 +78,8 @@ impl FolderStore {
         } else {
             match write_new(&path, |out| out.write_all(text.as_bytes())) {
                 Ok(()) => true,
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => false,
-                Err(source) => return Err(io(&path, source)),
+                Err(error) if error.io_kind() == Some(std::io::ErrorKind::AlreadyExists) => false,
+                Err(error) => return Err(error.into()),
             }
         };
         if !made {
@@ -96,7 +96,7 @@ impl FolderStore {
             }
         }
         Ok(Self {
-            hash: files::sha256(&path).map_err(|source| io(&path, source))?,
+            hash: sha256(&path)?,
             settings: path,
             runs,
         })
@@ -126,7 +126,7 @@ impl RunStore for FolderStore {
 
     fn save(&mut self, key: &RunKey, record: &RunRecord) -> Result<()> {
         // Somebody may have deleted the folder, and somebody else begun anew in it.
-        if !files::sha256(&self.settings).is_ok_and(|hash| hash == self.hash) {
+        if !sha256(&self.settings).is_ok_and(|hash| hash == self.hash) {
             return Err(Error::File {
                 path: self.settings.clone(),
                 reason: "changed or removed since this evaluation began; choose another --output"
@@ -229,7 +229,7 @@ fn differing_key(a: &Value, b: &Value) -> String {
 }
 
 fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T> {
-    let text = files::read(path).map_err(|source| io(path, source))?;
+    let text = read(path)?;
     serde_json::from_slice(&text).map_err(|error| Error::File {
         path: path.to_owned(),
         reason: format!("not what a run wrote: {error}; delete it to run again"),
@@ -246,12 +246,5 @@ fn pretty(path: &Path, value: &impl Serialize) -> Result<String> {
 fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let mut text = pretty(path, value)?;
     text.push('\n');
-    write_atomic(path, |out| out.write_all(text.as_bytes())).map_err(|source| io(path, source))
-}
-
-fn io(path: &Path, source: std::io::Error) -> Error {
-    Error::Io {
-        path: path.to_owned(),
-        source,
-    }
+    Ok(write_atomic(path, |out| out.write_all(text.as_bytes()))?)
 }

@@ -1,15 +1,15 @@
 //! Files as they lie on the disk, and their hashes.
 
+use std::fs::File;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
-use circuitscope_core::files;
+use circuitscope_files::{FileError, Hash, is_regular, read, sha256_of};
 use memmap2::Mmap;
-use sha2::{Digest as _, Sha256};
 
+use crate::Result;
 use crate::loaded::FileHash;
-use crate::{Error, Result};
 
 /// The bytes of a file.
 pub(crate) enum Bytes<'a> {
@@ -34,31 +34,24 @@ impl Deref for Bytes<'_> {
 
 /// Maps a file into memory; what is no regular file is read.
 pub(crate) fn map(path: &Path) -> Result<Bytes<'static>> {
-    let io = |source| Error::Io {
-        path: path.to_owned(),
-        source,
-    };
-    if !files::is_regular(path) {
-        return Ok(Bytes::Owned(Arc::unwrap_or_clone(
-            files::read(path).map_err(io)?,
-        )));
+    if !is_regular(path) {
+        return Ok(Bytes::Owned(Arc::unwrap_or_clone(read(path)?)));
     }
-    let file = fs_err::File::open(path).map_err(io)?;
-    let length = file.metadata().map_err(io)?.len();
+    let cannot = |source| FileError::cannot_read(path, source);
+    let file = File::open(path).map_err(cannot)?;
+    let length = file.metadata().map_err(cannot)?.len();
     if length == 0 {
-        return Err(Error::NotSafetensors {
-            path: path.to_owned(),
-            reason: "the file is empty".to_owned(),
-        });
+        return Err(FileError::not_safetensors(path, "the file is empty").into());
     }
     #[expect(
         unsafe_code,
         reason = "mapping a file is unsafe in general: see the safety comment"
     )]
     // SAFETY: the map is read-only and lives as long as loading takes; a program that truncates the
-    // file meanwhile can only stop the process, as with every mapped file.
-    let mapped = unsafe { Mmap::map(file.file()) };
-    mapped.map(Bytes::Mapped).map_err(io)
+    // file meanwhile stops the process, and one that writes into it makes what is read undefined, as with every
+    // mapped file.
+    let mapped = unsafe { Mmap::map(&file) };
+    Ok(mapped.map(Bytes::Mapped).map_err(cannot)?)
 }
 
 impl Bytes<'_> {
@@ -90,28 +83,22 @@ impl Bytes<'_> {
 /// Hashes a file piece by piece, letting go of what was read.
 pub(crate) fn hash_file(name: &str, bytes: &Bytes<'_>) -> FileHash {
     const PIECE: usize = 16 << 20;
-    let mut digest = Sha256::new();
+    let mut digest = Hash::new();
     for (at, piece) in bytes.chunks(PIECE).enumerate() {
         digest.update(piece);
         bytes.release(at * PIECE, piece.len());
     }
-    file_hash(name, bytes.len(), digest.finalize().as_slice())
+    file_hash(name, bytes.len(), digest.finish())
 }
 
 pub(crate) fn hash(name: &str, bytes: &[u8]) -> FileHash {
-    file_hash(name, bytes.len(), Sha256::digest(bytes).as_slice())
+    file_hash(name, bytes.len(), sha256_of(bytes))
 }
 
-fn file_hash(name: &str, bytes: usize, digest: &[u8]) -> FileHash {
+fn file_hash(name: &str, bytes: usize, sha256: String) -> FileHash {
     FileHash {
         name: name.to_owned(),
         bytes: bytes as u64,
-        sha256: hex(digest),
+        sha256,
     }
-}
-
-/// In hexadecimal.
-pub(crate) fn hex(digest: &[u8]) -> String {
-    let digits: Vec<String> = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    digits.concat()
 }

@@ -126,7 +126,7 @@ fn capture_heads<B: Backend, S: AsRef<[u32]>, const N: usize>(
             }
         }
     };
-    progress.begin(CAPTURING, sequences.len() as u64);
+    let stage = progress.stage(CAPTURING, sequences.len() as u64);
     let outcome = in_shared_rows(
         model,
         &sequences,
@@ -136,7 +136,7 @@ fn capture_heads<B: Backend, S: AsRef<[u32]>, const N: usize>(
         run,
         take,
     );
-    progress.end();
+    drop(stage);
     outcome?;
     let shape = [place.len()];
     let place = Tensor::<B, 1, Int>::from_data(TensorData::new(place, shape), device);
@@ -430,7 +430,7 @@ pub fn capture_sites_into<B: Backend>(
         Ok(prompts.len())
     };
     let lengths: Vec<usize> = rows.prompts.iter().map(Vec::len).collect();
-    progress.begin(CAPTURING, rows.len() as u64);
+    let stage = progress.stage(CAPTURING, rows.len() as u64);
     let outcome = in_batches(
         model,
         &lengths,
@@ -440,7 +440,7 @@ pub fn capture_sites_into<B: Backend>(
         run,
         take,
     );
-    progress.end();
+    drop(stage);
     outcome?;
     let Some(site) = overflowing else {
         return Ok(());

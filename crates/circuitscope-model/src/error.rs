@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use circuitscope_core::files::describe;
+use circuitscope_files::FileError;
 
 use crate::precision::Precision;
 
@@ -8,14 +8,9 @@ use crate::precision::Precision;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file could not be read or written.
-    #[error("{}", describe(path, source))]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    /// A file that could not be read or written, or is not safetensors where it should be.
+    #[error(transparent)]
+    File(#[from] FileError),
 
     /// A folder lacks a file that a model needs.
     #[error("{}: no {missing} here: {expected}", path.display())]
@@ -73,15 +68,6 @@ pub enum Error {
         found: String,
         /// The values that are supported.
         expected: String,
-    },
-
-    /// A weights file that is not valid safetensors.
-    #[error("{}: not a safetensors file: {reason}", path.display())]
-    NotSafetensors {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
     },
 
     /// A file that is not valid GGUF.

@@ -1,7 +1,8 @@
 use std::path::Path;
 
 use burn::tensor::backend::Backend;
-use circuitscope_core::{NoProgress, Progress, files};
+use circuitscope_core::{NoProgress, Progress};
+use circuitscope_files::read;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -151,12 +152,6 @@ pub fn load_dir<B: Backend>(
             expected: "a folder with config.json and model.safetensors",
         });
     }
-    let read = |path: &Path| {
-        files::read(path).map_err(|source| Error::Io {
-            path: path.to_owned(),
-            source,
-        })
-    };
     let config = read(&config_path)?;
     let tokenizer = TokenizerFiles::read(folder)?;
     // Safetensors come first: what lies beside them was saved by other programs.
@@ -323,6 +318,7 @@ fn load<B: Backend>(
         Some(adds) => tokenizer.map(|tokenizer| tokenizer.with_adds_bos(adds)),
         None => tokenizer,
     };
+    let stage = progress.stage("loading", config.n_layers as u64 + 2);
     let mut model = stream(family, reader, settings, device, progress)?;
     let bos = tokenizer.as_ref().and_then(Tokenizer::bos);
     let bos = bos.filter(|bos| (*bos as usize) < config.d_vocab);
@@ -333,7 +329,7 @@ fn load<B: Backend>(
     }
     files.extend(tokenizer_files.hashes());
     files.extend(source.hashes()?);
-    progress.end();
+    drop(stage);
     tracing::debug!(name, family = family.name(), %processing, %precision, "loaded a model");
     Ok(Loaded {
         model,
@@ -379,7 +375,6 @@ fn stream<B: Backend>(
     progress: &dyn Progress,
 ) -> Result<Decoder<B>> {
     let Reader { config, source, .. } = reader;
-    progress.begin("loading", config.n_layers as u64 + 2);
     let step = || {
         progress.advance(1);
         if progress.cancelled() {
@@ -431,7 +426,7 @@ fn stream<B: Backend>(
 /// `model.safetensors` in f32), atomically file by file. The tokenizer is the caller's to add.
 ///
 /// # Errors
-/// [`Error::Save`] if the model is of another architecture, [`Error::Io`].
+/// [`Error::Save`] if the model is of another architecture, [`Error::File`].
 ///
 /// ```
 /// use circuitscope_core::{NoProgress, Seed};

@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use anamnesis::{ParsedPth, PthDtype, parse_pth};
+use circuitscope_files::FileError;
 use safetensors::Dtype;
 
 use crate::bytes::Bytes;
@@ -143,10 +144,8 @@ fn only_one(folder: &Path) -> Result<Option<PathBuf>> {
     if single.exists() {
         return Ok(Some(single));
     }
-    let entries = fs_err::read_dir(folder).map_err(|source| Error::Io {
-        path: folder.to_owned(),
-        source,
-    })?;
+    let entries =
+        std::fs::read_dir(folder).map_err(|error| FileError::cannot_read(folder, error))?;
     let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
     let mut paths: Vec<PathBuf> = paths
         .filter(|path| is_pickle(path) && !NOT_WEIGHTS.contains(&file_name(path).as_str()))

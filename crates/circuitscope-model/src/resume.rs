@@ -85,7 +85,7 @@ impl<B: Backend> Past<B> {
         let mut value = |site: Site| {
             let value = capture.take(site).and_then(|value| value.get::<4>());
             let value = value.ok_or(Error::NeverFired { site })?;
-            Ok(value.slice_dim(1, 0..start).swap_dims(1, 2))
+            Ok::<_, Error>(value.slice_dim(1, 0..start).swap_dims(1, 2))
         };
         let layers = match start {
             0 => 0..0,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use circuitscope_core::files;
+use circuitscope_files::{FileError, bf16_to_f32, f16_to_f32, read};
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
@@ -157,11 +157,8 @@ impl<'a> Source<'a> {
         let mut index = BTreeMap::new();
         let mut problems = Vec::new();
         for (at, (path, bytes)) in files.iter().enumerate() {
-            let parsed =
-                SafeTensors::deserialize(bytes).map_err(|error| Error::NotSafetensors {
-                    path: path.clone(),
-                    reason: error.to_string(),
-                })?;
+            let parsed = SafeTensors::deserialize(bytes)
+                .map_err(|error| FileError::not_safetensors(path, error))?;
             for (name, view) in parsed.tensors() {
                 let start = view.data().as_ptr() as usize - bytes.as_ptr() as usize;
                 let encoding = Encoding::Plain {
@@ -512,10 +509,7 @@ pub(crate) fn weight_map(index: &Path) -> Result<BTreeMap<String, String>> {
     struct Index {
         weight_map: BTreeMap<String, String>,
     }
-    let text = files::read(index).map_err(|source| Error::Io {
-        path: index.to_owned(),
-        source,
-    })?;
+    let text = read(index)?;
     let parsed: Result<Index, _> = serde_json::from_slice(&text);
     let index = parsed.map_err(|error| Error::Config {
         path: index.to_owned(),
@@ -524,22 +518,14 @@ pub(crate) fn weight_map(index: &Path) -> Result<BTreeMap<String, String>> {
     Ok(index.weight_map)
 }
 
-fn f16(bytes: [u8; 2]) -> f32 {
-    half::f16::from_le_bytes(bytes).to_f32()
-}
-
-fn bf16(bytes: [u8; 2]) -> f32 {
-    half::bf16::from_le_bytes(bytes).to_f32()
-}
-
 /// Numbers one after the other, with rows and columns exchanged if so asked.
 fn plain(data: &[u8], dtype: Dtype, exchanged: Option<[usize; 2]>) -> Vec<f32> {
     match (dtype, exchanged) {
-        (Dtype::F16, None) => widened(data, f16),
-        (Dtype::BF16, None) => widened(data, bf16),
+        (Dtype::F16, None) => widened(data, f16_to_f32),
+        (Dtype::BF16, None) => widened(data, bf16_to_f32),
         (_, None) => bytemuck::pod_collect_to_vec(data),
-        (Dtype::F16, Some([rows, cols])) => transposed(data, rows, cols, f16),
-        (Dtype::BF16, Some([rows, cols])) => transposed(data, rows, cols, bf16),
+        (Dtype::F16, Some([rows, cols])) => transposed(data, rows, cols, f16_to_f32),
+        (Dtype::BF16, Some([rows, cols])) => transposed(data, rows, cols, bf16_to_f32),
         (_, Some([rows, cols])) => transposed(data, rows, cols, f32::from_le_bytes),
     }
 }

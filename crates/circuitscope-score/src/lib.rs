@@ -70,4 +70,6 @@ pub use flip::paired_flip_rate;
 pub use mutual::mutual_information;
 pub use node::{NodeScore, node_scores};
 pub use pair::{EdgeScore, PairScores, pair_scores};
-pub use table::{Code, CodeTable, INACTIVE};
+pub use table::{Code, CodeTable};
+
+pub use circuitscope_core::INACTIVE;

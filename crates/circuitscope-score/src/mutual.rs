@@ -68,8 +68,7 @@ fn entropy(counts: impl Iterator<Item = f64>, n: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use circuitscope_core::{HeadGrid, Polarity, Seed};
-    use rand::RngExt as _;
+    use circuitscope_core::{HeadGrid, Polarity, Seed, draw};
 
     fn table(codes: Vec<i32>, positives: usize) -> CodeTable {
         let n = codes.len();
@@ -93,7 +92,7 @@ mod tests {
         let mut rng = Seed::new(0).stream("test/mutual").rng();
         let (mut corrected, mut plain) = (0.0, 0.0);
         for _ in 0..200 {
-            let codes: Vec<i32> = (0..100).map(|_| rng.random_range(0..20)).collect();
+            let codes: Vec<i32> = (0..100).map(|_| draw::index(&mut rng, 20) as i32).collect();
             let distinct = |values: &mut Vec<(i32, bool)>| {
                 values.sort_unstable();
                 values.dedup();

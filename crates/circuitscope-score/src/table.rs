@@ -1,10 +1,7 @@
-use circuitscope_core::{HeadGrid, Polarity};
+use circuitscope_core::{HeadGrid, INACTIVE, Polarity};
 use serde::Serialize;
 
 use crate::{Error, Result};
-
-/// How "no feature active" is stored among codes.
-pub const INACTIVE: i32 = -1;
 
 /// What a dictionary says of one head on one example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -92,8 +89,7 @@ impl CodeTable {
         })
     }
 
-    /// The same with the activation of each code's feature, 0 where none is active. Files do not
-    /// keep them.
+    /// The same with the activation of each code's feature, 0 where none is active.
     ///
     /// # Shapes
     /// - `amplitudes`: `[examples, heads]`, row-major

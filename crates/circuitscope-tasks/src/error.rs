@@ -1,7 +1,7 @@
-use std::io;
 use std::path::PathBuf;
 
 use circuitscope_core::{Polarity, did_you_mean};
+use circuitscope_files::FileError;
 
 use crate::Task;
 
@@ -110,7 +110,7 @@ pub enum Error {
     },
     /// A file cannot be read; the message names it.
     #[error(transparent)]
-    Io(#[from] io::Error),
+    Io(#[from] FileError),
     /// A line of a prompt file is not as it should be.
     #[error("{}:{line}: {problem}", .file.display())]
     Line {

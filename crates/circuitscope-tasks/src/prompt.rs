@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Task, Vocabulary};
 
+mod check;
+
 /// A prompt and the words between which the next-token prediction is judged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -103,7 +105,7 @@ impl PromptSet {
 ///
 /// Positives come first, then negatives, each class in its own order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct LabelledPrompts {
     /// The prompts.
     pub texts: Vec<String>,

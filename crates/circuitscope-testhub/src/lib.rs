@@ -13,9 +13,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use circuitscope_files::{hex, sha256_of};
 use serde_json::json;
-use sha1::Sha1;
-use sha2::{Digest, Sha256};
+use sha1::{Digest as _, Sha1};
 
 /// The only commit of the repository.
 pub const COMMIT: &str = "c0ffee0123456789c0ffee0123456789c0ffee01";
@@ -342,16 +342,11 @@ impl State {
             return tag.clone();
         }
         if large {
-            return hex(&Sha256::digest(data));
+            return sha256_of(data);
         }
         let mut hash = Sha1::new();
         hash.update(format!("blob {}\0", data.len()));
         hash.update(data);
         hex(&hash.finalize())
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    hex.concat()
 }

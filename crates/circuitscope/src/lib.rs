@@ -13,6 +13,7 @@ mod stream;
 
 pub use circuitscope_core as core;
 pub use circuitscope_eval as eval;
+pub use circuitscope_files as files;
 pub use circuitscope_hooks as hooks;
 pub use circuitscope_measures as measures;
 pub use circuitscope_model as model;

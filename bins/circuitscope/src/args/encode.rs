@@ -10,7 +10,8 @@ use super::DeviceArgs;
   circuitscope encode --sae sae/ --activations heads.safetensors --output codes.safetensors
 
 The codes file is safetensors with `codes` i32 [examples, heads] (-1: no feature is active),
-`labels` [examples] and metadata n_layers, n_heads.")]
+`amplitudes` f32 [examples, heads] (how active that feature is), `labels` [examples] and metadata
+n_layers, n_heads.")]
 pub(crate) struct EncodeArgs {
     /// Folder of a dictionary, from `train` or SAELens
     #[arg(long, value_name = "DIR")]

@@ -7,9 +7,10 @@ use clap::Args;
 #[command(after_help = "Example:
   circuitscope score --codes codes.safetensors --format json
 
-JSON: `nodes` (one for each head, layer by layer), `edges` (heads x heads: code pairs seen on
-positives only), `paper_edge_head_counts` (what the authors' code calls an edge score: how often
-each head occurs among the top pairs).")]
+JSON: `nodes` (one for each head, layer by layer), `amplitude_scores` (what `amplitude-ensemble`
+and `recommended-activations` average over dictionaries; null if the file has no amplitudes),
+`edges` (heads x heads: code pairs seen on positives only), `paper_edge_head_counts` (what the
+authors' code calls an edge score: how often each head occurs among the top pairs).")]
 pub(crate) struct ScoreArgs {
     /// Codes file
     #[arg(long, value_name = "FILE")]

@@ -1,17 +1,16 @@
 //! `capture`: prompts in, activations out.
 
 use std::collections::BTreeMap;
-use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use circuitscope::core::Seed;
-use circuitscope::core::files::{self, Pending};
-use circuitscope::core::formats::f32_header;
+use circuitscope::files::{self, Entry, Metadata, Writer};
 use circuitscope::hooks::Site;
 use circuitscope::model::{Error, Loaded, PaddedRows, PaddingSide, SiteSink, capture_sites_into};
 use circuitscope::task_prompts;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::bos::Bos;
 use super::inputs;
@@ -60,16 +59,18 @@ pub(crate) fn run(args: &CaptureArgs, printer: Printer, progress: &Terminal) -> 
     let plain = device.plain();
     let lengths: Vec<usize> = rows.prompts().iter().map(Vec::len).collect();
     let mut metadata = provenance.metadata();
-    metadata.insert(
-        "model".to_owned(),
-        serde_json::to_string(&model.provenance)?,
-    );
-    metadata.insert("lengths".to_owned(), serde_json::to_string(&lengths)?);
-    metadata.insert("tokens".to_owned(), serde_json::to_string(rows.prompts())?);
+    metadata.insert("model".to_owned(), json!(model.provenance));
+    metadata.insert("lengths".to_owned(), json!(lengths));
+    metadata.insert("tokens".to_owned(), json!(rows.prompts()));
     if let Some(bos) = &bos {
-        metadata.insert("prepend_bos".to_owned(), bos.done.to_string());
+        metadata.insert("prepend_bos".to_owned(), json!(bos.done));
     }
-    let mut stream = Stream::new(&args.output, metadata)?;
+    let mut stream = Stream {
+        path: &args.output,
+        metadata,
+        file: None,
+        shapes: BTreeMap::new(),
+    };
     capture_sites_into(
         &model.model,
         &rows,
@@ -81,7 +82,7 @@ pub(crate) fn run(args: &CaptureArgs, printer: Printer, progress: &Terminal) -> 
         &mut stream,
     )?;
     let Stream { file, shapes, .. } = stream;
-    file.finish()?;
+    file.context("nothing was captured")?.finish()?;
 
     let sites = shapes
         .into_iter()
@@ -225,54 +226,28 @@ impl Tokens {
 /// captured than memory holds.
 struct Stream<'a> {
     path: &'a Path,
-    metadata: BTreeMap<String, String>,
-    file: Pending,
+    metadata: Metadata,
+    /// Begun once the shapes are known.
+    file: Option<Writer>,
     shapes: BTreeMap<Site, Vec<usize>>,
-    /// Where each site begins in the file.
-    starts: BTreeMap<Site, u64>,
-}
-
-impl<'a> Stream<'a> {
-    fn new(path: &'a Path, metadata: BTreeMap<String, String>) -> Result<Self> {
-        Ok(Self {
-            path,
-            metadata,
-            file: Pending::new(path)?,
-            shapes: BTreeMap::new(),
-            starts: BTreeMap::new(),
-        })
-    }
-
-    fn put(&mut self, at: u64, bytes: &[u8]) -> Result<(), Error> {
-        let file = self.file.file();
-        let done = file.seek(SeekFrom::Start(at));
-        let done = done.and_then(|_| file.write_all(bytes));
-        done.map_err(|source| Error::Io {
-            path: self.path.to_owned(),
-            source,
-        })
-    }
 }
 
 impl SiteSink for Stream<'_> {
     fn begin(&mut self, shapes: &BTreeMap<Site, Vec<usize>>) -> Result<(), Error> {
         self.shapes.clone_from(shapes);
         let tensors = shapes.iter();
-        let tensors = tensors.map(|(site, shape)| (site.to_string(), shape.clone()));
-        let (header, sizes) = f32_header(&tensors.collect::<Vec<_>>(), &self.metadata);
-        let mut at = header.len() as u64;
-        for (&site, size) in shapes.keys().zip(sizes) {
-            self.starts.insert(site, at);
-            at += size;
-        }
-        if at > SAID {
+        let tensors = tensors.map(|(site, shape)| Entry::of::<f32>(site.to_string(), shape));
+        let metadata = core::mem::take(&mut self.metadata);
+        let file = Writer::create(self.path, tensors.collect(), metadata)?;
+        if file.length() > SAID {
             note(&format!(
                 "note: {} will take {}",
                 self.path.display(),
-                human_bytes(at)
+                human_bytes(file.length())
             ));
         }
-        self.put(0, &header)
+        self.file = Some(file);
+        Ok(())
     }
 
     fn rows(
@@ -282,8 +257,10 @@ impl SiteSink for Stream<'_> {
         width: usize,
         values: &[f32],
     ) -> Result<(), Error> {
-        let start = self.starts[&site] + (first * width * size_of::<f32>()) as u64;
-        self.put(start, bytemuck::cast_slice(values))
+        let Some(file) = &mut self.file else {
+            return Ok(());
+        };
+        Ok(file.rows(&site.to_string(), first * width, values)?)
     }
 }
 

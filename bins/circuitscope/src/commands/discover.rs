@@ -425,7 +425,7 @@ fn save_activations(evidence: &Evidence<B>, path: &Path, provenance: &Provenance
     let data = data.map_err(|error| anyhow!("the device failed: {error:?}"))?;
     let labels = evidence.labels().to_vec();
     let file = HeadActivations::new(evidence.grid(), evidence.d(), labels, data);
-    Ok(file.write(path, &provenance.metadata())?)
+    Ok(file.write(path, provenance.metadata())?)
 }
 
 /// The user's own prompts, before the model is loaded: a wrong file should not cost that time.

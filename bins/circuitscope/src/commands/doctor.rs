@@ -103,9 +103,10 @@ pub(crate) fn run(args: &DoctorArgs, printer: Printer, progress: &Terminal) -> R
 }
 
 fn check(device: &Device, fault: Option<Site>, progress: &Terminal) -> Checked {
-    use circuitscope::core::Progress as _;
+    use circuitscope::core::Progress;
 
-    progress.begin(&format!("checking {device}"), 1);
+    let progress: &dyn Progress = progress;
+    let stage = progress.stage(&format!("checking {device}"), 1);
     let start = std::time::Instant::now();
     let scaled = |by| Intervene::new(fault.map(|site| Intervention::new(site, Op::Scale(by))));
     // A driver that fails does so by panicking inside burn.
@@ -116,7 +117,7 @@ fn check(device: &Device, fault: Option<Site>, progress: &Terminal) -> Checked {
         outcome.checks.extend(gradients);
         Ok::<_, conformance::Error>(outcome)
     });
-    progress.end();
+    drop(stage);
     let outcome = outcome.and_then(|outcome| Ok(outcome?));
     let (conformance, error) = match outcome {
         Ok(conformance) => (Some(conformance), None),

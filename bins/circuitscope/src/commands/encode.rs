@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use anyhow::{Context as _, Result};
 use burn::tensor::{Tensor, TensorData};
 use circuitscope::hooks::HeadActivations;
-use circuitscope::sae::{CFG_FILE, EncodeConfig, INACTIVE, WEIGHTS_FILE, load_dir};
-use circuitscope::score::CodeTable;
+use circuitscope::sae::{CFG_FILE, EncodeConfig, WEIGHTS_FILE, load_dir};
+use circuitscope::score::{CodeTable, INACTIVE};
 use serde::Serialize;
 
 use super::inputs;
@@ -50,7 +50,9 @@ pub(crate) fn run(args: &EncodeArgs, printer: Printer) -> Result<()> {
     } = HeadActivations::read(&args.activations)?;
     let shape = [labels.len() * grid.len(), d];
     let x = Tensor::<B, 2>::from_data(TensorData::new(data, shape), device.plain());
-    let config = EncodeConfig::new().with_near_ties(NEAR_TIE);
+    let config = EncodeConfig::new()
+        .with_near_ties(NEAR_TIE)
+        .with_amplitudes();
     let encoded = saved.sae.encode_codes(x, &config).with_context(|| {
         format!(
             "{} does not fit {}",
@@ -60,12 +62,13 @@ pub(crate) fn run(args: &EncodeArgs, printer: Printer) -> Result<()> {
     })?;
     let used: BTreeSet<i32> = encoded.codes.iter().copied().collect();
     let table = CodeTable::new(grid, labels, encoded.codes)?;
+    let table = table.with_amplitudes(encoded.amplitudes.unwrap_or_default())?;
     let table = if args.paper_compatible {
         table.paper_compatible()
     } else {
         table
     };
-    table.write(&args.output, &provenance.metadata())?;
+    table.write(&args.output, provenance.metadata())?;
     let report = Report {
         output: args.output.display().to_string(),
         examples: table.examples(),

@@ -5,9 +5,10 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
-use circuitscope::core::{Progress as _, Seed, files};
+use circuitscope::core::{Progress as _, Seed};
 use circuitscope::eval::methods::{BoxedMethod, FromFile, MethodSettings, about, method};
 use circuitscope::eval::{EvaluateSettings, evaluate};
+use circuitscope::files;
 use circuitscope::measures::{
     FolderStore, RunKey, RunRecord, RunStore as _, Spread, SummaryRow, summarise,
 };

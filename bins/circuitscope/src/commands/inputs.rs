@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anamnesis::resolve_ollama_model;
 use anyhow::{Context as _, Result, anyhow, bail};
-use circuitscope::core::files::Pending;
-use circuitscope::core::{Progress, did_you_mean, files, nearest};
+use circuitscope::core::{Progress, did_you_mean, nearest};
+use circuitscope::files::{self, Pending};
 use circuitscope::model::{LoadSettings, Loaded, is_gguf, load_dir, load_gguf};
 use circuitscope::tasks::{self, Task};
 use circuitscope::{CaptureSettings, conformance, load_reference};
@@ -237,7 +237,10 @@ fn writable(folder: &Path, output: &Path) -> Result<(), String> {
         // A temporary file under a name of its own: others may look at the same moment.
         .and_then(|()| {
             let probe = Pending::new(&folder.join("probe"));
-            probe.map(drop).map_err(|error| error.kind().to_string())
+            probe.map(drop).map_err(|error| match error.io_kind() {
+                Some(kind) => kind.to_string(),
+                None => error.to_string(),
+            })
         });
     for folder in missing {
         // It may hold something by now, or never have come to be.

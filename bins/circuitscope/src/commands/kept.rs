@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use circuitscope::core::files;
+use circuitscope::files;
 
 use super::found::Found;
 use super::{exports, pages};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
-use circuitscope::core::files;
+use circuitscope::files;
 use circuitscope::measures::{RunRecord, summarise};
 use serde_json::{Value, json};
 

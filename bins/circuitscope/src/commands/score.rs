@@ -2,11 +2,13 @@
 
 use anyhow::{Context as _, Result};
 use circuitscope::core::{HeadGrid, Polarity};
-use circuitscope::score::{CodeTable, EdgeScore, NodeScore, PairScores, node_scores, pair_scores};
+use circuitscope::score::{
+    CodeTable, EdgeScore, NodeScore, PairScores, amplitude_scores, node_scores, pair_scores,
+};
 use serde::Serialize;
 
 use crate::args::ScoreArgs;
-use crate::output::{Printer, count, table};
+use crate::output::{Printer, count, note, table};
 
 /// What is printed. Heads run layer by layer in every list.
 #[derive(Debug, Serialize)]
@@ -17,6 +19,8 @@ struct Scored {
     negatives: usize,
     paper_compatible: bool,
     nodes: Vec<NodeScore>,
+    /// For each head the mean amplitude of the codes that it has on positives only; `null` without amplitudes.
+    amplitude_scores: Option<Vec<f64>>,
     /// `[heads][heads]`: code pairs seen on positives and never on negatives.
     edges: Vec<Vec<u32>>,
     /// The same divided by the number of code pairs seen at all.
@@ -34,7 +38,15 @@ pub(crate) fn run(args: &ScoreArgs, printer: Printer) -> Result<()> {
     let of_file = || args.codes.display().to_string();
     let nodes = node_scores(&codes).with_context(of_file)?;
     let pairs = pair_scores(&codes).with_context(of_file)?;
-    let scored = Scored::new(&codes, nodes, &pairs, args.paper_compatible);
+    let amplitudes = codes.amplitudes().map(|_| amplitude_scores(&codes));
+    let amplitudes = amplitudes.transpose().with_context(of_file)?;
+    if amplitudes.is_none() {
+        note(&format!(
+            "note: {}: no amplitudes, so codes are counted and not weighed: `encode` writes them since 0.1",
+            args.codes.display()
+        ));
+    }
+    let scored = Scored::new(&codes, nodes, amplitudes, &pairs, args.paper_compatible);
     printer.print(&scored, || scored.text(&pairs, args.top))
 }
 
@@ -42,6 +54,7 @@ impl Scored {
     fn new(
         codes: &CodeTable,
         nodes: Vec<NodeScore>,
+        amplitude_scores: Option<Vec<f64>>,
         pairs: &PairScores,
         paper_compatible: bool,
     ) -> Self {
@@ -57,6 +70,7 @@ impl Scored {
             negatives: codes.examples() - positives,
             paper_compatible,
             nodes,
+            amplitude_scores,
             edges: pairs.unique().chunks(heads).map(<[_]>::to_vec).collect(),
             edges_normalised: normalised.chunks(heads).map(<[_]>::to_vec).collect(),
             paper_edge_head_counts: pairs.paper_head_counts(None),
@@ -70,15 +84,23 @@ impl Scored {
             .into_iter()
             .take(top)
             .map(|score| {
+                let amplitude = || {
+                    let at = HeadGrid::new(self.n_layers, self.n_heads).index(score.head)?;
+                    self.amplitude_scores.as_ref()?.get(at)
+                };
                 vec![
                     score.head.to_string(),
                     score.unique.to_string(),
                     score.union.to_string(),
                     format!("{:.3}", score.normalised),
+                    amplitude().map_or_else(|| "–".to_owned(), |score| format!("{score:.4}")),
                 ]
             })
             .collect();
-        let heads = table(&["head", "unique", "codes", "normalised"], &rows);
+        let heads = table(
+            &["head", "unique", "codes", "normalised", "amplitude"],
+            &rows,
+        );
         let mut edges: Vec<EdgeScore> = pairs.directed();
         // Stable: equal scores stay in order of the writer, then of the reader.
         edges.sort_by_key(|edge| core::cmp::Reverse(edge.unique));

@@ -2,12 +2,12 @@
 
 use anyhow::{Result, bail};
 use burn::tensor::{Tensor, TensorData};
-use circuitscope::core::{Seed, files};
+use circuitscope::core::{Seed, draw};
+use circuitscope::files;
 use circuitscope::hooks::HeadActivations;
 use circuitscope::sae::{
     CFG_FILE, History, SaeConfig, SaeMetadata, TrainConfig, WEIGHTS_FILE, save_dir, train,
 };
-use rand::seq::index;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -120,7 +120,7 @@ fn choose(args: &TrainArgs, examples: usize, seed: Seed) -> Result<Vec<usize>> {
         );
     }
     let mut rng = seed.stream("sae/examples").rng();
-    Ok(index::sample(&mut rng, examples, wanted).into_vec())
+    Ok(draw::sample(&mut rng, examples, wanted))
 }
 
 /// `[chosen * heads, d]`.

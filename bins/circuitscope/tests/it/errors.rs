@@ -22,7 +22,7 @@ fn files_that_are_no_safetensors() {
     let bench = Bench::new();
     bench.fails(
         TRAIN,
-        "failed to open file `a.safetensors`: No such file or directory (os error 2)",
+        "cannot read `a.safetensors`: No such file or directory (os error 2)",
     );
     bench.write("a.safetensors", "");
     bench.fails(
@@ -47,7 +47,7 @@ fn files_that_are_no_safetensors() {
     bench.write("c.safetensors", "");
     bench.fails(
         "score --codes c.safetensors",
-        "c.safetensors: not a safetensors file: header too small",
+        "c.safetensors: not a safetensors file: 0 bytes, the header length alone takes 8",
     );
 }
 
@@ -60,17 +60,17 @@ fn activations_of_a_wrong_shape_or_value() {
         "a.safetensors",
         &[("activations", F32, &[2, 16], &zeros), labels],
     );
-    bench.fails(TRAIN, "a.safetensors: `activations`: found shape [2, 16], expected three axes [examples, heads, d]");
+    bench.fails(TRAIN, "a.safetensors: tensor `activations`: found shape [2, 16], expected the axes [examples, heads, d]");
     bench.tensors(
         "a.safetensors",
         &[("activations", F32, &[2, 8, 2], &zeros), labels],
     );
-    bench.fails(TRAIN, "a.safetensors: `activations`: found 8 heads of width 2, expected n_layers × n_heads = 2 × 2 heads");
+    bench.fails(TRAIN, "a.safetensors: tensor `activations`: found 8 heads of width 2, expected n_layers × n_heads = 2 × 2 heads");
     bench.tensors(
         "a.safetensors",
         &[("activation", F32, &[2, 4, 4], &zeros), labels],
     );
-    bench.fails(TRAIN, "a.safetensors: `activations`: found no such tensor among [\"activation\", \"labels\"], expected a tensor `activations`");
+    bench.fails(TRAIN, "a.safetensors: tensor `activations`: found no such tensor among [\"activation\", \"labels\"], expected it to be there");
     let mut data = [0.0; 32];
     data[17] = f32::NAN;
     bench.tensors(
@@ -79,7 +79,7 @@ fn activations_of_a_wrong_shape_or_value() {
     );
     bench.fails(
         TRAIN,
-        "a.safetensors: `activations`: found NaN at example 1, head L0H0, expected finite numbers",
+        "a.safetensors: tensor `activations`: found NaN at example 1, head L0H0, expected finite numbers",
     );
 }
 
@@ -285,7 +285,7 @@ fn dictionaries_that_do_not_fit() {
     let encode = "encode --sae sae --activations a.safetensors --output c.safetensors";
     bench.fails(
         encode,
-        "failed to open file `sae/cfg.json`: No such file or directory (os error 2)",
+        "cannot read `sae/cfg.json`: No such file or directory (os error 2)",
     );
     bench.ok("train --activations a.safetensors --output sae --codes 6 --steps 2");
     bench.set("sae/cfg.json", "architecture", json!("topk"));

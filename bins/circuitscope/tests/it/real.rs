@@ -10,8 +10,8 @@
 
 use std::path::PathBuf;
 
+use circuitscope::files::Reader;
 use circuitscope_testkit::{Golden, real_model};
-use safetensors::SafeTensors;
 use serde_json::Value;
 
 use crate::support::{Bench, floats};
@@ -48,10 +48,9 @@ fn real_ids_and_logits() {
         golden_file("prompts.txt").display()
     ));
     let golden = golden();
-    let file = fs_err::read(bench.path("x.safetensors")).unwrap();
-    let (_, header) = SafeTensors::read_metadata(&file).unwrap();
-    let tokens = &header.metadata().as_ref().unwrap()["tokens"];
-    let tokens: Vec<Vec<u32>> = serde_json::from_str(tokens).unwrap();
+    let file = Reader::open(&bench.path("x.safetensors")).unwrap();
+    let tokens = file.metadata()["tokens"].clone();
+    let tokens: Vec<Vec<u32>> = serde_json::from_value(tokens).unwrap();
     let (shape, logits) = floats(&bench.path("x.safetensors"))
         .remove("logits")
         .unwrap();

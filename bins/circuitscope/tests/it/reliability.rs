@@ -142,7 +142,7 @@ fn outputs_go_onto_regular_files_that_are_no_inputs() {
     bench.ok(&format!("{DISCOVER} --save-activations a.safetensors"));
     bench.fails(
         "encode --sae nowhere --activations a.safetensors --output a.safetensors",
-        "failed to open file `nowhere/cfg.json`: No such file or directory (os error 2)",
+        "cannot read `nowhere/cfg.json`: No such file or directory (os error 2)",
     );
     bench.fails(
         &format!("{DISCOVER} --save-activations /dev/null"),

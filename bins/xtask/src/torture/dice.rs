@@ -2,8 +2,7 @@
 
 use std::ops::Range;
 
-use circuitscope_core::Seed;
-use rand::RngExt as _;
+use circuitscope_core::{Seed, draw};
 use rand_chacha::ChaCha8Rng;
 
 /// Draws for one try.
@@ -18,7 +17,11 @@ impl Dice {
 
     /// A number below `n`, or 0 where that is 0.
     pub(crate) fn below(&mut self, n: usize) -> usize {
-        if n == 0 { 0 } else { self.0.random_range(0..n) }
+        if n == 0 {
+            0
+        } else {
+            draw::below(&mut self.0, n)
+        }
     }
 
     /// True in one of `n` tries.
@@ -28,11 +31,11 @@ impl Dice {
 
     /// A number from 0 up to, not including, 1.
     pub(crate) fn share(&mut self) -> f64 {
-        self.0.random_range(0.0..1.0)
+        draw::unit(&mut self.0)
     }
 
     pub(crate) fn byte(&mut self) -> u8 {
-        self.0.random()
+        draw::below(&mut self.0, 256) as u8
     }
 
     /// One of `choices`, which are not empty.

@@ -1,10 +1,8 @@
-use core::fmt;
-use core::str::FromStr;
 use std::sync::OnceLock;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use circuitscope_core::{Graph, NoProgress, Progress, UnknownName, nearest};
+use circuitscope_core::{Graph, NoProgress, Progress, names};
 use circuitscope_hooks::{Capture, NodeOutputs, Site, StreamOutputs};
 use circuitscope_model::{Decoder, TokenBatch, check_finite};
 use serde::{Deserialize, Serialize};
@@ -49,41 +47,12 @@ pub enum Ablation {
     MeanPositional,
 }
 
-impl Ablation {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Patching, Self::Zero, Self::Mean, Self::MeanPositional];
-
-    /// Its name on the command line and in files.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Patching => "patching",
-            Self::Zero => "zero",
-            Self::Mean => "mean",
-            Self::MeanPositional => "mean-positional",
-        }
-    }
-}
-
-impl fmt::Display for Ablation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl FromStr for Ablation {
-    type Err = UnknownName;
-
-    fn from_str(s: &str) -> Result<Self, UnknownName> {
-        let found = Self::ALL.into_iter().find(|ablation| ablation.name() == s);
-        found.ok_or_else(|| UnknownName {
-            what: "ablation",
-            name: s.to_owned(),
-            nearest: nearest(s, Self::ALL.map(Self::name)),
-            known: Self::ALL.map(Self::name).join(", "),
-        })
-    }
-}
+names!(pub Ablation: "ablation" {
+    Patching => "patching",
+    Zero => "zero",
+    Mean => "mean",
+    MeanPositional => "mean-positional",
+});
 
 /// A model, matched prompts with answers, and a metric: what methods start from that change the model
 /// or differentiate it.
@@ -253,9 +222,9 @@ impl<B: Backend> CausalEvidence<B> {
         if let Some(means) = self.node_means.get() {
             return Ok(means);
         }
-        progress.begin("averaging outputs", self.pairs.len() as u64);
+        let stage = progress.stage("averaging outputs", self.pairs.len() as u64);
         let means = self.mean_node_outputs(progress);
-        progress.end();
+        drop(stage);
         let means = means?;
         Ok(self.node_means.get_or_init(|| means))
     }
@@ -268,10 +237,10 @@ impl<B: Backend> CausalEvidence<B> {
         if let Some(means) = self.means.get() {
             return Ok(means);
         }
-        progress.begin("averaging outputs", self.pairs.len() as u64);
+        let stage = progress.stage("averaging outputs", self.pairs.len() as u64);
         let positional = self.ablation == Ablation::MeanPositional;
         let means = self.mean_outputs(positional, progress);
-        progress.end();
+        drop(stage);
         let means = means?;
         Ok(self.means.get_or_init(|| means))
     }
@@ -338,18 +307,17 @@ impl<B: Backend> CausalEvidence<B> {
         mut effects: impl FnMut(&PairBatch<B>) -> Result<Vec<Vec<f32>>>,
     ) -> Result<(Vec<Rows>, Vec<Vec<f32>>)> {
         let (mut rows, mut all) = (Vec::new(), Vec::new());
-        progress.begin(method, count as u64);
+        let stage = progress.stage(method, count as u64);
         for batch in self.batches::<B>(count, share, &self.device) {
             if progress.cancelled() {
-                progress.end();
                 return Err(Error::Cancelled);
             }
-            let found = effects(&batch).inspect_err(|_| progress.end())?;
+            let found = effects(&batch)?;
             all.extend(found);
             rows.extend(batch.members.iter().map(|&pair| self.pairs[pair].rows));
             progress.advance(batch.members.len() as u64);
         }
-        progress.end();
+        drop(stage);
         Ok((rows, all))
     }
 

@@ -120,17 +120,17 @@ pub(super) fn curve<B: Backend>(
     let (full, grid) = (runs.full(), scores.grid);
     let kept = |heads: &[HeadId]| Circuit::from_heads(grid, heads.iter().copied()).head_mask();
     let best = &ranking[..ranking.len().min(SIGNED)];
-    progress.begin("ablating the best heads", best.len() as u64);
+    let stage = progress.stage("ablating the best heads", best.len() as u64);
     let without = best.iter().map(|&head| {
         let others: Vec<HeadId> = grid.heads().filter(|other| *other != head).collect();
         kept(&others)
     });
     let values = runs.keeping_each(&without.collect::<Vec<_>>(), progress);
-    progress.end();
+    drop(stage);
     let effects = best.iter().zip(values?);
     let effects: Vec<(HeadId, f64)> = effects.map(|(head, value)| (*head, full - value)).collect();
     let sizes = sizes(ranking.len());
-    progress.begin("circuits of growing size", sizes.len() as u64);
+    let stage = progress.stage("circuits of growing size", sizes.len() as u64);
     let measure = || {
         let empty = runs.keeping(&kept(&[]))?;
         progress.advance(1);
@@ -148,7 +148,7 @@ pub(super) fn curve<B: Backend>(
         Ok((values, order))
     };
     let measured: Result<_> = measure();
-    progress.end();
+    drop(stage);
     let (values, order) = measured?;
     let shares = values
         .iter()
@@ -173,7 +173,7 @@ pub(super) fn random<B: Backend>(
     seed: Seed,
     progress: &dyn Progress,
 ) -> Result<Vec<f64>> {
-    progress.begin("random circuits", RANDOM as u64);
+    let stage = progress.stage("random circuits", RANDOM as u64);
     let drawn = (0..RANDOM).map(|at| {
         let mut rng = seed.nth("knee/random", at as u64).rng();
         let mut kept = vec![false; runs.grid().len()];
@@ -182,7 +182,7 @@ pub(super) fn random<B: Backend>(
         kept
     });
     let values = runs.keeping_each(&drawn.collect::<Vec<_>>(), progress);
-    progress.end();
+    drop(stage);
     values
 }
 

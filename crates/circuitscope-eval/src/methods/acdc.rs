@@ -167,10 +167,10 @@ impl<B: Backend> Discover<B> for Acdc {
         let (full, empty) = runs.full_and_empty(metric)?;
         let fall = full - empty;
         let mut edges = vec![0.0; graph.readers() * graph.writers()];
-        progress.begin(NAME, graph.n_edges() as u64);
+        let stage = progress.stage(NAME, graph.n_edges() as u64);
         let taus = THRESHOLDS.map(|share| share * fall.abs());
         let circuits = prune(&runs, metric, &taus, progress);
-        progress.end();
+        drop(stage);
         for (share, circuit) in THRESHOLDS.into_iter().zip(circuits?) {
             for (writer, reader) in graph.edges() {
                 if circuit.set[reader * graph.writers() + writer] == 1.0 {

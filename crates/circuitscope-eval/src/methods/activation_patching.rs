@@ -183,7 +183,7 @@ fn node_effects<B: Backend>(
     causal.average(false, progress)?;
     let batches = causal.alike(pairs, usize::MAX);
     let total: usize = batches.iter().map(Vec::len).sum();
-    progress.begin(NAME, (total * graph.writers()) as u64);
+    let stage = progress.stage(NAME, (total * graph.writers()) as u64);
     let outcome = batches.iter().try_for_each(|members| {
         if progress.cancelled() {
             return Err(Error::Cancelled);
@@ -211,7 +211,7 @@ fn node_effects<B: Backend>(
         nodes.extend(effects);
         Ok(())
     });
-    progress.end();
+    drop(stage);
     outcome.map(|()| (rows, nodes))
 }
 
@@ -228,7 +228,7 @@ fn edge_effects<B: Backend>(
     let count: usize = places.iter().map(|place| place.changes.len()).sum();
     let parts = runs.parts()?;
     let mut edges = Vec::new();
-    progress.begin("patching edges", (count * parts.len()) as u64);
+    let stage = progress.stage("patching edges", (count * parts.len()) as u64);
     for part in parts {
         let prompts = part.batch.members.len();
         let clean = part.values(causal.metric(), part.clean.clone())?;
@@ -239,7 +239,6 @@ fn edge_effects<B: Backend>(
         for place in &places {
             for changes in place.changes.chunks(side_by_side) {
                 if progress.cancelled() {
-                    progress.end();
                     return Err(Error::Cancelled);
                 }
                 let logits = changed_logits(causal, part, &difference, place, changes);
@@ -255,7 +254,7 @@ fn edge_effects<B: Backend>(
         }
         edges.extend(of_part);
     }
-    progress.end();
+    drop(stage);
     Ok(edges)
 }
 

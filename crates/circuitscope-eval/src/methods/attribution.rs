@@ -158,7 +158,7 @@ impl<B: AutodiffBackend> Attribution<B> {
         };
         let batches = causal.differentiated(count, lanes, held);
         let mut found = vec![Vec::new(); batches.len()];
-        progress.begin(method, count.min(causal.pairs().len()) as u64);
+        let stage = progress.stage(method, count.min(causal.pairs().len()) as u64);
         let outcome = workers::run(
             lanes,
             batches.len(),
@@ -177,7 +177,7 @@ impl<B: AutodiffBackend> Attribution<B> {
                 Ok(())
             },
         );
-        progress.end();
+        drop(stage);
         let rows = batches.iter().flatten();
         let rows = rows.map(|&pair| causal.pairs()[pair].rows).collect();
         outcome.map(|()| (rows, found.concat()))

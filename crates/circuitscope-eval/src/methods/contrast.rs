@@ -442,7 +442,7 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for Contrast<B> {
         let mut rng = seed.stream("recommended/path").rng();
         let shares: Vec<f64> = (0..count).map(|_| draw::unit(&mut rng)).collect();
         let mut effects = vec![Effects::default(); count];
-        progress.begin(NAME, count as u64);
+        let stage = progress.stage(NAME, count as u64);
         let held = match (self.scores_edges(), WholeWriters::applies(causal.model())) {
             (_, false) => Held::Streams,
             (true, true) => Held::Readers,
@@ -452,7 +452,7 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for Contrast<B> {
         let outcome = groups
             .iter()
             .try_for_each(|group| self.group(causal, group, &shares, progress, &mut effects));
-        progress.end();
+        drop(stage);
         causal.located(outcome)?;
         let rows = causal.pairs()[..count].iter().map(|pair| pair.rows);
         Ok(Box::new(OfPairs {

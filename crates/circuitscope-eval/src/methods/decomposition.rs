@@ -198,7 +198,7 @@ impl<B: Backend> Discover<B> for ContextualDecomposition {
         let pairs = self.settings.pairs(causal.pairs().len(), true);
         let runs = PatchedRuns::new(causal, pairs)?.with_progress(progress);
         let mut effects = Vec::new();
-        progress.begin(NAME, (runs.parts()?.len() * graph.n_layers) as u64);
+        let stage = progress.stage(NAME, (runs.parts()?.len() * graph.n_layers) as u64);
         for part in runs.parts()? {
             let prompts = part.batch.members.len();
             let whole = whole(causal, part)?;
@@ -208,7 +208,6 @@ impl<B: Backend> Discover<B> for ContextualDecomposition {
             for layer in 0..graph.n_layers {
                 for (nodes, site, value) in sources(&graph, part, layer) {
                     if progress.cancelled() {
-                        progress.end();
                         return Err(Error::Cancelled);
                     }
                     let copies = nodes.len();
@@ -245,7 +244,7 @@ impl<B: Backend> Discover<B> for ContextualDecomposition {
             }
             effects.extend(of_part);
         }
-        progress.end();
+        drop(stage);
         let effects = PairEffects {
             graph,
             rows: runs.rows(),

@@ -1,9 +1,7 @@
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use circuitscope_core::{Progress, Seed};
+use circuitscope_core::{Progress, Seed, draw};
 use circuitscope_score::CodeTable;
-use rand::RngExt as _;
-use rand::seq::index;
 
 use super::coded::{Coded, place};
 use super::sae::{SaeSettings, unique_codes, unique_counts};
@@ -63,14 +61,14 @@ fn starts(rows: &[&[f32]], k: usize, seed: Seed) -> Vec<usize> {
         let squares = a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2));
         squares.sum()
     };
-    let mut chosen = vec![rng.random_range(0..rows.len())];
+    let mut chosen = vec![draw::index(&mut rng, rows.len())];
     let mut gaps: Vec<f64> = rows
         .iter()
         .map(|row| distance(row, rows[chosen[0]]))
         .collect();
     while chosen.len() < k {
         let total: f64 = gaps.iter().sum();
-        let mut left = rng.random::<f64>() * total;
+        let mut left = draw::unit(&mut rng) * total;
         let next = gaps.iter().position(|gap| {
             left -= gap;
             left < 0.0
@@ -153,7 +151,7 @@ impl<B: Backend> Discover<B> for KMeans {
             });
         }
         let mut rng = seed.stream("k-means/examples").rng();
-        let chosen = index::sample(&mut rng, examples, settings.train_examples).into_vec();
+        let chosen = draw::sample(&mut rng, examples, settings.train_examples);
         let centres = centres(&evidence.rows(&chosen)?, settings.n_codes, seed, progress)?;
         let (heads, d) = (evidence.grid().len(), evidence.d());
         let mut codes = vec![0; examples * heads];

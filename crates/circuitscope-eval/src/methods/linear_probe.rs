@@ -1,9 +1,8 @@
 use burn::tensor::activation::sigmoid;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use circuitscope_core::{Polarity, Progress, Seed};
+use circuitscope_core::{Polarity, Progress, Seed, draw};
 use circuitscope_measures::Scores;
-use rand::seq::SliceRandom as _;
 
 use crate::causal::host;
 use crate::{About, Discover, Error, Evidence, Measured, Result};
@@ -51,7 +50,7 @@ fn folds<B: Backend>(evidence: &Evidence<B>, seed: Seed) -> Vec<usize> {
             .filter(|&row| !paired[row])
             .map(|row| vec![row]),
     );
-    units.shuffle(&mut seed.stream("linear-probe").rng());
+    draw::reorder(&mut seed.stream("linear-probe").rng(), &mut units);
     let mut fold = vec![0; paired.len()];
     for (at, unit) in units.iter().enumerate() {
         for &row in unit {

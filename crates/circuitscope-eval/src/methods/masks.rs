@@ -2,11 +2,10 @@ use burn::module::{AutodiffModule as _, Module as _};
 use burn::tensor::activation::sigmoid;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Tensor, TensorData};
-use circuitscope_core::{Graph, Progress, Seed};
+use circuitscope_core::{Graph, Progress, Seed, draw};
 use circuitscope_hooks::{Capture, EdgePatch, Site, StreamOutputs, Tap, wide};
 use circuitscope_measures::GraphScores;
 use circuitscope_model::Decoder;
-use rand::RngExt as _;
 
 use super::PatchingSettings;
 use crate::causal::{CausalEvidence, PatchedRuns, Prepared, host, last_logits};
@@ -293,16 +292,15 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for MaskLearning<B> {
         let exist = TensorData::new(exist.collect::<Vec<_>>(), [gates]);
         let exist = Tensor::<B, 1>::from_data(exist, &self.device);
         let sizes: Vec<usize> = parts.iter().map(|part| part.batch.members.len()).collect();
-        progress.begin(method, self.settings.mask_steps as u64);
+        let stage = progress.stage(method, self.settings.mask_steps as u64);
         for _ in 0..self.settings.mask_steps {
             if progress.cancelled() {
-                progress.end();
                 return Err(Error::Cancelled);
             }
-            let part = part_of(&sizes, rng.random_range(0..sizes.iter().sum::<usize>()));
+            let part = part_of(&sizes, draw::index(&mut rng, sizes.iter().sum()));
             let part = &parts[part];
             let noise: Vec<f32> = (0..gates)
-                .map(|_| rng.random_range(1e-6..1.0 - 1e-6))
+                .map(|_| draw::between(&mut rng, 1e-6, 1.0 - 1e-6))
                 .collect();
             let vector = |values: Vec<f32>| {
                 Tensor::<B, 1>::from_data(TensorData::new(values, [gates]), &self.device)
@@ -320,7 +318,7 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for MaskLearning<B> {
             adam.step(&mut log_alpha, &gradient?);
             progress.advance(1);
         }
-        progress.end();
+        drop(stage);
 
         let found = log_alpha.iter().zip(&real).filter(|(_, real)| **real);
         let lowest = found.map(|(alpha, _)| *alpha).fold(f32::INFINITY, f32::min);

@@ -1,9 +1,8 @@
 use core::cell::Cell;
 
 use burn::tensor::backend::Backend;
-use circuitscope_core::{HeadGrid, Polarity, Progress, Seed};
+use circuitscope_core::{HeadGrid, Polarity, Progress, Seed, draw};
 use circuitscope_measures::Scores;
-use rand::RngExt as _;
 
 use crate::{About, Discover, Evidence, Measured, Result};
 
@@ -52,8 +51,8 @@ impl Draws {
     fn draw(&self, seed: Seed) -> Scores {
         let heads = self.grid.len();
         let mut rng = seed.stream("random").rng();
-        let nodes = (0..heads).map(|_| rng.random()).collect();
-        let edges: Vec<f64> = (0..heads * heads).map(|_| rng.random()).collect();
+        let nodes = (0..heads).map(|_| draw::unit(&mut rng)).collect();
+        let edges: Vec<f64> = (0..heads * heads).map(|_| draw::unit(&mut rng)).collect();
         Scores::of_nodes(self.grid, nodes)
             .with_edges(|source, destination| edges[source * heads + destination])
     }

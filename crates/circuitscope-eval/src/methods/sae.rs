@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
-use circuitscope_core::{Progress, Seed};
+use circuitscope_core::{Progress, Seed, draw};
 use circuitscope_measures::DictionaryReport;
 use circuitscope_measures::Scores;
 use circuitscope_sae::{
@@ -10,7 +10,6 @@ use circuitscope_sae::{
     TrainJob, train_many,
 };
 use circuitscope_score::{CodeTable, node_scores, pair_scores};
-use rand::seq::index;
 use serde::{Deserialize, Serialize};
 
 use super::coded::{of_dictionary, place};
@@ -183,7 +182,7 @@ impl Sae {
         }
         let job = |recipe: &Recipe| {
             let mut rng = recipe.seed.stream("sae/examples").rng();
-            let chosen = index::sample(&mut rng, examples, settings.train_examples).into_vec();
+            let chosen = draw::sample(&mut rng, examples, settings.train_examples);
             Ok(TrainJob {
                 config: config.clone(),
                 x: evidence.rows(&chosen)?,

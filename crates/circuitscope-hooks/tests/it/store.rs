@@ -1,7 +1,7 @@
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use circuitscope_core::{HeadGrid, Polarity};
+use circuitscope_files::Metadata;
 use circuitscope_hooks::HeadActivations;
 use proptest::prelude::*;
 use safetensors::Dtype;
@@ -84,7 +84,7 @@ fn each_fault_is_named() {
     write(&path, &[good()], &SHAPE);
     assert!(message().contains("`labels`: found no such tensor"));
     write(&path, &[good(), labels()], &SHAPE[..1]);
-    assert!(message().contains("`metadata n_heads`: found no such key"));
+    assert!(message().contains("metadata `n_heads`: found no such key"));
     write(
         &path,
         &[good(), labels()],
@@ -128,7 +128,7 @@ fn each_fault_is_named() {
         ],
         &SHAPE,
     );
-    assert!(message().contains("shape [4, 1], expected three axes"));
+    assert!(message().contains("shape [4, 1], expected the axes [examples, heads, d]"));
     write(
         &path,
         &[
@@ -161,7 +161,7 @@ proptest! {
         let written = HeadActivations::new(grid, d, labels, data);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.safetensors");
-        written.write(&path, &BTreeMap::from([("made_by".to_owned(), "a test".to_owned())])).unwrap();
+        written.write(&path, Metadata::from([("made_by".to_owned(), "a test".into())])).unwrap();
         prop_assert_eq!(HeadActivations::read(&path).unwrap(), written);
     }
 

@@ -1,8 +1,7 @@
-use std::io;
 use std::path::{Path, PathBuf};
 
-use circuitscope_core::files::{self, describe, write_atomic};
 use circuitscope_core::{Circuit, Edge, Graph, Node, nearest};
+use circuitscope_files::{FileError, read_to_string, write_atomic};
 use serde_json::{Map, Value, json};
 
 use super::python_json;
@@ -79,13 +78,8 @@ pub struct FileScores {
 #[non_exhaustive]
 pub enum FormatError {
     /// It could not be read or written.
-    #[error("{}", describe(path, source))]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] FileError),
 
     /// It is no JSON.
     #[error("{}: not JSON: {reason}", path.display())]
@@ -232,10 +226,7 @@ impl GraphFile {
     /// [`FormatError::Io`].
     pub fn write(&self, path: &Path) -> Result<(), FormatError> {
         let text = self.to_json().to_string();
-        write_atomic(path, |out| out.write_all(text.as_bytes())).map_err(|source| FormatError::Io {
-            path: path.to_owned(),
-            source,
-        })
+        Ok(write_atomic(path, |out| out.write_all(text.as_bytes()))?)
     }
 
     /// Reads a file that this or another tool wrote. Keys beside those of the form (`neurons`,
@@ -246,10 +237,7 @@ impl GraphFile {
     /// # Errors
     /// [`FormatError`], which names the file and the field.
     pub fn read(path: &Path) -> Result<Self, FormatError> {
-        let text = files::read_to_string(path).map_err(|source| FormatError::Io {
-            path: path.to_owned(),
-            source,
-        })?;
+        let text = read_to_string(path)?;
         let value = python_json::parse(&text).map_err(|error| FormatError::NotJson {
             path: path.to_owned(),
             reason: error.to_string(),

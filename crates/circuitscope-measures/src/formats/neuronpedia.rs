@@ -1,7 +1,7 @@
 use std::path::Path;
 
-use circuitscope_core::files::write_atomic;
 use circuitscope_core::{Graph, Node};
+use circuitscope_files::write_atomic;
 use serde_json::{Value, json};
 
 use super::FormatError;
@@ -126,10 +126,7 @@ impl ViewerGraph {
     /// [`FormatError::Io`].
     pub fn write(&self, graph: &Graph, path: &Path) -> Result<(), FormatError> {
         let text = self.to_json(graph).to_string();
-        write_atomic(path, |out| out.write_all(text.as_bytes())).map_err(|source| FormatError::Io {
-            path: path.to_owned(),
-            source,
-        })
+        Ok(write_atomic(path, |out| out.write_all(text.as_bytes()))?)
     }
 }
 

@@ -1,9 +1,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use circuitscope_core::files::write_atomic;
-use safetensors::Dtype;
-use safetensors::tensor::TensorView;
+use circuitscope_files::{Entry, Writer, write_atomic};
 use serde_json::{Map, Value, json};
 
 use super::keys::{ACTIVATIONS, Keys};
@@ -217,22 +215,17 @@ pub(crate) fn save(config: &DecoderConfig, weights: &HostWeights, folder: &Path)
         tensors.insert("lm_head.weight".to_owned(), (shape, &head.data));
     }
     fill(&mut tensors, weights, ln_final.as_ref());
-    let views = tensors.iter().map(|(name, (shape, data))| {
-        let view = TensorView::new(Dtype::F32, shape.clone(), bytemuck::cast_slice(data));
-        view.map(|view| (name.as_str(), view))
-    });
-    let views = views
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| no(&error.to_string()))?;
-    let metadata = [("format".to_owned(), "pt".to_owned())].into();
-    let bytes =
-        safetensors::serialize(views, Some(metadata)).map_err(|error| no(&error.to_string()))?;
-    let write = |name: &str, bytes: &[u8]| {
-        let path = folder.join(name);
-        write_atomic(&path, |out| out.write_all(bytes)).map_err(|source| Error::Io { path, source })
-    };
-    write("config.json", text.as_bytes())?;
-    write(SINGLE, &bytes)
+    write_atomic(&folder.join("config.json"), |out| {
+        out.write_all(text.as_bytes())
+    })?;
+    let entries = tensors.iter();
+    let entries = entries.map(|(name, (shape, _))| Entry::of::<f32>(name.as_str(), shape));
+    let path = folder.join(SINGLE);
+    let mut file = Writer::create_for_others(&path, entries.collect(), "format", "pt")?;
+    for (name, (_, data)) in &tensors {
+        file.fill(name, data)?;
+    }
+    Ok(file.finish()?)
 }
 
 fn fill<'w>(

@@ -1,6 +1,7 @@
 use std::ops::Range;
 
 use anamnesis::{F32Out, GgufType, dequantize_gguf_blocks};
+use circuitscope_files::{bf16_to_f32, f16_to_f32};
 use rayon::prelude::*;
 
 /// How llama.cpp's converter rewrote a tensor of the Hugging Face layout, to be undone.
@@ -122,8 +123,8 @@ impl GgufTensor {
 fn decode(dtype: GgufType, data: &[u8], to: &mut [f32]) -> Result<(), String> {
     match dtype {
         GgufType::F32 => widen(data, f32::from_le_bytes, to),
-        GgufType::F16 => widen(data, |b| half::f16::from_le_bytes(b).to_f32(), to),
-        GgufType::BF16 => widen(data, |b| half::bf16::from_le_bytes(b).to_f32(), to),
+        GgufType::F16 => widen(data, f16_to_f32, to),
+        GgufType::BF16 => widen(data, bf16_to_f32, to),
         quantised => {
             let length = to.len();
             let mut slots = to.iter_mut();

@@ -1,11 +1,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest as _, Sha256};
+use circuitscope_files::sha256_of;
 
 use super::tensor::Rewritten;
 use super::{front_matter, tensor};
-use crate::bytes::{hex, map};
+use crate::bytes::map;
 
 fn golden(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/golden/gguf");
@@ -27,7 +27,7 @@ fn every_format_is_dequantised_as_defined() {
         assert_eq!(tensor.problem(), None, "{}", info.name);
         let values = tensor.values(&bytes[tensor.bytes().clone()]).unwrap();
         assert_eq!(values.len(), 4 * 256);
-        let sum = hex(&Sha256::digest(bytemuck::cast_slice(&values)));
+        let sum = sha256_of(bytemuck::cast_slice(&values));
         let name = info.name.strip_suffix(".weight").unwrap();
         assert_eq!(sum, sums[name], "{name}");
     }

@@ -1,8 +1,10 @@
 //! The standard folders of the cache.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
 
+use circuitscope_files::FileError;
 use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 
 use super::checked::Checked;
@@ -97,8 +99,8 @@ impl RepoCache {
     pub(super) fn snapshot(&self, id: &HubId, commit: &str) -> Result<Snapshot> {
         let folder = self.snapshot_folder(commit);
         let mut files = Vec::new();
-        for entry in fs_err::read_dir(&folder).map_err(|source| io(&folder, source))? {
-            let entry = entry.map_err(|source| io(&folder, source))?;
+        for entry in fs::read_dir(&folder).map_err(|source| unread(&folder, source))? {
+            let entry = entry.map_err(|source| unread(&folder, source))?;
             files.push(entry.file_name().to_string_lossy().into_owned());
         }
         files.sort();
@@ -150,16 +152,16 @@ impl RepoCache {
         parent(&path)?;
         // A link to a blob that is gone counts as missing, and is in the way.
         if path.is_symlink() && !path.exists() {
-            fs_err::remove_file(&path).map_err(|source| io(&path, source))?;
+            fs::remove_file(&path).map_err(|source| io(&path, source))?;
         }
         if path.exists() {
             return Ok(());
         }
         #[cfg(unix)]
-        let linked = fs_err::os::unix::fs::symlink(Path::new("../../blobs").join(hash), &path);
+        let linked = std::os::unix::fs::symlink(Path::new("../../blobs").join(hash), &path);
         // Links need a privilege there; other tools move the file, too.
         #[cfg(not(unix))]
-        let linked = fs_err::rename(self.blob(hash), &path);
+        let linked = fs::rename(self.blob(hash), &path);
         linked.map_err(|source| io(&path, source))
     }
 
@@ -180,14 +182,17 @@ impl RepoCache {
 /// Makes the folder of a file.
 pub(super) fn parent(path: &Path) -> Result<()> {
     match path.parent() {
-        Some(folder) => fs_err::create_dir_all(folder).map_err(|source| io(folder, source)),
+        Some(folder) => fs::create_dir_all(folder).map_err(|source| io(folder, source)),
         None => Ok(()),
     }
 }
 
+/// An error of writing `path`.
 pub(super) fn io(path: &Path, source: std::io::Error) -> Error {
-    Error::Io {
-        path: path.to_owned(),
-        source,
-    }
+    FileError::cannot_write(path, source).into()
+}
+
+/// An error of reading `path`.
+pub(super) fn unread(path: &Path, source: std::io::Error) -> Error {
+    FileError::cannot_read(path, source).into()
 }

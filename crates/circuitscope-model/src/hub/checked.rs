@@ -3,23 +3,18 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs::Metadata;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use circuitscope_core::Progress;
-use circuitscope_core::files::write_atomic;
-use fs_err::File;
+use circuitscope_files::{digest, write_atomic};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-use super::cache::io;
+use super::cache::unread;
 use super::error::shown;
 use super::{HubError, is_hex};
-use crate::bytes::hex;
 use crate::{Error, Result};
-
-const BLOCK: usize = 1 << 16;
 
 /// The hash that a blob is named by.
 pub(super) enum Hash {
@@ -60,32 +55,13 @@ impl Hash {
         match self {
             Self::Sha256(_) => digest(Sha256::new(), path, read),
             Self::Git(_) => {
-                let bytes = fs_err::metadata(path).map_err(|source| io(path, source))?;
+                let bytes = std::fs::metadata(path).map_err(|source| unread(path, source))?;
                 let mut hash = Sha1::new();
                 hash.update(format!("blob {}\0", bytes.len()));
                 digest(hash, path, read)
             }
         }
     }
-}
-
-fn digest<D: Digest>(
-    mut hash: D,
-    path: &Path,
-    read: &mut dyn FnMut(u64) -> Result<()>,
-) -> Result<String> {
-    let mut file = File::open(path).map_err(|source| io(path, source))?;
-    let mut block = vec![0; BLOCK];
-    loop {
-        match file.read(&mut block).map_err(|source| io(path, source))? {
-            0 => break,
-            bytes => {
-                hash.update(&block[..bytes]);
-                read(bytes as u64)?;
-            }
-        }
-    }
-    Ok(hex(&hash.finalize()))
 }
 
 /// Which blobs have been checked, in this run and in earlier ones.
@@ -107,7 +83,7 @@ impl<'a> Checked<'a> {
 
     /// Notes that a blob has its hash.
     pub(super) fn note(&self, hash: &Hash, blob: &Path) -> Result<()> {
-        let metadata = fs_err::metadata(blob).map_err(|source| io(blob, source))?;
+        let metadata = std::fs::metadata(blob).map_err(|source| unread(blob, source))?;
         self.remember(hash, blob, &metadata);
         Ok(())
     }
@@ -118,18 +94,18 @@ impl<'a> Checked<'a> {
             return Ok(());
         };
         // Taken before the contents are read: what changes meanwhile is not known.
-        let metadata = fs_err::metadata(&blob).map_err(|source| io(&blob, source))?;
+        let metadata = std::fs::metadata(&blob).map_err(|source| unread(&blob, source))?;
         if self.knows(&hash, &blob, &metadata) {
             return Ok(());
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let stage = format!("checking {}", shown(&name));
-        self.progress.begin_bytes(&stage, metadata.len());
+        let stage = self.progress.stage_of_bytes(&stage, metadata.len());
         let found = hash.found(&blob, &mut |bytes| {
             self.progress.advance(bytes);
             go_on(self.progress)
         });
-        self.progress.end();
+        drop(stage);
         let found = found?;
         if found != hash.digits() {
             return Err(Error::Hub(HubError::Corrupt {

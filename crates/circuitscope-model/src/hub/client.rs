@@ -1,13 +1,12 @@
 //! What is asked of the hub.
 
-use std::fs::TryLockError;
+use std::fs::{self, File, TryLockError};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use circuitscope_core::Progress;
-use fs_err::File;
 use serde::Deserialize;
 
 use super::cache::{RepoCache, io, parent};
@@ -130,20 +129,17 @@ impl<'a> Client<'a> {
             let part = blob.with_extension("incomplete");
             let stage = format!("downloading {}", shown(file));
             let fetch = || {
-                self.progress.begin_bytes(&stage, announced.bytes);
-                let outcome = self
-                    .stream(&url, file, &announced, &part)
-                    .and_then(|()| self.verify(file, &announced, &part));
-                self.progress.end();
-                outcome
+                let _stage = self.progress.stage_of_bytes(&stage, announced.bytes);
+                self.stream(&url, file, &announced, &part)?;
+                self.verify(file, &announced, &part)
             };
-            let resumed = fs_err::metadata(&part).is_ok_and(|begun| begun.len() > 0);
+            let resumed = fs::metadata(&part).is_ok_and(|begun| begun.len() > 0);
             match fetch() {
                 // What an earlier run began may have been wrong from there on.
                 Err(Error::Hub(HubError::Hash { .. })) if resumed => fetch(),
                 outcome => outcome,
             }?;
-            fs_err::rename(&part, &blob).map_err(|source| io(&blob, source))?;
+            fs::rename(&part, &blob).map_err(|source| io(&blob, source))?;
             checked.note(&announced.hash, &blob)?;
         }
         cache.link(digits, commit, file)
@@ -200,7 +196,7 @@ impl<'a> Client<'a> {
         let mut failures = 0;
         while received < size {
             let before = received;
-            let reason = match self.range(url, name, received, size, &mut file) {
+            let reason = match self.range(url, name, received, size, (&mut file, part)) {
                 Ok(()) => "the answer ended early".to_owned(),
                 Err(Failure::Network(reason)) => reason,
                 Err(Failure::Known(error)) => return Err(error),
@@ -233,7 +229,7 @@ impl<'a> Client<'a> {
         name: &str,
         start: u64,
         size: u64,
-        file: &mut File,
+        (file, part): (&mut File, &Path),
     ) -> Result<(), Failure> {
         let question = Question::Get(url.to_owned(), start);
         let answer = self.requests.ask(&question, self.progress)?;
@@ -241,11 +237,11 @@ impl<'a> Client<'a> {
         let resumed = answer
             .header("Content-Range")
             .is_some_and(|range| range.starts_with(&format!("bytes {start}-")));
-        let of_file = |source: std::io::Error, file: &File| io(file.path(), source);
+        let of_file = |source| io(part, source);
         let mut left = size - start;
         if start > 0 && !(answer.status() == 206 && resumed) {
             // The server sends the file from its beginning.
-            file.set_len(0).map_err(|source| of_file(source, file))?;
+            file.set_len(0).map_err(of_file)?;
             left = size;
         }
         // A server that sends more than it announced is cut off; the hash decides.
@@ -255,8 +251,7 @@ impl<'a> Client<'a> {
             };
             let most = usize::try_from(left).unwrap_or(usize::MAX);
             let block = &block[..block.len().min(most)];
-            file.write_all(block)
-                .map_err(|source| of_file(source, file))?;
+            file.write_all(block).map_err(of_file)?;
             self.progress.advance(block.len() as u64);
             left -= block.len() as u64;
         }
@@ -270,7 +265,7 @@ impl<'a> Client<'a> {
         if found == hash.digits() {
             return Ok(());
         }
-        fs_err::remove_file(part).map_err(|source| io(part, source))?;
+        fs::remove_file(part).map_err(|source| io(part, source))?;
         Err(Error::Hub(HubError::Hash {
             repo: self.repo.clone(),
             file: name.to_owned(),
@@ -289,7 +284,7 @@ impl<'a> Client<'a> {
             .open(path)
             .map_err(|source| io(path, source))?;
         loop {
-            match file.file().try_lock() {
+            match file.try_lock() {
                 Ok(()) => return Ok(file),
                 Err(TryLockError::Error(source)) => return Err(io(path, source)),
                 Err(TryLockError::WouldBlock) => self.pause(POLL)?,

@@ -112,7 +112,7 @@ pub struct Snapshot {
 /// blobs are taken as they are.
 ///
 /// # Errors
-/// [`Error::Hub`], [`Error::Io`], and [`Error::Cancelled`] within a second after `progress` asks to stop.
+/// [`Error::Hub`], [`Error::File`], and [`Error::Cancelled`] within a second after `progress` asks to stop.
 pub fn fetch(id: &HubId, settings: &HubSettings, progress: &dyn Progress) -> Result<Snapshot> {
     let cache = RepoCache::new(&settings.cache, id);
     let checked = Checked::new(settings.checked.as_deref(), progress);

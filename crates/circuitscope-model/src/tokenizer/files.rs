@@ -2,7 +2,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use circuitscope_core::files;
+use circuitscope_files::read;
 use serde_json::{Map, Value, json};
 use tokenizers::AddedToken;
 
@@ -56,7 +56,7 @@ impl<'a> TokenizerFiles<'a> {
         for name in TOKENIZER_FILES {
             let path = folder.join(name);
             if path.exists() {
-                let bytes = files::read(&path).map_err(|source| Error::Io { path, source })?;
+                let bytes = read(&path)?;
                 found.insert(name, Cow::Owned(bytes.to_vec()));
             }
         }

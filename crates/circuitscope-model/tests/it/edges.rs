@@ -4,7 +4,7 @@
 use burn::module::AutodiffModule;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use circuitscope_core::{Graph, HeadId, Node, Port, Seed};
+use circuitscope_core::{Graph, HeadId, Node, Port, Seed, draw};
 use circuitscope_hooks::{
     AnyTensor, Capture, EdgePatch, Gradients, Intervene, Intervention, Op, Site, StreamOutputs,
 };
@@ -13,7 +13,6 @@ use circuitscope_model::{
     TokenBatch,
 };
 use circuitscope_testkit::{AutodiffFlex, device, worst_difference};
-use rand::RngExt as _;
 
 use crate::folder::{ModelFolder, Stored};
 use crate::{B, golden_folder, load};
@@ -78,7 +77,13 @@ fn random_mask(graph: &Graph, seed: u64) -> Vec<f32> {
     let mut rng = Seed::new(seed).stream("test/mask").rng();
     let count = graph.readers() * graph.writers();
     (0..count)
-        .map(|_| if rng.random::<f64>() < 0.65 { 1.0 } else { 0.0 })
+        .map(|_| {
+            if draw::unit(&mut rng) < 0.65 {
+                1.0
+            } else {
+                0.0
+            }
+        })
         .collect()
 }
 

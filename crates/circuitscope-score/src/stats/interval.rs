@@ -56,11 +56,6 @@ impl Interval {
     pub fn contains(self, value: f64) -> bool {
         (self.low..=self.high).contains(&value)
     }
-
-    /// Whether all of it lies above all of `other`.
-    pub fn is_above(self, other: Self) -> bool {
-        self.low > other.high
-    }
 }
 
 /// The quantile `p` of values by linear interpolation between order statistics: with the values sorted
@@ -202,16 +197,5 @@ mod tests {
             let [half, most] = [0.5, 0.95].map(|level| Interval::percentile(&values, level).unwrap());
             prop_assert!(most.low <= half.low && half.low <= half.high && half.high <= most.high);
         }
-    }
-
-    #[test]
-    fn above_means_disjoint() {
-        let interval = |low, high| Interval {
-            low,
-            high,
-            level: 0.95,
-        };
-        assert!(interval(2.0, 3.0).is_above(interval(0.0, 1.9)));
-        assert!(!interval(2.0, 3.0).is_above(interval(0.0, 2.0)));
     }
 }

@@ -73,14 +73,9 @@ impl PairedComparison {
     }
 
     /// Whether the method is ahead: the whole interval of the difference lies above 0. Weaker than
-    /// disjoint intervals of the two ([`Interval::is_above`]), which take no notice of the pairing.
+    /// disjoint intervals of the two, which take no notice of the pairing.
     pub fn is_ahead(self) -> bool {
         self.interval.low > 0.0
-    }
-
-    /// Whether the method is behind: the whole interval of the difference lies below 0.
-    pub fn is_behind(self) -> bool {
-        self.interval.high < 0.0
     }
 }
 
@@ -99,14 +94,14 @@ mod tests {
         assert_eq!(comparison.mean, 8.0);
         assert!((comparison.interval.low + 0.1).abs() < 1e-12);
         assert!((comparison.interval.high - 16.1).abs() < 1e-12);
-        assert!(!comparison.is_ahead() && !comparison.is_behind());
+        assert!(!comparison.is_ahead());
     }
 
     #[test]
     fn no_difference_at_all_is_no_evidence() {
         let comparison = PairedComparison::new(&[0.5; 200], &[0.5; 200], 0.95).unwrap();
         assert_eq!(comparison.p_value, 1.0);
-        assert!(!comparison.is_ahead() && !comparison.is_behind());
+        assert!(!comparison.is_ahead());
     }
 
     #[test]

@@ -1,7 +1,7 @@
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use circuitscope_core::{HeadGrid, Polarity};
+use circuitscope_files::{FileErrorKind, Metadata, Reader};
 use circuitscope_score::{CodeTable, Error};
 use proptest::prelude::*;
 use safetensors::Dtype;
@@ -96,7 +96,7 @@ fn names_each_fault() {
                 ],
                 &GRID,
             ),
-            "tensor `weights`: found an unknown tensor, expected only `codes` and `labels`",
+            "tensor `weights`: found an unknown tensor, expected only `codes`, `labels` and `amplitudes`",
         ),
         (
             read_with(&good(), &GRID[..1]),
@@ -119,11 +119,11 @@ fn names_each_fault() {
         ),
         (
             changed(&|c, _| c.2 = vec![6]),
-            "tensor `codes`: found shape [6], expected two axes [examples, heads]",
+            "tensor `codes`: found shape [6], expected the axes [examples, heads]",
         ),
         (
             changed(&|c, _| c.1 = Dtype::F32),
-            "tensor `codes`: found type F32, expected I32 (or I64)",
+            "tensor `codes`: found type F32, expected I32 or I64",
         ),
         (
             changed(&|c, _| c.3 = codes(&[0, 1, 2, -2, 7, 199])),
@@ -131,7 +131,7 @@ fn names_each_fault() {
         ),
         (
             changed(&|_, l| (l.2, l.3) = (vec![3], vec![1, 0, 0])),
-            "tensor `labels`: found shape [3], expected [2], one label for each example",
+            "tensor `labels`: found 3 labels, expected 2, one for each example of `codes`",
         ),
         (
             changed(&|_, l| l.3 = vec![1, 2]),
@@ -152,23 +152,24 @@ fn read_bytes(folder: &Path, bytes: &[u8]) -> Error {
     CodeTable::read(&path).unwrap_err()
 }
 
+fn is_not_safetensors(error: &Error) -> bool {
+    matches!(error, Error::File(error) if *error.kind() == FileErrorKind::NotSafetensors)
+}
+
 #[test]
 fn refuses_what_is_no_safetensors_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("good.safetensors");
-    table().write(&path, &BTreeMap::new()).unwrap();
+    table().write(&path, Metadata::new()).unwrap();
     let good = fs_err::read(&path).unwrap();
     for end in [0, 4, 8, 40, good.len() - 1] {
         let error = read_bytes(folder.path(), &good[..end]);
-        assert!(
-            matches!(error, Error::NotSafetensors { .. }),
-            "{end} bytes: {error}"
-        );
+        assert!(is_not_safetensors(&error), "{end} bytes: {error}");
     }
     let mut oversized = good.clone();
     oversized[..8].copy_from_slice(&u64::MAX.to_le_bytes());
     let error = read_bytes(folder.path(), &oversized);
-    assert!(matches!(error, Error::NotSafetensors { .. }), "{error}");
+    assert!(is_not_safetensors(&error), "{error}");
     let missing = CodeTable::read(&PathBuf::from("/no/such/file")).unwrap_err();
     assert!(missing.to_string().contains("/no/such/file"), "{missing}");
 }
@@ -180,16 +181,50 @@ fn keeps_what_made_it() {
         .path()
         .join("new/codes.safetensors");
     table()
-        .write(&path, &[("seed".to_owned(), "3".to_owned())].into())
+        .write(&path, [("seed".to_owned(), 3.into())].into())
         .unwrap();
-    let bytes = fs_err::read(&path).unwrap();
-    let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
-    let metadata = metadata.metadata().clone().unwrap();
-    assert_eq!(metadata["seed"], "3");
-    assert_eq!(
-        (metadata["n_layers"].as_str(), metadata["n_heads"].as_str()),
-        ("3", "1")
-    );
+    let file = Reader::open(&path).unwrap();
+    let [seed, n_layers, n_heads] =
+        ["seed", "n_layers", "n_heads"].map(|key| file.number(key).unwrap());
+    assert_eq!([seed, n_layers, n_heads], [3, 3, 1]);
+}
+
+#[test]
+fn amplitudes_are_kept_and_may_be_absent() {
+    let amplitudes = vec![0.5, 1.0, 0.25, 0.0, 2.0, 3.0];
+    let with = |values: &[f32], shape: &[usize]| {
+        let values = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let [codes, labels] = good();
+        let tensor = ("amplitudes", Dtype::F32, shape.to_vec(), values);
+        read_with(&[codes, labels, tensor], &GRID)
+    };
+    let table = table().with_amplitudes(amplitudes.clone()).unwrap();
+    assert_eq!(with(&amplitudes, &[2, 3]).unwrap(), table);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("codes.safetensors");
+    table.write(&path, Metadata::new()).unwrap();
+    assert_eq!(CodeTable::read(&path).unwrap(), table);
+    assert_eq!(read_with(&good(), &GRID).unwrap().amplitudes(), None);
+    for (values, shape, expected) in [
+        (
+            &amplitudes,
+            [3, 2],
+            "tensor `amplitudes`: found shape [3, 2], expected [2, 3]",
+        ),
+        (
+            &vec![0.5, 1.0, 0.25, 0.0, -2.0, 3.0],
+            [2, 3],
+            "tensor `amplitudes`: found -2 at example 1, head L1H0, expected finite numbers of at least 0",
+        ),
+        (
+            &vec![0.5, f32::NAN, 0.25, 0.0, 2.0, 3.0],
+            [2, 3],
+            "tensor `amplitudes`: found NaN at example 0, head L1H0, expected finite numbers of at least 0",
+        ),
+    ] {
+        let message = with(values, &shape).unwrap_err().to_string();
+        assert!(message.contains(expected), "{message}");
+    }
 }
 
 proptest! {
@@ -207,7 +242,7 @@ proptest! {
         let table = CodeTable::new(HeadGrid::new(n_layers, n_heads), labels, codes).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("codes.safetensors");
-        table.write(&path, &BTreeMap::new()).unwrap();
+        table.write(&path, Metadata::new()).unwrap();
         prop_assert_eq!(CodeTable::read(&path).unwrap(), table);
     }
 }

@@ -1,10 +1,11 @@
 //! Uniform choices.
 
-use rand::{Rng, RngExt as _};
+use circuitscope_core::draw::index;
+use rand::Rng;
 
 /// One of `items`, which must not be empty.
 pub(super) fn one<'a, T>(rng: &mut dyn Rng, items: &'a [T]) -> &'a T {
-    &items[rng.random_range(0..items.len())]
+    &items[index(rng, items.len())]
 }
 
 /// `k` different members of `items`, in random order (the first `k` steps of a Fisher-Yates
@@ -13,7 +14,7 @@ pub(super) fn distinct<'a, T>(rng: &mut dyn Rng, items: &'a [T], k: usize) -> Ve
     let mut order: Vec<usize> = (0..items.len()).collect();
     (0..k)
         .map(|at| {
-            let from = rng.random_range(at..order.len());
+            let from = at + index(rng, order.len() - at);
             order.swap(at, from);
             &items[order[at]]
         })

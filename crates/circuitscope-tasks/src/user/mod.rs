@@ -10,7 +10,8 @@ mod years;
 
 use std::path::Path;
 
-use circuitscope_core::{Polarity, files};
+use circuitscope_core::Polarity;
+use circuitscope_files::read_to_string;
 
 use crate::error::LineProblem;
 use crate::{Answers, Error, LabelledPrompts, Origin, Place, Result, Span};
@@ -164,7 +165,7 @@ pub fn read_prompts(path: &Path) -> Result<Vec<String>> {
 
 /// The text of a file, without the byte-order mark that some editors put first.
 fn read(path: &Path) -> Result<String> {
-    let text = files::read_to_string(path)?;
+    let text = read_to_string(path)?;
     Ok(match text.strip_prefix('\u{feff}') {
         Some(rest) => rest.to_owned(),
         None => text,

@@ -26,6 +26,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::backend::Backend;
+use circuitscope_files::FileError;
 use circuitscope_hooks::{NoTap, Tap};
 use circuitscope_model::DecoderConfig;
 
@@ -49,9 +50,9 @@ pub enum Error {
     /// The reference model could not be loaded or run.
     #[error(transparent)]
     Run(#[from] crate::Error),
-    /// The file is not a record.
-    #[error("the conformance record is damaged: {0}")]
-    Damaged(String),
+    /// The record could not be written or read, or is damaged.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The record was made with other weights than those of this crate.
     #[error(
         "the conformance record belongs to another reference model: found {found}, expected \
@@ -69,9 +70,6 @@ pub enum Error {
     /// The device failed while a result was read back.
     #[error("the device failed: {0}")]
     Device(String),
-    /// The record could not be written.
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
 }
 
 /// Compares a device with the record inside this crate.
@@ -190,15 +188,10 @@ mod tests {
         let conformance = record.compare(&record).unwrap();
         assert!(conformance.passed());
         assert_eq!(conformance.near_ties, 1);
-        let path = tempfile::tempdir()
-            .unwrap()
-            .path()
-            .join("record.safetensors");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("record.safetensors");
         record.write(&path).unwrap();
-        assert_eq!(
-            Record::from_bytes(&fs_err::read(&path).unwrap()).unwrap(),
-            record
-        );
+        assert_eq!(Record::read(&path).unwrap(), record);
     }
 
     #[test]

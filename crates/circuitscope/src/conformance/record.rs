@@ -5,12 +5,12 @@ use std::path::Path;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use circuitscope_core::{NoProgress, Seed, files};
+use circuitscope_core::{NoProgress, Seed};
+use circuitscope_files::{Entry, Metadata, Reader, Writer};
 use circuitscope_hooks::{Capture, NoTap, Reduce, Site, Tap};
 use circuitscope_model::{PaddingSide, Processing, TokenBatch, capture_head_means};
 use circuitscope_sae::{SaeConfig, TrainConfig, train};
 use circuitscope_tasks::{Task, Vocabulary, generate};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::{Check, Conformance, Error, NEAR_TIE, Worst};
 use crate::load_reference;
@@ -56,9 +56,9 @@ impl Record {
     /// The record inside this crate.
     ///
     /// # Errors
-    /// [`Error::Damaged`], which no release has.
+    /// [`Error::File`], which no release has.
     pub fn shipped() -> Result<Self, Error> {
-        Self::from_bytes(SHIPPED)
+        Self::of(&Reader::embedded("conformance.safetensors", SHIPPED)?)
     }
 
     /// Does the work on a device. Training and codes start from `head_means`, or from those just
@@ -208,80 +208,65 @@ impl Record {
     /// Writes the record as safetensors, atomically.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::File`].
     pub fn write(&self, path: &Path) -> Result<(), Error> {
-        let floats =
-            |data: &[f32]| -> Vec<u8> { data.iter().flat_map(|x| x.to_le_bytes()).collect() };
-        let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = self
-            .activations
-            .iter()
-            .map(|(site, values)| (site.to_string(), values))
+        let sites = self.activations.iter();
+        let sites = sites.map(|(site, values)| (site.to_string(), values));
+        let values: Vec<(String, &Values)> = sites
             .chain([(HEAD_MEANS.to_owned(), &self.head_means)])
-            .map(|(name, values)| (name, Dtype::F32, values.shape.clone(), floats(&values.data)))
             .collect();
-        let codes = self.codes.iter().flat_map(|x| x.to_le_bytes()).collect();
-        for (name, dtype, length, bytes) in [
-            (LOSS, Dtype::F32, self.loss.len(), floats(&self.loss)),
-            (
-                MARGINS,
-                Dtype::F32,
-                self.margins.len(),
-                floats(&self.margins),
-            ),
-            (CODES, Dtype::I32, self.codes.len(), codes),
-        ] {
-            tensors.push((name.to_owned(), dtype, vec![length], bytes));
+        let lists = [(LOSS, &self.loss), (MARGINS, &self.margins)];
+        let entries = values.iter();
+        let entries = entries.map(|(name, values)| Entry::of::<f32>(name, &values.shape));
+        let entries = entries
+            .chain(lists.map(|(name, list)| Entry::of::<f32>(name, &[list.len()])))
+            .chain([Entry::of::<i32>(CODES, &[self.codes.len()])]);
+        let metadata = Metadata::from([(MODEL.to_owned(), self.model.clone().into())]);
+        let mut file = Writer::create(path, entries.collect(), metadata)?;
+        for (name, values) in &values {
+            file.fill(name, &values.data)?;
         }
-        let damaged = |error: safetensors::SafeTensorError| Error::Damaged(error.to_string());
-        let views = tensors
-            .iter()
-            .map(|(name, dtype, shape, bytes)| {
-                Ok((
-                    name,
-                    TensorView::new(*dtype, shape.clone(), bytes).map_err(damaged)?,
-                ))
-            })
-            .collect::<Result<Vec<_>, Error>>()?;
-        let metadata = [(MODEL.to_owned(), self.model.clone())]
-            .into_iter()
-            .collect();
-        let bytes = safetensors::serialize(views, Some(metadata)).map_err(damaged)?;
-        Ok(files::write_atomic(path, |out| out.write_all(&bytes))?)
+        for (name, list) in lists {
+            file.fill(name, list)?;
+        }
+        file.fill(CODES, &self.codes)?;
+        Ok(file.finish()?)
     }
 
     /// Reads what [`write`](Self::write) wrote.
     ///
     /// # Errors
-    /// [`Error::Damaged`].
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
-        let damaged = |error: safetensors::SafeTensorError| Error::Damaged(error.to_string());
-        let tensors = SafeTensors::deserialize(bytes).map_err(damaged)?;
-        let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
-        let metadata = header.metadata().as_ref();
-        let model = metadata.and_then(|metadata| metadata.get(MODEL));
-        let missing = |name: &str| Error::Damaged(format!("no {name}"));
+    /// [`Error::File`].
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        Self::of(&Reader::open(path)?)
+    }
+
+    fn of(file: &Reader) -> Result<Self, Error> {
         let values = |name: &str| -> Result<Values, Error> {
-            let view = tensors.tensor(name).map_err(damaged)?;
-            let words = view.data().as_chunks::<4>().0.iter();
+            let tensor = file.tensor(name)?;
             Ok(Values {
-                shape: view.shape().to_vec(),
-                data: words.map(|word| f32::from_le_bytes(*word)).collect(),
+                shape: tensor.dims().to_vec(),
+                data: tensor.f32()?,
             })
         };
         let mut activations = BTreeMap::new();
-        for name in tensors.names() {
+        for name in file.names() {
             if let Ok(site) = name.parse::<Site>() {
-                activations.insert(site, values(name)?);
+                activations.insert(site, values(&name)?);
             }
         }
-        let codes = tensors.tensor(CODES).map_err(damaged)?;
-        let codes = codes.data().as_chunks::<4>().0.iter();
+        let codes = file.tensor(CODES)?;
+        let entries = codes.integers::<i32>()?.into_iter();
+        let entries = entries.map(|code| {
+            let found = || codes.wrong(code.to_string(), "a feature index or -1 (inactive)");
+            i32::try_from(code).ok().ok_or_else(found)
+        });
         Ok(Self {
-            model: model.ok_or_else(|| missing(MODEL))?.clone(),
+            model: file.text(MODEL)?.to_owned(),
             activations,
             head_means: values(HEAD_MEANS)?,
             loss: values(LOSS)?.data,
-            codes: codes.map(|word| i32::from_le_bytes(*word)).collect(),
+            codes: entries.collect::<Result<_, _>>()?,
             margins: values(MARGINS)?.data,
         })
     }

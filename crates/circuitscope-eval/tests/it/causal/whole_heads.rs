@@ -1,13 +1,12 @@
 //! Whole heads ablated where they write, against edge-patched passes, which split every input.
 
-use circuitscope_core::{Graph, HeadGrid, Seed};
+use circuitscope_core::{Graph, HeadGrid, Seed, draw};
 use circuitscope_eval::causal::{Ablation, CausalEvidence, Metric, PatchedRuns, TokenPair};
 use circuitscope_eval::methods::PatchedEdges;
 use circuitscope_model::{
     Activation, Decoder, DecoderConfig, Direction, Mlp, Norm, Positions, RopeScaling, Rotary,
     RotaryPairs,
 };
-use rand::RngExt as _;
 
 use super::*;
 
@@ -84,7 +83,11 @@ fn sets(grid: HeadGrid) -> Vec<Vec<bool>> {
     let mut sets = vec![vec![true; grid.len()], vec![false; grid.len()]];
     sets.push((0..grid.len()).map(|head| head != grid.len() - 2).collect());
     for _ in 0..3 {
-        sets.push((0..grid.len()).map(|_| rng.random::<f64>() < 0.6).collect());
+        sets.push(
+            (0..grid.len())
+                .map(|_| draw::unit(&mut rng) < 0.6)
+                .collect(),
+        );
     }
     sets
 }
