@@ -13,7 +13,7 @@ use circuitscope_eval::{
     About, Discover, Error, EvaluateSettings, Evidence, FolderStore, JudgedTask, Measured,
     MemoryStore, Result, RunStore, Scores, evaluate, judge, summarise,
 };
-use circuitscope_tasks::{GroundTruth, Task};
+use circuitscope_tasks::GroundTruth;
 use serde_json::json;
 
 type B = Autodiff<Flex>;
@@ -23,7 +23,7 @@ fn truth(variant: &str, heads: &[HeadId], edges: &[Edge]) -> GroundTruth {
     let mut circuit = Circuit::from_heads(GRID, heads.iter().copied());
     circuit.edges.extend(edges);
     GroundTruth {
-        task: Task::Induction,
+        task: "induction".to_owned(),
         model: "made up".to_owned(),
         variant: variant.to_owned(),
         source: "this test".to_owned(),

@@ -3,13 +3,13 @@
 use rand::{Rng, RngExt as _};
 
 /// One of `items`, which must not be empty.
-pub(super) fn one<'a, T>(rng: &mut dyn Rng, items: &'a [T]) -> &'a T {
+pub(crate) fn one<'a, T>(rng: &mut dyn Rng, items: &'a [T]) -> &'a T {
     &items[rng.random_range(0..items.len())]
 }
 
 /// `k` different members of `items`, in random order (the first `k` steps of a Fisher-Yates
 /// shuffle); `items` must hold that many.
-pub(super) fn distinct<'a, T>(rng: &mut dyn Rng, items: &'a [T], k: usize) -> Vec<&'a T> {
+pub(crate) fn distinct<'a, T>(rng: &mut dyn Rng, items: &'a [T], k: usize) -> Vec<&'a T> {
     let mut order: Vec<usize> = (0..items.len()).collect();
     (0..k)
         .map(|at| {

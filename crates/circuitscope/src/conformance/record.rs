@@ -9,7 +9,7 @@ use circuitscope_core::{NoProgress, Seed, files};
 use circuitscope_hooks::{Capture, NoTap, Reduce, Site, Tap};
 use circuitscope_model::{PaddingSide, Processing, TokenBatch, capture_head_means};
 use circuitscope_sae::{SaeConfig, TrainConfig, train};
-use circuitscope_tasks::{Task, Vocabulary, generate};
+use circuitscope_tasks::{TASKS, Vocabulary, generate};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::{Check, Conformance, Error, NEAR_TIE, Worst};
@@ -306,7 +306,7 @@ impl Values {
 /// One pair of prompts of each task.
 pub(super) fn prompts() -> Result<Vec<String>, Error> {
     let mut texts = Vec::new();
-    for task in Task::ALL {
+    for task in TASKS {
         let set = generate(task, Vocabulary::Reference, 1, SEED, None);
         texts.extend(set.map_err(crate::Error::from)?.labelled().texts);
     }
