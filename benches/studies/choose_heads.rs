@@ -14,11 +14,11 @@ use std::error::Error;
 use burn::backend::Autodiff;
 use burn_flex::{Flex, FlexDevice};
 use circuitscope::core::{HeadId, NoProgress, Seed};
-use circuitscope::eval::methods::{MethodSettings, SaeSettings, method};
+use circuitscope::eval::methods::{MethodSettings, method};
 use circuitscope::eval::{Choice, ChooseSettings, choose};
 use circuitscope::measures::Selection;
 use circuitscope::model::Processing;
-use circuitscope::tasks::Task;
+use circuitscope::tasks::TASKS;
 use circuitscope::{CaptureSettings, judged_task, known_circuits, load_reference, posed_task};
 
 type B = Autodiff<Flex>;
@@ -49,11 +49,11 @@ const PAIRS: usize = 12;
 fn main() -> Result<(), Box<dyn Error>> {
     let loaded = load_reference::<Flex>(Processing::Folded, &FlexDevice)?;
     let settings = CaptureSettings::default();
-    let tasks = Task::ALL
-        .into_iter()
+    let tasks = TASKS
+        .iter()
         .map(|task| {
             let posed = posed_task(&loaded, task, 250, SEED, None)?;
-            let truths = known_circuits(&loaded, task, None)?;
+            let truths = known_circuits(&loaded, task, None)?.truths;
             judged_task(&loaded, &posed, truths, settings, &FlexDevice, &NoProgress)
         })
         .collect::<Result<Vec<_>, _>>()?;
@@ -62,15 +62,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     );
     for name in METHODS {
         let mut cells = vec![Vec::new(); CHOICES.len()];
-        for (task, judged) in Task::ALL.into_iter().zip(&tasks) {
-            let sae = SaeSettings {
-                l1_coefficient: if task == Task::Docstring { 0.05 } else { 0.02 },
-                ..SaeSettings::default()
-            };
-            let settings = MethodSettings {
-                sae,
-                ..MethodSettings::default()
-            };
+        for (task, judged) in TASKS.iter().zip(&tasks) {
+            let settings = MethodSettings::for_task(task);
             let method = method::<B>(name, &settings, &FlexDevice)?;
             let evidence = &judged.evidence;
             let measured = method.measure(evidence, SEED, &NoProgress)?;

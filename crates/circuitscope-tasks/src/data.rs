@@ -1,4 +1,4 @@
-//! Reading the data files that the crate carries.
+//! Reading data files: those that the crate carries, and those of a task's folder.
 
 use serde::de::DeserializeOwned;
 
@@ -7,14 +7,25 @@ use crate::{Error, Result};
 /// The schema version that this release reads and its data files carry.
 pub(crate) const SCHEMA: u32 = 1;
 
-/// A data file: its name below `datasets/` and its text.
+/// A data file: its name as errors give it, and its text.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct DataFile {
-    pub(crate) name: &'static str,
-    pub(crate) text: &'static str,
+pub(crate) struct DataFile<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) text: &'a str,
 }
 
-impl DataFile {
+/// A file below `datasets/`, compiled into the crate.
+macro_rules! data_file {
+    ($name:literal) => {
+        $crate::data::DataFile {
+            name: concat!("datasets/", $name),
+            text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/data/", $name)),
+        }
+    };
+}
+pub(crate) use data_file;
+
+impl DataFile<'_> {
     /// Parses the file; the record must check its `schema` with [`DataFile::check_schema`].
     pub(crate) fn parse<T: DeserializeOwned>(self) -> Result<T> {
         serde_json::from_str(self.text).map_err(|error| self.error(error.to_string()))
@@ -22,7 +33,7 @@ impl DataFile {
 
     pub(crate) fn check_schema(self, found: u32) -> Result<()> {
         self.require(found == SCHEMA, || {
-            format!("schema {found}, expected {SCHEMA}")
+            format!("schema: found {found}, expected {SCHEMA}")
         })
     }
 
@@ -49,7 +60,7 @@ impl DataFile {
 
     pub(crate) fn error(self, problem: String) -> Error {
         Error::Data {
-            file: self.name,
+            file: self.name.to_owned(),
             problem,
         }
     }

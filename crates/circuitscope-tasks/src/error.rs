@@ -3,8 +3,6 @@ use std::path::PathBuf;
 use circuitscope_core::{Polarity, did_you_mean};
 use circuitscope_files::FileError;
 
-use crate::Task;
-
 /// An error of a caller's function, such as a tokenizer's.
 pub type BoxError = Box<dyn core::error::Error + Send + Sync>;
 
@@ -17,42 +15,48 @@ pub type Result<T, E = Error> = core::result::Result<T, E>;
 pub enum Error {
     /// No task has this name.
     #[error(
-        "unknown task {found:?}{}: expected \"ioi\", \"greater-than\", \"docstring\" or \"induction\"",
-        did_you_mean(.nearest.as_deref())
+        "unknown task {found:?}{}: expected {known}, or the folder of a task of your own",
+        did_you_mean(*.nearest)
     )]
     UnknownTask {
         /// The name given.
         found: String,
         /// The name most like it.
         nearest: Option<&'static str>,
+        /// All names.
+        known: String,
     },
     /// No vocabulary has this name.
     #[error(
-        "unknown vocabulary {found:?}{}: expected \"gpt2\" or \"reference\"",
-        did_you_mean(.nearest.as_deref())
+        "unknown vocabulary {found:?}{}: expected {known}",
+        did_you_mean(*.nearest)
     )]
     UnknownVocabulary {
         /// The name given.
         found: String,
         /// The name most like it.
         nearest: Option<&'static str>,
+        /// All names.
+        known: String,
     },
     /// No model with a published or planted circuit has this name.
     #[error(
-        "no circuit is known for model {found:?}{}: expected \"gpt2-small\", \"attn-only-4l\" or \"reference\"",
-        did_you_mean(.nearest.as_deref())
+        "no circuit is known for model {found:?}{}: expected {known}",
+        did_you_mean(*.nearest)
     )]
     UnknownModel {
         /// The name given.
         found: String,
         /// The name most like it.
         nearest: Option<&'static str>,
+        /// All names.
+        known: String,
     },
     /// Zero pairs were asked for.
     #[error("zero pairs of {task} prompts were asked for: ask for at least one")]
     NoPairs {
         /// The task.
-        task: Task,
+        task: String,
     },
     /// A class of prompts has no member.
     #[error("{} has no {} prompt: both classes need at least one", .file.display(), class_name(*.class))]
@@ -62,11 +66,39 @@ pub enum Error {
         /// The class without members.
         class: Polarity,
     },
-    /// A data file that the crate carries breaks its own rules.
-    #[error("datasets/{file}: {problem}")]
+    /// More pairs were asked for than a task has.
+    #[error("task {task}: found {found} pairs, expected at least the {asked} that were asked for")]
+    TooFewPairs {
+        /// The task.
+        task: String,
+        /// Pairs that it has.
+        found: usize,
+        /// Pairs that were asked for.
+        asked: usize,
+    },
+    /// Prompts were to be generated of a task whose pairs are given.
+    #[error("task {task} is a list of pairs: `draw` takes from it, nothing is generated")]
+    NotGenerated {
+        /// The task.
+        task: String,
+    },
+    /// A field of a file of a task's folder is not as it should be.
+    #[error("{}: {field}: found {found}, expected {expected}", .file.display())]
+    TaskField {
+        /// The file.
+        file: PathBuf,
+        /// The field, such as `dictionary.l1`.
+        field: String,
+        /// What is there.
+        found: String,
+        /// What should be.
+        expected: String,
+    },
+    /// A data file breaks the rules of its form.
+    #[error("{file}: {problem}")]
     Data {
-        /// The file, relative to `datasets/`.
-        file: &'static str,
+        /// The file; one that the crate carries begins with `datasets/`.
+        file: String,
         /// What is wrong with it.
         problem: String,
     },
@@ -88,7 +120,7 @@ pub enum Error {
     )]
     NoEqualLengths {
         /// The task.
-        task: Task,
+        task: String,
         /// Number of the pair, from 0.
         pair: usize,
         /// How often it was drawn.
@@ -104,7 +136,7 @@ pub enum Error {
     #[error("task {task} cannot be posed in this model's tokens: {why}")]
     Unposable {
         /// The task.
-        task: Task,
+        task: String,
         /// Why.
         why: String,
     },
@@ -204,7 +236,8 @@ pub enum LineProblem {
     },
 }
 
-fn list(names: &[&str]) -> String {
+/// Names between quotes, joined by commas and `or`.
+pub(crate) fn list(names: &[&str]) -> String {
     let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
     match quoted.split_last() {
         Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),

@@ -4,7 +4,7 @@
 //! classes must differ in the behaviour and in nothing else. Every generator here draws *pairs*:
 //! the negative prompt is its positive with the few words changed that the behaviour hangs on, it
 //! has the same length in tokens, and it carries the same answers. [`generate`] draws them for a
-//! [`Task`] in a [`Vocabulary`]; [`read_pairs`] and [`read_lines`] read the user's own.
+//! [`TaskSpec`] in a [`Vocabulary`], one of [`TASKS`] or one that [`read_task`] finds in a folder; [`read_pairs`] and [`read_lines`] read the user's own.
 //!
 //! What is found is judged against a [`GroundTruth`]: published circuits exist in several
 //! versions that disagree in a head or two, so each is a named variant with its source, and edges
@@ -16,12 +16,12 @@
 //!
 //! ```
 //! use circuitscope_core::Seed;
-//! use circuitscope_tasks::{Task, Vocabulary, check_answers, generate, ground_truths};
+//! use circuitscope_tasks::{GREATER_THAN, INDUCTION, Vocabulary, check_answers, generate, ground_truths};
 //!
 //! # fn main() -> Result<(), circuitscope_tasks::Error> {
 //! // Words of the reference model are its tokens; another model's tokenizer goes here.
 //! let tokens = |text: &str| Ok(text.split(' ').map(|word| word.len() as u32).collect());
-//! let set = generate(Task::Induction, Vocabulary::Reference, 250, Seed::new(0), Some(&tokens))?;
+//! let set = generate(&INDUCTION, Vocabulary::Reference, 250, Seed::new(0), Some(&tokens))?;
 //! assert!(check_answers(&set, &tokens)?.is_empty(), "every answer is one token");
 //!
 //! // Positives first, then negatives; `pairs` says which belong together.
@@ -29,7 +29,7 @@
 //! assert_eq!(prompts.texts.len(), 500);
 //! assert_eq!(prompts.pairs[0], (0, 250));
 //!
-//! let circuit = &ground_truths(Task::GreaterThan, "gpt2-small")?[0].circuit;
+//! let circuit = &ground_truths(&GREATER_THAN, "gpt2-small")?[0].circuit;
 //! assert_eq!(circuit.heads().count(), 9);
 //! # Ok(())
 //! # }
@@ -38,24 +38,35 @@
 mod check;
 mod data;
 mod error;
+mod folder;
 mod generate;
+mod generator;
 mod ground_truth;
+mod known;
 mod lexicon;
 mod next;
 mod prompt;
-mod task;
+mod registry;
+mod spec;
 mod template;
+mod templates;
 mod user;
+mod vocabulary;
 mod warning;
 
 pub use check::{SplitAnswer, check_answers};
 pub use error::{BoxError, Error, LineProblem, Result};
-pub use generate::{MAX_DRAWS, generate};
-pub use ground_truth::{AcdcEdge, GroundTruth, KNOWN_MODELS, KnownModel, MODELS, ground_truths};
+pub use folder::{TASK_FILE, read_task};
+pub use generate::{DOCSTRING, GREATER_THAN, INDUCTION, IOI, MAX_DRAWS, draw, generate};
+pub use generator::{Generator, MakeGenerator};
+pub use ground_truth::{AcdcEdge, GroundTruth, ground_truths, read_circuits};
+pub use known::{KNOWN_MODELS, KnownModel, MODELS};
 pub use next::{TokenEncoder, following};
 pub use prompt::{
     AnswerToken, Answers, LabelledPrompts, Origin, Place, Prompt, PromptPair, PromptSet, Span,
 };
-pub use task::{Task, Vocabulary};
+pub use registry::{TASKS, task};
+pub use spec::{OwnCircuit, TaskSpec};
 pub use user::{read_lines, read_pairs, read_prompts};
+pub use vocabulary::Vocabulary;
 pub use warning::{PromptWarning, few_examples, prompt_warnings};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use circuitscope_core::{Polarity, Seed};
 use serde::{Deserialize, Serialize};
 
-use crate::{Task, Vocabulary};
+use crate::Vocabulary;
 
 mod check;
 
@@ -36,7 +36,9 @@ pub struct PromptPair {
 }
 
 impl PromptPair {
-    pub(crate) fn new(
+    /// A pair that carries the same answers on both sides.
+    #[must_use]
+    pub fn new(
         positive: String,
         negative: String,
         answers: Vec<String>,
@@ -69,8 +71,8 @@ impl PromptPair {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PromptSet {
-    /// The behaviour.
-    pub task: Task,
+    /// Name of the task.
+    pub task: String,
     /// The words used.
     pub vocabulary: Vocabulary,
     /// The run's seed.
@@ -248,6 +250,38 @@ impl LabelledPrompts {
         self.spans = spans.collect();
     }
 
+    /// Some pairs of matched prompts, in the order of `pairs`, and nothing else.
+    ///
+    /// # Panics
+    /// If there is no such pair.
+    #[must_use]
+    pub fn only_pairs(&self, pairs: &[usize]) -> Self {
+        let texts = pairs.iter().map(|&pair| {
+            let (positive, negative) = self.pairs[pair];
+            (self.texts[positive].clone(), self.texts[negative].clone())
+        });
+        let Self {
+            texts,
+            labels,
+            pairs: matched,
+            ..
+        } = Self::from_pairs(texts);
+        // Every field is named, so that a new one is not forgotten.
+        Self {
+            texts,
+            labels,
+            pairs: matched,
+            answers: of_pairs(&self.answers, pairs),
+            appended: of_pairs(&self.appended, pairs),
+            spans: of_pairs(&self.spans, pairs),
+            origin: self.origin.clone().map(|origin| Origin {
+                places: of_pairs(&origin.places, pairs),
+                ..origin
+            }),
+            notes: self.notes.clone(),
+        }
+    }
+
     /// Matched prompts, given as (positive, negative).
     pub fn from_pairs(pairs: impl IntoIterator<Item = (String, String)>) -> Self {
         let (positive, negative): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
@@ -277,6 +311,14 @@ impl LabelledPrompts {
             notes: Vec::new(),
         }
     }
+}
+
+/// What there is for each pair, if anything, for some pairs.
+fn of_pairs<T: Clone>(all: &[T], pairs: &[usize]) -> Vec<T> {
+    pairs
+        .iter()
+        .filter_map(|&pair| all.get(pair).cloned())
+        .collect()
 }
 
 #[cfg(test)]

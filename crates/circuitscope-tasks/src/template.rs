@@ -17,7 +17,7 @@ enum Piece {
 
 impl Template {
     /// Parses `text`; only the slots `known` may occur.
-    pub(crate) fn parse(file: DataFile, text: &str, known: &[&str]) -> Result<Self> {
+    pub(crate) fn parse(file: DataFile<'_>, text: &str, known: &[&str]) -> Result<Self> {
         let mut pieces = Vec::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once('[') {
@@ -72,7 +72,7 @@ impl Template {
 mod tests {
     use super::*;
 
-    const FILE: DataFile = DataFile {
+    const FILE: DataFile<'_> = DataFile {
         name: "test.json",
         text: "",
     };
@@ -94,7 +94,7 @@ mod tests {
         let message = |text| Template::parse(FILE, text, &["A"]).unwrap_err().to_string();
         assert_eq!(
             message("[C] x"),
-            "datasets/test.json: template \"[C] x\": unknown slot [C], expected [A]"
+            "test.json: template \"[C] x\": unknown slot [C], expected [A]"
         );
         assert!(message("[A x").contains("\"[\" without \"]\""));
     }

@@ -5,11 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use burn::tensor::backend::Backend;
 use circuitscope_eval::causal::Metric;
 use circuitscope_model::{Loaded, Tokenizer};
-use circuitscope_tasks::{AnswerToken, Answers, LabelledPrompts, Task, following};
+use circuitscope_tasks::{AnswerToken, Answers, LabelledPrompts, TaskSpec, following};
 use serde::{Deserialize, Serialize};
 
 use crate::align::alignment;
-use crate::prepare::default_metric;
 use crate::{Error, Result};
 
 /// What is read from a model's output, and why that.
@@ -60,15 +59,15 @@ pub struct ChangedAnswers {
 /// lack.
 pub fn metric_choice(
     asked: Option<Metric>,
-    task: Option<Task>,
+    task: Option<&TaskSpec>,
     prompts: &LabelledPrompts,
 ) -> Result<MetricChoice> {
     let choice = |metric, why: String| Ok(MetricChoice { metric, why });
     if let Some(metric) = asked {
         return choice(metric, "as asked for".to_owned());
     }
-    if let Some(task) = task {
-        return choice(default_metric(task), format!("the metric of task `{task}`"));
+    if let Some((task, metric)) = task.and_then(|task| Some((task, task.metric?))) {
+        return choice(metric, format!("the metric of task `{task}`"));
     }
     let [right, wrong] = fields(prompts);
     let of = |has: fn(&Answers) -> bool| {
@@ -139,7 +138,7 @@ pub fn metric_choice(
 pub fn pose<B: Backend>(
     loaded: &Loaded<B>,
     mut prompts: LabelledPrompts,
-    task: Option<Task>,
+    task: Option<&TaskSpec>,
     asked: Option<Metric>,
 ) -> Result<Posed> {
     let metric = metric_choice(asked, task, &prompts)?;

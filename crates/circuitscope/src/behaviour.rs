@@ -5,7 +5,7 @@ use circuitscope_eval::Behaviour;
 use circuitscope_eval::causal::CausalEvidence;
 use circuitscope_hooks::{Capture, Site, wide};
 use circuitscope_model::{Loaded, PaddingSide, TokenBatch, Tokenizer, check_finite};
-use circuitscope_tasks::{AnswerToken, LabelledPrompts, Origin};
+use circuitscope_tasks::{AnswerToken, LabelledPrompts};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -315,49 +315,6 @@ fn with_space(tokenizer: &Tokenizer, prompts: &LabelledPrompts) -> Vec<Vec<u32>>
         meant
     });
     meant.collect()
-}
-
-/// Some pairs of matched prompts, in the order of `pairs`, and nothing else.
-///
-/// # Panics
-/// If there is no such pair.
-#[must_use]
-pub fn only_pairs(prompts: &LabelledPrompts, pairs: &[usize]) -> LabelledPrompts {
-    let texts = pairs.iter().map(|&pair| {
-        let (positive, negative) = prompts.pairs[pair];
-        (
-            prompts.texts[positive].clone(),
-            prompts.texts[negative].clone(),
-        )
-    });
-    let LabelledPrompts {
-        texts,
-        labels,
-        pairs: matched,
-        ..
-    } = LabelledPrompts::from_pairs(texts);
-    // Every field is named, so that a new one is not forgotten.
-    LabelledPrompts {
-        texts,
-        labels,
-        pairs: matched,
-        answers: of_pairs(&prompts.answers, pairs),
-        appended: of_pairs(&prompts.appended, pairs),
-        spans: of_pairs(&prompts.spans, pairs),
-        origin: prompts.origin.clone().map(|origin| Origin {
-            places: of_pairs(&origin.places, pairs),
-            ..origin
-        }),
-        notes: prompts.notes.clone(),
-    }
-}
-
-/// What there is for each pair, if anything, for some pairs.
-fn of_pairs<T: Clone>(all: &[T], pairs: &[usize]) -> Vec<T> {
-    pairs
-        .iter()
-        .filter_map(|&pair| all.get(pair).cloned())
-        .collect()
 }
 
 #[cfg(test)]

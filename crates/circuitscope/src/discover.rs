@@ -3,6 +3,7 @@ use circuitscope_core::{Progress, Seed};
 use circuitscope_eval::methods::{self, MethodSettings, method};
 use circuitscope_eval::{Choice, ChooseSettings, Chosen, Discover, Evidence, choose};
 use circuitscope_measures::Scores;
+use circuitscope_tasks::TaskSpec;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
@@ -31,6 +32,17 @@ impl Default for DiscoverSettings {
             choice: None,
             max_heads: None,
             seed: Seed::default(),
+        }
+    }
+}
+
+impl DiscoverSettings {
+    /// The defaults for a task: what `circuitscope discover --task` takes, too.
+    #[must_use]
+    pub fn for_task(task: &TaskSpec) -> Self {
+        Self {
+            methods: MethodSettings::for_task(task),
+            ..Self::default()
         }
     }
 }

@@ -1,5 +1,7 @@
+use std::path::PathBuf;
+
 use circuitscope_core::HeadGrid;
-use circuitscope_tasks::Task;
+use circuitscope_measures::formats::FormatError;
 
 /// Everything that can go wrong from files to circuit.
 #[derive(Debug, thiserror::Error)]
@@ -60,14 +62,44 @@ pub enum Error {
     #[error(
         "no circuit is known for task `{task}` in {model}: `eval` needs one (known: in GPT-2 small, \
          attn-only-4l and the reference model, told by their names on the hub and the hashes of their \
-         weights; --circuit names one all the same); `discover` does not"
+         weights; --circuit names one all the same, or a file with one); `discover` does not"
     )]
     NoKnownCircuit {
         /// The task.
-        task: Task,
+        task: String,
         /// Name of the model.
         model: String,
     },
+
+    /// A task of the user's own has no circuit of this model, so that nothing can be judged.
+    #[error(
+        "no circuit is known for task `{task}` in {model}: `eval` needs one; give it in [[circuits]] of {} \
+         ({}) or by --circuit FILE; `discover` does not",
+        .file.display(), listed(.models)
+    )]
+    NoOwnCircuit {
+        /// The task.
+        task: String,
+        /// Name of the model.
+        model: String,
+        /// The file of the task.
+        file: PathBuf,
+        /// Whose circuits it lists.
+        models: Vec<String>,
+    },
+
+    /// A file does not hold a circuit that heads can be judged by.
+    #[error("{}: {problem}", .file.display())]
+    CircuitFile {
+        /// The file.
+        file: PathBuf,
+        /// What was found, and what was expected.
+        problem: String,
+    },
+
+    /// A file of another tool's circuit could not be read.
+    #[error(transparent)]
+    Format(#[from] FormatError),
 
     /// The circuits of a model were asked for that has none for the task.
     #[error(
@@ -75,7 +107,7 @@ pub enum Error {
     )]
     NoCircuitIn {
         /// The task.
-        task: Task,
+        task: String,
         /// One of [`circuitscope_tasks::MODELS`].
         circuit: String,
     },
@@ -97,6 +129,14 @@ pub enum Error {
     /// A task without any known circuit was to be judged.
     #[error("found no known circuit to judge a task by, expected at least one")]
     NoTruths,
+}
+
+fn listed(models: &[String]) -> String {
+    if models.is_empty() {
+        "it lists none".to_owned()
+    } else {
+        format!("it lists those of {}", models.join(", "))
+    }
 }
 
 /// Result of this crate.

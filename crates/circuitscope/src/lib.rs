@@ -24,11 +24,13 @@ pub use circuitscope_score as score;
 pub use circuitscope_tasks as tasks;
 
 pub use answers::{ChangedAnswers, MetricChoice, Posed, metric_choice, pose, prompt_tokens};
-pub use behaviour::{FailingPrompt, PromptBehaviour, SeenPrompt, only_pairs};
-pub use circuits::{KnownAs, is_reference, known_as, known_circuits};
+pub use behaviour::{FailingPrompt, PromptBehaviour, SeenPrompt};
+pub use circuits::{
+    CircuitChoice, KnownAs, KnownCircuits, is_reference, known_as, known_circuits, read_circuits,
+};
 pub use discover::{DiscoverSettings, Discovery, discover, discover_by, discover_with};
 pub use error::{Error, Result};
 pub use prepare::{
-    CaptureSettings, CausalSettings, TaskPrompts, capture, causal_evidence, default_metric,
+    CaptureSettings, CausalSettings, DISCOVER_PAIRS, EVAL_PAIRS, capture, causal_evidence,
     judged_task, load_reference, posed_task, task_prompts, vocabulary,
 };

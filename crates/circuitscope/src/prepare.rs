@@ -3,16 +3,13 @@ use std::sync::Arc;
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Progress, Seed};
 use circuitscope_eval::causal::{Ablation, CausalEvidence, Metric, TokenPair};
-use circuitscope_eval::{Evidence, JudgedTask};
+use circuitscope_eval::{About, Evidence, JudgedTask};
 use circuitscope_hooks::Site;
 use circuitscope_model::{
     DecoderConfig, LoadSettings, Loaded, ModelBytes, PrependBos, capture_head_means,
     capture_head_means_and_last, load_bytes,
 };
-use circuitscope_tasks::{
-    AnswerToken, GroundTruth, LabelledPrompts, PromptSet, SplitAnswer, Task, Vocabulary,
-    check_answers, generate,
-};
+use circuitscope_tasks::{AnswerToken, GroundTruth, LabelledPrompts, TaskSpec, Vocabulary, draw};
 
 use crate::align::alignment;
 use crate::answers::{Posed, pose, prompt_tokens};
@@ -23,22 +20,15 @@ use crate::{Error, Result};
 /// What causal methods read from the model's output, and how they ablate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CausalSettings {
-    /// What is read. Default: by the task ([`default_metric`]); for prompts of one's own the logit
+    /// What is read. Default: by the task ([`TaskSpec::metric`]); for prompts of one's own the logit
     /// difference, the log-probability where no pair has wrong answers, KL where answers are not known.
     pub metric: Option<Metric>,
     /// What takes the place of an ablated output.
     pub ablation: Ablation,
 }
 
-/// The metric of a task: the probability difference for greater-than (Hanna et al. 2023, arXiv
-/// 2305.00586), the logit difference for all others.
-#[must_use]
-pub const fn default_metric(task: Task) -> Metric {
-    match task {
-        Task::GreaterThan => Metric::ProbabilityDifference,
-        Task::Ioi | Task::Docstring | Task::Induction => Metric::LogitDifference,
-    }
-}
+/// Head outputs that take more bytes than this are not held where a method reads them once.
+const HOLD: u64 = 128 << 20;
 
 /// How prompts become activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +59,22 @@ impl CaptureSettings {
     pub fn batch_tokens(&self, config: &DecoderConfig, pos: usize, sites: &[Site]) -> usize {
         let by_memory = || config.max_batch_tokens(pos, sites, self.memory);
         self.max_batch_tokens.unwrap_or_else(by_memory)
+    }
+}
+
+impl CaptureSettings {
+    /// Made to suit a method: what heads put out at the last position is kept where it reads that, and
+    /// head outputs are held only where it reads them more than once. Changes no result beyond rounding.
+    #[must_use]
+    pub fn for_method(mut self, method: &About) -> Self {
+        self.last_position = method.needs.last;
+        // What changes the model makes its own passes, and reads no activations.
+        self.hold = if method.needs.model {
+            Some(0)
+        } else {
+            method.needs.reads_once.then_some(HOLD)
+        };
+        self
     }
 }
 
@@ -115,30 +121,41 @@ pub fn vocabulary<B: Backend>(loaded: &Loaded<B>) -> Vocabulary {
     }
 }
 
-/// Prompts of a task for one model.
-#[derive(Debug, Clone)]
-pub struct TaskPrompts {
-    /// The pairs; prompts of a pair have the same number of tokens.
-    pub set: PromptSet,
-    /// Answer words that are several tokens alone.
-    pub split_answers: Vec<SplitAnswer>,
+/// Pairs that `discover` draws of a task where no number is asked for.
+pub const DISCOVER_PAIRS: usize = 50;
+/// Pairs that `eval` draws of a task where no number is asked for.
+pub const EVAL_PAIRS: usize = 250;
+
+/// The vocabulary in which a task is posed to a model: tasks of the user's own are ordinary text to every
+/// model.
+fn posed_in<B: Backend>(loaded: &Loaded<B>, task: &TaskSpec) -> Vocabulary {
+    if task.files.is_empty() {
+        vocabulary(loaded)
+    } else {
+        Vocabulary::Gpt2
+    }
 }
 
-/// Draws the prompts of a task in the words that a model has.
+/// Draws the prompts of a task in the words that a model has. Prompts of a pair have the same number of
+/// tokens, unless the task gives its pairs itself.
 ///
 /// # Errors
 /// If the model has no tokenizer, or the task cannot be posed in its tokens.
 pub fn task_prompts<B: Backend>(
     loaded: &Loaded<B>,
-    task: Task,
+    task: &TaskSpec,
     n_pairs: usize,
     seed: Seed,
-) -> Result<TaskPrompts> {
+) -> Result<LabelledPrompts> {
     let tokenizer = loaded.tokenizer()?;
     let tokens = |text: &str| Ok(tokenizer.encode(text, false)?);
-    let set = generate(task, vocabulary(loaded), n_pairs, seed, Some(&tokens))?;
-    let split_answers = check_answers(&set, &tokens)?;
-    Ok(TaskPrompts { set, split_answers })
+    Ok(draw(
+        task,
+        posed_in(loaded, task),
+        n_pairs,
+        seed,
+        Some(&tokens),
+    )?)
 }
 
 /// Runs a model on prompts and keeps what the method reads: every head's output averaged over
@@ -245,12 +262,12 @@ pub fn causal_evidence<B: Backend>(
 /// As [`task_prompts`] and [`pose`].
 pub fn posed_task<B: Backend>(
     loaded: &Loaded<B>,
-    task: Task,
+    task: &TaskSpec,
     n_pairs: usize,
     seed: Seed,
     asked: Option<Metric>,
 ) -> Result<Posed> {
-    let prompts = task_prompts(loaded, task, n_pairs, seed)?.set.labelled();
+    let prompts = task_prompts(loaded, task, n_pairs, seed)?;
     pose(loaded, prompts, Some(task), asked)
 }
 
@@ -267,13 +284,13 @@ pub fn judged_task<B: Backend>(
     device: &B::Device,
     progress: &dyn Progress,
 ) -> Result<JudgedTask<B>> {
-    let task = truths.first().ok_or(Error::NoTruths)?.task;
+    let task = truths.first().ok_or(Error::NoTruths)?.task.clone();
     settings.causal.metric = Some(posed.metric.metric);
     let evidence = capture(loaded, &posed.prompts, settings, device, progress)?;
     let causal = causal_evidence(loaded, &posed.prompts, settings, device)?;
     let evidence = evidence.with_causal(causal);
     Ok(JudgedTask {
-        task: task.name().to_owned(),
+        task,
         evidence,
         truths,
     })

@@ -1,10 +1,10 @@
 use std::path::PathBuf;
 
 use circuitscope::hooks::Reduce;
-use circuitscope::tasks::Task;
 use clap::{Args, ValueEnum};
 
-use super::{DeviceArgs, EXAMPLES, ModelArgs, SeedArgs, count};
+use super::task::{examples_help, parse_task, task_help};
+use super::{DeviceArgs, EXAMPLES, ModelArgs, SeedArgs, TaskArg, count};
 
 /// Write activations of a model into a safetensors file.
 ///
@@ -23,9 +23,14 @@ use super::{DeviceArgs, EXAMPLES, ModelArgs, SeedArgs, count};
 pub(crate) struct CaptureArgs {
     #[command(flatten)]
     pub(crate) prompts: CapturePrompts,
-    /// Pairs of prompts to draw for --task; 2N prompts, positives first
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = count::<EXAMPLES>, requires = "task")]
-    pub(crate) examples: usize,
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = count::<EXAMPLES>,
+        requires = "task",
+        help = examples_help("Pairs of prompts to draw for --task; 2N prompts, positives first", CAPTURED_PAIRS)
+    )]
+    pub(crate) examples: Option<usize>,
     /// Sites, comma-separated; `*` stands for any characters; `logits` for the output
     #[arg(long, value_name = "LIST")]
     pub(crate) sites: String,
@@ -46,13 +51,15 @@ pub(crate) struct CaptureArgs {
     pub(crate) device: DeviceArgs,
 }
 
+/// Pairs that are drawn of a task where no number is asked for.
+pub(crate) const CAPTURED_PAIRS: usize = 10;
+
 /// Exactly one source of prompts.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct CapturePrompts {
-    /// Prompts of a task: ioi, greater-than, docstring or induction
-    #[arg(long)]
-    pub(crate) task: Option<Task>,
+    #[arg(long, value_name = "TASK|DIR", value_parser = parse_task, help = task_help())]
+    pub(crate) task: Option<TaskArg>,
     /// Text file of one prompt a line; a line ends at a line feed, alone or after a carriage return, and
     /// every other character belongs to the prompt
     #[arg(long, value_name = "FILE")]

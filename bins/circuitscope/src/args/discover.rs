@@ -3,12 +3,11 @@ use std::path::PathBuf;
 
 use circuitscope::eval::{About, Choice, methods};
 use circuitscope::measures::Selection;
-use circuitscope::tasks::Task;
+use circuitscope::{CircuitChoice, DISCOVER_PAIRS};
 use clap::{Args, ValueEnum};
 
-use super::{
-    DeviceArgs, EXAMPLES, ModelArgs, PatchingArgs, SaeArgs, SeedArgs, count, parse_circuit,
-};
+use super::task::{circuit_help, examples_help, parse_circuit, parse_task, task_help};
+use super::{DeviceArgs, EXAMPLES, ModelArgs, PatchingArgs, SaeArgs, SeedArgs, TaskArg, count};
 
 /// Rank the heads of a model by how much they take part in a behaviour.
 ///
@@ -19,8 +18,9 @@ use super::{
     circuitscope discover --model gpt2/ --pairs prompts.jsonl --output found/
   Two files of one prompt a line:
     circuitscope discover --model gpt2/ --positive yes.txt --negative no.txt --output found/
-  A task of this program:
+  A task of this program, and one of your own, of templates with word lists:
     circuitscope discover --task induction
+    circuitscope discover --task capitals/ --model openai-community/gpt2
   Activations from elsewhere (see `circuitscope train --help` for the format):
     circuitscope discover --activations heads.safetensors --output found/
 
@@ -33,14 +33,22 @@ pub(crate) struct DiscoverArgs {
     /// File of negative prompts, one a line
     #[arg(long, value_name = "FILE", requires = "positive", conflicts_with_all = ["task", "pairs", "activations"])]
     pub(crate) negative: Option<PathBuf>,
-    /// Pairs of prompts to draw for --task
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = count::<EXAMPLES>, conflicts_with_all = ["pairs", "positive", "activations"])]
-    pub(crate) examples: usize,
-    /// Mark the heads of the circuit that is known for --task in this model, whatever the model is:
-    /// gpt2-small, attn-only-4l or reference [default: that of the model itself, told by its name on the
-    /// hub and the hash of its weights]
-    #[arg(long, value_name = "NAME", value_parser = parse_circuit, conflicts_with_all = ["pairs", "positive", "activations"])]
-    pub(crate) circuit: Option<&'static str>,
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = count::<EXAMPLES>,
+        conflicts_with_all = ["pairs", "positive", "activations"],
+        help = examples_help("Pairs of prompts to draw for --task", DISCOVER_PAIRS)
+    )]
+    pub(crate) examples: Option<usize>,
+    #[arg(
+        long,
+        value_name = "NAME|FILE",
+        value_parser = parse_circuit,
+        conflicts_with_all = ["pairs", "positive", "activations"],
+        help = circuit_help("Mark the heads of these circuits known for --task")
+    )]
+    pub(crate) circuit: Option<CircuitChoice>,
     /// Only the pairs after whose positive prompt the model gives a right answer
     #[arg(long, conflicts_with_all = ["activations", "positive"])]
     pub(crate) only_correct: bool,
@@ -112,9 +120,8 @@ pub(crate) enum Judge {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct Behaviour {
-    /// Prompts of a task: ioi, greater-than, docstring or induction
-    #[arg(long)]
-    pub(crate) task: Option<Task>,
+    #[arg(long, value_name = "TASK|DIR", value_parser = parse_task, help = task_help())]
+    pub(crate) task: Option<TaskArg>,
     /// File of prompt pairs: one JSON object a line (`positive`, `negative`, and where known `answers`,
     /// `wrong_answers`; or rows of a MIB data set), an auto-circuit .json, or an EAP .csv. Fields that
     /// look like answers and are not read are an error, other fields are named in a note

@@ -1,12 +1,13 @@
 use std::path::PathBuf;
 
-use circuitscope::eval::{About, methods};
-use circuitscope::tasks::Task;
+use circuitscope::eval::{About, EvaluateSettings, methods};
+use circuitscope::tasks::TASKS;
+use circuitscope::{CircuitChoice, EVAL_PAIRS};
 use clap::Args;
 
+use super::task::{circuit_help, examples_help, parse_circuit, parse_task, tasks_help};
 use super::{
-    DeviceArgs, EXAMPLES, ModelArgs, PatchingArgs, SaeArgs, SeedArgs, count, count_or_none,
-    parse_circuit,
+    DeviceArgs, EXAMPLES, ModelArgs, PatchingArgs, SaeArgs, SeedArgs, TaskArg, count, count_or_none,
 };
 
 /// Find circuits that are known, and see how well each method and each control does.
@@ -24,12 +25,12 @@ use super::{
     circuitscope eval --task ioi --method sae,untrained --seeds 10 --output ioi/
   Scores that another tool wrote, beside the quick methods:
     circuitscope eval --task ioi --scores theirs/importances.json --output theirs-judged/
+  A task of your own, by the circuit in its folder or in a file:
+    circuitscope eval --task capitals/ --circuit circuit.json --output capitals-eval/
   GPT-2 small, whose circuits for ioi and greater-than were published:
     circuitscope eval --model openai-community/gpt2 --task ioi,greater-than --output gpt2-eval/")]
 pub(crate) struct EvalArgs {
-    /// Tasks, comma-separated: ioi, greater-than, docstring, induction, or all [default: all that
-    /// have a known circuit in the model]
-    #[arg(long, value_name = "LIST", value_parser = parse_tasks)]
+    #[arg(long, value_name = "LIST", value_parser = parse_tasks, help = tasks_help())]
     pub(crate) task: Option<Tasks>,
     /// Methods and controls, comma-separated, or all, or quick (those that take seconds; `all` takes
     /// the better part of an hour)
@@ -39,19 +40,25 @@ pub(crate) struct EvalArgs {
     /// one --task (repeatable); its row is named after the file's folder and name
     #[arg(long, value_name = "FILE", requires = "task")]
     pub(crate) scores: Vec<PathBuf>,
-    /// Take the circuits of this model for known, whatever the model is: gpt2-small, attn-only-4l or
-    /// reference [default: those of the model itself, told by its name on the hub and the hash of its
-    /// weights]
-    #[arg(long, value_name = "NAME", value_parser = parse_circuit)]
-    pub(crate) circuit: Option<&'static str>,
+    #[arg(
+        long,
+        value_name = "NAME|FILE",
+        value_parser = parse_circuit,
+        help = circuit_help("Take these circuits for known")
+    )]
+    pub(crate) circuit: Option<CircuitChoice>,
     /// Number of seeds, counted from --seed
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = count::<10_000>)]
     pub(crate) seeds: usize,
-    /// Pairs of prompts for each task: N positive and N negative examples
-    #[arg(long, value_name = "N", default_value_t = 250, value_parser = count::<EXAMPLES>)]
-    pub(crate) examples: usize,
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = count::<EXAMPLES>,
+        help = examples_help("Pairs of prompts for each task: N positive and N negative examples", EVAL_PAIRS)
+    )]
+    pub(crate) examples: Option<usize>,
     /// Bootstrap resamples of the prompts for each run, at most; costly methods take none
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = count_or_none::<100_000>)]
+    #[arg(long, value_name = "N", default_value_t = EvaluateSettings::default().resamples, value_parser = count_or_none::<100_000>)]
     pub(crate) resamples: usize,
     /// Also run circuits of growing size with everything else ablated, on --patch-pairs pairs: CPR,
     /// CMD and KL for the first seed of each method
@@ -73,21 +80,23 @@ pub(crate) struct EvalArgs {
 }
 
 /// What `--task` asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Tasks(pub(crate) Vec<Task>);
+#[derive(Debug, Clone)]
+pub(crate) struct Tasks(pub(crate) Vec<TaskArg>);
 
 fn parse_tasks(list: &str) -> Result<Tasks, circuitscope::tasks::Error> {
     if list == "all" {
-        return Ok(Tasks(Task::ALL.to_vec()));
+        return Ok(Tasks(
+            TASKS.iter().map(|task| TaskArg::Named(task)).collect(),
+        ));
     }
-    let mut tasks = Vec::new();
-    for entry in list.split(',') {
-        let task: Task = entry.trim().parse()?;
-        if !tasks.contains(&task) {
-            tasks.push(task);
+    let mut entries: Vec<&str> = Vec::new();
+    for entry in list.split(',').map(str::trim) {
+        if !entries.contains(&entry) {
+            entries.push(entry);
         }
     }
-    Ok(Tasks(tasks))
+    let tasks = entries.into_iter().map(parse_task);
+    tasks.collect::<Result<_, _>>().map(Tasks)
 }
 
 /// What `--method` asks for: names of methods.
@@ -104,9 +113,22 @@ mod tests {
 
     #[test]
     fn task_lists_parse_in_order_without_repetition() {
-        let tasks = parse_tasks("induction, ioi,induction").unwrap();
-        assert_eq!(tasks.0, [Task::Induction, Task::Ioi]);
-        assert_eq!(parse_tasks("all").unwrap().0, Task::ALL);
+        let names = |list: &str| {
+            let tasks = parse_tasks(list).unwrap().0.into_iter();
+            let names = tasks.map(|task| match task {
+                TaskArg::Named(task) => task.name.to_string(),
+                TaskArg::Folder(folder) => folder.display().to_string(),
+            });
+            names.collect::<Vec<_>>()
+        };
+        assert_eq!(
+            names("induction, ioi,./own/,induction"),
+            ["induction", "ioi", "./own/"]
+        );
+        assert_eq!(
+            names("all"),
+            ["ioi", "greater-than", "docstring", "induction"]
+        );
         assert!(parse_tasks("").is_err());
         assert!(
             parse_tasks("ioi,greater_than")

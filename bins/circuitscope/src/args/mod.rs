@@ -8,13 +8,13 @@ mod eval;
 mod model;
 mod report;
 mod score;
+mod task;
 mod train;
 
-use circuitscope::tasks::KnownModel;
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use tracing::level_filters::LevelFilter;
 
-pub(crate) use capture::{CaptureArgs, CapturePrompts};
+pub(crate) use capture::{CAPTURED_PAIRS, CaptureArgs, CapturePrompts};
 pub(crate) use discover::{Behaviour, DiscoverArgs, Judge};
 pub(crate) use doctor::DoctorArgs;
 pub(crate) use encode::EncodeArgs;
@@ -22,6 +22,7 @@ pub(crate) use eval::EvalArgs;
 pub(crate) use model::{ModelArgs, PatchingArgs, SaeArgs};
 pub(crate) use report::ReportArgs;
 pub(crate) use score::ScoreArgs;
+pub(crate) use task::TaskArg;
 pub(crate) use train::TrainArgs;
 
 use crate::device::DeviceName;
@@ -49,11 +50,6 @@ const EXAMPLES: usize = 1_000_000;
 const CODES: usize = 65_536;
 /// Most steps of training.
 const STEPS: usize = 1_000_000;
-
-/// `--circuit`: whose circuits are taken for known.
-fn parse_circuit(name: &str) -> Result<&'static str, circuitscope::tasks::Error> {
-    KnownModel::named(name).map(|model| model.name)
-}
 
 /// Find the attention heads that implement a behaviour, and see how far to trust the answer.
 #[derive(Debug, Parser)]

@@ -1,12 +1,14 @@
 use core::fmt;
 
-use circuitscope::CausalSettings;
 use circuitscope::eval::About;
 use circuitscope::eval::causal::{Ablation, Metric};
-use circuitscope::eval::methods::{PatchedEdges, PatchingSettings, SaeSettings};
+use circuitscope::eval::methods::{MethodSettings, PatchedEdges, PatchingSettings, SaeSettings};
 use circuitscope::model::{LoadSettings, Precision, PrependBos, Processing};
+use circuitscope::tasks::TaskSpec;
+use circuitscope::{CaptureSettings, CausalSettings};
 use clap::{Args, ValueEnum};
 
+use super::task::{l1_help, metric_help};
 use super::{CODES, EXAMPLES, STEPS, count, count_or_none};
 
 /// The model and how it is run.
@@ -30,14 +32,14 @@ pub(crate) struct ModelArgs {
     pub(crate) processing: ProcessingArg,
     /// Put the beginning-of-sequence token before every prompt that does not begin with it: `auto` as the
     /// model's own tokenizer does, and yes for GPT-2 and TransformerLens models, as in the paper
-    #[arg(long, default_value_t = PrependBos::Auto, value_name = "auto|true|false")]
+    #[arg(long, default_value_t = CaptureSettings::default().prepend_bos, value_name = "auto|true|false")]
     pub(crate) prepend_bos: PrependBos,
     /// Refuse a config.json with keys that no model here reads, instead of naming them in a note
     #[arg(long)]
     pub(crate) strict_config: bool,
     /// What the model is held and computed in; norms and softmax are always f32, logits are made in
     /// it and kept in f32
-    #[arg(long, default_value_t = Precision::F32, value_name = "f32|f16|bf16")]
+    #[arg(long, default_value_t = Precision::default(), value_name = "f32|f16|bf16")]
     pub(crate) dtype: Precision,
     /// Largest batch, in padded tokens; changes no result [default: by the device's memory, at most
     /// 4096]
@@ -90,62 +92,63 @@ impl fmt::Display for ProcessingArg {
 #[command(next_help_heading = "Dictionary")]
 pub(crate) struct SaeArgs {
     /// Number of features, that is of possible codes
-    #[arg(long, value_name = "N", default_value_t = 200, value_parser = count::<CODES>)]
+    #[arg(long, value_name = "N", default_value_t = SaeSettings::default().n_codes, value_parser = count::<CODES>)]
     pub(crate) codes: usize,
-    /// Weight of the sparsity penalty [default: 0.02, and 0.05 for docstring, as the paper]
-    #[arg(long, value_name = "LAMBDA")]
+    #[arg(long, value_name = "LAMBDA", help = l1_help(SaeSettings::default().l1_coefficient))]
     pub(crate) l1: Option<f64>,
     /// Examples to train on, drawn at random from both classes
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = count::<EXAMPLES>)]
+    #[arg(long, value_name = "N", default_value_t = SaeSettings::default().train_examples, value_parser = count::<EXAMPLES>)]
     pub(crate) train_examples: usize,
     /// Steps of full-batch Adam
-    #[arg(long, value_name = "N", default_value_t = 500, value_parser = count_or_none::<STEPS>)]
+    #[arg(long, value_name = "N", default_value_t = SaeSettings::default().steps, value_parser = count_or_none::<STEPS>)]
     pub(crate) steps: usize,
 }
 
 impl SaeArgs {
-    /// With λ as asked for, or `l1` where nothing was.
-    pub(crate) fn settings(&self, l1: f64) -> SaeSettings {
+    /// With λ as asked for; where nothing was, as the task has it, if it is one.
+    pub(crate) fn settings(&self, task: Option<&TaskSpec>) -> SaeSettings {
+        let usual = task.map_or_else(MethodSettings::default, MethodSettings::for_task);
         SaeSettings {
             n_codes: self.codes,
-            l1_coefficient: self.l1.unwrap_or(l1),
+            l1_coefficient: self.l1.unwrap_or(usual.sae.l1_coefficient),
             train_examples: self.train_examples,
             steps: self.steps,
         }
     }
 }
 
+fn patching() -> PatchingSettings {
+    PatchingSettings::default()
+}
+
 /// Methods that change the model or differentiate it.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Patching")]
 pub(crate) struct PatchingArgs {
-    /// What is read from the model's output: logit-difference, probability-difference, kl,
-    /// log-probability or accuracy [default: probability-difference for greater-than,
-    /// logit-difference for other tasks and prompts with answers, else kl]
-    #[arg(long)]
+    #[arg(long, help = metric_help())]
     pub(crate) metric: Option<Metric>,
     /// What takes the place of an ablated output: `patching` (the same on the matched negative
     /// prompt), `zero`, `mean` (over all negative prompts) or `mean-positional` (the same at each
     /// position)
-    #[arg(long, default_value_t = Ablation::Patching, value_name = "HOW")]
+    #[arg(long, default_value_t = Ablation::default(), value_name = "HOW")]
     pub(crate) ablation: Ablation,
     /// Pairs that gradients are averaged over, at most
-    #[arg(long, value_name = "N", default_value_t = 250, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = patching().gradient_pairs as u32, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) gradient_pairs: u32,
     /// Pairs that single nodes, edges and circuits are run on, at most
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = patching().patch_pairs as u32, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) patch_pairs: u32,
     /// Edges that `activation-patching` patches one by one, besides every head and MLP: `none`, those
     /// among the N heads with the largest effects and from them to the logits, or `all`, which takes
     /// hours on models of 100 heads and more. `recommended` scores all of them, in about three times its
     /// own time, unless this is `none`
-    #[arg(long, default_value_t = PatchedEdges::None, value_name = "none|N|all")]
+    #[arg(long, default_value_t = patching().edges, value_name = "none|N|all")]
     pub(crate) edges: PatchedEdges,
     /// Points that integrated gradients average over
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = patching().ig_steps as u32, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) ig_steps: u32,
     /// Optimiser steps of the methods that learn masks
-    #[arg(long, value_name = "N", default_value_t = 150, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = patching().mask_steps as u32, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) mask_steps: u32,
 }
 

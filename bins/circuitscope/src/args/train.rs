@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use circuitscope::sae::Dictionary;
+use circuitscope::sae::{Dictionary, SaeConfig, TrainConfig};
 use clap::{Args, ValueEnum};
 
 use super::{CODES, DeviceArgs, EXAMPLES, STEPS, SeedArgs, count, count_or_none};
@@ -23,19 +23,19 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) output: PathBuf,
     /// Number of features, that is of possible codes
-    #[arg(long, value_name = "N", default_value_t = 200, value_parser = count::<CODES>)]
+    #[arg(long, value_name = "N", default_value_t = SaeConfig::new(1).d_sae, value_parser = count::<CODES>)]
     pub(crate) codes: usize,
     /// Weight of the sparsity penalty
-    #[arg(long, value_name = "LAMBDA", default_value_t = 0.02)]
+    #[arg(long, value_name = "LAMBDA", default_value_t = SaeConfig::new(1).l1_coefficient)]
     pub(crate) l1: f64,
     /// Examples to train on, drawn at random from both classes [default: 10, or all if fewer]
     #[arg(long, value_name = "N", value_parser = count::<EXAMPLES>)]
     pub(crate) train_examples: Option<usize>,
     /// Steps of full-batch Adam
-    #[arg(long, value_name = "N", default_value_t = 500, value_parser = count_or_none::<STEPS>)]
+    #[arg(long, value_name = "N", default_value_t = TrainConfig::default().steps, value_parser = count_or_none::<STEPS>)]
     pub(crate) steps: usize,
     /// Step size of Adam
-    #[arg(long, value_name = "RATE", default_value_t = 1e-3)]
+    #[arg(long, value_name = "RATE", default_value_t = TrainConfig::default().learning_rate)]
     pub(crate) learning_rate: f64,
     /// Which vectors of the decoder have unit length
     #[arg(long, value_enum, default_value_t = DictionaryArg::PaperCompatible, value_name = "WHICH")]

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::bos::Bos;
 use super::inputs;
-use crate::args::{CaptureArgs, CapturePrompts};
+use crate::args::{CAPTURED_PAIRS, CaptureArgs, CapturePrompts};
 use crate::device::B;
 use crate::output::{Printer, count, note, table};
 use crate::progress::Terminal;
@@ -111,13 +111,17 @@ fn prompts(
     } else if let Some(path) = &args.prompts.prompts {
         provenance.input(path)?;
         inputs::read_prompts(path)?
-    } else if let Some(task) = args.prompts.task {
+    } else if let Some(task) = &args.prompts.task {
         let seed = Seed::new(args.seed.seed);
-        let set = task_prompts(model, task, args.examples, seed)?.set;
-        for said in &set.notes {
+        let task = task.open(provenance)?;
+        let pairs = args
+            .examples
+            .unwrap_or_else(|| task.examples_or(CAPTURED_PAIRS));
+        let drawn = task_prompts(model, &task, pairs, seed)?;
+        for said in &drawn.notes {
             note(&format!("note: {said}"));
         }
-        set.labelled().texts
+        drawn.texts
     } else {
         bail!("no prompts: use --task, --prompts or --tokens");
     };

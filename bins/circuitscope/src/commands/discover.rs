@@ -14,27 +14,24 @@ use circuitscope::eval::{
 use circuitscope::hooks::HeadActivations;
 use circuitscope::model::{self, Loaded, ModelProvenance};
 use circuitscope::tasks::{
-    GroundTruth, LabelledPrompts, PromptWarning, Task, few_examples, prompt_warnings, read_lines,
-    read_pairs,
+    LabelledPrompts, PromptWarning, TaskSpec, few_examples, prompt_warnings, read_lines, read_pairs,
 };
 use circuitscope::{
-    CaptureSettings, DiscoverSettings, Error, KnownAs, MetricChoice, PromptBehaviour, capture,
-    causal_evidence, discover_with, known_as, known_circuits, only_pairs, pose, task_prompts,
+    CaptureSettings, CircuitChoice, DISCOVER_PAIRS, DiscoverSettings, Error, KnownCircuits,
+    MetricChoice, PromptBehaviour, capture, causal_evidence, discover_with, known_circuits, pose,
+    task_prompts,
 };
 
 use super::bos::Bos;
 use super::found::{Found, OnlyCorrect, Settings, Stage};
 use super::kept::{DISCOVERY_FILE, Report, saved};
 use super::{exports, inputs, pages};
-use crate::args::{Behaviour, DiscoverArgs, Judge};
+use crate::args::{Behaviour, DiscoverArgs, Judge, TaskArg};
 use crate::device::{B, Device};
 use crate::interrupt::{self, Kept};
 use crate::output::{Printer, indented, note};
 use crate::progress::Terminal;
 use crate::provenance::Provenance;
-
-/// Head outputs that take more bytes than this are not held, where a method reads them once.
-const HOLD: u64 = 128 << 20;
 
 /// Evidence, and what is known about it.
 struct Gathered {
@@ -43,7 +40,7 @@ struct Gathered {
     evidence: Evidence<B>,
     graph: Option<Graph>,
     model: Option<ModelProvenance>,
-    truth: Option<(GroundTruth, KnownAs)>,
+    truth: Option<KnownCircuits>,
     bos: Option<Bos>,
     prompt_warnings: Vec<String>,
     behaviour: Option<PromptBehaviour>,
@@ -96,7 +93,13 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
         }
         inputs::writable_file("--save-activations", file)?;
     }
-    let gathered = gather(args, &device, &mut provenance, &mut stages, progress)?;
+    let task = args.behaviour.task.as_ref();
+    let task = task.map(|task| task.open(&mut provenance)).transpose()?;
+    let task = task.as_ref();
+    if let Some(CircuitChoice::File(file)) = &args.circuit {
+        provenance.input(file)?;
+    }
+    let gathered = gather(args, task, &device, &mut provenance, &mut stages, progress)?;
     if let Some(path) = &args.save_activations {
         save_activations(&gathered.evidence, path, &provenance)?;
         interrupt::keep(Kept {
@@ -107,7 +110,7 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
     let settings = DiscoverSettings {
         method: gathered.method.name.clone().into_owned(),
         methods: MethodSettings {
-            sae: args.sae.settings(inputs::l1_of(args.behaviour.task)),
+            sae: args.sae.settings(task),
             patching: args.patching.settings(),
         },
         choice: rule,
@@ -115,6 +118,10 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
         seed: Seed::new(args.seed.seed),
     };
     let mut found = Found::of(&gathered, &settings, args, &provenance);
+    if let Some(task) = task {
+        found.examples = task.name.clone().into_owned();
+        found.summary = Some(task.summary.clone().into_owned());
+    }
     let report = Report {
         printer,
         folder: args.output.as_deref(),
@@ -162,7 +169,7 @@ fn search(
             Ok(())
         })?;
     stages.add("choose", scored);
-    found.complete(discovery, gathered.truth.as_ref().map(|known| &known.0));
+    found.complete(discovery, gathered.truth.as_ref());
     found.stages.clone_from(&stages.0);
     report.chosen(found)?;
     let circuit = found.circuit();
@@ -215,6 +222,7 @@ fn pages(folder: Option<&Path>, found: &Found, gathered: &Gathered) -> Result<Op
 
 fn gather(
     args: &DiscoverArgs,
+    task: Option<&TaskSpec>,
     device: &Device,
     provenance: &mut Provenance,
     stages: &mut Stages,
@@ -256,12 +264,14 @@ fn gather(
 
     let start = Instant::now();
     let seed = Seed::new(args.seed.seed);
-    let task = args.behaviour.task;
     let (mut prompts, truth) = match (prompts, task) {
         (Some(prompts), _) => (prompts, None),
         (None, Some(task)) => {
-            let set = task_prompts(&loaded, task, args.examples, seed)?.set;
-            (set.labelled(), truth(args, &loaded, task)?)
+            let pairs = args
+                .examples
+                .unwrap_or_else(|| task.examples_or(DISCOVER_PAIRS));
+            let prompts = task_prompts(&loaded, task, pairs, seed)?;
+            (prompts, truth(args, &loaded, task)?)
         }
         (None, None) => bail!("no examples: use --task, --pairs, --positive or --activations"),
     };
@@ -310,7 +320,7 @@ fn gather(
             of,
         });
         if correct.len() < of {
-            prompts = only_pairs(&prompts, &correct);
+            prompts = prompts.only_pairs(&correct);
             causal = runs(args, &loaded, &prompts, settings, device)?;
         }
     }
@@ -326,21 +336,18 @@ fn gather(
             method.name
         ));
     }
-    settings.last_position = method.needs.last;
     let mut warnings = prompt_warnings(&prompts);
     // Prompts of tasks are matched in their own way, but may be few.
     let few = |warning: &PromptWarning| matches!(warning, PromptWarning::FewPairs { .. });
-    warnings.retain(|warning| task.is_none() || few(warning));
+    let ours = task.is_some_and(|task| task.files.is_empty());
+    warnings.retain(|warning| !ours || few(warning));
     // Methods that run the model compare each prompt with its partner.
     let in_pairs = method.needs.model;
     warnings.retain(|warning| !in_pairs || !matches!(warning, PromptWarning::SameSentences { .. }));
-    if args.save_activations.is_none() {
-        // What changes the model makes its own passes, and reads no activations.
-        settings.hold = if method.needs.model {
-            Some(0)
-        } else {
-            method.needs.reads_once.then_some(HOLD)
-        };
+    let hold = settings.hold;
+    settings = settings.for_method(method);
+    if args.save_activations.is_some() {
+        settings.hold = hold;
     }
     let evidence = capture(&loaded, &prompts, settings, device.plain(), progress);
     let mut evidence = evidence.map_err(|error| located(error, args, &prompts))?;
@@ -406,15 +413,12 @@ fn runs(
 fn truth(
     args: &DiscoverArgs,
     loaded: &Loaded<B>,
-    task: Task,
-) -> Result<Option<(GroundTruth, KnownAs)>> {
-    let Some(known) = known_as(&loaded.provenance, args.circuit)? else {
-        return Ok(None);
-    };
-    match known_circuits(loaded, task, args.circuit) {
-        Ok(truths) => Ok(truths.into_iter().next().map(|truth| (truth, known))),
-        Err(error) if args.circuit.is_some() => Err(error.into()),
-        Err(_) => Ok(None),
+    task: &TaskSpec,
+) -> Result<Option<KnownCircuits>> {
+    match known_circuits(loaded, task, args.circuit.as_ref()) {
+        Ok(known) => Ok(Some(known)),
+        Err(Error::NoKnownCircuit { .. } | Error::NoOwnCircuit { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -486,7 +490,8 @@ fn examples(args: &DiscoverArgs) -> String {
         .map(|path| path.display().to_string())
         .collect();
     match task {
-        Some(task) => task.name().to_owned(),
+        Some(TaskArg::Named(task)) => task.name.clone().into_owned(),
+        Some(TaskArg::Folder(folder)) => folder.display().to_string(),
         None => files.join(" against "),
     }
 }
@@ -533,6 +538,7 @@ impl Found {
         let grid = gathered.evidence.grid();
         Self {
             examples: examples(args),
+            summary: None,
             prompt_warnings: gathered.prompt_warnings.clone(),
             behaviour: gathered.behaviour.clone(),
             only_correct: gathered.only_correct,
@@ -553,7 +559,7 @@ impl Found {
             paper_edge_head_counts: None,
             dictionary: None,
             model: gathered.model.clone(),
-            known_circuit: gathered.truth.as_ref().map(|known| known.1.clone()),
+            known_circuit: gathered.truth.as_ref().map(|known| known.known.clone()),
             settings: Settings {
                 prepend_bos: gathered.bos.clone(),
                 methods: settings.methods.clone(),

@@ -14,14 +14,16 @@ use circuitscope::measures::{
 };
 use circuitscope::model::{Loaded, ModelProvenance};
 use circuitscope::score::stats::Interval;
-use circuitscope::tasks::{PromptWarning, Task, prompt_warnings};
+use circuitscope::tasks::{IOI, PromptWarning, TASKS, TaskSpec, prompt_warnings};
 use circuitscope::{
-    CaptureSettings, KnownAs, PromptBehaviour, judged_task, known_as, known_circuits, posed_task,
+    CaptureSettings, CircuitChoice, EVAL_PAIRS, PromptBehaviour, judged_task, known_as,
+    known_circuits, posed_task,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::bos::Bos;
+use super::judged_by::JudgedBy;
 use super::{inputs, pages};
 use crate::args::EvalArgs;
 use crate::device::{B, Device};
@@ -68,7 +70,7 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
     let device = args.device.device.open()?;
     provenance.on(&device);
     let loaded = inputs::load_model(&args.model, &device, progress)?;
-    let tasks = tasks(args, &loaded)?;
+    let tasks = tasks(args, &loaded, &mut provenance)?;
     let files = files_to_judge(args, &tasks, &loaded)?;
     for path in &args.scores {
         provenance.input(path)?;
@@ -79,10 +81,12 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
         "settings.json",
         &["discovery.json", RESULTS_FILE, "report.html"],
     )?;
-    let known = known_as(&loaded.provenance, args.circuit)?;
     let bos = Bos::settle(&loaded, &args.model, false, &mut [], inputs::prompt)?;
-    let settings = settings(args, &loaded, known.as_ref(), &bos, &device, &provenance);
+    let settings = settings(args, &loaded, &bos, &device, &provenance)?;
     let mut store = FolderStore::open(&args.output, &settings)?;
+    for (_, by) in &tasks {
+        by.check(&args.output)?;
+    }
     interrupt::keep(Kept {
         said: "finished parts are kept; run the same command to go on".to_owned(),
         json: None,
@@ -90,7 +94,7 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
 
     let mut records = Vec::new();
     let mut behaviours = BTreeMap::new();
-    for task in tasks {
+    for (task, by) in &tasks {
         let names = methods.iter().map(|about| about.name.as_ref());
         let names: Vec<&str> = names.chain(files.iter().map(FromFile::name)).collect();
         let keys = keys(args, task, &names);
@@ -98,17 +102,18 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
             .iter()
             .map(|key| store.load(key))
             .collect::<Result<Option<Vec<_>>, _>>()?;
-        let known = behaviour(&args.output, task.name())?;
+        let known = behaviour(&args.output, &task.name)?;
         let (behaviour, runs) = if let (Some(runs), Some(behaviour)) = (finished, known) {
             tracing::info!(%task, "all runs were finished before");
-            printer.part(&behaviour_text(task.name(), &behaviour))?;
+            printer.part(&behaviour_text(&task.name, &behaviour))?;
             (behaviour, runs)
         } else {
+            by.write(&args.output)?;
             run_task(
-                args, task, &files, &loaded, &device, &mut store, printer, progress,
+                args, task, by, &files, &loaded, &device, &mut store, printer, progress,
             )?
         };
-        behaviours.insert(task.name().to_owned(), behaviour);
+        behaviours.insert(task.name.clone().into_owned(), behaviour);
         records.extend(runs);
     }
 
@@ -126,26 +131,63 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
     })
 }
 
-/// The tasks to judge: those asked for, or all whose circuit is known in this model.
-fn tasks(args: &EvalArgs, loaded: &Loaded<B>) -> Result<Vec<Task>> {
-    if let Some(tasks) = &args.task {
-        for &task in &tasks.0 {
-            known_circuits(loaded, task, args.circuit)?;
+/// The tasks to judge, each with what it is judged by: those asked for, or all whose circuit is known in
+/// this model.
+fn tasks(
+    args: &EvalArgs,
+    loaded: &Loaded<B>,
+    provenance: &mut Provenance,
+) -> Result<Vec<(TaskSpec, JudgedBy)>> {
+    let asked = args.circuit.as_ref();
+    if let Some(CircuitChoice::File(file)) = asked {
+        if args.task.as_ref().is_none_or(|tasks| tasks.0.len() != 1) {
+            bail!(
+                "--circuit {}: found {}, expected the one --task whose circuit it is",
+                file.display(),
+                args.task.as_ref().map_or_else(
+                    || "no --task".to_owned(),
+                    |tasks| output::count(tasks.0.len(), "task")
+                )
+            );
         }
-        return Ok(tasks.0.clone());
+        provenance.input(file)?;
     }
-    let known: Vec<Task> = Task::ALL
-        .into_iter()
-        .filter(|&task| known_circuits(loaded, task, args.circuit).is_ok())
-        .collect();
-    if known.is_empty() {
-        known_circuits(loaded, Task::Ioi, args.circuit)?;
+    let by = |task: TaskSpec, circuits| -> Result<(TaskSpec, JudgedBy)> {
+        let pairs = args
+            .examples
+            .unwrap_or_else(|| task.examples_or(EVAL_PAIRS));
+        let by = JudgedBy::new(&task, pairs, circuits)?;
+        Ok((task, by))
+    };
+    let mut tasks: Vec<(TaskSpec, JudgedBy)> = Vec::new();
+    if let Some(named) = &args.task {
+        for named in &named.0 {
+            let task = named.open(provenance)?;
+            if tasks.iter().any(|(other, _)| other.name == task.name) {
+                bail!("--task: found {task} twice, expected tasks of different names");
+            }
+            let circuits = known_circuits(loaded, &task, asked)?;
+            tasks.push(by(task, circuits)?);
+        }
+        return Ok(tasks);
     }
-    Ok(known)
+    for task in TASKS {
+        if let Ok(circuits) = known_circuits(loaded, task, asked) {
+            tasks.push(by((*task).clone(), circuits)?);
+        }
+    }
+    if tasks.is_empty() {
+        known_circuits(loaded, &IOI, asked)?;
+    }
+    Ok(tasks)
 }
 
 /// The files of `--scores`, as methods.
-fn files_to_judge(args: &EvalArgs, tasks: &[Task], loaded: &Loaded<B>) -> Result<Vec<FromFile>> {
+fn files_to_judge(
+    args: &EvalArgs,
+    tasks: &[(TaskSpec, JudgedBy)],
+    loaded: &Loaded<B>,
+) -> Result<Vec<FromFile>> {
     if !args.scores.is_empty() && tasks.len() != 1 {
         bail!(
             "--scores: found {} tasks, expected the one --task that the scores are for",
@@ -188,13 +230,13 @@ fn files_to_judge(args: &EvalArgs, tasks: &[Task], loaded: &Loaded<B>) -> Result
     files.collect()
 }
 
-fn keys(args: &EvalArgs, task: Task, methods: &[&str]) -> Vec<RunKey> {
+fn keys(args: &EvalArgs, task: &TaskSpec, methods: &[&str]) -> Vec<RunKey> {
     let seeds = || seeds(args).map(Seed::value);
     methods
         .iter()
         .flat_map(|method| {
             seeds().map(|seed| RunKey {
-                task: task.name().to_owned(),
+                task: task.name.clone().into_owned(),
                 method: (*method).to_owned(),
                 seed,
             })
@@ -235,7 +277,8 @@ fn behaviour_text(task: &str, behaviour: &PromptBehaviour) -> String {
 )]
 fn run_task(
     args: &EvalArgs,
-    task: Task,
+    task: &TaskSpec,
+    by: &JudgedBy,
     judged_files: &[FromFile],
     loaded: &Loaded<B>,
     device: &Device,
@@ -247,7 +290,7 @@ fn run_task(
         bail!("interrupted before task {task}");
     }
     let seed = Seed::new(args.seed.seed);
-    let posed = posed_task(loaded, task, args.examples, seed, args.patching.metric)?;
+    let posed = posed_task(loaded, task, by.pairs, seed, args.patching.metric)?;
     for said in &posed.notes {
         note(&format!("note: {task}: {said}"));
     }
@@ -259,7 +302,7 @@ fn run_task(
     let judged = judged_task(
         loaded,
         &posed,
-        known_circuits(loaded, task, args.circuit)?,
+        by.circuits.truths.clone(),
         CaptureSettings {
             causal: args.patching.causal(),
             last_position: args.method.0.iter().any(|about| about.needs.last),
@@ -277,10 +320,10 @@ fn run_task(
         seed,
         progress,
     )?;
-    printer.part(&behaviour_text(task.name(), &behaviour))?;
+    printer.part(&behaviour_text(&task.name, &behaviour))?;
     let mut json = serde_json::to_vec_pretty(&behaviour)?;
     json.push(b'\n');
-    let path = behaviour_file(&args.output, task.name());
+    let path = behaviour_file(&args.output, &task.name);
     files::write_atomic(&path, |out| out.write_all(&json))?;
     let settings = method_settings(args, task);
     let methods = args.method.0.iter();
@@ -303,10 +346,9 @@ fn run_task(
     Ok((behaviour, runs))
 }
 
-/// λ is the paper's, which differs for docstring.
-fn method_settings(args: &EvalArgs, task: Task) -> MethodSettings {
+fn method_settings(args: &EvalArgs, task: &TaskSpec) -> MethodSettings {
     MethodSettings {
-        sae: args.sae.settings(inputs::l1_of(Some(task))),
+        sae: args.sae.settings(Some(task)),
         patching: args.patching.settings(),
     }
 }
@@ -315,19 +357,29 @@ fn method_settings(args: &EvalArgs, task: Task) -> MethodSettings {
 fn settings(
     args: &EvalArgs,
     loaded: &Loaded<B>,
-    known: Option<&KnownAs>,
     bos: &Bos,
     device: &Device,
     provenance: &Provenance,
-) -> Value {
-    json!({
+) -> Result<Value> {
+    // The file of --circuit is among what each task is judged by.
+    let (circuits, why) = match &args.circuit {
+        Some(CircuitChoice::File(file)) => (
+            Some(file.display().to_string()),
+            Some("as asked for".to_owned()),
+        ),
+        Some(CircuitChoice::Of(name)) => known(loaded, Some(name))?,
+        None => known(loaded, None)?,
+    };
+    let scores = args.scores.iter().map(|path| path.display().to_string());
+    let scores = scores.map(|path| provenance.inputs.get(&path));
+    Ok(json!({
         "schema": SCHEMA,
         "circuitscope": VERSION,
         "model": loaded.provenance,
-        "circuits": known.map(|known| &known.model),
-        "circuits_why": known.map(|known| &known.why),
+        "circuits": circuits,
+        "circuits_why": why,
         "prepend_bos": bos,
-        "examples": args.examples,
+        "examples": args.examples.unwrap_or(EVAL_PAIRS),
         "prompt_seed": args.seed.seed,
         "codes": args.sae.codes,
         "l1": args.sae.l1,
@@ -342,9 +394,15 @@ fn settings(
         "ig_steps": args.patching.ig_steps,
         "mask_steps": args.patching.mask_steps,
         // A file that has changed is another method.
-        "scores": provenance.inputs.values().collect::<Vec<_>>(),
+        "scores": scores.collect::<Vec<_>>(),
         "device": device.kind(),
-    })
+    }))
+}
+
+/// Whose circuits count as those of the model where no task has its own, and why.
+fn known(loaded: &Loaded<B>, named: Option<&str>) -> Result<(Option<String>, Option<String>)> {
+    let known = known_as(&loaded.provenance, named)?;
+    Ok(known.map(|known| (known.model, known.why)).unzip())
 }
 
 impl Results {

@@ -6,8 +6,7 @@ use circuitscope::eval::methods::MethodSettings;
 use circuitscope::eval::{Chosen, CircuitQuality, Verdict};
 use circuitscope::measures::{DictionaryReport, GraphScores, Scores};
 use circuitscope::model::ModelProvenance;
-use circuitscope::tasks::GroundTruth;
-use circuitscope::{Discovery, KnownAs, MetricChoice, PromptBehaviour};
+use circuitscope::{Discovery, KnownAs, KnownCircuits, MetricChoice, PromptBehaviour};
 use serde::Serialize;
 
 use super::bos::Bos;
@@ -19,6 +18,9 @@ use crate::provenance::{Provenance, human_bytes};
 pub(crate) struct Found {
     /// The task, or the files that show the behaviour.
     pub(crate) examples: String,
+    /// What the task is, in a sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) summary: Option<String>,
     /// What limits what can be found with these prompts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) prompt_warnings: Vec<String>,
@@ -156,13 +158,14 @@ impl Found {
     }
 
     /// Puts in everything that was found.
-    pub(crate) fn complete(&mut self, discovery: Discovery, truth: Option<&GroundTruth>) {
+    pub(crate) fn complete(&mut self, discovery: Discovery, known: Option<&KnownCircuits>) {
         let Discovery { scores, chosen, .. } = discovery;
         self.rank(&scores);
         let members: Vec<HeadId> = chosen.circuit.heads().collect();
         for ranked in &mut self.heads {
             ranked.selected = members.contains(&ranked.head);
         }
+        let truth = known.and_then(|known| known.truths.first());
         self.known = truth.map(|truth| {
             let heads: Vec<HeadId> = truth.circuit.heads().collect();
             let found = members.iter().filter(|head| heads.contains(head)).count();

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use circuitscope::core::{Progress, did_you_mean, nearest};
 use circuitscope::files::{self, Pending};
 use circuitscope::model::{LoadSettings, Loaded, is_gguf, load_dir, load_gguf};
-use circuitscope::tasks::{self, Task};
+use circuitscope::tasks;
 use circuitscope::{CaptureSettings, conformance, load_reference};
 
 use serde::de::DeserializeOwned;
@@ -247,14 +247,6 @@ fn writable(folder: &Path, output: &Path) -> Result<(), String> {
         fs_err::remove_dir(folder).ok();
     }
     outcome
-}
-
-/// The paper's weight of the sparsity penalty: larger for docstring.
-pub(crate) fn l1_of(task: Option<Task>) -> f64 {
-    match task {
-        Some(Task::Docstring) => 0.05,
-        _ => 0.02,
-    }
 }
 
 /// A JSON file that this program wrote.

@@ -9,6 +9,7 @@ mod eval;
 mod exports;
 mod found;
 mod inputs;
+mod judged_by;
 mod kept;
 mod methods;
 mod pages;

@@ -5,16 +5,17 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use circuitscope::eval::Choice;
+use circuitscope::eval::Choice;
 use circuitscope::eval::methods::{FromFile, about};
 use circuitscope::measures::RunRecord;
 use circuitscope::report::{MethodReport, Passage, ReportInput, TaskReport, render};
-use circuitscope::tasks::{GroundTruth, Task, ground_truths};
-use circuitscope::{FailingPrompt, PromptBehaviour};
+use circuitscope::{FailingPrompt, KnownAs, PromptBehaviour};
 use serde_json::{Value, json};
 
 use super::eval::Results;
 use super::exports::remove_file;
 use super::found::Found;
+use super::judged_by::JudgedBy;
 use crate::output::count;
 
 /// The page of an evaluation.
@@ -25,18 +26,18 @@ pub(crate) fn evaluation(
 ) -> Result<PathBuf> {
     let provenance = &results.provenance;
     let settings = &provenance["settings"];
-    let mut truths: BTreeMap<String, GroundTruth> = BTreeMap::new();
+    let mut judged: BTreeMap<String, JudgedBy> = BTreeMap::new();
     for record in records {
-        let task: Task = record.task.parse()?;
-        let model = settings["circuits"].as_str().unwrap_or_default();
-        if let Some(truth) = ground_truths(task, model)?.into_iter().next() {
-            truths.insert(record.task.clone(), truth);
+        if !judged.contains_key(&record.task)
+            && let Some(by) = JudgedBy::read(folder, &record.task)?
+        {
+            judged.insert(record.task.clone(), by);
         }
     }
     let summaries = summaries(records);
     let mut tasks = TaskReport::of_runs(
         records,
-        |task| truths.get(task),
+        |task| judged.get(task)?.circuits.truths.first(),
         |method| summaries.get(method).cloned().unwrap_or_default(),
     )?;
     for task in &mut tasks {
@@ -54,8 +55,12 @@ pub(crate) fn evaluation(
         (
             "prompts".to_owned(),
             format!(
-                "{} pairs for each task, {} before each",
-                settings["examples"],
+                "{}, {} before each",
+                of_tasks(
+                    &judged,
+                    |by| format!("{} pairs", by.pairs),
+                    " for each task"
+                ),
                 bos(&settings["prepend_bos"]["done"])
             ),
         ),
@@ -69,14 +74,12 @@ pub(crate) fn evaluation(
         ("seeds".to_owned(), seeds.unwrap_or(0).to_string()),
         ("device".to_owned(), text(&settings["device"])),
     ];
-    if let (Some(of), Some(why)) = (
-        settings["circuits"].as_str(),
-        settings["circuits_why"].as_str(),
-    ) {
-        facts.insert(
-            1,
-            ("known circuits".to_owned(), format!("those of {of}: {why}")),
-        );
+    let known = of_tasks(&judged, |by| whose(&by.circuits.known), "");
+    if !known.is_empty() {
+        facts.insert(1, ("known circuits".to_owned(), known));
+    }
+    for (task, by) in judged.iter().filter(|(_, by)| !by.files.is_empty()) {
+        facts.push((format!("task {task}"), by.summary.clone()));
     }
     if let Some(seconds) = provenance["seconds"].as_f64() {
         facts.push(("time".to_owned(), format!("{seconds:.1} s")));
@@ -136,6 +139,15 @@ pub(crate) fn discovery(folder: &Path, found: &Found) -> Result<PathBuf> {
         "examples".to_owned(),
         format!("{} positive, {} negative", found.positives, found.negatives),
     )];
+    if let Some(summary) = &found.summary {
+        facts.insert(
+            0,
+            ("task".to_owned(), format!("{}: {summary}", found.examples)),
+        );
+    }
+    if let Some(known) = &found.known_circuit {
+        facts.push(("known circuit".to_owned(), whose(known)));
+    }
     if let Some(model) = &found.model {
         let processing = json!(model.processing);
         facts.push(("model".to_owned(), model_name(&json!(model))));
@@ -237,6 +249,35 @@ fn behaviour_passage(behaviour: &PromptBehaviour, sentences: Vec<String>) -> Pas
         passage.list = Some((title, lines.collect()));
     }
     passage
+}
+
+/// Whose circuits are known, and why.
+fn whose(known: &KnownAs) -> String {
+    let KnownAs {
+        model, why, file, ..
+    } = known;
+    match file {
+        None => format!("those of {model}: {why}"),
+        Some(file) => format!("those of {model} in {}: {why}", file.display()),
+    }
+}
+
+/// What is said of all tasks, once where it is the same of each.
+fn of_tasks(
+    judged: &BTreeMap<String, JudgedBy>,
+    say: impl Fn(&JudgedBy) -> String,
+    of_all: &str,
+) -> String {
+    let said: Vec<(&String, String)> = judged.iter().map(|(task, by)| (task, say(by))).collect();
+    match said.first() {
+        Some((_, first)) if said.iter().all(|(_, said)| said == first) => {
+            format!("{first}{of_all}")
+        }
+        _ => {
+            let said = said.iter().map(|(task, said)| format!("{task}: {said}"));
+            said.collect::<Vec<_>>().join("; ")
+        }
+    }
 }
 
 /// A rule as `--select` has it.

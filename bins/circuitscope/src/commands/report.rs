@@ -51,7 +51,7 @@ pub(crate) fn run(args: &ReportArgs, printer: Printer) -> Result<()> {
 /// All finished runs, tasks and methods in the order of tables.
 fn records(args: &ReportArgs) -> Result<Vec<RunRecord>> {
     use circuitscope::eval::methods;
-    use circuitscope::tasks::Task;
+    use circuitscope::tasks::TASKS;
 
     let runs = args.folder.join("runs");
     let settings = files::sha256(&args.folder.join("settings.json"))?;
@@ -71,10 +71,16 @@ fn records(args: &ReportArgs) -> Result<Vec<RunRecord>> {
         bail!("{}: found no finished run", runs.display());
     }
     let place = |record: &RunRecord| {
-        let task = Task::ALL.iter().position(|task| task.name() == record.task);
+        let task = TASKS.iter().position(|task| task.name == record.task);
         let method = methods::names().position(|name| name == record.method);
-        (task, method, record.seed)
+        // Tasks of the user's own come last, by name.
+        (
+            task.unwrap_or(TASKS.len()),
+            record.task.clone(),
+            method,
+            record.seed,
+        )
     };
-    records.sort_by_key(place);
+    records.sort_by_cached_key(place);
     Ok(records)
 }

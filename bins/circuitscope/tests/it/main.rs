@@ -7,6 +7,7 @@
 
 mod answers;
 mod commands;
+mod defaults;
 mod errors;
 mod families;
 mod formats;
@@ -17,6 +18,7 @@ mod hub;
 mod matrix;
 mod norm_after;
 mod numerics;
+mod own_tasks;
 mod pairs;
 mod published;
 mod real;

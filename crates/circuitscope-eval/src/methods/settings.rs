@@ -2,6 +2,7 @@ use core::fmt;
 use core::str::FromStr;
 
 use circuitscope_core::{UnknownName, nearest};
+use circuitscope_tasks::TaskSpec;
 use serde::{Deserialize, Serialize};
 
 use super::SaeSettings;
@@ -13,6 +14,28 @@ pub struct MethodSettings {
     pub sae: SaeSettings,
     /// Of methods that change or differentiate the model.
     pub patching: PatchingSettings,
+}
+
+impl MethodSettings {
+    /// The defaults for a task: λ of the dictionary is the task's.
+    ///
+    /// ```
+    /// use circuitscope_eval::methods::MethodSettings;
+    /// use circuitscope_tasks::{DOCSTRING, IOI};
+    ///
+    /// assert_eq!(MethodSettings::for_task(&IOI), MethodSettings::default());
+    /// assert_eq!(MethodSettings::for_task(&DOCSTRING).sae.l1_coefficient, 0.05);
+    /// ```
+    #[must_use]
+    pub fn for_task(task: &TaskSpec) -> Self {
+        Self {
+            sae: SaeSettings {
+                l1_coefficient: task.l1_coefficient,
+                ..SaeSettings::default()
+            },
+            ..Self::default()
+        }
+    }
 }
 
 /// Settings of the methods that change or differentiate the model.

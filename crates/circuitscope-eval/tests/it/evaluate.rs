@@ -12,8 +12,7 @@ use circuitscope_eval::methods::BoxedMethod;
 use circuitscope_eval::{
     About, Discover, Error, EvaluateSettings, Evidence, JudgedTask, Measured, Result, evaluate,
 };
-use circuitscope_measures::{FolderStore, MemoryStore, RunKey, RunStore, Scores, judge, summarise};
-use circuitscope_tasks::{GroundTruth, Task};
+use circuitscope_tasks::GroundTruth;
 use serde_json::json;
 
 type B = Autodiff<Flex>;
@@ -23,7 +22,7 @@ fn truth(variant: &str, heads: &[HeadId], edges: &[Edge]) -> GroundTruth {
     let mut circuit = Circuit::from_heads(GRID, heads.iter().copied());
     circuit.edges.extend(edges);
     GroundTruth {
-        task: Task::Induction,
+        task: "induction".to_owned(),
         model: "made up".to_owned(),
         variant: variant.to_owned(),
         source: "this test".to_owned(),

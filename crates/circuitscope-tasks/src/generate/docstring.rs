@@ -1,16 +1,16 @@
 use rand::Rng;
 use serde::Deserialize;
 
-use super::{Generator, draw, words};
-use crate::data::DataFile;
-use crate::lexicon::{self, Lexicon};
+use super::{draw, words};
+use crate::data::{DataFile, data_file};
+use crate::generator::Generator;
+use crate::known::{ATTN_ONLY_4L, PLANTED};
+use crate::lexicon;
+use crate::spec::Published;
 use crate::template::Template;
-use crate::{PromptPair, Result, Task, TokenEncoder, Vocabulary};
+use crate::{PromptPair, Result, TaskSpec, TokenEncoder, Vocabulary};
 
-const GPT2: DataFile = DataFile {
-    name: "docstring/gpt2.json",
-    text: include_str!("../../data/docstring/gpt2.json"),
-};
+const GPT2: DataFile<'static> = data_file!("docstring/gpt2.json");
 
 /// Slots of the signature, in order.
 const SIGNATURE: [&str; 6] = ["P0", "P1", "P2", "P3", "P4", "P5"];
@@ -21,6 +21,23 @@ const WORDS: [&str; 8] = ["FUNCTION", "D0", "D1", "D2", "D3", "D4", "D5", "D6"];
 /// Arguments in play: those described, and the one that comes next.
 const IN_PLAY: usize = DESCRIBED.len() + 1;
 
+/// A docstring lists the arguments of a function in the order of its signature (Heimersheim and Janiak
+/// 2023). λ = 0.05 is that of O'Neill and Bui 2024 (arXiv 2405.12522) for this task.
+pub static DOCSTRING: TaskSpec = TaskSpec::new(
+    "docstring",
+    "a docstring lists the arguments of a function in the order of its signature",
+    "eleven argument names or more of one length in tokens after a space",
+    |vocabulary, tokens| Ok(Box::new(Docstring::load(vocabulary, tokens)?)),
+)
+.with_l1_coefficient(0.05)
+.with_published(&[
+    Published {
+        model: ATTN_ONLY_4L,
+        file: data_file!("docstring/ground_truth.json"),
+    },
+    PLANTED,
+]);
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Words {
@@ -29,6 +46,17 @@ struct Words {
     source: String,
     template: String,
     first: Vec<usize>,
+    arguments: Vec<String>,
+    descriptions: Vec<String>,
+}
+
+/// The task's section of the reference model's words.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Reference {
+    #[expect(dead_code, reason = "for readers of the file")]
+    structure: String,
+    template: String,
     arguments: Vec<String>,
     descriptions: Vec<String>,
 }
@@ -49,7 +77,7 @@ enum Corruption {
 /// them, A and B; the argument after B, C, comes next. Negative: fresh names for A and B in the
 /// docstring and, in the GPT-2 vocabulary, other fresh names for A, B and C in the signature. No
 /// argument occurs twice; everything else stays.
-pub(super) struct Docstring {
+struct Docstring {
     template: Template,
     /// Positions of A in the signature to draw from, from 0.
     first: Vec<usize>,
@@ -62,7 +90,7 @@ pub(super) struct Docstring {
 }
 
 impl Docstring {
-    pub(super) fn load(vocabulary: Vocabulary, tokens: Option<&TokenEncoder<'_>>) -> Result<Self> {
+    fn load(vocabulary: Vocabulary, tokens: Option<&TokenEncoder<'_>>) -> Result<Self> {
         match vocabulary {
             Vocabulary::Gpt2 => {
                 let words: Words = GPT2.parse()?;
@@ -78,7 +106,7 @@ impl Docstring {
                 }
                 .checked(GPT2)?;
                 let (arguments, note) = words::of_one_length(
-                    Task::Docstring,
+                    &DOCSTRING.name,
                     "arguments",
                     task.arguments,
                     Self::N_ARGUMENTS,
@@ -91,7 +119,7 @@ impl Docstring {
                 })
             }
             Vocabulary::Reference => {
-                let words = Lexicon::load()?.docstring;
+                let words = lexicon::section::<Reference>(&DOCSTRING.name)?;
                 Self {
                     template: template(lexicon::FILE, &words.template)?,
                     first: (0..=SIGNATURE.len() - IN_PLAY).collect(),
@@ -106,7 +134,7 @@ impl Docstring {
         }
     }
 
-    fn checked(self, file: DataFile) -> Result<Self> {
+    fn checked(self, file: DataFile<'_>) -> Result<Self> {
         let last = SIGNATURE.len() - IN_PLAY;
         file.require(
             !self.first.is_empty() && self.first.iter().all(|&at| at <= last),
@@ -122,7 +150,7 @@ impl Docstring {
 }
 
 /// Every slot once, the signature before the docstring.
-fn template(file: DataFile, text: &str) -> Result<Template> {
+fn template(file: DataFile<'_>, text: &str) -> Result<Template> {
     let known = [&SIGNATURE[..], &DESCRIBED, &WORDS].concat();
     let template = Template::parse(file, text, &known)?;
     let of = |slots: &[&str]| {

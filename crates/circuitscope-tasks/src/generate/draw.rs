@@ -4,13 +4,13 @@ use circuitscope_core::draw::index;
 use rand::Rng;
 
 /// One of `items`, which must not be empty.
-pub(super) fn one<'a, T>(rng: &mut dyn Rng, items: &'a [T]) -> &'a T {
+pub(crate) fn one<'a, T>(rng: &mut dyn Rng, items: &'a [T]) -> &'a T {
     &items[index(rng, items.len())]
 }
 
 /// `k` different members of `items`, in random order (the first `k` steps of a Fisher-Yates
 /// shuffle); `items` must hold that many.
-pub(super) fn distinct<'a, T>(rng: &mut dyn Rng, items: &'a [T], k: usize) -> Vec<&'a T> {
+pub(crate) fn distinct<'a, T>(rng: &mut dyn Rng, items: &'a [T], k: usize) -> Vec<&'a T> {
     let mut order: Vec<usize> = (0..items.len()).collect();
     (0..k)
         .map(|at| {

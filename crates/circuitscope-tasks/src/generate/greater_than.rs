@@ -1,23 +1,40 @@
 use std::collections::BTreeMap;
 
+use circuitscope_core::Metric;
 use rand::Rng;
 use serde::Deserialize;
 
-use super::{Generator, draw};
-use crate::data::DataFile;
-use crate::lexicon::{self, Lexicon};
+use super::draw;
+use crate::data::{DataFile, data_file};
+use crate::generator::Generator;
+use crate::known::{GPT2_SMALL, PLANTED};
+use crate::lexicon;
+use crate::spec::Published;
 use crate::template::Template;
-use crate::{Error, PromptPair, Result, Task, TokenEncoder, Vocabulary, following};
+use crate::{Error, PromptPair, Result, TaskSpec, TokenEncoder, Vocabulary, following};
 
-const GPT2: DataFile = DataFile {
-    name: "greater-than/gpt2.json",
-    text: include_str!("../../data/greater-than/gpt2.json"),
-};
+const GPT2: DataFile<'static> = data_file!("greater-than/gpt2.json");
 
 /// Two-digit years, so that every last year has years before and after it: 02 to 98.
 const YEARS: core::ops::RangeInclusive<u8> = 2..=98;
 /// The year of the reference vocabulary's negatives, as in the GPT-2 file.
 const NEGATIVE_YEAR: u8 = 1;
+
+/// A span of years ends after it began (Hanna et al. 2023, arXiv 2305.00586).
+pub static GREATER_THAN: TaskSpec = TaskSpec::new(
+    "greater-than",
+    "a span of years ends after it began",
+    "years that part into tokens after their first two or three digits",
+    |vocabulary, tokens| Ok(Box::new(GreaterThan::load(vocabulary, tokens)?)),
+)
+.with_metric(Metric::ProbabilityDifference)
+.with_published(&[
+    Published {
+        model: GPT2_SMALL,
+        file: data_file!("greater-than/ground_truth.json"),
+    },
+    PLANTED,
+]);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -31,6 +48,20 @@ struct Words {
     years: BTreeMap<String, Vec<u8>>,
 }
 
+/// The task's section of the reference model's words.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Reference {
+    #[expect(dead_code, reason = "for readers of the file")]
+    structure: String,
+    template: String,
+    nouns: Vec<String>,
+    first_century: u8,
+    last_century: u8,
+    first_year: u8,
+    last_year: u8,
+}
+
 /// Greater-than (Hanna et al. 2023, arXiv 2305.00586).
 ///
 /// Positive: `… from the year XXYY to the year XX`, to be continued with a number above YY. YY runs
@@ -39,7 +70,7 @@ struct Words {
 /// which (almost) any number is right.
 ///
 /// Where no number YY is a token, one digit is asked ([`Asked`]).
-pub(super) struct GreaterThan {
+struct GreaterThan {
     template: Template,
     nouns: Vec<String>,
     asked: Asked,
@@ -117,7 +148,7 @@ impl Asked {
 }
 
 impl GreaterThan {
-    pub(super) fn load(vocabulary: Vocabulary, tokens: Option<&TokenEncoder<'_>>) -> Result<Self> {
+    fn load(vocabulary: Vocabulary, tokens: Option<&TokenEncoder<'_>>) -> Result<Self> {
         match vocabulary {
             Vocabulary::Gpt2 => {
                 let mut words: Words = GPT2.parse()?;
@@ -140,7 +171,7 @@ impl GreaterThan {
                 )
             }
             Vocabulary::Reference => {
-                let words = Lexicon::load()?.greater_than;
+                let words = lexicon::section::<Reference>(&GREATER_THAN.name)?;
                 let years: Vec<u8> = (words.first_year..=words.last_year).collect();
                 let years = (words.first_century..=words.last_century)
                     .map(|century| (century.to_string(), years.clone()))
@@ -158,7 +189,7 @@ impl GreaterThan {
     }
 
     fn new(
-        file: DataFile,
+        file: DataFile<'_>,
         template: &str,
         nouns: Vec<String>,
         asked: Asked,
@@ -223,7 +254,7 @@ fn split_years(
     }
     let whole = found.iter().filter(|(_, _, asked)| asked.is_none()).count();
     Err(Error::Unposable {
-        task: Task::GreaterThan,
+        task: GREATER_THAN.name.clone().into_owned(),
         why: format!(
             "a year must part into tokens after its first two or three digits, the same for every year; of \
              {} years from 1102 on, {whole} part otherwise",

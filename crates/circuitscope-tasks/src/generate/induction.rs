@@ -1,15 +1,23 @@
 use rand::Rng;
 use serde::Deserialize;
 
-use super::{Generator, draw, words};
-use crate::data::DataFile;
-use crate::lexicon::{self, Lexicon};
-use crate::{PromptPair, Result, Task, TokenEncoder, Vocabulary};
+use super::{draw, words};
+use crate::data::{DataFile, data_file};
+use crate::generator::Generator;
+use crate::known::PLANTED;
+use crate::lexicon;
+use crate::{PromptPair, Result, TaskSpec, TokenEncoder, Vocabulary};
 
-const GPT2: DataFile = DataFile {
-    name: "induction/gpt2.json",
-    text: include_str!("../../data/induction/gpt2.json"),
-};
+const GPT2: DataFile<'static> = data_file!("induction/gpt2.json");
+
+/// A sequence seen before goes on as it did (Olsson et al. 2022, arXiv 2209.11895).
+pub static INDUCTION: TaskSpec = TaskSpec::new(
+    "induction",
+    "a sequence seen before goes on as it did",
+    "twenty words or more of one length in tokens after a space",
+    |vocabulary, tokens| Ok(Box::new(Induction::load(vocabulary, tokens)?)),
+)
+.with_published(&[PLANTED]);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,13 +29,26 @@ struct Record {
     words: Vec<String>,
 }
 
+/// The task's section of the reference model's words.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Reference {
+    #[expect(dead_code, reason = "for readers of the file")]
+    structure: String,
+    pool: Vec<String>,
+    /// Words before the segment.
+    first: usize,
+    /// Words of the segment.
+    repeated: usize,
+}
+
 /// Induction (Olsson et al. 2022, arXiv 2209.11895).
 ///
 /// Positive: different random words, then a segment of them once more; what followed the segment's
 /// last word the first time comes next. Negative: the segment is of fresh words, so that nothing is
 /// repeated. In the GPT-2 vocabulary the segment is the whole sequence, and its beginning comes
 /// next.
-pub(super) struct Induction {
+struct Induction {
     words: Vec<String>,
     /// Words before the segment.
     length: usize,
@@ -39,7 +60,7 @@ pub(super) struct Induction {
 }
 
 impl Induction {
-    pub(super) fn load(vocabulary: Vocabulary, tokens: Option<&TokenEncoder<'_>>) -> Result<Self> {
+    fn load(vocabulary: Vocabulary, tokens: Option<&TokenEncoder<'_>>) -> Result<Self> {
         match vocabulary {
             Vocabulary::Gpt2 => {
                 let record: Record = GPT2.parse()?;
@@ -47,7 +68,7 @@ impl Induction {
                 let task = Self::new(GPT2, record.words, record.length, record.length, " ")?;
                 let needed = task.length + task.segment;
                 let (words, note) =
-                    words::of_one_length(Task::Induction, "words", task.words, needed, tokens)?;
+                    words::of_one_length(&INDUCTION.name, "words", task.words, needed, tokens)?;
                 Ok(Self {
                     words,
                     note,
@@ -55,14 +76,14 @@ impl Induction {
                 })
             }
             Vocabulary::Reference => {
-                let words = Lexicon::load()?.induction;
+                let words = lexicon::section::<Reference>(&INDUCTION.name)?;
                 Self::new(lexicon::FILE, words.pool, words.first, words.repeated, "")
             }
         }
     }
 
     fn new(
-        file: DataFile,
+        file: DataFile<'_>,
         words: Vec<String>,
         length: usize,
         segment: usize,

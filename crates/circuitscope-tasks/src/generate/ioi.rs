@@ -1,20 +1,36 @@
 use rand::Rng;
 use serde::Deserialize;
 
-use super::{Generator, draw, words};
-use crate::data::DataFile;
-use crate::lexicon::{self, Lexicon};
+use super::{draw, words};
+use crate::data::{DataFile, data_file};
+use crate::generator::Generator;
+use crate::known::{GPT2_SMALL, PLANTED};
+use crate::lexicon;
+use crate::spec::Published;
 use crate::template::Template;
-use crate::{PromptPair, Result, Task, TokenEncoder, Vocabulary};
+use crate::{PromptPair, Result, TaskSpec, TokenEncoder, Vocabulary};
 
-const GPT2: DataFile = DataFile {
-    name: "ioi/gpt2.json",
-    text: include_str!("../../data/ioi/gpt2.json"),
-};
+const GPT2: DataFile<'static> = data_file!("ioi/gpt2.json");
 
 const ANSWER: &str = " [A]";
 /// Names of one pair.
 const NAMES: usize = 3;
+
+/// Indirect object identification: of two people named, one is named again as the giver; the receiver is
+/// the other (Wang et al. 2022, arXiv 2211.00593).
+pub static IOI: TaskSpec = TaskSpec::new(
+    "ioi",
+    "of two people named, one is named again as the giver; the receiver is the other",
+    "three names or more of one length in tokens after a space",
+    |vocabulary, tokens| Ok(Box::new(Ioi::load(vocabulary, tokens)?)),
+)
+.with_published(&[
+    Published {
+        model: GPT2_SMALL,
+        file: data_file!("ioi/ground_truth.json"),
+    },
+    PLANTED,
+]);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,13 +44,25 @@ struct Words {
     objects: Vec<String>,
 }
 
+/// The task's section of the reference model's words.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Reference {
+    #[expect(dead_code, reason = "for readers of the file")]
+    structure: String,
+    templates: Vec<String>,
+    names: Vec<String>,
+    places: Vec<String>,
+    objects: Vec<String>,
+}
+
 /// Indirect object identification (Wang et al. 2022, arXiv 2211.00593).
 ///
 /// A template introduces `[B]` and `[A]` and ends `[B] … to [A]`; half of the draws swap the
 /// two in the first clause (BABA and ABBA). Positive: `[A]` is the receiver and the answer, `[B]`
 /// the giver. Negative: `[A]` becomes a third name and the giver's first mention becomes the
 /// receiver's name, so that three different names occur and none is repeated.
-pub(super) struct Ioi {
+struct Ioi {
     templates: Vec<Template>,
     names: Vec<String>,
     places: Vec<String>,
@@ -45,7 +73,7 @@ pub(super) struct Ioi {
 }
 
 impl Ioi {
-    pub(super) fn load(vocabulary: Vocabulary, tokens: Option<&TokenEncoder<'_>>) -> Result<Self> {
+    fn load(vocabulary: Vocabulary, tokens: Option<&TokenEncoder<'_>>) -> Result<Self> {
         match vocabulary {
             Vocabulary::Gpt2 => {
                 let words: Words = GPT2.parse()?;
@@ -60,7 +88,7 @@ impl Ioi {
                     " ",
                 )?;
                 let (names, note) =
-                    words::of_one_length(Task::Ioi, "names", task.names, NAMES, tokens)?;
+                    words::of_one_length(&IOI.name, "names", task.names, NAMES, tokens)?;
                 Ok(Self {
                     names,
                     note,
@@ -68,7 +96,7 @@ impl Ioi {
                 })
             }
             Vocabulary::Reference => {
-                let words = Lexicon::load()?.ioi;
+                let words = lexicon::section::<Reference>(&IOI.name)?;
                 let templates = words.templates.iter().map(String::as_str);
                 Self::new(
                     lexicon::FILE,
@@ -83,7 +111,7 @@ impl Ioi {
     }
 
     fn new<'a>(
-        file: DataFile,
+        file: DataFile<'_>,
         templates: impl Iterator<Item = &'a str>,
         names: Vec<String>,
         places: Vec<String>,
@@ -109,7 +137,7 @@ impl Ioi {
 }
 
 /// Strips the answer and checks the order of roles.
-fn template(file: DataFile, text: &str) -> Result<Template> {
+fn template(file: DataFile<'_>, text: &str) -> Result<Template> {
     let prompt = text
         .strip_suffix(ANSWER)
         .ok_or_else(|| file.error(format!("template {text:?} does not end with {ANSWER:?}")))?;

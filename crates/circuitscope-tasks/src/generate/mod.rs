@@ -1,29 +1,29 @@
 //! Drawing prompt pairs.
 
 mod docstring;
-mod draw;
+pub(crate) mod draw;
 mod greater_than;
 mod induction;
 mod ioi;
-mod words;
+pub(crate) mod words;
 
 use circuitscope_core::Seed;
-use rand::Rng;
 
+use crate::generator::Generator;
 use crate::next::encode;
-use crate::{Error, PromptPair, PromptSet, Result, Task, TokenEncoder, Vocabulary};
+use crate::spec::Prompts;
+use crate::templates::Templates;
+use crate::{
+    Error, LabelledPrompts, PromptPair, PromptSet, Result, TaskSpec, TokenEncoder, Vocabulary,
+};
+
+pub use docstring::DOCSTRING;
+pub use greater_than::GREATER_THAN;
+pub use induction::INDUCTION;
+pub use ioi::IOI;
 
 /// How often a pair of unequal token length is drawn again before [`generate`] gives up.
 pub const MAX_DRAWS: usize = 100;
-
-/// One task in one vocabulary.
-trait Generator {
-    /// Draws pair number `index`.
-    fn pair(&self, index: usize, rng: &mut dyn Rng) -> PromptPair;
-
-    /// What the tokenizer made different from the plain task, one sentence each.
-    fn notes(&self) -> Vec<String>;
-}
 
 /// Draws `n_pairs` pairs of prompts.
 ///
@@ -40,15 +40,16 @@ trait Generator {
 /// # Errors
 /// [`Error::NoPairs`] for `n_pairs` = 0, [`Error::Tokenizer`] where `tokens` fails, [`Error::Unposable`]
 /// where the tokenizer has not the words that the task needs, [`Error::NoEqualLengths`] after
-/// [`MAX_DRAWS`] draws of one pair.
+/// [`MAX_DRAWS`] draws of one pair, [`Error::NotGenerated`] for a task whose pairs are given: [`draw`] takes
+/// from those, too.
 ///
 /// # Examples
 /// ```
 /// use circuitscope_core::Seed;
-/// use circuitscope_tasks::{Task, Vocabulary, generate};
+/// use circuitscope_tasks::{GREATER_THAN, Vocabulary, generate};
 ///
 /// # fn main() -> Result<(), circuitscope_tasks::Error> {
-/// let set = generate(Task::GreaterThan, Vocabulary::Gpt2, 2, Seed::new(0), None)?;
+/// let set = generate(&GREATER_THAN, Vocabulary::Gpt2, 2, Seed::new(0), None)?;
 /// let pair = &set.pairs[0];
 /// // The first pair's year ends in 02, so that 03 to 99 are right and 00 to 02 wrong.
 /// assert!(pair.positive.text.contains("02 to the year"));
@@ -59,20 +60,20 @@ trait Generator {
 /// # }
 /// ```
 pub fn generate(
-    task: Task,
+    task: &TaskSpec,
     vocabulary: Vocabulary,
     n_pairs: usize,
     seed: Seed,
     tokens: Option<&TokenEncoder<'_>>,
 ) -> Result<PromptSet> {
+    let name = || task.name.clone().into_owned();
     if n_pairs == 0 {
-        return Err(Error::NoPairs { task });
+        return Err(Error::NoPairs { task: name() });
     }
-    let generator: Box<dyn Generator> = match task {
-        Task::Ioi => Box::new(ioi::Ioi::load(vocabulary, tokens)?),
-        Task::GreaterThan => Box::new(greater_than::GreaterThan::load(vocabulary, tokens)?),
-        Task::Docstring => Box::new(docstring::Docstring::load(vocabulary, tokens)?),
-        Task::Induction => Box::new(induction::Induction::load(vocabulary, tokens)?),
+    let generator: Box<dyn Generator> = match &task.prompts {
+        Prompts::Generator(make) => make(vocabulary, tokens)?,
+        Prompts::Templates(templates) => Box::new(Templates::generator(templates, tokens)?),
+        Prompts::Pairs(_) => return Err(Error::NotGenerated { task: name() }),
     };
     let stream = seed.stream(&format!("tasks/{task}/{vocabulary}"));
     let pairs = (0..n_pairs)
@@ -82,7 +83,7 @@ pub fn generate(
         })
         .collect::<Result<_>>()?;
     Ok(PromptSet {
-        task,
+        task: name(),
         vocabulary,
         seed,
         pairs,
@@ -90,9 +91,42 @@ pub fn generate(
     })
 }
 
+/// Draws `n_pairs` pairs of prompts in the form in which prompts meet a model: generated ([`generate`]), or
+/// taken at random from the pairs that the task was given.
+///
+/// # Determinism
+/// As [`generate`]; pairs that are given are taken in an order that depends on `seed` and the task's name
+/// alone, so that here, too, a larger set begins with the smaller one.
+///
+/// # Errors
+/// As [`generate`], and [`Error::TooFewPairs`] where the task has fewer pairs.
+pub fn draw(
+    task: &TaskSpec,
+    vocabulary: Vocabulary,
+    n_pairs: usize,
+    seed: Seed,
+    tokens: Option<&TokenEncoder<'_>>,
+) -> Result<LabelledPrompts> {
+    let Prompts::Pairs(given) = &task.prompts else {
+        return Ok(generate(task, vocabulary, n_pairs, seed, tokens)?.labelled());
+    };
+    let found = given.pairs.len();
+    if n_pairs == 0 || n_pairs > found {
+        let task = task.name.clone().into_owned();
+        return Err(match n_pairs {
+            0 => Error::NoPairs { task },
+            asked => Error::TooFewPairs { task, found, asked },
+        });
+    }
+    let mut rng = seed.stream(&format!("tasks/{task}/pairs")).rng();
+    let all: Vec<usize> = (0..found).collect();
+    let taken = draw::distinct(&mut rng, &all, n_pairs);
+    Ok(given.only_pairs(&taken.into_iter().copied().collect::<Vec<_>>()))
+}
+
 /// Draws until both prompts have the same number of tokens.
 fn aligned(
-    task: Task,
+    task: &TaskSpec,
     index: usize,
     tokens: Option<&TokenEncoder<'_>>,
     mut draw: impl FnMut() -> PromptPair,
@@ -109,7 +143,7 @@ fn aligned(
         }
         if attempt == MAX_DRAWS {
             return Err(Error::NoEqualLengths {
-                task,
+                task: task.name.clone().into_owned(),
                 pair: index,
                 attempts: MAX_DRAWS,
                 positive,

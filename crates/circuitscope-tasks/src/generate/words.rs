@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Error, Result, Task, TokenEncoder, following};
+use crate::next::following;
+use crate::{Error, Result, TokenEncoder};
 
 /// Where at least this many words are one token, no others are drawn.
 const ENOUGH: usize = 10;
@@ -12,9 +13,9 @@ const ENOUGH: usize = 10;
 /// them.
 ///
 /// Words that share all their tokens count as one: to such a tokenizer they are unknown.
-pub(super) fn of_one_length(
-    task: Task,
-    what: &'static str,
+pub(crate) fn of_one_length(
+    task: &str,
+    what: &str,
     words: Vec<String>,
     needed: usize,
     tokens: Option<&TokenEncoder<'_>>,
@@ -58,7 +59,7 @@ pub(super) fn of_one_length(
     let taken = by_length.remove(&length).unwrap_or_default();
     if taken.len() < needed {
         return Err(Error::Unposable {
-            task,
+            task: task.to_owned(),
             why: format!(
                 "it needs {needed} {what} of one length in tokens; of {all}, {single} are one token after a \
                  space, and {} have {length}, the most of any length",

@@ -1,36 +1,30 @@
 //! Circuits known for a task, published or planted.
 
 mod acdc_edge;
-mod known;
 mod planted;
 mod published;
 mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use circuitscope_core::{Circuit, HeadId, nearest};
-use serde::Serialize;
+use circuitscope_files as files;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 pub use acdc_edge::AcdcEdge;
-pub use known::{KNOWN_MODELS, KnownModel};
 
-use crate::{Error, Result, Task};
-
-/// The models whose circuits are known for some task: GPT-2 small (12 layers × 12 heads), the
-/// attention-only 4-layer model of Heimersheim and Janiak (4 × 8), and the shipped reference
-/// model (4 × 8).
-pub const MODELS: [&str; 3] = [GPT2_SMALL, ATTN_ONLY_4L, REFERENCE];
-
-const GPT2_SMALL: &str = "gpt2-small";
-const ATTN_ONLY_4L: &str = "attn-only-4l";
-pub(crate) const REFERENCE: &str = "reference";
+use crate::data::DataFile;
+use crate::{KnownModel, Result, TaskSpec};
 
 /// A circuit that is known, and who says so.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct GroundTruth {
-    /// The behaviour.
-    pub task: Task,
-    /// The model, one of [`MODELS`].
+    /// Name of the task.
+    pub task: String,
+    /// The model, as the file calls it: of published circuits one of [`MODELS`](crate::MODELS).
     pub model: String,
     /// Which of several published versions this is, such as `acdc` or `authors`.
     pub variant: String,
@@ -48,8 +42,8 @@ pub struct GroundTruth {
     pub acdc_edges: BTreeSet<AcdcEdge>,
 }
 
-/// The circuits known for `task` in `model` (one of [`MODELS`]), the default variant first; empty
-/// where that model has none for this task.
+/// The circuits that this crate knows for `task` in `model` (one of [`MODELS`](crate::MODELS)), the default
+/// variant first; empty where that model has none for this task.
 ///
 /// | task | model | variants |
 /// |---|---|---|
@@ -59,37 +53,88 @@ pub struct GroundTruth {
 /// | all four | `reference` | `planted` (in greater-than, no head reads another: no edges) |
 ///
 /// # Errors
-/// [`Error::UnknownModel`] for another model, and [`Error::Data`] if a data file breaks its rules.
+/// [`Error::UnknownModel`](crate::Error::UnknownModel) for another model, and
+/// [`Error::Data`](crate::Error::Data) if a data file breaks its rules.
 ///
 /// # Examples
 /// ```
-/// use circuitscope_tasks::{Task, ground_truths};
+/// use circuitscope_tasks::{DOCSTRING, IOI, ground_truths};
 ///
 /// # fn main() -> Result<(), circuitscope_tasks::Error> {
-/// let truths = ground_truths(Task::Ioi, "gpt2-small")?;
+/// let truths = ground_truths(&IOI, "gpt2-small")?;
 /// assert_eq!(truths[0].variant, "acdc");
 /// assert_eq!(truths[0].circuit.heads().count(), 26);
 /// assert_eq!(truths[0].acdc_edges.len(), 1041);
 /// assert_eq!(truths[0].circuit.head_pairs().len(), 88);
-/// assert!(ground_truths(Task::Docstring, "gpt2-small")?.is_empty());
+/// assert!(ground_truths(&DOCSTRING, "gpt2-small")?.is_empty());
 /// # Ok(())
 /// # }
 /// ```
-pub fn ground_truths(task: Task, model: &str) -> Result<Vec<GroundTruth>> {
-    match model {
-        GPT2_SMALL => match task {
-            Task::Ioi => published::IOI.read(),
-            Task::GreaterThan => published::GREATER_THAN.read(),
-            Task::Docstring | Task::Induction => Ok(Vec::new()),
-        },
-        ATTN_ONLY_4L => match task {
-            Task::Docstring => published::DOCSTRING.read(),
-            Task::Ioi | Task::GreaterThan | Task::Induction => Ok(Vec::new()),
-        },
-        REFERENCE => planted::read(task, planted::FILE),
-        _ => Err(Error::UnknownModel {
-            found: model.to_owned(),
-            nearest: nearest(model, MODELS),
-        }),
+pub fn ground_truths(task: &TaskSpec, model: &str) -> Result<Vec<GroundTruth>> {
+    let model = KnownModel::named(model)?.name;
+    let mut published = task.published.iter();
+    let Some(published) = published.find(|published| published.model == model) else {
+        return Ok(Vec::new());
+    };
+    let file = published.file;
+    let truths = parse(file, &task.name)?;
+    let mut others = truths.iter().filter(|truth| truth.model != model);
+    match others.next() {
+        None => Ok(truths),
+        Some(other) => Err(file.error(format!(
+            "model: found {:?}, expected {model:?}",
+            other.model
+        ))),
     }
+}
+
+/// The circuits of `task` in a file of one of this project's forms: that of `datasets/*/ground_truth.json`, groups of
+/// heads and rules for edges in several variants, or that of `datasets/reference/ground_truth.json`, heads and
+/// edges of several tasks, which the converter for InterpBench writes, too. Nothing if the file has another
+/// form, whatever that is.
+///
+/// Where a file of the second form holds a single task, it may have another name there: files of InterpBench
+/// name their cases.
+///
+/// # Errors
+/// [`Error::Io`](crate::Error::Io); [`Error::Data`](crate::Error::Data), which names the file and what is wrong
+/// with it, if it holds no circuit of `task`, or breaks the rules of its form.
+pub fn read_circuits(path: &Path, task: &str) -> Result<Option<Vec<GroundTruth>>> {
+    let text = files::read_to_string(path)?;
+    let name = path.display().to_string();
+    let file = DataFile {
+        name: &name,
+        text: &text,
+    };
+    let Ok(fields) = serde_json::from_str::<Map<String, Value>>(&text) else {
+        return Ok(None);
+    };
+    if ["variants", "tasks"]
+        .iter()
+        .any(|key| fields.contains_key(*key))
+    {
+        return parse(file, task).map(Some);
+    }
+    Ok(None)
+}
+
+/// Reads a file of either form.
+fn parse(file: DataFile<'_>, task: &str) -> Result<Vec<GroundTruth>> {
+    let fields: Map<String, Value> = file.parse()?;
+    let schema = fields.get("schema").unwrap_or(&Value::Null);
+    file.require(schema.is_u64(), || {
+        format!("schema: found {schema}, expected {}", crate::data::SCHEMA)
+    })?;
+    if fields.contains_key("tasks") {
+        planted::read(task, file)
+    } else {
+        published::read(task, file)
+    }
+}
+
+/// The name most like `task` among `names`, and all of them, for errors.
+fn among<'a>(task: &str, names: impl Iterator<Item = &'a String> + Clone) -> String {
+    let hint = circuitscope_core::did_you_mean(nearest(task, names.clone().map(String::as_str)));
+    let names: Vec<String> = names.map(|name| format!("{name:?}")).collect();
+    format!("found {}, expected {task:?}{hint}", names.join(", "))
 }

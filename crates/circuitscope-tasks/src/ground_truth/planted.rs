@@ -1,4 +1,5 @@
-//! The circuits that training planted in the reference model.
+//! Files of heads and edges of several tasks in one model: `datasets/reference/ground_truth.json`, and what the
+//! converter for InterpBench writes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,14 +7,12 @@ use circuitscope_core::{Edge, HeadGrid, HeadId, Node};
 use serde::Deserialize;
 
 use super::published::{check_groups, circuit};
-use super::{GroundTruth, REFERENCE};
+use super::{GroundTruth, among};
+use crate::Result;
 use crate::data::DataFile;
-use crate::{Result, Task};
 
-pub(super) const FILE: DataFile = DataFile {
-    name: "reference/ground_truth.json",
-    text: include_str!("../../data/reference/ground_truth.json"),
-};
+/// What its circuits are called.
+const VARIANT: &str = "planted";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,7 +21,7 @@ struct Record {
     model: String,
     n_layers: usize,
     n_heads: usize,
-    tasks: BTreeMap<Task, Planted>,
+    tasks: BTreeMap<String, Planted>,
     decoys: Vec<HeadId>,
 }
 
@@ -34,16 +33,19 @@ struct Planted {
     edges: BTreeSet<Edge>,
 }
 
-/// The circuit of `task` in `file`, as a list of at most one.
-pub(super) fn read(task: Task, file: DataFile) -> Result<Vec<GroundTruth>> {
+/// The circuit of `task` in `file`, or the only one that it holds.
+pub(super) fn read(task: &str, file: DataFile<'_>) -> Result<Vec<GroundTruth>> {
     let mut record: Record = file.parse()?;
     file.check_schema(record.schema)?;
-    file.require(record.model == REFERENCE, || {
-        format!("model {:?}, expected {REFERENCE:?}", record.model)
-    })?;
     let grid = HeadGrid::new(record.n_layers, record.n_heads);
-    let Some(planted) = record.tasks.remove(&task) else {
-        return Ok(Vec::new());
+    let only = record.tasks.len() == 1;
+    let name = record.tasks.keys().find(|name| *name == task);
+    let name = name.or_else(|| record.tasks.keys().next().filter(|_| only));
+    let Some((name, planted)) = name
+        .cloned()
+        .and_then(|name| record.tasks.remove_entry(&name))
+    else {
+        return Err(file.error(format!("tasks: {}", among(task, record.tasks.keys()))));
     };
     check_groups(file, grid, &planted.groups)?;
     let heads: BTreeSet<HeadId> = planted.groups.values().flatten().copied().collect();
@@ -55,19 +57,23 @@ pub(super) fn read(task: Task, file: DataFile) -> Result<Vec<GroundTruth>> {
                 Node::Input | Node::Logits => true,
             };
             file.require(known, || {
-                format!("{task}: the edge {edge} joins {node}, which is in no group")
+                format!("{name}: the edge {edge} joins {node}, which is in no group")
             })?;
         }
     }
     for decoy in &record.decoys {
         file.require(grid.contains(*decoy) && !heads.contains(decoy), || {
-            format!("{task}: the decoy {decoy} is in the circuit, or not in the model")
+            format!("{name}: the decoy {decoy} is in the circuit, or not in the model")
         })?;
     }
     Ok(vec![GroundTruth {
-        task,
+        task: task.to_owned(),
         model: record.model,
-        variant: "planted".to_owned(),
+        variant: if name == task {
+            VARIANT.to_owned()
+        } else {
+            name
+        },
         source: planted.source,
         circuit: circuit(grid, &planted.groups, planted.edges.iter().copied()),
         groups: planted.groups,
@@ -82,15 +88,15 @@ mod tests {
 
     fn read_text(decoy: &str, edge: &str) -> Result<Vec<GroundTruth>> {
         let text = format!(
-            r#"{{"schema": 1, "model": "reference", "n_layers": 2, "n_heads": 2,
-                "tasks": {{"greater-than": {{"source": "s", "groups": {{"a": ["L0H1"], "b": ["L1H0"]}},
+            r#"{{"schema": 1, "model": "m", "n_layers": 2, "n_heads": 2,
+                "tasks": {{"case-3": {{"source": "s", "groups": {{"a": ["L0H1"], "b": ["L1H0"]}},
                 "edges": ["{edge}"]}}}}, "decoys": ["{decoy}"]}}"#
         );
         let file = DataFile {
             name: "test.json",
-            text: text.leak(),
+            text: &text,
         };
-        read(Task::GreaterThan, file)
+        read("greater-than", file)
     }
 
     #[test]
@@ -98,15 +104,18 @@ mod tests {
         let truth = read_text("L0H0", "a0.h1->a1.h0").unwrap().remove(0);
         assert_eq!(truth.circuit.head_pairs().len(), 1);
         assert_eq!(truth.decoys, [HeadId::new(0, 0)]);
+        assert_eq!(
+            (truth.task.as_str(), truth.variant.as_str()),
+            ("greater-than", "case-3")
+        );
         let message = |decoy, edge| read_text(decoy, edge).unwrap_err().to_string();
         assert_eq!(
             message("L0H1", "a0.h1->a1.h0"),
-            "datasets/test.json: greater-than: the decoy L0H1 is in the circuit, or not in the model"
+            "test.json: case-3: the decoy L0H1 is in the circuit, or not in the model"
         );
         assert_eq!(
             message("L0H0", "a0.h0->a1.h0"),
-            "datasets/test.json: greater-than: the edge a0.h0->a1.h0 joins a0.h0, which is in no \
-             group"
+            "test.json: case-3: the edge a0.h0->a1.h0 joins a0.h0, which is in no group"
         );
         assert!(message("L2H0", "a0.h1->a1.h0").contains("not in the model"));
     }

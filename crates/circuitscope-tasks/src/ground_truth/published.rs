@@ -1,36 +1,20 @@
-//! The published circuits, read from `datasets/*/ground_truth.json`.
+//! Files of one task's circuits as groups and rules, in several variants: `datasets/*/ground_truth.json`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use circuitscope_core::{Circuit, Edge, HeadGrid, HeadId};
 use serde::Deserialize;
 
-use super::GroundTruth;
 use super::rules::{EdgeRule, InternalRule, Selectors};
+use super::{GroundTruth, among};
+use crate::Result;
 use crate::data::DataFile;
-use crate::{Result, Task};
-
-/// A file of published circuits.
-pub(super) struct Published(DataFile);
-
-pub(super) const IOI: Published = Published(DataFile {
-    name: "ioi/ground_truth.json",
-    text: include_str!("../../data/ioi/ground_truth.json"),
-});
-pub(super) const GREATER_THAN: Published = Published(DataFile {
-    name: "greater-than/ground_truth.json",
-    text: include_str!("../../data/greater-than/ground_truth.json"),
-});
-pub(super) const DOCSTRING: Published = Published(DataFile {
-    name: "docstring/ground_truth.json",
-    text: include_str!("../../data/docstring/ground_truth.json"),
-});
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Record {
     schema: u32,
-    task: Task,
+    task: String,
     model: String,
     n_layers: usize,
     n_heads: usize,
@@ -59,21 +43,24 @@ enum Edges {
     None,
 }
 
-impl Published {
-    pub(super) fn read(&self) -> Result<Vec<GroundTruth>> {
-        let file = self.0;
-        let record: Record = file.parse()?;
-        file.check_schema(record.schema)?;
-        file.require(!record.variants.is_empty(), || "no variants".to_owned())?;
-        let variants = record.variants.iter();
-        variants
-            .map(|variant| record.variant(file, variant))
-            .collect()
-    }
+/// The variants of `file`, which must be of `task`.
+pub(super) fn read(task: &str, file: DataFile<'_>) -> Result<Vec<GroundTruth>> {
+    let record: Record = file.parse()?;
+    file.check_schema(record.schema)?;
+    file.require(record.task == task, || {
+        format!("task: {}", among(task, [&record.task].into_iter()))
+    })?;
+    file.require(!record.variants.is_empty(), || {
+        "variants: found none, expected at least one".to_owned()
+    })?;
+    let variants = record.variants.iter();
+    variants
+        .map(|variant| record.variant(file, variant))
+        .collect()
 }
 
 impl Record {
-    fn variant(&self, file: DataFile, variant: &Variant) -> Result<GroundTruth> {
+    fn variant(&self, file: DataFile<'_>, variant: &Variant) -> Result<GroundTruth> {
         let grid = HeadGrid::new(self.n_layers, self.n_heads);
         check_groups(file, grid, &variant.groups)?;
         let selectors = Selectors {
@@ -88,7 +75,7 @@ impl Record {
         };
         let edges = acdc_edges.iter().filter_map(|edge| edge.residual());
         Ok(GroundTruth {
-            task: self.task,
+            task: self.task.clone(),
             model: self.model.clone(),
             variant: variant.name.clone(),
             source: variant.source.clone(),
@@ -102,7 +89,7 @@ impl Record {
 
 /// Heads must exist in the model, and be in one group only.
 pub(super) fn check_groups(
-    file: DataFile,
+    file: DataFile<'_>,
     grid: HeadGrid,
     groups: &BTreeMap<String, Vec<HeadId>>,
 ) -> Result<()> {

@@ -45,7 +45,7 @@ enum Step {
 
 /// What the selectors of a circuit stand for.
 pub(super) struct Selectors<'a> {
-    pub(super) file: DataFile,
+    pub(super) file: DataFile<'a>,
     pub(super) grid: HeadGrid,
     /// Groups of heads.
     pub(super) groups: &'a BTreeMap<String, Vec<HeadId>>,
@@ -188,7 +188,7 @@ impl Selectors<'_> {
 mod tests {
     use super::*;
 
-    const FILE: DataFile = DataFile {
+    const FILE: DataFile<'_> = DataFile {
         name: "test.json",
         text: "",
     };
@@ -236,11 +236,11 @@ mod tests {
         let message = |rules: &str| expand(rules).unwrap_err().to_string();
         assert_eq!(
             message(r#"[{"from": ["erly"], "to": ["logits"]}]"#),
-            "datasets/test.json: \"erly\" is neither a group nor a node (did you mean `early`?)"
+            "test.json: \"erly\" is neither a group nor a node (did you mean `early`?)"
         );
         assert_eq!(
             message(r#"[{"from": ["L2H0"], "to": ["logits"]}]"#),
-            "datasets/test.json: a2.h0: the model has 2 layers of 2 heads"
+            "test.json: a2.h0: the model has 2 layers of 2 heads"
         );
         assert!(message(r#"[{"from": ["early"], "to": ["late"]}]"#).contains("heads need them"));
         assert!(

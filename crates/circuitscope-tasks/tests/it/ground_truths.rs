@@ -1,9 +1,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use circuitscope_core::{HeadId, Node};
-use circuitscope_tasks::{AcdcEdge, GroundTruth, Task, ground_truths};
+use circuitscope_tasks::{
+    AcdcEdge, DOCSTRING, GREATER_THAN, GroundTruth, INDUCTION, IOI, TaskSpec, ground_truths,
+};
 
-fn truth(task: Task, model: &str, variant: &str) -> GroundTruth {
+fn truth(task: &TaskSpec, model: &str, variant: &str) -> GroundTruth {
     let mut all = ground_truths(task, model).unwrap();
     let at = all
         .iter()
@@ -56,7 +58,7 @@ fn expect(truth: &GroundTruth, heads: usize, edges: &[(&str, usize)], pairs: usi
 /// 1041 edges (ACDC, figure 14) and 88 pairs of heads.
 #[test]
 fn ioi_has_the_published_counts() {
-    let truth = truth(Task::Ioi, "gpt2-small", "acdc");
+    let truth = truth(&IOI, "gpt2-small", "acdc");
     assert_eq!(truth.acdc_edges.len(), 1041);
     // prev->ind 16, ind->S 32, dup->S 24, S->neg 8, S->NM 12, S->backup 32.
     let between_heads = 16 + 32 + 24 + 8 + 12 + 32;
@@ -82,7 +84,7 @@ fn ioi_has_the_published_counts() {
 /// 262 edges (ACDC, figure 17) and 18 pairs of heads.
 #[test]
 fn greater_than_has_the_published_counts() {
-    let truth = truth(Task::GreaterThan, "gpt2-small", "acdc");
+    let truth = truth(&GREATER_THAN, "gpt2-small", "acdc");
     assert_eq!(truth.acdc_edges.len(), 262);
     expect(
         &truth,
@@ -108,7 +110,7 @@ fn greater_than_has_the_published_counts() {
 /// 37 edges (ACDC, docstring) and 12 pairs of heads.
 #[test]
 fn docstring_has_the_published_counts() {
-    let truth = truth(Task::Docstring, "attn-only-4l", "acdc");
+    let truth = truth(&DOCSTRING, "attn-only-4l", "acdc");
     assert_eq!(truth.acdc_edges.len(), 37);
     expect(
         &truth,
@@ -137,20 +139,20 @@ fn variants_differ_in_the_heads_that_are_disputed() {
         (only(&a, &b), only(&b, &a))
     };
     assert_eq!(
-        differ(Task::Ioi, "gpt2-small", "authors"),
+        differ(&IOI, "gpt2-small", "authors"),
         (vec!["L9H0".into()], vec!["L11H3".into()])
     );
     assert_eq!(
-        differ(Task::Docstring, "attn-only-4l", "authors"),
+        differ(&DOCSTRING, "attn-only-4l", "authors"),
         (vec!["L1H2".into()], vec!["L1H0".into()])
     );
     assert_eq!(
-        differ(Task::Docstring, "attn-only-4l", "hj-8"),
+        differ(&DOCSTRING, "attn-only-4l", "hj-8"),
         (vec![], vec!["L0H2".into(), "L0H4".into()])
     );
-    let eleven = truth(Task::Docstring, "attn-only-4l", "hj-11");
+    let eleven = truth(&DOCSTRING, "attn-only-4l", "hj-11");
     assert_eq!(eleven.circuit.heads().count(), 11);
-    let authors = truth(Task::Ioi, "gpt2-small", "authors");
+    let authors = truth(&IOI, "gpt2-small", "authors");
     // A later backup head: 6 further MLP->q,k,v edges, 2 fewer head->MLP edges.
     assert_eq!(authors.acdc_edges.len(), 1041 + 6 - 2);
     assert_eq!(authors.circuit.head_pairs().len(), 88);
@@ -159,27 +161,32 @@ fn variants_differ_in_the_heads_that_are_disputed() {
 #[test]
 fn every_file_reads_and_names_its_source() {
     for (task, model, variants) in [
-        (Task::Ioi, "gpt2-small", vec!["acdc", "authors"]),
-        (Task::GreaterThan, "gpt2-small", vec!["acdc", "cd-t"]),
+        (&IOI, "gpt2-small", vec!["acdc", "authors"]),
+        (&GREATER_THAN, "gpt2-small", vec!["acdc", "cd-t"]),
         (
-            Task::Docstring,
+            &DOCSTRING,
             "attn-only-4l",
             vec!["acdc", "authors", "hj-8", "hj-11"],
         ),
-        (Task::Docstring, "gpt2-small", vec![]),
-        (Task::Induction, "gpt2-small", vec![]),
+        (&DOCSTRING, "gpt2-small", vec![]),
+        (&INDUCTION, "gpt2-small", vec![]),
     ] {
         let truths = ground_truths(task, model).unwrap();
         let names: Vec<_> = truths.iter().map(|truth| truth.variant.as_str()).collect();
         assert_eq!(names, variants, "{task} in {model}");
         for truth in &truths {
-            assert_eq!((truth.task, truth.model.as_str()), (task, model));
+            assert_eq!(
+                (truth.task.as_str(), truth.model.as_str()),
+                (task.name.as_ref(), model)
+            );
+            let json = serde_json::to_string(truth).unwrap();
+            assert_eq!(&serde_json::from_str::<GroundTruth>(&json).unwrap(), truth);
             assert!(truth.source.contains("20"), "a year of publication");
             let grouped: BTreeSet<_> = truth.groups.values().flatten().copied().collect();
             assert_eq!(grouped, truth.circuit.heads().collect());
         }
     }
-    let wang = ground_truths(Task::Ioi, "gpt2-small").unwrap();
+    let wang = ground_truths(&IOI, "gpt2-small").unwrap();
     assert!(
         wang.iter()
             .all(|truth| truth.source.starts_with("Wang et al. 2022"))
@@ -188,9 +195,7 @@ fn every_file_reads_and_names_its_source() {
 
 #[test]
 fn unknown_models_are_answered_with_the_nearest() {
-    let message = ground_truths(Task::Ioi, "gpt2_small")
-        .unwrap_err()
-        .to_string();
+    let message = ground_truths(&IOI, "gpt2_small").unwrap_err().to_string();
     assert_eq!(
         message,
         "no circuit is known for model \"gpt2_small\" (did you mean `gpt2-small`?): expected \

@@ -5,6 +5,7 @@
 mod ground_truths;
 mod lists;
 mod other_tokenizers;
+mod own_tasks;
 mod pairs;
 mod reference;
 mod tokens;

@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use circuitscope_core::Seed;
-use circuitscope_tasks::{BoxError, PromptSet, Result, Task, Vocabulary, following, generate};
+use circuitscope_tasks::{
+    BoxError, DOCSTRING, GREATER_THAN, INDUCTION, IOI, PromptSet, Result, Vocabulary, following,
+    generate,
+};
 
 use crate::lists::id;
 
@@ -40,7 +43,7 @@ fn tokenizer(digits: usize, parted: bool) -> impl Fn(&str) -> Result<Vec<u32>, B
 
 fn greater_than(tokens: impl Fn(&str) -> Result<Vec<u32>, BoxError>, n: usize) -> PromptSet {
     let set = generate(
-        Task::GreaterThan,
+        &GREATER_THAN,
         Vocabulary::Gpt2,
         n,
         Seed::new(0),
@@ -86,7 +89,7 @@ fn digits(range: core::ops::Range<u8>) -> Vec<String> {
 #[test]
 fn numbers_of_two_digits_are_asked_whole() {
     let set = greater_than(tokenizer(2, false), 97);
-    let plain = generate(Task::GreaterThan, Vocabulary::Gpt2, 97, Seed::new(0), None).unwrap();
+    let plain = generate(&GREATER_THAN, Vocabulary::Gpt2, 97, Seed::new(0), None).unwrap();
     assert_eq!(set.notes, [""; 0]);
     for (pair, plain) in set.pairs.iter().zip(&plain.pairs) {
         assert_eq!(pair.positive.answers, plain.positive.answers);
@@ -135,7 +138,7 @@ fn three_digits_ask_the_fourth() {
 fn a_year_that_is_one_token_cannot_be_asked() {
     let tokens = tokenizer(4, true);
     let error = generate(
-        Task::GreaterThan,
+        &GREATER_THAN,
         Vocabulary::Gpt2,
         1,
         Seed::new(0),
@@ -164,7 +167,7 @@ fn short_words(text: &str) -> Result<Vec<u32>, BoxError> {
 
 #[test]
 fn words_are_those_that_are_one_token() {
-    for task in [Task::Ioi, Task::Docstring, Task::Induction] {
+    for task in [&IOI, &DOCSTRING, &INDUCTION] {
         let set = generate(task, Vocabulary::Gpt2, 60, Seed::new(1), Some(&short_words)).unwrap();
         let note = &set.notes[0];
         assert!(
@@ -199,23 +202,16 @@ fn a_space_before_every_text_does_not_hide_that_a_word_is_one_token() {
             .map(|piece| id(piece))
             .collect())
     };
-    let set = generate(Task::Ioi, Vocabulary::Gpt2, 60, Seed::new(1), Some(&dummy)).unwrap();
+    let set = generate(&IOI, Vocabulary::Gpt2, 60, Seed::new(1), Some(&dummy)).unwrap();
     assert_eq!(set.notes, [""; 0], "all names are one token after a word");
-    let plain = generate(Task::Ioi, Vocabulary::Gpt2, 60, Seed::new(1), None).unwrap();
+    let plain = generate(&IOI, Vocabulary::Gpt2, 60, Seed::new(1), None).unwrap();
     assert_eq!(set.pairs, plain.pairs);
 }
 
 #[test]
 fn letters_alone_leave_words_of_one_length() {
     let letters = |text: &str| Ok(text.chars().map(u32::from).collect());
-    let set = generate(
-        Task::Ioi,
-        Vocabulary::Gpt2,
-        60,
-        Seed::new(1),
-        Some(&letters),
-    )
-    .unwrap();
+    let set = generate(&IOI, Vocabulary::Gpt2, 60, Seed::new(1), Some(&letters)).unwrap();
     assert!(
         set.notes[0].ends_with("the same number of tokens in this model"),
         "{:?}",
@@ -233,7 +229,7 @@ fn letters_alone_leave_words_of_one_length() {
 fn words_that_a_tokenizer_does_not_know_are_no_words() {
     // Every word is the one token for what is unknown.
     let unknown = |text: &str| Ok(text.split(' ').map(|_| 0).collect());
-    let error = generate(Task::Ioi, Vocabulary::Gpt2, 1, Seed::new(0), Some(&unknown)).unwrap_err();
+    let error = generate(&IOI, Vocabulary::Gpt2, 1, Seed::new(0), Some(&unknown)).unwrap_err();
     let message = error.to_string();
     assert!(
         message.starts_with(

@@ -2,13 +2,14 @@ use std::collections::BTreeSet;
 
 use circuitscope_core::{Polarity, Seed};
 use circuitscope_tasks::{
-    Error, MAX_DRAWS, PromptPair, PromptSet, Task, Vocabulary, check_answers, generate,
+    DOCSTRING, Error, GREATER_THAN, INDUCTION, IOI, MAX_DRAWS, PromptPair, PromptSet, TASKS,
+    TaskSpec, Vocabulary, check_answers, generate,
 };
 use proptest::prelude::*;
 
 use crate::lists::{differences, gpt2, id, lexicon, strings, words};
 
-fn draw(task: Task, vocabulary: Vocabulary, n: usize, seed: u64) -> PromptSet {
+fn draw(task: &TaskSpec, vocabulary: Vocabulary, n: usize, seed: u64) -> PromptSet {
     generate(task, vocabulary, n, Seed::new(seed), None).unwrap()
 }
 
@@ -34,8 +35,8 @@ fn signature(text: &str) -> Vec<&str> {
     words(text)[3..9].to_vec()
 }
 
-fn tasks() -> impl Strategy<Value = Task> {
-    prop::sample::select(Task::ALL.to_vec())
+fn tasks() -> impl Strategy<Value = &'static TaskSpec> {
+    prop::sample::select(TASKS.to_vec())
 }
 
 fn vocabularies() -> impl Strategy<Value = Vocabulary> {
@@ -84,7 +85,7 @@ proptest! {
         vocabulary in vocabularies(), seed: u64,
     ) {
         let names = names(vocabulary);
-        for PromptPair { positive, negative } in draw(Task::Ioi, vocabulary, 10, seed).pairs {
+        for PromptPair { positive, negative } in draw(&IOI, vocabulary, 10, seed).pairs {
             let (io, s) = (positive.answers[0].trim(), positive.wrong_answers[0].trim());
             let in_positive = named(&names, &positive.text);
             let in_negative = named(&names, &negative.text);
@@ -109,7 +110,7 @@ proptest! {
     fn docstring_names_neighbours_and_negatives_repeat_no_argument(
         vocabulary in vocabularies(), seed: u64,
     ) {
-        for PromptPair { positive, negative } in draw(Task::Docstring, vocabulary, 5, seed).pairs {
+        for PromptPair { positive, negative } in draw(&DOCSTRING, vocabulary, 5, seed).pairs {
             let (before, after) = (signature(&positive.text), signature(&negative.text));
             let described: Vec<_> = words(&positive.text)
                 .windows(2)
@@ -160,7 +161,7 @@ proptest! {
 
     #[test]
     fn induction_continues_what_followed_the_last_word(vocabulary in vocabularies(), seed: u64) {
-        for PromptPair { positive, negative } in draw(Task::Induction, vocabulary, 5, seed).pairs {
+        for PromptPair { positive, negative } in draw(&INDUCTION, vocabulary, 5, seed).pairs {
             let text = words(&positive.text);
             let (last, before) = text.split_last().unwrap();
             let first_time = before.iter().position(|word| word == last).unwrap();
@@ -178,7 +179,7 @@ proptest! {
 #[test]
 fn greater_than_runs_through_the_years_and_ends_after_the_start() {
     for vocabulary in Vocabulary::ALL {
-        let set = draw(Task::GreaterThan, vocabulary, 194, 5);
+        let set = draw(&GREATER_THAN, vocabulary, 194, 5);
         for (index, PromptPair { positive, negative }) in set.pairs.iter().enumerate() {
             let year = 2 + index % 97;
             // The GPT-2 text joins century and year, the other separates them.
@@ -205,7 +206,7 @@ fn greater_than_runs_through_the_years_and_ends_after_the_start() {
 fn seeds_and_pairs_draw_from_different_streams() {
     for vocabulary in Vocabulary::ALL {
         let texts: BTreeSet<_> = (0..20)
-            .flat_map(|seed| draw(Task::Ioi, vocabulary, 5, seed).pairs)
+            .flat_map(|seed| draw(&IOI, vocabulary, 5, seed).pairs)
             .map(|pair| pair.positive.text)
             .collect();
         assert_eq!(texts.len(), 100, "{vocabulary}");
@@ -219,7 +220,7 @@ fn ioi_uses_every_template_in_both_orders() {
     let places = strings(&data["places"]);
     let objects = strings(&data["objects"]);
     let mut seen = BTreeSet::new();
-    for pair in draw(Task::Ioi, Vocabulary::Gpt2, 600, 0).pairs {
+    for pair in draw(&IOI, Vocabulary::Gpt2, 600, 0).pairs {
         let (io, text) = (pair.positive.answers[0].trim(), &pair.positive.text);
         let skeleton: Vec<_> = words(text)
             .into_iter()
@@ -250,21 +251,21 @@ fn the_draws_of_seed_0_are_pinned() {
     };
 
     assert_eq!(
-        first(Task::Ioi),
+        first(&IOI),
         [
             "The old hotel belonged to Hector and Zoe. In the spring Zoe left a mirror to",
             "The old hotel belonged to Angela and Hector. In the spring Zoe left a mirror to",
         ]
     );
     assert_eq!(
-        first(Task::GreaterThan),
+        first(&GREATER_THAN),
         [
             "The agreement continued from the year 1702 to the year 17",
             "The agreement continued from the year 1701 to the year 17",
         ]
     );
     assert_eq!(
-        first(Task::Docstring),
+        first(&DOCSTRING),
         [
             "def wave(self, delay, date, power, shift, name, table):\n    \"\"\"night train king\n\n    \
              :param power: stone music\n    :param shift: river carbon\n    :param",
@@ -273,7 +274,7 @@ fn the_draws_of_seed_0_are_pinned() {
         ]
     );
     assert_eq!(
-        first(Task::Induction),
+        first(&INDUCTION),
         [
             " sheep image sender share token king sky guitar cloth array sheep image sender share \
              token king sky guitar cloth array",
@@ -285,7 +286,7 @@ fn the_draws_of_seed_0_are_pinned() {
 
 #[test]
 fn unequal_pairs_are_drawn_again() {
-    let plain = draw(Task::Ioi, Vocabulary::Gpt2, 40, 3);
+    let plain = draw(&IOI, Vocabulary::Gpt2, 40, 3);
     // A tokenizer that has a name as one token or as two, depending on what follows.
     let split = |text: &str| {
         let mut tokens = Vec::new();
@@ -297,7 +298,7 @@ fn unequal_pairs_are_drawn_again() {
         }
         Ok(tokens)
     };
-    let set = generate(Task::Ioi, Vocabulary::Gpt2, 40, Seed::new(3), Some(&split)).unwrap();
+    let set = generate(&IOI, Vocabulary::Gpt2, 40, Seed::new(3), Some(&split)).unwrap();
     let count = |text: &str| split(text).unwrap().len();
     let mut kept = 0;
     for (pair, plain) in set.pairs.iter().zip(&plain.pairs) {
@@ -315,7 +316,7 @@ fn unequal_pairs_are_drawn_again() {
 
 #[test]
 fn answers_of_several_tokens_are_listed() {
-    let set = draw(Task::Ioi, Vocabulary::Gpt2, 40, 3);
+    let set = draw(&IOI, Vocabulary::Gpt2, 40, 3);
     let split = |text: &str| Ok(vec![0; 1 + text.trim().len() / 7]);
     let answers = check_answers(&set, &split).unwrap();
     assert!(
@@ -328,7 +329,7 @@ fn answers_of_several_tokens_are_listed() {
 
 #[test]
 fn what_cannot_be_drawn_is_an_error() {
-    let error = generate(Task::Ioi, Vocabulary::Gpt2, 0, Seed::new(0), None).unwrap_err();
+    let error = generate(&IOI, Vocabulary::Gpt2, 0, Seed::new(0), None).unwrap_err();
     assert_eq!(
         error.to_string(),
         "zero pairs of ioi prompts were asked for: ask for at least one"
@@ -341,7 +342,7 @@ fn what_cannot_be_drawn_is_an_error() {
         Ok(vec![0; calls.get()])
     };
     let error = generate(
-        Task::Induction,
+        &INDUCTION,
         Vocabulary::Reference,
         3,
         Seed::new(0),
@@ -363,7 +364,7 @@ fn what_cannot_be_drawn_is_an_error() {
     assert!(message.starts_with(start), "{message}");
 
     let broken = |_: &str| Err("no such token".into());
-    let error = generate(Task::Ioi, Vocabulary::Gpt2, 1, Seed::new(0), Some(&broken)).unwrap_err();
+    let error = generate(&IOI, Vocabulary::Gpt2, 1, Seed::new(0), Some(&broken)).unwrap_err();
     let source = core::error::Error::source(&error).unwrap().to_string();
     assert_eq!(source, "no such token");
 }

@@ -19,12 +19,10 @@ use burn::backend::Autodiff;
 use burn_flex::{Flex, FlexDevice};
 use circuitscope::core::{NoProgress, Polarity, Seed, draw};
 use circuitscope::eval::Evidence;
-use circuitscope::eval::methods::{
-    BoxedMethod, CodeScore, Ensemble, MethodSettings, SaeSettings, method,
-};
+use circuitscope::eval::methods::{BoxedMethod, CodeScore, Ensemble, MethodSettings, method};
 use circuitscope::measures::Ranking;
 use circuitscope::model::{Loaded, Processing, capture_head_means_and_last, load_dir};
-use circuitscope::tasks::Task;
+use circuitscope::tasks::{TASKS, TaskSpec, task};
 use circuitscope::{CaptureSettings, judged_task, known_circuits, load_reference, posed_task};
 use circuitscope_testkit::{Golden, shared_fixtures};
 use planted::PLANTS;
@@ -84,14 +82,9 @@ type Named = (&'static str, BoxedMethod<B>);
 
 /// λ is the paper's, which differs for docstring.
 fn methods(subject: &str) -> Result<Vec<Named>, Box<dyn Error>> {
-    let sae = SaeSettings {
-        l1_coefficient: if subject == "docstring" { 0.05 } else { 0.02 },
-        ..SaeSettings::default()
-    };
-    let settings = MethodSettings {
-        sae: sae.clone(),
-        ..MethodSettings::default()
-    };
+    let settings =
+        task(subject).map_or_else(|_| MethodSettings::default(), MethodSettings::for_task);
+    let sae = settings.sae.clone();
     let mut all: Vec<Named> = Vec::new();
     let ensemble = |(name, members, score)| Ensemble::of(name, members, score, sae.clone());
     for row in ENSEMBLES {
@@ -115,7 +108,7 @@ type Subject = (Evidence<Flex>, Vec<bool>);
 /// A task of the reference model.
 fn of_task(
     loaded: &Loaded<Flex>,
-    task: Task,
+    task: &TaskSpec,
     pairs: usize,
     seed: Seed,
 ) -> Result<Subject, Box<dyn Error>> {
@@ -127,7 +120,7 @@ fn of_task(
     let judged = judged_task(
         loaded,
         &posed,
-        known_circuits(loaded, task, None)?,
+        known_circuits(loaded, task, None)?.truths,
         settings,
         &FlexDevice,
         &NoProgress,
@@ -172,7 +165,7 @@ fn of_program(folder: &Path, pairs: usize, seed: Seed) -> Result<Subject, Box<dy
 fn main() -> Result<(), Box<dyn Error>> {
     let loaded = load_reference::<Flex>(Processing::Folded, &FlexDevice)?;
     let program = shared_fixtures().map(|fixtures| fixtures.join("tracr/dyck1"));
-    let mut subjects: Vec<&str> = Task::ALL.iter().map(|task| task.name()).collect();
+    let mut subjects: Vec<&str> = TASKS.iter().map(|task| task.name.as_ref()).collect();
     subjects.extend(program.as_ref().map(|_| "dyck1"));
     subjects.extend(PLANTS.iter().map(|plant| plant.0));
     let subject = |name: &str, pairs: usize, seed: Seed| -> Result<Subject, Box<dyn Error>> {
@@ -181,7 +174,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         match (&program, name) {
             (Some(folder), "dyck1") => of_program(folder, pairs, seed),
-            _ => of_task(&loaded, name.parse()?, pairs, seed),
+            _ => of_task(&loaded, task(name)?, pairs, seed),
         }
     };
     for size in SIZES {

@@ -10,7 +10,7 @@ use circuitscope_files::{Entry, Metadata, Reader, Writer};
 use circuitscope_hooks::{Capture, NoTap, Reduce, Site, Tap};
 use circuitscope_model::{PaddingSide, Processing, TokenBatch, capture_head_means};
 use circuitscope_sae::{SaeConfig, TrainConfig, train};
-use circuitscope_tasks::{Task, Vocabulary, generate};
+use circuitscope_tasks::{TASKS, Vocabulary, generate};
 
 use super::{Check, Conformance, Error, NEAR_TIE, Worst};
 use crate::load_reference;
@@ -291,7 +291,7 @@ impl Values {
 /// One pair of prompts of each task.
 pub(super) fn prompts() -> Result<Vec<String>, Error> {
     let mut texts = Vec::new();
-    for task in Task::ALL {
+    for task in TASKS {
         let set = generate(task, Vocabulary::Reference, 1, SEED, None);
         texts.extend(set.map_err(crate::Error::from)?.labelled().texts);
     }

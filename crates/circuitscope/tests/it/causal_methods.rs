@@ -7,20 +7,20 @@ use circuitscope::eval::causal::Ablation;
 use circuitscope::eval::methods::{MethodSettings, PatchedEdges, PatchingSettings, method};
 use circuitscope::measures::{Judgement, judge};
 use circuitscope::model::Processing;
-use circuitscope::tasks::Task;
+use circuitscope::tasks::{GREATER_THAN, IOI, TASKS, TaskSpec};
 use circuitscope::{
     CaptureSettings, CausalSettings, judged_task, known_circuits, load_reference, posed_task,
 };
 
 type B = Autodiff<Flex>;
 
-fn judged(task: Task, names: &[&str], pairs: usize, ablation: Ablation) -> Vec<Judgement> {
+fn judged(task: &TaskSpec, names: &[&str], pairs: usize, ablation: Ablation) -> Vec<Judgement> {
     let loaded = load_reference::<Flex>(Processing::Folded, &FlexDevice).unwrap();
     let posed = posed_task(&loaded, task, pairs, Seed::new(2026), None).unwrap();
     let judged = judged_task(
         &loaded,
         &posed,
-        known_circuits(&loaded, task, None).unwrap(),
+        known_circuits(&loaded, task, None).unwrap().truths,
         CaptureSettings {
             causal: CausalSettings {
                 ablation,
@@ -57,7 +57,7 @@ fn judged(task: Task, names: &[&str], pairs: usize, ablation: Ablation) -> Vec<J
 /// The circuit was planted, so that what ablates heads one by one has to find it.
 #[test]
 fn exact_patching_finds_the_planted_heads() {
-    for task in [Task::Ioi, Task::GreaterThan] {
+    for task in [&IOI, &GREATER_THAN] {
         let exact = &judged(task, &["activation-patching"], 6, Ablation::Patching)[0];
         assert!(exact.node_auc >= 0.95, "{task}: {}", exact.node_auc);
         assert!(exact.edge_auc.is_none_or(|auc| auc >= 0.95), "{task}");
@@ -66,7 +66,7 @@ fn exact_patching_finds_the_planted_heads() {
 
 #[test]
 fn attribution_finds_the_planted_heads_where_gradients_do_not_vanish() {
-    for task in [Task::Ioi, Task::GreaterThan] {
+    for task in [&IOI, &GREATER_THAN] {
         let names = ["eap", "eap-ig", "nap", "nap-ig", "hisp"];
         for (name, judgement) in names
             .iter()
@@ -82,7 +82,7 @@ fn attribution_finds_the_planted_heads_where_gradients_do_not_vanish() {
 /// same on both prompts of a pair. Against its mean over all prompts it can.
 #[test]
 fn attribution_against_the_mean_finds_the_planted_heads_of_all_tasks() {
-    for task in Task::ALL {
+    for task in TASKS {
         let auc = judged(task, &["eap"], 100, Ablation::Mean)[0].node_auc;
         assert!(auc >= 0.94, "{task}: {auc}");
     }
@@ -98,7 +98,7 @@ fn other_methods_are_above_chance() {
     ];
     for (name, judgement) in names
         .iter()
-        .zip(judged(Task::Ioi, &names, 24, Ablation::Patching))
+        .zip(judged(&IOI, &names, 24, Ablation::Patching))
     {
         let auc = judgement.node_auc;
         assert!(auc >= 0.7, "{name}: {auc}");

@@ -10,7 +10,7 @@ use circuitscope::eval::{
 };
 use circuitscope::measures::{MemoryStore, Scores, Selection};
 use circuitscope::model::Processing;
-use circuitscope::tasks::Task;
+use circuitscope::tasks::IOI;
 use circuitscope::{
     CaptureSettings, DiscoverSettings, Error, discover_by, judged_task, known_circuits,
     load_reference, posed_task,
@@ -61,8 +61,8 @@ impl<B: Backend> Discover<B> for Variance {
 #[test]
 fn a_method_from_outside() {
     let loaded = load_reference::<Flex>(Processing::Folded, &FlexDevice).unwrap();
-    let posed = posed_task(&loaded, Task::Ioi, 40, Seed::new(1), None).unwrap();
-    let truths = known_circuits(&loaded, Task::Ioi, None).unwrap();
+    let posed = posed_task(&loaded, &IOI, 40, Seed::new(1), None).unwrap();
+    let truths = known_circuits(&loaded, &IOI, None).unwrap().truths;
     let settings = CaptureSettings::default();
     let judged = judged_task(&loaded, &posed, truths, settings, &FlexDevice, &NoProgress).unwrap();
 

@@ -22,8 +22,10 @@ use burn_flex::{Flex, FlexDevice};
 use circuitscope::core::{HeadGrid, HeadId, Node, Seed};
 use circuitscope::hooks::{AnyTensor, Capture, Intervene, Intervention, Op, Site};
 use circuitscope::model::{Loaded, PaddingSide, Processing, TokenBatch};
-use circuitscope::tasks::{GroundTruth, Prompt, Task};
-use circuitscope::{known_circuits, load_reference, task_prompts};
+use circuitscope::tasks::{
+    DOCSTRING, GREATER_THAN, GroundTruth, INDUCTION, IOI, Prompt, TASKS, TaskSpec, generate,
+};
+use circuitscope::{known_circuits, load_reference, vocabulary};
 
 use crate::planted_program::{Change, answer};
 
@@ -49,9 +51,12 @@ struct Subject {
 }
 
 impl Subject {
-    fn new(task: Task, prompts: usize) -> Self {
+    fn new(task: &TaskSpec, prompts: usize) -> Self {
         let loaded = load_reference::<Flex>(Processing::Raw, &FlexDevice).unwrap();
-        let truth = known_circuits(&loaded, task, None).unwrap().remove(0);
+        let truth = known_circuits(&loaded, task, None)
+            .unwrap()
+            .truths
+            .remove(0);
         let Drawn {
             prompts,
             batch,
@@ -165,8 +170,8 @@ impl Subject {
         let rows = self.prompts.iter().zip(&self.sources);
         rows.map(|(prompt, &source)| {
             let source = &self.prompts[source];
-            let changed = answer(self.truth.task, prompt, Some(&Change { role, source }));
-            changed.is_some_and(|changed| answer(self.truth.task, prompt, None) != Some(changed))
+            let changed = answer(&self.truth.task, prompt, Some(&Change { role, source }));
+            changed.is_some_and(|changed| answer(&self.truth.task, prompt, None) != Some(changed))
         })
         .collect()
     }
@@ -176,11 +181,11 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-fn draw(loaded: &Loaded<Flex>, task: Task, prompts: usize) -> Drawn {
+fn draw(loaded: &Loaded<Flex>, task: &TaskSpec, prompts: usize) -> Drawn {
     let tokenizer = loaded.tokenizer().unwrap();
-    let set = task_prompts(loaded, task, prompts, Seed::new(2026))
-        .unwrap()
-        .set;
+    let tokens = |text: &str| Ok(tokenizer.encode(text, false)?);
+    let vocabulary = vocabulary(loaded);
+    let set = generate(task, vocabulary, prompts, Seed::new(2026), Some(&tokens)).unwrap();
     let tokens: Vec<Vec<u32>> = set
         .pairs
         .iter()
@@ -231,7 +236,7 @@ fn argmax(p: &[f32]) -> usize {
 }
 
 /// Everything but the edges, on 250 prompts.
-fn check_heads(task: Task) {
+fn check_heads(task: &TaskSpec) {
     let subject = Subject::new(task, 250);
     let grid = subject.grid();
     let members: BTreeSet<HeadId> = subject.truth.circuit.heads().collect();
@@ -287,7 +292,7 @@ const OUTSIDER: f64 = 0.06;
 
 /// The planted edges on those of 250 prompts on which they have something to carry, every other pair
 /// on 24 prompts.
-fn check_edges(task: Task) {
+fn check_edges(task: &TaskSpec) {
     let subject = Subject::new(task, 250);
     let planted = subject.truth.circuit.head_pairs();
     for &(writer, reader) in &planted {
@@ -349,34 +354,37 @@ const OTHER_EDGE: f64 = 0.08;
 
 #[test]
 fn ioi() {
-    check_heads(Task::Ioi);
-    check_edges(Task::Ioi);
+    check_heads(&IOI);
+    check_edges(&IOI);
 }
 
 #[test]
 fn greater_than() {
-    check_heads(Task::GreaterThan);
-    check_edges(Task::GreaterThan);
+    check_heads(&GREATER_THAN);
+    check_edges(&GREATER_THAN);
 }
 
 #[test]
 fn docstring() {
-    check_heads(Task::Docstring);
-    check_edges(Task::Docstring);
+    check_heads(&DOCSTRING);
+    check_edges(&DOCSTRING);
 }
 
 #[test]
 fn induction() {
-    check_heads(Task::Induction);
-    check_edges(Task::Induction);
+    check_heads(&INDUCTION);
+    check_edges(&INDUCTION);
 }
 
 /// The decoys exist, are outsiders of every task, and see what tells the classes apart.
 #[test]
 fn decoys_are_outsiders() {
     let loaded = load_reference::<Flex>(Processing::Raw, &FlexDevice).unwrap();
-    for task in Task::ALL {
-        let truth = known_circuits(&loaded, task, None).unwrap().remove(0);
+    for task in TASKS {
+        let truth = known_circuits(&loaded, task, None)
+            .unwrap()
+            .truths
+            .remove(0);
         assert_eq!(truth.decoys.len(), 4);
         for decoy in &truth.decoys {
             assert!(

@@ -4,7 +4,7 @@ use burn::backend::Autodiff;
 use burn_flex::{Flex, FlexDevice};
 use circuitscope::core::{NoProgress, Seed};
 use circuitscope::model::Processing;
-use circuitscope::tasks::Task;
+use circuitscope::tasks::IOI;
 use circuitscope::{
     CaptureSettings, DiscoverSettings, capture, discover, load_reference, task_prompts,
 };
@@ -13,8 +13,7 @@ use circuitscope::{
 #[test]
 fn a_circuit_is_the_same_without_holding_its_evidence() {
     let loaded = load_reference::<Flex>(Processing::Folded, &FlexDevice).unwrap();
-    let prompts = task_prompts(&loaded, Task::Ioi, 300, Seed::new(0)).unwrap();
-    let prompts = prompts.set.labelled();
+    let prompts = task_prompts(&loaded, &IOI, 300, Seed::new(0)).unwrap();
     let capture = |hold, last_position| {
         let settings = CaptureSettings {
             hold,

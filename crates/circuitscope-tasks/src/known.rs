@@ -1,7 +1,26 @@
+//! Models whose circuits are known.
+
 use circuitscope_core::nearest;
 
-use super::{ATTN_ONLY_4L, GPT2_SMALL, MODELS, REFERENCE};
+use crate::data::data_file;
+use crate::error::list;
+use crate::spec::Published;
 use crate::{Error, Result};
+
+/// The models whose circuits are known for some task: GPT-2 small (12 layers × 12 heads), the
+/// attention-only 4-layer model of Heimersheim and Janiak (4 × 8), and the shipped reference
+/// model (4 × 8).
+pub const MODELS: [&str; 3] = [GPT2_SMALL, ATTN_ONLY_4L, REFERENCE];
+
+pub(crate) const GPT2_SMALL: &str = "gpt2-small";
+pub(crate) const ATTN_ONLY_4L: &str = "attn-only-4l";
+const REFERENCE: &str = "reference";
+
+/// The circuits that training planted in the reference model.
+pub(crate) const PLANTED: Published = Published {
+    model: REFERENCE,
+    file: data_file!("reference/ground_truth.json"),
+};
 
 /// A model whose circuits are known, and what it is recognised by. Its shape is not among that: models
 /// of one shape have different circuits.
@@ -48,6 +67,7 @@ impl KnownModel {
         known.ok_or_else(|| Error::UnknownModel {
             found: name.to_owned(),
             nearest: nearest(name, MODELS),
+            known: list(&MODELS),
         })
     }
 
