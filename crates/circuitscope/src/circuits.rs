@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::backend::Backend;
 use circuitscope_core::formats::GraphFile;
-use circuitscope_core::{Circuit, Edge, Graph, HeadId, Node, files};
+use circuitscope_core::{Circuit, Edge, Graph, HeadGrid, HeadId, Node, files};
 use circuitscope_model::{Loaded, ModelProvenance};
 use circuitscope_tasks::{
     self as tasks, GroundTruth, KNOWN_MODELS, KnownModel, OwnCircuit, TaskSpec, ground_truths,
@@ -220,7 +220,7 @@ pub fn read_circuits(file: &Path, task: &str, graph: &Graph) -> Result<Vec<Groun
 /// Nodes and edges that an `importances.json` marks.
 fn marked(file: &Path, task: &str) -> Result<GroundTruth> {
     let read = GraphFile::read(file)?;
-    let grid = circuitscope_core::HeadGrid::new(read.n_layers, read.n_heads);
+    let grid = HeadGrid::new(read.n_layers, read.n_heads);
     let nodes = read.nodes.iter().filter(|(_, entry)| entry.in_graph);
     let edges = read.edges.iter().filter(|(_, entry)| entry.in_graph);
     let edges: BTreeSet<Edge> = edges.map(|(edge, _)| *edge).collect();
