@@ -83,6 +83,34 @@ pub(crate) enum Prompts {
 
 impl TaskSpec {
     /// A task whose prompts `make` draws: logit difference, λ = 0.02.
+    ///
+    /// ```
+    /// use circuitscope_core::Seed;
+    /// use circuitscope_tasks::{Generator, PromptPair, TaskSpec, Vocabulary, draw};
+    /// use rand::Rng;
+    ///
+    /// struct Twice;
+    ///
+    /// impl Generator for Twice {
+    ///     fn pair(&self, index: usize, _: &mut dyn Rng) -> PromptPair {
+    ///         let word = ["red", "blue"][index % 2];
+    ///         let (twice, once) = (format!("{word} {word}"), format!("{word} green"));
+    ///         PromptPair::new(twice, once, vec![format!(" {word}")], vec![" green".to_owned()])
+    ///     }
+    ///     fn notes(&self) -> Vec<String> {
+    ///         Vec::new()
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> Result<(), circuitscope_tasks::Error> {
+    /// let task = TaskSpec::new("twice", "a word goes on as it did", "no words in particular", |_, _| {
+    ///     Ok(Box::new(Twice))
+    /// });
+    /// let prompts = draw(&task, Vocabulary::Gpt2, 2, Seed::new(0), None)?;
+    /// assert_eq!(prompts.texts, ["red red", "blue blue", "red green", "blue green"]);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub const fn new(
         name: &'static str,

@@ -4,9 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::backend::Backend;
+<<<<<<< HEAD
 use circuitscope_core::{Circuit, Edge, Graph, HeadId, Node};
 use circuitscope_files as files;
 use circuitscope_measures::formats::GraphFile;
+=======
+use circuitscope_core::formats::GraphFile;
+use circuitscope_core::{Circuit, Edge, Graph, HeadGrid, HeadId, Node, files};
+>>>>>>> tasks
 use circuitscope_model::{Loaded, ModelProvenance};
 use circuitscope_tasks::{
     self as tasks, GroundTruth, KNOWN_MODELS, KnownModel, OwnCircuit, TaskSpec, ground_truths,
@@ -221,7 +226,7 @@ pub fn read_circuits(file: &Path, task: &str, graph: &Graph) -> Result<Vec<Groun
 /// Nodes and edges that an `importances.json` marks.
 fn marked(file: &Path, task: &str) -> Result<GroundTruth> {
     let read = GraphFile::read(file)?;
-    let grid = circuitscope_core::HeadGrid::new(read.n_layers, read.n_heads);
+    let grid = HeadGrid::new(read.n_layers, read.n_heads);
     let nodes = read.nodes.iter().filter(|(_, entry)| entry.in_graph);
     let edges = read.edges.iter().filter(|(_, entry)| entry.in_graph);
     let edges: BTreeSet<Edge> = edges.map(|(edge, _)| *edge).collect();

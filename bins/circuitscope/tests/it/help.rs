@@ -72,9 +72,9 @@ fn wrong_usage_is_code_2_and_says_what_is_valid() {
     );
     assert_eq!(
         first_line("discover --task greater_than"),
-        "error: invalid value 'greater_than' for '--task <TASK>': unknown task \"greater_than\" (did \
+        "error: invalid value 'greater_than' for '--task <TASK|DIR>': unknown task \"greater_than\" (did \
          you mean `greater-than`?): expected \"ioi\", \"greater-than\", \"docstring\" or \
-         \"induction\""
+         \"induction\", or the folder of a task of your own"
     );
     assert_eq!(
         first_line("eval --method untrained,sea --output e"),

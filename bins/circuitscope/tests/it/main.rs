@@ -7,7 +7,6 @@
 
 mod answers;
 mod commands;
-mod defaults;
 mod errors;
 mod families;
 mod formats;

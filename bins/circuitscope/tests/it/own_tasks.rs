@@ -229,7 +229,7 @@ fn circuits_come_from_files() {
     });
     bench.write("case.json", case.to_string());
     let found = bench.json(&format!("{line} --circuit case.json --output h"));
-    assert_eq!(found["runs"][0]["truths"][0]["variant"], "11");
+    assert_eq!(found["runs"][0]["truth"], "11");
 
     let importances = fs_err::read_to_string(bench.path("d/importances.json")).unwrap();
     let importances: Value = serde_json::from_str(&importances).unwrap();

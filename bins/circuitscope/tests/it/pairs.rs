@@ -305,7 +305,7 @@ fn known_circuits_belong_to_a_model_and_not_to_its_shape() {
         &format!("{eval} --output e"),
         "no circuit is known for task `ioi` in m: `eval` needs one (known: in GPT-2 small, attn-only-4l and \
          the reference model, told by their names on the hub and the hashes of their weights; --circuit \
-         names one all the same); `discover` does not",
+         names one all the same, or a file with one); `discover` does not",
     );
     let discover = "discover --model m --task ioi --examples 6 --method mean-difference";
     assert_eq!(bench.json(discover)["known_circuit"], Value::Null);

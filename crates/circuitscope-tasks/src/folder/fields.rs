@@ -111,7 +111,8 @@ impl<'a> Fields<'a> {
         expected: &str,
     ) -> Result<&'a [Value]> {
         let list = value.as_array().filter(|list| !list.is_empty());
-        Ok(list.ok_or_else(|| self.wrong(key, value, expected))?)
+        list.map(Vec::as_slice)
+            .ok_or_else(|| self.wrong(key, value, expected))
     }
 
     /// A list of strings with something in it.

@@ -254,7 +254,11 @@ fn what_cannot_be_meant_is_refused_by_file_and_field() {
             "templates = \"prompts.json\"\npairs = \"p\"",
             "task.toml: prompts.pairs: found `templates` beside it, expected one of the two",
         ),
-        ("prompts.json", "promts.json", "promts.json: "),
+        (
+            "prompts.json",
+            "promts.json",
+            "task.toml: prompts.templates: found no file promts.json, expected a file",
+        ),
         (
             "countries.capital",
             "countries.capitol",

@@ -1,4 +1,13 @@
 //! The program and the library, both left to their defaults, compute the same.
+//!
+//! A target of its own: it makes everything that runs on a backend once more, which takes long to compile.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy knows tests, but not their helpers, where unwrap is the failure"
+)]
+
+use std::process::Command;
 
 use burn::backend::Autodiff;
 use burn_flex::{Flex, FlexDevice};
@@ -11,8 +20,6 @@ use circuitscope::{
     discover, load_reference, posed_task,
 };
 use serde_json::{Value, json};
-
-use crate::support::Bench;
 
 /// What the library finds with nothing asked for but the method.
 fn found(task: &TaskSpec, settings: &DiscoverSettings) -> Discovery {
@@ -28,15 +35,23 @@ fn found(task: &TaskSpec, settings: &DiscoverSettings) -> Discovery {
     discover::<Autodiff<Flex>>(&evidence, settings, &device, &NoProgress).unwrap()
 }
 
+/// What the program prints as JSON.
+fn json(line: &str) -> Value {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_circuitscope"));
+    command.args(line.split(' ')).args(["--format", "json"]);
+    let ran = command.output().unwrap();
+    assert!(ran.status.success(), "{line}: {ran:?}");
+    serde_json::from_slice(&ran.stdout).unwrap()
+}
+
 fn same(task: &TaskSpec, method: Option<&str>) {
     let mut settings = DiscoverSettings::for_task(task);
     let mut line = format!("discover --task {task} --faithfulness none");
     if let Some(method) = method {
         method.clone_into(&mut settings.method);
-        line.push_str(&format!(" --method {method}"));
+        line = format!("{line} --method {method}");
     }
-    let bench = Bench::new();
-    let said = bench.json(&line);
+    let said = json(&line);
     assert_eq!(
         said["settings"]["methods"],
         json!(settings.methods),
