@@ -25,6 +25,7 @@
 
 mod circuit;
 pub mod draw;
+mod exec;
 pub mod files;
 pub mod formats;
 mod graph;
@@ -37,6 +38,7 @@ mod seed;
 pub mod workers;
 
 pub use circuit::Circuit;
+pub use exec::Exec;
 pub use graph::Graph;
 pub use head::{HeadGrid, HeadId};
 pub use nearest::{did_you_mean, nearest};

@@ -131,7 +131,6 @@ fn capture_heads<B: Backend, S: AsRef<[u32]>, const N: usize>(
         model,
         &sequences,
         max_batch_tokens,
-        device,
         progress,
         run,
         take,
@@ -193,7 +192,6 @@ pub(crate) fn in_shared_rows<B: Backend, R: Send>(
     model: &Decoder<B>,
     sequences: &[&[u32]],
     max_batch_tokens: usize,
-    device: &B::Device,
     progress: &dyn Progress,
     run: impl Fn(&Decoder<B>, &[&SharedRow]) -> Result<R> + Sync,
     mut take: impl FnMut(&[&SharedRow], R),
@@ -206,7 +204,6 @@ pub(crate) fn in_shared_rows<B: Backend, R: Send>(
         model,
         &lengths,
         max_batch_tokens,
-        device,
         progress,
         |model, batch| run(model, &chosen(batch)),
         |batch, found| {
@@ -220,22 +217,18 @@ pub(crate) fn in_shared_rows<B: Backend, R: Send>(
 /// Runs rows of these lengths in batches of similar length; `take` gets, batch by batch, the indices of
 /// its rows and what `run` made of them, and returns how many prompts those were, which `progress` is told.
 ///
-/// On CPUs some batches run side by side, each within its share of the budget and on its share of the cores:
+/// Where the model's [`Exec`](circuitscope_core::Exec) has several threads, some batches run side by side, each within its share of the budget and on its share of the cores:
 /// what is between the matrix products keeps one core busy at most. They may then end in any order.
 fn in_batches<B: Backend, R: Send>(
     model: &Decoder<B>,
     lengths: &[usize],
     max_batch_tokens: usize,
-    device: &B::Device,
     progress: &dyn Progress,
     run: impl Fn(&Decoder<B>, &[usize]) -> Result<R> + Sync,
     mut take: impl FnMut(&[usize], R) -> Result<usize>,
 ) -> Result<()> {
-    let threads = if workers::on_host(&B::name(device)) {
-        workers::cores().min(8)
-    } else {
-        1
-    };
+    let exec = model.exec();
+    let threads = exec.lanes(LANES);
     let all: usize = lengths.iter().sum();
     let mut budget = (max_batch_tokens / threads).min(all.div_ceil(threads));
     if threads > 1 {
@@ -243,6 +236,7 @@ fn in_batches<B: Backend, R: Send>(
     }
     let batches = pack_by_length(lengths, budget);
     workers::run(
+        exec,
         threads,
         batches.len(),
         || model.clone(),
@@ -256,6 +250,9 @@ fn in_batches<B: Backend, R: Send>(
         },
     )
 }
+
+/// Most batches that run side by side.
+const LANES: usize = 8;
 
 const CAPTURING: &str = "capturing";
 
@@ -435,7 +432,6 @@ pub fn capture_sites_into<B: Backend>(
         model,
         &lengths,
         max_batch_tokens,
-        device,
         progress,
         run,
         take,

@@ -65,6 +65,7 @@ mod pickle;
 mod ports;
 mod precision;
 mod prefix;
+mod products;
 mod quantised;
 mod resume;
 mod rotary;
@@ -94,6 +95,7 @@ pub use loaded::{
     load_gguf, save_gpt2,
 };
 pub use precision::Precision;
+pub use products::Product;
 pub use resume::{Past, Resume};
 pub use rows::PaddedRows;
 pub use tokenizer::{ChatPrompt, Tokenizer, TokenizerSettings};

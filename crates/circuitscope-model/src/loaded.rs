@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use burn::tensor::backend::Backend;
-use circuitscope_core::{NoProgress, Progress, files};
+use circuitscope_core::{Exec, NoProgress, Progress, files};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -113,6 +113,18 @@ pub struct LoadSettings {
     /// Whether keys of `config.json` that nothing here reads are an error. Default: no, they are named in
     /// [`ModelProvenance::notes`].
     pub strict_config: bool,
+    /// How the work of the model is laid out. Default: [`Exec::serial`], which is right on any device;
+    /// [`Exec::all_cores`] for a backend that computes in the host's memory.
+    pub exec: Exec,
+}
+
+impl LoadSettings {
+    /// With the work of the model laid out as `exec` says.
+    #[must_use]
+    pub const fn with_exec(mut self, exec: Exec) -> Self {
+        self.exec = exec;
+        self
+    }
 }
 
 impl From<Processing> for LoadSettings {
@@ -274,6 +286,7 @@ fn load<B: Backend>(
         processing,
         precision,
         strict_config,
+        exec,
     } = settings;
     if !B::supports_dtype(device, precision.dtype()) {
         return Err(Error::Precision {
@@ -327,6 +340,7 @@ fn load<B: Backend>(
     let bos = tokenizer.as_ref().and_then(Tokenizer::bos);
     let bos = bos.filter(|bos| (*bos as usize) < config.d_vocab);
     model.config.bos_token = bos.or(config.bos_token);
+    model.exec = exec;
     let mut files = Vec::new();
     if is_folder {
         files.push(hash(CONFIG, config_bytes));

@@ -8,7 +8,6 @@ use crate::batch::TokenBatch;
 use crate::block::Context;
 use crate::config::{DecoderConfig, Direction};
 use crate::decoder::Decoder;
-use crate::pass::Pass;
 
 /// Keys and values that a run left at the first positions of its prompts, layer by layer. In causal
 /// models later positions change nothing there.
@@ -158,10 +157,7 @@ impl<B: Backend> Decoder<B> {
             "inputs of heads apart are shown by whole passes only"
         );
         tap.begin(batch.positions());
-        let mut pass = Pass {
-            tap,
-            last: Site::Logits,
-        };
+        let mut pass = self.pass(tap, Site::Logits);
         let rest = || unreachable!("the pass goes to the end");
         let (next, mut x) = match start {
             Resume::Block(layer, x) => (layer, x),

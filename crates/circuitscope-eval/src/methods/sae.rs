@@ -190,7 +190,9 @@ impl Sae {
             })
         };
         let jobs = recipes.iter().map(job).collect::<Result<Vec<_>>>()?;
-        let steps = TrainConfig::new().with_steps(settings.steps);
+        let steps = TrainConfig::new()
+            .with_steps(settings.steps)
+            .with_exec(evidence.exec());
         let trained = train_many(&jobs, &steps, progress)?.into_iter();
         let dictionaries = trained.map(|trained| (trained.sae, Some(trained.history)));
         self.encoded(evidence, dictionaries.collect(), progress)

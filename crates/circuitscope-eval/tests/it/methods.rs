@@ -46,6 +46,7 @@ pub(crate) fn planted(seed: u64) -> Evidence<Flex> {
     labels.resize(2 * PAIRS, Polarity::Negative);
     let pairs = (0..PAIRS).map(|i| (i, PAIRS + i)).collect();
     let evidence = Evidence::new(GRID, activations.clone(), labels, pairs).unwrap();
+    let evidence = evidence.with_exec(Exec::all_cores());
     evidence.clone().with_last(evidence).unwrap()
 }
 

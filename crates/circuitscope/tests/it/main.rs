@@ -12,3 +12,11 @@ mod planted_program;
 mod reference_model;
 mod streaming;
 mod tracr_edges;
+
+use circuitscope::core::Exec;
+use circuitscope::model::{LoadSettings, Processing};
+
+/// As the program loads a model on a CPU.
+fn on_all_cores(processing: Processing) -> LoadSettings {
+    LoadSettings::from(processing).with_exec(Exec::all_cores())
+}

@@ -25,6 +25,7 @@ use circuitscope::model::{Loaded, PaddingSide, Processing, TokenBatch};
 use circuitscope::tasks::{GroundTruth, Prompt, Task};
 use circuitscope::{known_circuits, load_reference, task_prompts};
 
+use crate::on_all_cores;
 use crate::planted_program::{Change, answer};
 
 struct Drawn {
@@ -50,7 +51,7 @@ struct Subject {
 
 impl Subject {
     fn new(task: Task, prompts: usize) -> Self {
-        let loaded = load_reference::<Flex>(Processing::Raw, &FlexDevice).unwrap();
+        let loaded = load_reference::<Flex>(on_all_cores(Processing::Raw), &FlexDevice).unwrap();
         let truth = known_circuits(&loaded, task, None).unwrap().remove(0);
         let Drawn {
             prompts,
@@ -374,7 +375,7 @@ fn induction() {
 /// The decoys exist, are outsiders of every task, and see what tells the classes apart.
 #[test]
 fn decoys_are_outsiders() {
-    let loaded = load_reference::<Flex>(Processing::Raw, &FlexDevice).unwrap();
+    let loaded = load_reference::<Flex>(on_all_cores(Processing::Raw), &FlexDevice).unwrap();
     for task in Task::ALL {
         let truth = known_circuits(&loaded, task, None).unwrap().remove(0);
         assert_eq!(truth.decoys.len(), 4);
