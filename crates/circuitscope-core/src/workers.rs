@@ -117,11 +117,17 @@ mod tests {
             }
             Ok(())
         };
-        assert_eq!(run(Exec::host(2), 2, 1000, || (), work, |_, ()| Ok(())), Err("failed"));
+        assert_eq!(
+            run(Exec::host(2), 2, 1000, || (), work, |_, ()| Ok(())),
+            Err("failed")
+        );
         assert!(begun.into_inner() <= 3);
         // One that cannot be taken, too.
         let quick = |(): &(), _: usize, _: &AtomicBool| Ok(());
-        assert_eq!(run(Exec::host(2), 2, 10, || (), quick, |_, ()| Err("full")), Err("full"));
+        assert_eq!(
+            run(Exec::host(2), 2, 10, || (), quick, |_, ()| Err("full")),
+            Err("full")
+        );
     }
 
     #[test]

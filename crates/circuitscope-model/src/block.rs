@@ -290,7 +290,8 @@ impl<B: Backend> Block<B> {
         // [batch, kv_head, group * q_pos, d_head] x [batch, kv_head, d_head, k_pos].
         let group = heads / kv_heads;
         let watched = pass.tap.wants(Site::AttnScores(layer));
-        let fuse = !watched && config.attn_scores_soft_cap.is_none() && fused::applies(pass.fused, &q);
+        let fuse =
+            !watched && config.attn_scores_soft_cap.is_none() && fused::applies(pass.fused, &q);
         let q = if fuse { q } else { q.mul_scalar(scale) };
         let q = q.reshape([rows, kv_heads, group * pos, d_head]);
         let scores = q

@@ -6,7 +6,7 @@ use circuitscope_core::{Progress, workers};
 use circuitscope_hooks::{Capture, HeadMeans, Positions, Reduce, Site, Tap};
 
 use crate::batch::{PaddingSide, TokenBatch};
-use crate::config::{DecoderConfig, Direction};
+use crate::config::Direction;
 use crate::decoder::Decoder;
 use crate::finite::{check_finite, is_finite};
 use crate::prefix::{self, SharedRow};
@@ -127,14 +127,7 @@ fn capture_heads<B: Backend, S: AsRef<[u32]>, const N: usize>(
         }
     };
     progress.begin(CAPTURING, sequences.len() as u64);
-    let outcome = in_shared_rows(
-        model,
-        &sequences,
-        max_batch_tokens,
-        progress,
-        run,
-        take,
-    );
+    let outcome = in_shared_rows(model, &sequences, max_batch_tokens, progress, run, take);
     progress.end();
     outcome?;
     let shape = [place.len()];
@@ -428,14 +421,7 @@ pub fn capture_sites_into<B: Backend>(
     };
     let lengths: Vec<usize> = rows.prompts.iter().map(Vec::len).collect();
     progress.begin(CAPTURING, rows.len() as u64);
-    let outcome = in_batches(
-        model,
-        &lengths,
-        max_batch_tokens,
-        progress,
-        run,
-        take,
-    );
+    let outcome = in_batches(model, &lengths, max_batch_tokens, progress, run, take);
     progress.end();
     outcome?;
     let Some(site) = overflowing else {
@@ -499,52 +485,6 @@ fn place(
             first,
             length,
         );
-    }
-}
-
-/// Largest batch where memory does not ask for less: beyond it CPUs gain nothing.
-const MAX_BATCH_TOKENS: usize = 4096;
-
-impl DecoderConfig {
-    /// Bytes that one token of a batch of prompts of `pos` tokens keeps alive in a forward pass that
-    /// captures `sites`: the residual stream, one layer's attention or MLP with its scores, and the
-    /// largest of the sites.
-    #[must_use]
-    pub fn bytes_per_token(&self, pos: usize, sites: &[Site]) -> u64 {
-        let mlp = self
-            .mlp
-            .map_or(0, |mlp| mlp.d_mlp * if mlp.gated { 4 } else { 3 });
-        let attention = 2 * self.qkv_width() + 3 * self.n_heads * pos;
-        let site = |site: &Site| match site {
-            Site::Logits => self.d_vocab_out,
-            Site::Result(_)
-            | Site::HeadOut(_)
-            | Site::QInput(_)
-            | Site::KInput(_)
-            | Site::VInput(_) => self.n_heads * self.d_model,
-            _ => 0,
-        };
-        // On the device, on its way to the host, and there.
-        let sites = 3 * sites.iter().map(site).max().unwrap_or(0);
-        4 * (6 * self.d_model + attention.max(mlp) + sites) as u64
-    }
-
-    /// Padded tokens of a batch for a device with `memory` free bytes, of which a quarter is used: at
-    /// most 4096, at least one prompt of `pos` tokens.
-    ///
-    /// ```
-    /// use circuitscope_model::DecoderConfig;
-    ///
-    /// let model = DecoderConfig::gpt2(12, 12, 768, 1024, 50257);
-    /// assert_eq!(model.max_batch_tokens(20, &[], 8 << 30), 4096);
-    /// let little = model.max_batch_tokens(20, &[], 64 << 20);
-    /// assert!((20..1024).contains(&little), "{little}");
-    /// ```
-    #[must_use]
-    pub fn max_batch_tokens(&self, pos: usize, sites: &[Site], memory: u64) -> usize {
-        let fit = memory / 4 / self.bytes_per_token(pos, sites).max(1);
-        let fit = usize::try_from(fit).unwrap_or(usize::MAX);
-        fit.min(MAX_BATCH_TOKENS).max(pos)
     }
 }
 

@@ -102,6 +102,13 @@ pub enum Error {
         problems: Vec<String>,
     },
 
+    /// Weights in memory that do not fit the configuration. Lists everything at once.
+    #[error("the weights do not fit the configuration: {}", problems.join("; "))]
+    HostWeights {
+        /// One line for each weight that is missing, too many or of another shape.
+        problems: Vec<String>,
+    },
+
     /// A tokenizer file that cannot be used.
     #[error("{}: {reason}", path.display())]
     TokenizerFile {

@@ -57,11 +57,7 @@ pub(crate) fn affine<B: Backend>(
 }
 
 /// `x + b` at every position.
-pub(crate) fn add_bias<B: Backend>(
-    x: Tensor<B, 3>,
-    b: Tensor<B, 1>,
-    fused: bool,
-) -> Tensor<B, 3> {
+pub(crate) fn add_bias<B: Backend>(x: Tensor<B, 3>, b: Tensor<B, 1>, fused: bool) -> Tensor<B, 3> {
     if fused::applies(fused, &x) {
         fused::add_bias(x, b)
     } else {

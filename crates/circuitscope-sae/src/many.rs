@@ -60,7 +60,11 @@ pub fn train_many<B: Backend>(
     steps: &TrainConfig,
     progress: &dyn Progress,
 ) -> Result<Vec<Trained<B>>> {
-    let stacked = if steps.exec.in_host_memory { 1 } else { STACKED };
+    let stacked = if steps.exec.in_host_memory {
+        1
+    } else {
+        STACKED
+    };
     run(jobs, steps, stacked, steps.exec.host_threads, progress)
 }
 

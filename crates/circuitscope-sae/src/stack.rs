@@ -4,7 +4,6 @@ use burn::tensor::activation::relu;
 use burn::tensor::backend::Backend;
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData, Transaction};
 
-
 use crate::adam::{AdamStep, Moments};
 use crate::history::explained_variance;
 use crate::read::{execute, floats};

@@ -82,10 +82,7 @@ fn named_model(args: &ModelArgs, device: &Device, progress: &dyn Progress) -> Re
         Ok(id) => {
             let snapshot = crate::hub::fetch(&id, progress)
                 .with_context(|| format!("--model {id}: no such folder, so taken from the hub"))?;
-            let mut loaded = load_dir(&snapshot.folder, settings, device.plain(), progress)?;
-            loaded.provenance.name.clone_from(&snapshot.origin.repo);
-            loaded.provenance.hub = Some(snapshot.origin);
-            return Ok(loaded);
+            return Ok(snapshot.load(settings, device.plain(), progress)?);
         }
         Err(error) if args.model.contains(['/', '@']) => format!("; as a name of the hub, {error}"),
         Err::<circuitscope::model::hub::HubId, _>(_) => String::new(),

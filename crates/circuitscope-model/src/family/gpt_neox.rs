@@ -23,8 +23,12 @@ const LAYOUT: Layout = Layout {
 };
 
 impl Family for GptNeoX {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "GPT-NeoX"
+    }
+
+    fn model_type(&self) -> Option<&str> {
+        Some("gpt_neox")
     }
 
     fn config(&self, keys: &Keys<'_>) -> Result<DecoderConfig> {

@@ -18,8 +18,12 @@ const LAYOUT: Layout = Layout {
 };
 
 impl Family for GptJ {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "GPT-J"
+    }
+
+    fn model_type(&self) -> Option<&str> {
+        Some("gptj")
     }
 
     fn config(&self, keys: &Keys<'_>) -> Result<DecoderConfig> {

@@ -21,8 +21,12 @@ const LAYOUT: Layout = Layout {
 };
 
 impl Family for Opt {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "OPT"
+    }
+
+    fn model_type(&self) -> Option<&str> {
+        Some("opt")
     }
 
     fn config(&self, keys: &Keys<'_>) -> Result<DecoderConfig> {

@@ -13,10 +13,10 @@ use fs_err::File;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-use super::cache::io;
 use super::error::shown;
+use super::paths::io;
 use super::{HubError, is_hex};
-use crate::bytes::hex;
+use crate::bytes::{KnownFile, hex};
 use crate::{Error, Result};
 
 const BLOCK: usize = 1 << 16;
@@ -112,15 +112,20 @@ impl<'a> Checked<'a> {
         Ok(())
     }
 
-    /// Makes sure that a file of a snapshot, if it is a link to one of `blobs`, is what its name says.
-    pub(super) fn check(&self, repo: &str, path: &Path, blobs: &Path) -> Result<()> {
+    /// Makes sure that a file of a snapshot, if it is a link to one of `blobs`, is what its name says; returns what is
+    /// known of it then, where its name is the SHA-256 of its contents.
+    pub(super) fn check(&self, repo: &str, path: &Path, blobs: &Path) -> Result<Option<KnownFile>> {
         let Some((hash, blob)) = blob_of(path, blobs) else {
-            return Ok(());
+            return Ok(None);
         };
         // Taken before the contents are read: what changes meanwhile is not known.
         let metadata = fs_err::metadata(&blob).map_err(|source| io(&blob, source))?;
+        let known = || match &hash {
+            Hash::Sha256(digits) => KnownFile::new(path, digits, &metadata),
+            Hash::Git(_) => None,
+        };
         if self.knows(&hash, &blob, &metadata) {
-            return Ok(());
+            return Ok(known());
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let stage = format!("checking {}", shown(&name));
@@ -142,7 +147,7 @@ impl<'a> Checked<'a> {
             }));
         }
         self.remember(&hash, &blob, &metadata);
-        Ok(())
+        Ok(known())
     }
 
     fn knows(&self, hash: &Hash, blob: &Path, metadata: &Metadata) -> bool {

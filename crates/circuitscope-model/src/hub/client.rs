@@ -10,9 +10,10 @@ use circuitscope_core::Progress;
 use fs_err::File;
 use serde::Deserialize;
 
-use super::cache::{RepoCache, io, parent};
+use super::cache::RepoCache;
 use super::checked::{Checked, Hash, go_on};
 use super::error::shown;
+use super::paths::{io, parent};
 use super::request::{Answer, Failure, POLL, Question, Requests};
 use super::{HubError, HubId, HubSettings, is_commit};
 use crate::{Error, Result};

@@ -10,7 +10,7 @@ use super::class::Class;
 use super::{Tokenizer, TokenizerSettings, put_first, unusable};
 use crate::bytes::hash;
 use crate::family::Findings;
-use crate::loaded::FileHash;
+use crate::provenance::FileHash;
 use crate::{Error, Result};
 
 /// The tokenizer itself.

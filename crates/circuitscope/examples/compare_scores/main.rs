@@ -23,7 +23,9 @@ use circuitscope::eval::measures::Ranking;
 use circuitscope::eval::methods::{
     BoxedMethod, CodeScore, Ensemble, MethodSettings, SaeSettings, method,
 };
-use circuitscope::model::{LoadSettings, Loaded, Processing, capture_head_means_and_last, load_dir};
+use circuitscope::model::{
+    LoadSettings, Loaded, Processing, capture_head_means_and_last, load_dir,
+};
 use circuitscope::tasks::Task;
 use circuitscope::{CaptureSettings, judged_task, known_circuits, load_reference, posed_task};
 use circuitscope_testkit::{Golden, shared_fixtures};

@@ -135,7 +135,11 @@ mod tests {
         };
         let expected = [[64, 2 * 64], [64, 64], [64, 96], [96, 64], [64, 500]];
         assert_eq!(sizes(&grouped), expected);
-        let names: Vec<_> = model(&grouped).products().into_iter().map(|of| of.name).collect();
+        let names: Vec<_> = model(&grouped)
+            .products()
+            .into_iter()
+            .map(|of| of.name)
+            .collect();
         assert_eq!(names[0], "blocks.0.w_qkv");
         assert_eq!(names[4], "w_u");
     }

@@ -8,6 +8,7 @@
 mod attribution;
 mod causal_methods;
 mod doors;
+mod families;
 mod planted_program;
 mod reference_model;
 mod streaming;

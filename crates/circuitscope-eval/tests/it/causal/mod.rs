@@ -24,7 +24,9 @@ type B = Autodiff<Flex>;
 const D_VOCAB: usize = 13;
 
 pub(crate) fn decoder(seed: u64) -> Decoder<Flex> {
-    DecoderConfig::gpt2(2, 3, 12, 8, D_VOCAB).init(Seed::new(seed), &FlexDevice).with_exec(Exec::all_cores())
+    DecoderConfig::gpt2(2, 3, 12, 8, D_VOCAB)
+        .init(Seed::new(seed), &FlexDevice)
+        .with_exec(Exec::all_cores())
 }
 
 /// Pairs of three lengths.
@@ -309,7 +311,9 @@ fn decomposition_of_the_last_layer_is_direct() {
         mlp: None,
         ..DecoderConfig::gpt2(2, 3, 12, 8, D_VOCAB)
     };
-    let model: Decoder<Flex> = config.init(Seed::new(9), &FlexDevice).with_exec(Exec::all_cores());
+    let model: Decoder<Flex> = config
+        .init(Seed::new(9), &FlexDevice)
+        .with_exec(Exec::all_cores());
     let causal = causal(&model, Metric::LogitDifference, Ablation::Zero);
     let graph = causal.graph();
     let evidence = evidence(causal);
