@@ -12,7 +12,7 @@ use crate::fused;
 use crate::mlp::MlpWeights;
 use crate::norm::{NormWeights, normalise, normalise_heads, normalise_parts};
 use crate::pass::{Pass, add_bias, affine, linear, soft_cap, wide};
-use crate::resume::Past;
+use crate::past::Past;
 use crate::rotary::Rotation;
 
 /// One block: attention, then (or beside it) an MLP.

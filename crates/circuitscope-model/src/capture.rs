@@ -5,12 +5,12 @@ use burn::tensor::{Int, Tensor, TensorData};
 use circuitscope_core::{Progress, workers};
 use circuitscope_hooks::{Capture, HeadMeans, Positions, Reduce, Site, Tap};
 
-use crate::batch::{PaddingSide, TokenBatch};
+use crate::batch::TokenBatch;
 use crate::config::Direction;
 use crate::decoder::Decoder;
 use crate::finite::{check_finite, is_finite};
 use crate::prefix::{self, SharedRow};
-use crate::rows::PaddedRows;
+use crate::rows::{PaddedRows, PaddingSide};
 use crate::{Error, Result};
 
 /// Prompts grouped so that padding is small: sorted by length, packed under a budget of tokens.

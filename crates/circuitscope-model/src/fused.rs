@@ -446,9 +446,10 @@ fn exp(x: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::{add_bias, applies, attend, bias_activation, by_head, exp, gated, normalise};
-    use crate::batch::{PaddingSide, TokenBatch};
+    use crate::batch::TokenBatch;
     use crate::config::{Activation, RopeScaling, Rotary, RotaryPairs};
     use crate::rotary::Rotation;
+    use crate::rows::PaddingSide;
     use burn::tensor::activation::{gelu, relu, silu, softmax};
     use burn::tensor::{Tensor, TensorData};
     use burn_flex::{Flex, FlexDevice};

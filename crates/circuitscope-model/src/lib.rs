@@ -76,6 +76,7 @@ mod mlp;
 mod norm;
 mod numbers;
 mod pass;
+mod past;
 mod pickle;
 mod ports;
 mod precision;
@@ -91,7 +92,7 @@ mod tokenizer;
 mod upload;
 
 pub use answers::logits_at;
-pub use batch::{PaddingSide, TokenBatch};
+pub use batch::TokenBatch;
 pub use bos::PrependBos;
 pub use capture::{
     SiteSink, SiteValues, capture_head_means, capture_head_means_and_last, capture_sites,
@@ -107,9 +108,10 @@ pub use finite::check_finite;
 pub use fold::Processing;
 pub use gguf::is_gguf;
 pub use loaded::{LoadSettings, Loaded, ModelBytes, load_bytes, load_dir, load_gguf, save_gpt2};
+pub use past::Past;
 pub use precision::Precision;
 pub use products::Product;
 pub use provenance::{FileHash, HubOrigin, ModelProvenance};
-pub use resume::{Past, Resume};
-pub use rows::PaddedRows;
+pub use resume::Resume;
+pub use rows::{PaddedRows, PaddingSide};
 pub use tokenizer::{ChatPrompt, Tokenizer, TokenizerSettings};

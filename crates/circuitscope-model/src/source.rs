@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::bytes::{Bytes, KnownFile, hash_file, map};
 use crate::family::layout::Layout;
-use crate::gguf::GgufTensor;
+use crate::gguf::tensor::GgufTensor;
 use crate::numbers::{exchange, plain};
 use crate::provenance::FileHash;
 use crate::quantised::{Place, Quantised};

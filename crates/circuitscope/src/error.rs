@@ -58,9 +58,8 @@ pub enum Error {
 
     /// No circuit of this task is known in this model, so that nothing can be judged.
     #[error(
-        "no circuit is known for task `{task}` in {model}: `eval` needs one (known: in GPT-2 small, \
-         attn-only-4l and the reference model, told by their names on the hub and the hashes of their \
-         weights; --circuit names one all the same); `discover` does not"
+        "no circuit is known for task `{task}` in {model} (known: in GPT-2 small, attn-only-4l and the \
+         reference model, told by their names on the hub and the hashes of their weights)"
     )]
     NoKnownCircuit {
         /// The task.
@@ -70,9 +69,7 @@ pub enum Error {
     },
 
     /// The circuits of a model were asked for that has none for the task.
-    #[error(
-        "no circuit is known for task `{task}` in {circuit}: --circuit names a model that has one"
-    )]
+    #[error("no circuit is known for task `{task}` in {circuit}")]
     NoCircuitIn {
         /// The task.
         task: Task,

@@ -174,8 +174,8 @@ impl Sae {
         }
         let examples = evidence.labels().len();
         if examples < settings.train_examples {
-            return Err(Error::Shape {
-                what: "examples to train the dictionary on (--train-examples)",
+            return Err(Error::TooFewExamples {
+                what: "examples to train the dictionary on",
                 found: examples,
                 expected: settings.train_examples,
             });

@@ -162,7 +162,7 @@ fn faults_have_names() {
         .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "method `paired-flip-rate` needs prompts in pairs: use --task or --pairs"
+        "method `paired-flip-rate` needs prompts in pairs"
     );
 
     let mut greedy = settings();
@@ -173,7 +173,7 @@ fn faults_have_names() {
         .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "examples to train the dictionary on (--train-examples): found 80, expected 1000"
+        "examples to train the dictionary on: found 80, expected 1000"
     );
 
     let one_class = vec![Polarity::Positive; 2 * PAIRS];

@@ -92,8 +92,8 @@ impl fmt::Debug for HubSettings {
     }
 }
 
-/// A model in the cache.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A model in the cache. Two are equal that are the same files of the same commit.
+#[derive(Debug, Clone)]
 pub struct Snapshot {
     /// A folder for [`load_dir`](crate::load_dir).
     pub folder: PathBuf,
@@ -104,6 +104,14 @@ pub struct Snapshot {
     /// What is known of the contents of some of them.
     known: Vec<KnownFile>,
 }
+
+impl PartialEq for Snapshot {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.folder, &self.origin, &self.files) == (&other.folder, &other.origin, &other.files)
+    }
+}
+
+impl Eq for Snapshot {}
 
 impl Snapshot {
     /// Loads it as [`load_dir`](crate::load_dir) does its folder, and says in the provenance where it came from.

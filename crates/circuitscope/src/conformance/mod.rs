@@ -56,7 +56,7 @@ pub enum Error {
     /// The record was made with other weights than those of this crate.
     #[error(
         "the conformance record belongs to another reference model: found {found}, expected \
-         {expected}; make a new one with `circuitscope doctor --write-record`"
+         {expected}"
     )]
     OtherModel {
         /// Hash of the weights that the record was made with.
