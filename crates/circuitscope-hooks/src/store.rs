@@ -232,8 +232,10 @@ fn map(path: &Path) -> Result<Mapped> {
         unsafe_code,
         reason = "mapping a file is unsafe in general: see the safety comment"
     )]
-    // SAFETY: the map is read-only and private to this call; a program that truncates the file
-    // meanwhile can only stop the process, as with every mapped file.
+    // SAFETY: the map is read-only and private to this call, and nothing here writes to the file. Another program that
+    // does so meanwhile breaks what Rust asks of `&[u8]`: that is undefined behaviour, which no program that maps files
+    // can rule out; one that truncates it stops the process. Mapping is what lets a file of many gigabytes be read with
+    // little more memory than its values take.
     let mapped = unsafe { Mmap::map(file.file()) };
     mapped.map(Mapped::Map).map_err(|source| io(path, source))
 }

@@ -60,9 +60,9 @@ pub(crate) fn map(path: &Path) -> Result<Bytes<'static>> {
     )]
     // SAFETY: the map is read-only, and nothing here writes to the file. Another program that does so while the map
     // lives, which is as long as loading takes, breaks what Rust asks of `&[u8]`: that is undefined behaviour, which
-    // no program that maps files can rule out. What follows from it is bounded: headers, which decide what is
-    // accessed, are copied before they are read (`crate::source`); of the numbers any bit pattern is valid; a file that
-    // was truncated stops the process.
+    // no program that maps files can rule out. What can be done is done: headers of safetensors files, which decide
+    // what is accessed, are copied before they are checked (`crate::source`), and of numbers any bit pattern is valid. A
+    // file that is truncated stops the process.
     let mapped = unsafe { Mmap::map(file.file()) };
     mapped.map(Bytes::Mapped).map_err(io)
 }

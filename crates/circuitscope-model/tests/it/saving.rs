@@ -1,6 +1,6 @@
 //! Models written as GPT-2 folders.
 
-use circuitscope_core::{Exec, NoProgress, Seed};
+use circuitscope_core::{NoProgress, Seed};
 use circuitscope_hooks::Site;
 use circuitscope_model::{
     Activation, Decoder, DecoderConfig, Direction, Error, Mlp, ModelBytes, Norm, Positions,
@@ -35,12 +35,7 @@ fn computed(model: &Decoder<B>) -> impl PartialEq + std::fmt::Debug {
 #[test]
 fn a_saved_model_loads_as_it_was() {
     let trained = load(&golden_folder("gpt2_tiny"), Processing::Raw);
-    for model in [
-        config()
-            .init::<B>(Seed::new(5), &device())
-            .with_exec(Exec::all_cores()),
-        trained,
-    ] {
+    for model in [config().init::<B>(Seed::new(5), &device()), trained] {
         let parent = TempDir::new().unwrap();
         let folder = parent.path().join("made/by/saving");
         save_gpt2(&model, &folder).unwrap();
@@ -152,11 +147,7 @@ fn other_architectures_are_refused() {
         },
     ];
     let folded = load(&golden_folder("gpt2_tiny"), Processing::Folded);
-    let others = others.map(|config| {
-        config
-            .init::<B>(Seed::new(0), &device())
-            .with_exec(Exec::all_cores())
-    });
+    let others = others.map(|config| config.init::<B>(Seed::new(0), &device()));
     for model in others.into_iter().chain([folded]) {
         let folder = TempDir::new().unwrap();
         let error = save_gpt2(&model, folder.path()).unwrap_err();
