@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use burn::backend::Autodiff;
 use burn::tensor::{Tensor, TensorData};
 use burn_flex::{Flex, FlexDevice};
-use circuitscope_core::{HeadGrid, HeadId, NoProgress, Polarity, Progress, Seed};
+use circuitscope_core::{Exec, HeadGrid, HeadId, NoProgress, Polarity, Progress, Seed};
 use circuitscope_eval::methods::{self, MethodSettings, SaeSettings, method, parse_list};
 use circuitscope_eval::{Error, Evidence, Passes, Scores};
 use proptest::prelude::*;

@@ -23,7 +23,7 @@ fn text<'a>(json: &'a Map<String, Value>, none: &'a Map<String, Value>) -> &'a M
 }
 
 impl Family for Multimodal {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "Gemma 3, text part"
     }
 

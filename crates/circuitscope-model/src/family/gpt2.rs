@@ -42,7 +42,7 @@ const LAYOUT: Layout = Layout {
 };
 
 impl Family for Gpt2 {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "GPT-2"
     }
 

@@ -23,7 +23,7 @@ const LAYOUT: Layout = Layout {
 };
 
 impl Family for GptNeoX {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "GPT-NeoX"
     }
 

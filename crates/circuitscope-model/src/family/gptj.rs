@@ -18,7 +18,7 @@ const LAYOUT: Layout = Layout {
 };
 
 impl Family for GptJ {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "GPT-J"
     }
 

@@ -19,7 +19,7 @@
 //! struct Bare;
 //!
 //! impl Family for Bare {
-//!     fn name(&self) -> &str {
+//!     fn name(&self) -> &'static str {
 //!         "bare"
 //!     }
 //!

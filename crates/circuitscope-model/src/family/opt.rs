@@ -21,7 +21,7 @@ const LAYOUT: Layout = Layout {
 };
 
 impl Family for Opt {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "OPT"
     }
 

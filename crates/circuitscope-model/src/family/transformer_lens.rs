@@ -53,7 +53,7 @@ const IRRELEVANT: &[&str] = &[
 ];
 
 impl Family for TransformerLens {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "TransformerLens"
     }
 

@@ -200,7 +200,7 @@ mod tests {
 
     const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-    /// The example of the hub's documentation, "Manage the huggingface_hub cache-system".
+    /// The example of the hub's documentation, "Manage the `huggingface_hub` cache-system".
     #[test]
     fn folders_are_those_of_the_documentation() {
         assert_eq!(

@@ -27,7 +27,7 @@ struct Toy {
 const TOY: Toy = Toy { careless: false };
 
 impl Family for Toy {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "Toy"
     }
 
@@ -290,7 +290,7 @@ fn a_configuration_that_contradicts_itself() {
     struct Halves;
 
     impl Family for Halves {
-        fn name(&self) -> &str {
+        fn name(&self) -> &'static str {
             "Halves"
         }
 
