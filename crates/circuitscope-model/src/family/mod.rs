@@ -116,7 +116,7 @@ pub use crate::host::{HostBlock, HostNorm, Matrix};
 pub use crate::host_decoder::HostDecoder;
 use crate::{Error, Result};
 
-/// A model family. A new one of this crate is an implementation and a line in [`BUILT_IN`].
+/// A model family. A new one of this crate is an implementation and a line in `BUILT_IN`.
 ///
 /// The four parts are asked for twice. At first only names and shapes are checked, and all that a [`Reader`] gives is
 /// empty, so that everything wrong with a file is one error; then the values are read, part by part. What a part
