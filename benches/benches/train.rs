@@ -3,7 +3,7 @@
 use burn::Dispatch;
 use circuitscope::core::{NoProgress, Seed};
 use circuitscope::sae::{SaeConfig, TrainConfig, TrainJob, train, train_many};
-use circuitscope_benches::{SHAPES, TINY, devices};
+use circuitscope_benches::{SHAPES, TINY, devices, exec};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 /// A tenth of the default, so that a bench takes seconds.
@@ -15,8 +15,10 @@ fn training(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(STEPS as u64));
     for shape in SHAPES {
         let config = SaeConfig::new(shape.d_model).with_d_sae(shape.codes);
-        let steps = TrainConfig::new().with_steps(STEPS);
         for (backend, device) in devices() {
+            let steps = TrainConfig::new()
+                .with_steps(STEPS)
+                .with_exec(exec::<Dispatch>(&device));
             let x = shape.rows::<Dispatch>(10 * shape.grid.len(), &device);
             group.bench_function(BenchmarkId::new(shape.name, backend), |bencher| {
                 // The losses come back to the host: nothing stays queued.
@@ -34,9 +36,11 @@ fn training(criterion: &mut Criterion) {
 fn many(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("train-20");
     group.sample_size(10);
-    let steps = TrainConfig::new().with_steps(STEPS);
     let config = SaeConfig::new(TINY.d_model).with_d_sae(TINY.codes);
     for (backend, device) in devices() {
+        let steps = TrainConfig::new()
+            .with_steps(STEPS)
+            .with_exec(exec::<Dispatch>(&device));
         let x = TINY.rows::<Dispatch>(10 * TINY.grid.len(), &device);
         let job = |seed| TrainJob {
             config: config.clone(),

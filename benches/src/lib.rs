@@ -14,7 +14,7 @@ pub mod workload;
 use burn::DispatchDevice;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use circuitscope::core::{HeadGrid, Polarity, Seed, draw};
+use circuitscope::core::{Exec, HeadGrid, Polarity, Seed, draw};
 use circuitscope::eval::Evidence;
 use circuitscope::eval::causal::{Ablation, CausalEvidence, Metric, TokenPair};
 use circuitscope::model::{Decoder, DecoderConfig};
@@ -112,6 +112,16 @@ pub fn devices() -> Vec<(&'static str, DispatchDevice)> {
     ]
 }
 
+/// How work on a device is laid out: on all cores where it computes in the host's memory.
+pub fn exec<B: Backend>(device: &B::Device) -> Exec {
+    let name = B::name(device);
+    if ["flex", "ndarray"].iter().any(|host| name.contains(host)) {
+        Exec::all_cores()
+    } else {
+        Exec::serial()
+    }
+}
+
 /// Waits until the device has done all that was asked of it.
 ///
 /// # Panics
@@ -135,6 +145,7 @@ impl Shape {
         let HeadGrid { n_layers, n_heads } = self.grid;
         DecoderConfig::gpt2(n_layers, n_heads, self.d_model, 64, self.d_vocab)
             .init::<B>(Seed::new(0), device)
+            .with_exec(exec::<B>(device))
     }
 
     /// Random token ids, one row for each prompt.
@@ -182,7 +193,7 @@ impl Shape {
         ]);
         let pairs = (0..self.pairs).map(|at| (at, self.pairs + at)).collect();
         match Evidence::new(self.grid, activations, self.labels(), pairs) {
-            Ok(evidence) => evidence,
+            Ok(evidence) => evidence.with_exec(exec::<B>(device)),
             Err(error) => panic!("{error}"),
         }
     }

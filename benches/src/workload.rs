@@ -10,7 +10,7 @@ use circuitscope::core::{NoProgress, Seed};
 use circuitscope::model::capture_head_means;
 use circuitscope::sae::{SaeConfig, TrainConfig, train};
 
-use crate::{SHAPES, Shape, sync};
+use crate::{SHAPES, Shape, exec, sync};
 
 /// What was timed, and the best of three runs, in seconds.
 pub type Timing = (String, f64);
@@ -69,7 +69,9 @@ fn stages<B: Backend>(shape: &Shape, device: &B::Device) -> Result<Vec<Timing>> 
     outcome?;
     let x = shape.rows::<B>(10 * shape.grid.len(), device);
     let config = SaeConfig::new(shape.d_model).with_d_sae(shape.codes);
-    let steps = TrainConfig::new().with_steps(50);
+    let steps = TrainConfig::new()
+        .with_steps(50)
+        .with_exec(exec::<B>(device));
     let mut outcome = Ok(());
     let training = best(|| {
         let trained = train(&config, &steps, x.clone(), Seed::new(0), &NoProgress);

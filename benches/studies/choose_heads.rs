@@ -13,11 +13,11 @@ use std::error::Error;
 
 use burn::backend::Autodiff;
 use burn_flex::{Flex, FlexDevice};
-use circuitscope::core::{HeadId, NoProgress, Seed};
+use circuitscope::core::{Exec, HeadId, NoProgress, Seed};
 use circuitscope::eval::methods::{MethodSettings, method};
 use circuitscope::eval::{Choice, ChooseSettings, choose};
 use circuitscope::measures::Selection;
-use circuitscope::model::Processing;
+use circuitscope::model::{LoadSettings, Processing};
 use circuitscope::tasks::TASKS;
 use circuitscope::{CaptureSettings, judged_task, known_circuits, load_reference, posed_task};
 
@@ -47,7 +47,8 @@ const SEED: Seed = Seed::new(100);
 const PAIRS: usize = 12;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let loaded = load_reference::<Flex>(Processing::Folded, &FlexDevice)?;
+    let settings = LoadSettings::from(Processing::Folded).with_exec(Exec::all_cores());
+    let loaded = load_reference::<Flex>(settings, &FlexDevice)?;
     let settings = CaptureSettings::default();
     let tasks = TASKS
         .iter()

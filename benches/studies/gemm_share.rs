@@ -12,7 +12,7 @@ use circuitscope::model::{
     Activation, DecoderConfig, Mlp, Norm, Positions, RopeScaling, Rotary, RotaryPairs,
     capture_head_means,
 };
-use circuitscope_benches::{GPT2_SMALL, Shape, devices, sync};
+use circuitscope_benches::{GPT2_SMALL, Shape, devices, exec, sync};
 
 /// 400 prompts of 16 tokens that have nothing in common.
 const GPT2: Shape = Shape {
@@ -125,7 +125,9 @@ fn measure(shape: Shape, name: &str, device: &DispatchDevice) -> anyhow::Result<
         all += work;
         alone += work / rate;
     }
-    let model = config.init::<Dispatch>(Seed::new(0), device);
+    let model = config
+        .init::<Dispatch>(Seed::new(0), device)
+        .with_exec(exec::<Dispatch>(device));
     let sequences = shape.sequences();
     let mut outcome = Ok(());
     let capture = best(device, || {

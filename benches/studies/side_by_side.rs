@@ -17,8 +17,8 @@ use anyhow::{Context as _, Result};
 use burn::backend::Flex;
 use burn::backend::flex::FlexDevice;
 use burn::tensor::{Tensor, TensorData};
-use circuitscope::core::{NoProgress, Polarity};
-use circuitscope::model::{Processing, capture_head_means, load_dir};
+use circuitscope::core::{Exec, NoProgress, Polarity};
+use circuitscope::model::{LoadSettings, Processing, capture_head_means, load_dir};
 use circuitscope::sae::{SaeConfig, SparseAutoencoder, TrainConfig, Trainer};
 use circuitscope::score::{CodeTable, node_scores, pair_scores};
 use safetensors::SafeTensors;
@@ -41,7 +41,8 @@ fn main() -> Result<()> {
     let folder = std::env::args_os().nth(1).context("expected a folder")?;
     let folder = PathBuf::from(folder);
     let device = FlexDevice;
-    let loaded = load_dir::<Flex>(&folder.join("model"), Processing::Raw, &device, &NoProgress)?;
+    let settings = LoadSettings::from(Processing::Raw).with_exec(Exec::all_cores());
+    let loaded = load_dir::<Flex>(&folder.join("model"), settings, &device, &NoProgress)?;
     let input = fs_err::read(folder.join("input.safetensors"))?;
     let input = SafeTensors::deserialize(&input)?;
     let floats = |name: &str| -> Result<Vec<f32>> {
@@ -94,7 +95,9 @@ fn main() -> Result<()> {
     let of_class = |from: usize| means.clone().narrow(0, from, half);
     let chosen = Tensor::cat(vec![of_class(0), of_class(pairs)], 0);
     let config = SaeConfig::new(d).with_d_sae(codes);
-    let steps = TrainConfig::new().with_steps(STEPS);
+    let steps = TrainConfig::new()
+        .with_steps(STEPS)
+        .with_exec(Exec::all_cores());
     let trained = timed(&mut times, "train", || {
         let x = chosen.reshape([EXAMPLES * heads, d]);
         let mut trainer = Trainer::new(&config, &steps, start, x)?;

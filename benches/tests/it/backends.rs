@@ -13,7 +13,7 @@ use circuitscope::sae::{
     EncodeConfig, SaeConfig, SparseAutoencoder, TrainConfig, TrainJob, Trained, train_many,
     train_stacked,
 };
-use circuitscope_benches::{SMALL, Shape, TINY, devices};
+use circuitscope_benches::{SMALL, Shape, TINY, devices, exec};
 
 /// `f32` in another order of summation, as a share of the largest value.
 const ROUNDING: f64 = 5e-5;
@@ -132,7 +132,10 @@ fn jobs(device: &DispatchDevice) -> Vec<TrainJob<Dispatch>> {
 #[test]
 #[ignore = "needs a GPU, or Mesa's software Vulkan"]
 fn gpu_training_one_by_one_and_as_one_problem() {
-    let steps = TrainConfig::new().with_steps(CONFIG_STEPS);
+    let steps = |device: &_| {
+        let steps = TrainConfig::new().with_steps(CONFIG_STEPS);
+        steps.with_exec(exec::<Dispatch>(device))
+    };
     let losses = |trained: Vec<Trained<Dispatch>>| -> Vec<Vec<f32>> {
         let loss = |trained: Trained<Dispatch>| trained.history.loss.into_iter();
         let losses = trained.into_iter().map(loss);
@@ -140,10 +143,10 @@ fn gpu_training_one_by_one_and_as_one_problem() {
             .map(|loss| loss.map(|loss| loss as f32).collect())
             .collect()
     };
-    let expected = losses(train_many(&jobs(&flex()), &steps, &NoProgress).unwrap());
+    let expected = losses(train_many(&jobs(&flex()), &steps(&flex()), &NoProgress).unwrap());
     for (name, device) in devices() {
-        let many = train_many(&jobs(&device), &steps, &NoProgress).unwrap();
-        let stacked = train_stacked(&jobs(&device), &steps, &NoProgress).unwrap();
+        let many = train_many(&jobs(&device), &steps(&device), &NoProgress).unwrap();
+        let stacked = train_stacked(&jobs(&device), &steps(&device), &NoProgress).unwrap();
         for (how, trained) in [("many", many), ("stacked", stacked)] {
             for (found, expected) in losses(trained).iter().zip(&expected) {
                 assert_close(&format!("{name} {how}"), found, expected, 1e-4);

@@ -11,7 +11,7 @@ use core::str::FromStr;
 
 use anyhow::{Result, anyhow, bail};
 use burn::{Dispatch, DispatchDevice};
-use circuitscope::core::{did_you_mean, names, nearest};
+use circuitscope::core::{Exec, did_you_mean, names, nearest};
 
 pub(crate) use probe::quietly;
 
@@ -204,18 +204,21 @@ pub(crate) struct Device {
     rank: u8,
     /// Its memory in bytes, where the driver tells.
     memory: Option<u64>,
+    /// How work on it is laid out.
+    exec: Exec,
     inner: DispatchDevice,
 }
 
 impl Device {
     #[cfg(any(feature = "flex", feature = "ndarray"))]
     fn cpu(backend: BackendName, inner: DispatchDevice) -> Self {
-        let threads = circuitscope::core::workers::cores();
+        let exec = Exec::all_cores();
         Self {
             name: backend.name().to_owned(),
-            hardware: format!("{CPU}, {}", count(threads, "thread")),
+            hardware: format!("{CPU}, {}", count(exec.host_threads, "thread")),
             rank: 0,
             memory: available_memory(),
+            exec,
             inner,
         }
     }
@@ -232,6 +235,11 @@ impl Device {
     /// Where models and dictionaries run.
     pub(crate) const fn plain(&self) -> &DispatchDevice {
         &self.inner
+    }
+
+    /// How work on it is laid out.
+    pub(crate) const fn exec(&self) -> Exec {
+        self.exec
     }
 
     /// Bytes that work may count on. Where the driver does not tell, as much as any GPU has.

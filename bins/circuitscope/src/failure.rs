@@ -6,6 +6,8 @@ use std::panic;
 use std::process::ExitCode;
 
 use anyhow::Error;
+use circuitscope::model::{self, Precision};
+use circuitscope::{conformance, eval, measures};
 
 use crate::{interrupt, output};
 
@@ -35,7 +37,8 @@ pub(crate) fn exit_code(outcome: Result<(), Error>) -> ExitCode {
             interrupt::CODE
         }
         Err(error) => {
-            output::note(&format!("error: {}", one_line(&error)));
+            let hint = hint(&error).map_or_else(String::new, |hint| format!(": {hint}"));
+            output::note(&format!("error: {}{hint}", one_line(&error)));
             FAILED
         }
     };
@@ -69,6 +72,92 @@ fn one_line(error: &Error) -> String {
         }
     }
     line
+}
+
+/// What to change on the command line, where the libraries say only what is so.
+fn hint(error: &Error) -> Option<&'static str> {
+    error.chain().find_map(|cause| {
+        if let Some(error) = cause.downcast_ref::<circuitscope::Error>() {
+            return of_circuitscope(error);
+        }
+        if let Some(error) = cause.downcast_ref::<eval::Error>() {
+            return of_eval(error);
+        }
+        if let Some(conformance::Error::OtherModel { .. }) = cause.downcast_ref() {
+            return Some("make a new one with `circuitscope doctor --write-record`");
+        }
+        if let Some(error) = cause.downcast_ref() {
+            return of_measures(error);
+        }
+        cause.downcast_ref().and_then(of_model)
+    })
+}
+
+fn of_circuitscope(error: &circuitscope::Error) -> Option<&'static str> {
+    use circuitscope::Error as E;
+
+    match error {
+        E::Eval(error) => of_eval(error),
+        E::Model(error) => of_model(error),
+        E::NoKnownCircuit { .. } => Some(
+            "`eval` needs one, and --circuit names one all the same, or a file with one; `discover` does not",
+        ),
+        E::NoOwnCircuit { .. } => Some(
+            "`eval` needs one: give it in [[circuits]], or by --circuit FILE; `discover` does not",
+        ),
+        E::NoCircuitIn { .. } => Some("name a model that has one with --circuit"),
+        _ => None,
+    }
+}
+
+fn of_eval(error: &eval::Error) -> Option<&'static str> {
+    use eval::Error as E;
+
+    match error {
+        E::Model(error) => of_model(error),
+        E::Scores { cause, .. } => cause.as_deref().and_then(of_eval),
+        E::Unpaired { .. } => Some("use --task or --pairs"),
+        E::NeedsModel { .. } | E::KneeNeedsModel => {
+            Some("use --task or --pairs, not --activations or unmatched prompts")
+        }
+        E::FlatMetric { .. } => {
+            Some("use --metric logit-difference, or method `eap-ig` or `nap-ig`")
+        }
+        E::NoGradient { .. } => {
+            Some("use --metric logit-difference, probability-difference or log-probability")
+        }
+        E::NoAnswers { .. } => Some("give them in the file, or use --metric kl"),
+        E::NotFinite {
+            precision: Some(Precision::F16 | Precision::Bf16),
+        } => Some("use --dtype f32"),
+        E::TooFewExamples { .. } => Some("lower --train-examples"),
+        E::Measure(error) => of_measures(error),
+        _ => None,
+    }
+}
+
+const fn of_measures(error: &measures::Error) -> Option<&'static str> {
+    use measures::Error as E;
+
+    match error {
+        E::OtherSettings { .. } | E::Overtaken { .. } => Some("choose another --output"),
+        _ => None,
+    }
+}
+
+const fn of_model(error: &model::Error) -> Option<&'static str> {
+    match error {
+        model::Error::NoBos => Some("use --prepend-bos false"),
+        model::Error::NoChatTemplate => {
+            Some("leave out --chat, or use the instruct version of the model")
+        }
+        model::Error::Overflow { precision, .. } => match precision {
+            Precision::F16 => Some("use --dtype bf16 or f32"),
+            Precision::Bf16 => Some("use --dtype f32"),
+            Precision::F32 => None,
+        },
+        _ => None,
+    }
 }
 
 fn is_broken_pipe(error: &Error) -> bool {
@@ -109,6 +198,79 @@ mod tests {
             .context("reading the model");
         assert_eq!(one_line(&error), "reading the model: x.json: no such file");
     }
+
+    #[test]
+    fn hints_are_found_below_what_wraps_an_error() {
+        let overflow = || model::Error::Overflow {
+            what: "W_E".to_owned(),
+            precision: Precision::Bf16,
+        };
+        let told = |error: Error| hint(&error.context("reading m"));
+        assert_eq!(told(Error::new(overflow())), Some("use --dtype f32"));
+        let wrapped = circuitscope::Error::Eval(eval::Error::Model(overflow()));
+        assert_eq!(told(Error::new(wrapped)), Some("use --dtype f32"));
+        let scores = eval::Error::Scores {
+            method: "eap".to_owned(),
+            task: None,
+            seed: 0,
+            what: "scores".to_owned(),
+            cause: Some(Box::new(eval::Error::NotFinite {
+                precision: Some(Precision::F16),
+            })),
+        };
+        assert_eq!(told(Error::new(scores)), Some("use --dtype f32"));
+        assert_eq!(told(Error::msg("no such file")), None);
+    }
+
+    /// Flags are this program's: a library's error that names one tells its other users nothing.
+    #[test]
+    fn libraries_do_not_speak_of_flags() {
+        let crates = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates");
+        let mut files = vec![crates];
+        let mut read = 0;
+        while let Some(path) = files.pop() {
+            if path.is_dir() {
+                let tests = path.file_name().is_some_and(|name| {
+                    ["tests", "target", "examples", "fuzz"]
+                        .iter()
+                        .any(|other| name == *other)
+                });
+                let within = fs_err::read_dir(&path)
+                    .unwrap()
+                    .map(|entry| entry.unwrap().path());
+                files.extend(within.filter(|_| !tests));
+                continue;
+            }
+            if path.extension().is_none_or(|extension| extension != "rs") {
+                continue;
+            }
+            read += 1;
+            let text = fs_err::read_to_string(&path).unwrap();
+            let lines = text
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"));
+            for line in lines {
+                let flag = FLAGS.iter().find(|flag| line.contains(*flag));
+                assert_eq!(flag, None, "{}: {line}", path.display());
+            }
+        }
+        assert!(read > 150, "{read} files");
+    }
+
+    const FLAGS: [&str; 12] = [
+        "--activations",
+        "--chat",
+        "--circuit",
+        "--device",
+        "--dtype",
+        "--metric",
+        "--model",
+        "--output",
+        "--pairs",
+        "--prepend-bos",
+        "--select",
+        "--task",
+    ];
 
     #[test]
     fn a_broken_pipe_is_found_under_context() {

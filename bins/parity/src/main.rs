@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use circuitscope_core::NoProgress;
+use circuitscope_core::{Exec, NoProgress};
 use circuitscope_hooks::{Capture, Site};
 use circuitscope_model::{
     Decoder, LoadSettings, Norm, PaddingSide, Precision, Processing, TokenBatch, load_dir,
@@ -177,6 +177,7 @@ fn compare(folder: &Path) -> Result<Vec<Row>> {
 }
 
 fn load(folder: &Path, settings: LoadSettings) -> Result<Decoder<Flex>> {
+    let settings = settings.with_exec(Exec::all_cores());
     Ok(load_dir(folder, settings, &device(), &NoProgress)?.model)
 }
 

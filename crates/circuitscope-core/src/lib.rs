@@ -25,6 +25,7 @@
 
 mod circuit;
 pub mod draw;
+mod exec;
 pub mod files;
 mod graph;
 mod head;
@@ -38,6 +39,7 @@ mod seed;
 pub mod workers;
 
 pub use circuit::Circuit;
+pub use exec::Exec;
 pub use graph::Graph;
 pub use head::{HeadGrid, HeadId};
 pub use metric::Metric;

@@ -6,18 +6,7 @@ use std::thread;
 
 use rayon::ThreadPoolBuilder;
 
-/// Whether a burn backend of this name (its `Backend::name`) computes on the host's own cores: Flex and ndarray.
-///
-/// ```
-/// assert!(circuitscope_core::workers::on_host("flex"));
-/// assert!(!circuitscope_core::workers::on_host("cubecl<cuda>"));
-/// ```
-#[must_use]
-pub fn on_host(backend: &str) -> bool {
-    ["flex", "ndarray"]
-        .iter()
-        .any(|host| backend.contains(host))
-}
+use crate::Exec;
 
 /// Cores that this process may use; one where the system does not say.
 #[must_use]
@@ -25,39 +14,40 @@ pub fn cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Does `work` for each of `0..count`, up to `threads` pieces at a time, and hands the results to `take` on the
+/// Does `work` for each of `0..count`, up to `lanes` pieces at a time, and hands the results to `take` on the
 /// calling thread, in the order in which they come.
 ///
-/// Each thread has a `state` of its own, and its share of the cores as a rayon pool: what `work` itself runs in
-/// parallel does not wait for another thread's. After an error no further piece begins, those that run see
-/// their flag set, and the first error is returned.
+/// Each lane has a `state` of its own, and its share of `exec`'s threads as a rayon pool: what `work` itself runs in
+/// parallel does not wait for another lane's. There are no more lanes than threads. After an error no further piece
+/// begins, those that run see their flag set, and the first error is returned.
 ///
 /// # Errors
 /// The first one of `work` or `take`.
 ///
 /// ```
-/// use circuitscope_core::workers;
+/// use circuitscope_core::{Exec, workers};
 ///
 /// let mut squares = vec![0; 10];
 /// let square = |(): &(), at: usize, _: &_| Ok::<_, ()>(at * at);
-/// workers::run(2, 10, || (), square, |at, found| Ok(squares[at] = found))?;
+/// workers::run(Exec::host(2), 2, 10, || (), square, |at, found| Ok(squares[at] = found))?;
 /// assert_eq!(squares[..4], [0, 1, 4, 9]);
 /// # Ok::<(), ()>(())
 /// ```
 pub fn run<S: Send, R: Send, E: Send>(
-    threads: usize,
+    exec: Exec,
+    lanes: usize,
     count: usize,
     state: impl Fn() -> S,
     work: impl Fn(&S, usize, &AtomicBool) -> Result<R, E> + Sync,
     mut take: impl FnMut(usize, R) -> Result<(), E>,
 ) -> Result<(), E> {
     let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let threads = threads.min(count);
+    let threads = exec.lanes(lanes).min(count);
     if threads < 2 {
         let state = state();
         return (0..count).try_for_each(|at| take(at, work(&state, at, &stop)?));
     }
-    let share = (cores() / threads).max(1);
+    let share = (exec.host_threads / threads).max(1);
     // Results that nobody has taken yet hold memory.
     let (send, receive) = mpsc::sync_channel(threads);
     thread::scope(|scope| {
@@ -99,6 +89,7 @@ mod tests {
             let mut times = vec![0; 20];
             let work = |(): &(), at: usize, _: &AtomicBool| Ok::<_, ()>(at);
             let done = run(
+                Exec::host(50),
                 threads,
                 20,
                 || (),
@@ -126,20 +117,40 @@ mod tests {
             }
             Ok(())
         };
-        assert_eq!(run(2, 1000, || (), work, |_, ()| Ok(())), Err("failed"));
+        assert_eq!(
+            run(Exec::host(2), 2, 1000, || (), work, |_, ()| Ok(())),
+            Err("failed")
+        );
         assert!(begun.into_inner() <= 3);
         // One that cannot be taken, too.
         let quick = |(): &(), _: usize, _: &AtomicBool| Ok(());
-        assert_eq!(run(2, 10, || (), quick, |_, ()| Err("full")), Err("full"));
+        assert_eq!(
+            run(Exec::host(2), 2, 10, || (), quick, |_, ()| Err("full")),
+            Err("full")
+        );
     }
 
     #[test]
-    fn each_thread_has_its_share_of_the_cores() {
-        let work = |(): &(), _: usize, _: &AtomicBool| Ok::<_, ()>(rayon::current_num_threads());
+    fn each_lane_has_its_share_of_the_threads() {
+        for (threads, lanes, share) in [(2, 2, 1), (6, 2, 3), (2, 5, 1)] {
+            let work =
+                |(): &(), _: usize, _: &AtomicBool| Ok::<_, ()>(rayon::current_num_threads());
+            let check = |_, found| {
+                assert_eq!(found, share, "{threads} threads in {lanes} lanes");
+                Ok(())
+            };
+            run(Exec::host(threads), lanes, 8, || (), work, check).unwrap();
+        }
+    }
+
+    #[test]
+    fn one_thread_is_the_callers_own() {
+        let own = thread::current().id();
+        let work = |(): &(), _: usize, _: &AtomicBool| Ok::<_, ()>(thread::current().id());
         let check = |_, found| {
-            assert_eq!(found, (cores() / 2).max(1));
+            assert_eq!(found, own);
             Ok(())
         };
-        run(2, 8, || (), work, check).unwrap();
+        run(Exec::serial(), 8, 8, || (), work, check).unwrap();
     }
 }

@@ -318,7 +318,7 @@ impl Chosen {
             Verdict::WithinChance => {}
             Verdict::NoneStandsOut => sentences.push("no head stands out: no circuit shown".to_owned()),
             Verdict::TooMany(chosen) => sentences.push(format!(
-                "{chosen} of {heads} heads would be chosen, more than a third of the model: these scores do not part a circuit from the rest; none is shown (--select or --max-heads shows the best)"
+                "{chosen} of {heads} heads would be chosen, more than a third of the model: these scores do not part a circuit from the rest; none is shown"
             )),
             Verdict::NoBend => sentences.push(
                 "what is kept grows evenly with the number of heads: no number of heads is better than another, no circuit shown"

@@ -43,7 +43,7 @@ pub enum Error {
     },
 
     /// A method needs matched pairs and there are none.
-    #[error("method `{method}` needs prompts in pairs: use --task or --pairs")]
+    #[error("method `{method}` needs prompts in pairs")]
     Unpaired {
         /// Its name.
         method: String,
@@ -51,7 +51,7 @@ pub enum Error {
 
     /// A method changes or differentiates the model, and there is none.
     #[error(
-        "method `{method}` runs the model on prompts in pairs with answers: use --task or --pairs, not --activations or unmatched prompts"
+        "method `{method}` runs the model on prompts in pairs with answers, and there is no such model beside the activations"
     )]
     NeedsModel {
         /// Its name.
@@ -60,13 +60,13 @@ pub enum Error {
 
     /// Circuits of growing size are to be run, and there is no model.
     #[error(
-        "--select knee runs the model on prompts in pairs: use --task or --pairs, not --activations or unmatched prompts"
+        "choosing by the knee runs the model on prompts in pairs, and there is no such model beside the activations"
     )]
     KneeNeedsModel,
 
     /// The gradient that a method reads is zero by construction.
     #[error(
-        "method `{method}` differentiates the metric at the unchanged prompts, where the gradient of `kl` is zero: use --metric logit-difference, or method `eap-ig` or `nap-ig`"
+        "method `{method}` differentiates the metric at the unchanged prompts, where the gradient of `kl` is zero"
     )]
     FlatMetric {
         /// Its name.
@@ -93,7 +93,7 @@ pub enum Error {
 
     /// A metric reads answers that a pair does not have.
     #[error(
-        "pair {}: found no {what}, which the metric `{metric}` reads: give them in the file, or use --metric kl",
+        "pair {}: found no {what}, which the metric `{metric}` reads",
         pair + 1
     )]
     NoAnswers {
@@ -145,7 +145,7 @@ pub enum Error {
 
     /// The scores of a method cannot be made under other labels.
     #[error(
-        "method `{method}` has no null of labels: expected one that gives other scores to other labels without starting anew, such as `sae`, `recommended-activations` or `eap`, for --select fdr"
+        "method `{method}` has no null of labels: expected one that gives other scores to other labels without starting anew, such as `sae`, `recommended-activations` or `eap`, to choose at a false discovery rate"
     )]
     NoNull {
         /// Its name.
@@ -161,7 +161,7 @@ pub enum Error {
 
     /// A method that would have to run the model again for each resample of the prompts.
     #[error(
-        "method `{method}` would start anew on each half of the prompts: expected a method that scores resamples, such as `sae`, `recommended` or `eap`, for --select stability"
+        "method `{method}` would start anew on each half of the prompts: expected a method that scores resamples, such as `sae`, `recommended` or `eap`, to choose by stability"
     )]
     NoResamples {
         /// Its name.
@@ -219,7 +219,7 @@ pub enum Error {
 
     /// The gradient of a metric says nothing.
     #[error(
-        "method `{method}` differentiates the metric, and `{metric}` is a count that small changes leave as it is: use --metric logit-difference, probability-difference or log-probability"
+        "method `{method}` differentiates the metric, and `{metric}` is a count that small changes leave as it is"
     )]
     NoGradient {
         /// Name of the method.
@@ -240,6 +240,17 @@ pub enum Error {
         nearest: Option<String>,
         /// All methods.
         known: String,
+    },
+
+    /// Examples that a method fits something on, and too few of them.
+    #[error("{what}: found {found}, expected {expected}")]
+    TooFewExamples {
+        /// What they are for.
+        what: &'static str,
+        /// How many there are.
+        found: usize,
+        /// How many there should be.
+        expected: usize,
     },
 
     /// The caller asked to stop.
@@ -283,11 +294,7 @@ fn overflow(precision: Option<Precision>) -> String {
     let Some(precision) = precision else {
         return String::new();
     };
-    let remedy = match precision {
-        Precision::F32 => "",
-        Precision::F16 | Precision::Bf16 => ": use --dtype f32",
-    };
     format!(
-        ", and the unchanged prompts are not: a changed run or a gradient overflows in {precision}{remedy}"
+        ", and the unchanged prompts are not: a changed run or a gradient overflows in {precision}"
     )
 }

@@ -2,7 +2,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
-use circuitscope_core::{HeadGrid, NoProgress, Polarity, Progress};
+use circuitscope_core::{Exec, HeadGrid, NoProgress, Polarity, Progress};
 use circuitscope_hooks::HeadActivations;
 
 use crate::causal::CausalEvidence;
@@ -23,6 +23,7 @@ pub struct Evidence<B: Backend> {
     encodings: Arc<Mutex<Vec<Encoding<B>>>>,
     causal: Option<Arc<CausalEvidence<B>>>,
     last: Option<Arc<Self>>,
+    exec: Exec,
 }
 
 /// One vector for each example and head.
@@ -117,6 +118,7 @@ impl<B: Backend> Evidence<B> {
             encodings: Arc::default(),
             causal: None,
             last: None,
+            exec: Exec::serial(),
         })
     }
 
@@ -192,7 +194,8 @@ impl<B: Backend> Evidence<B> {
         };
         let activations = self.examples(rows)?;
         let labels = rows.iter().map(|&row| self.labels[row]).collect();
-        Self::new(self.grid, activations, labels, self.joined(rows, false))
+        let sampled = Self::new(self.grid, activations, labels, self.joined(rows, false))?;
+        Ok(sampled.with_exec(self.exec))
     }
 
     /// The same examples under other labels, not matched; `None` where activations are not held, since
@@ -202,7 +205,10 @@ impl<B: Backend> Evidence<B> {
     /// As [`Evidence::new`].
     pub(crate) fn relabelled(&self, labels: Vec<Polarity>) -> Option<Result<Self>> {
         match &self.activations {
-            Activations::Held(held) => Some(Self::new(self.grid, held.clone(), labels, Vec::new())),
+            Activations::Held(held) => {
+                let other = Self::new(self.grid, held.clone(), labels, Vec::new());
+                Some(other.map(|other| other.with_exec(self.exec)))
+            }
             Activations::Streamed(_) => None,
         }
     }
@@ -234,6 +240,19 @@ impl<B: Backend> Evidence<B> {
         let shape = [file.examples(), file.grid.len(), file.d];
         let activations = Tensor::from_data(TensorData::new(file.data, shape), device);
         Self::new(file.grid, activations, file.labels, Vec::new())
+    }
+
+    /// With the work on the activations, above all the training of dictionaries, laid out in another way than
+    /// [`Exec::serial`].
+    #[must_use]
+    pub const fn with_exec(mut self, exec: Exec) -> Self {
+        self.exec = exec;
+        self
+    }
+
+    /// How the work on the activations is laid out.
+    pub const fn exec(&self) -> Exec {
+        self.exec
     }
 
     /// Adds what methods need that change or differentiate the model.

@@ -4,196 +4,175 @@ use core::str::FromStr;
 
 use circuitscope_core::ParseError;
 
-/// One activation of a decoder, with the hook name of TransformerLens' `HookedTransformer`.
-///
-/// Layers count from 0. Sites order as the forward pass reaches them. Shapes use `batch`, `pos`,
-/// `head`, `d_model`, `d_head`, `d_mlp`, `d_vocab`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Site {
-    /// `hook_embed` `[batch, pos, d_model]`: token embedding.
-    Embed,
-    /// `hook_pos_embed` `[batch, pos, d_model]`: position embedding, also where it is added only to
-    /// the inputs of queries and keys (shortformer).
-    PosEmbed,
-    /// `blocks.{l}.hook_resid_pre` `[batch, pos, d_model]`: residual stream before the block.
-    ResidPre(usize),
-    /// `blocks.{l}.hook_q_input` `[batch, pos, head, d_model]`: the residual stream as each head's
-    /// query reads it, before the norm. Like [`Site::KInput`] and [`Site::VInput`] it is split by
-    /// head only while some tap wants it; changing it changes what that port of that head reads and
-    /// nothing else.
-    QInput(usize),
-    /// `blocks.{l}.hook_k_input` `[batch, pos, head, d_model]`: see [`Site::QInput`].
-    KInput(usize),
-    /// `blocks.{l}.hook_v_input` `[batch, pos, head, d_model]`: see [`Site::QInput`].
-    VInput(usize),
-    /// `blocks.{l}.ln1.hook_scale` `[batch, pos, 1]`: √(variance + ε) of the attention norm.
-    Ln1Scale(usize),
-    /// `blocks.{l}.ln1.hook_normalized` `[batch, pos, d_model]`: output of the attention norm, after
-    /// gain and bias of a `LayerNorm`, before the gain of an RMS norm. So it is for every norm.
-    Ln1Normalized(usize),
-    /// `blocks.{l}.attn.hook_q` `[batch, pos, head, d_head]`: queries, before a norm of queries and
-    /// before rotation.
-    Q(usize),
-    /// `blocks.{l}.attn.hook_k` `[batch, pos, kv_head, d_head]`: keys, likewise. Like
-    /// [`Site::KInput`], [`Site::VInput`], [`Site::V`] and [`Site::RotK`], its heads are the
-    /// key/value heads, fewer than `head` where queries share them.
-    K(usize),
-    /// `blocks.{l}.attn.hook_v` `[batch, pos, kv_head, d_head]`: values.
-    V(usize),
-    /// `blocks.{l}.attn.hook_rot_q` `[batch, pos, head, d_head]`: queries after rotation.
-    RotQ(usize),
-    /// `blocks.{l}.attn.hook_rot_k` `[batch, pos, kv_head, d_head]`: keys after rotation.
-    RotK(usize),
-    /// `blocks.{l}.attn.hook_attn_scores` `[batch, head, q_pos, k_pos]`: scaled, soft-capped and
-    /// masked scores; masked entries are −∞.
-    AttnScores(usize),
-    /// `blocks.{l}.attn.hook_pattern` `[batch, head, q_pos, k_pos]`: attention probabilities.
-    Pattern(usize),
-    /// `blocks.{l}.attn.hook_z` `[batch, pos, head, d_head]`: values mixed by the pattern.
-    Z(usize),
-    /// `blocks.{l}.attn.hook_result` `[batch, pos, head, d_model]`: each head's own output,
-    /// `z · W_O`, without `b_O` and before a norm of the layer's output.
-    Result(usize),
-    /// `blocks.{l}.ln1_post.hook_scale` `[batch, pos, 1]`: of the norm of the attention layer's output.
-    Ln1PostScale(usize),
-    /// `blocks.{l}.ln1_post.hook_normalized` `[batch, pos, d_model]`: output of that norm, before its
-    /// gain.
-    Ln1PostNormalized(usize),
-    /// `blocks.{l}.hook_head_out` `[batch, pos, head, d_model]`: what each head adds to the residual
-    /// stream. Where the layer's output is normalised: [`Site::Result`] through that norm, with the scale
-    /// that the norm has in this run, so that the heads' sum is [`Site::AttnOut`] exactly (`b_O`, which
-    /// the norm scales as well, is shared out among the heads). A change here moves [`Site::AttnOut`] by
-    /// itself: the norm is not computed anew. Elsewhere it is [`Site::Result`] once more, and not in the
-    /// catalogue. TransformerLens has no such hook.
-    HeadOut(usize),
-    /// `blocks.{l}.hook_attn_out` `[batch, pos, d_model]`: what the attention layer adds to the residual
-    /// stream.
-    AttnOut(usize),
-    /// `blocks.{l}.hook_resid_mid` `[batch, pos, d_model]`: between attention and MLP.
-    ResidMid(usize),
-    /// `blocks.{l}.hook_mlp_in` `[batch, pos, d_model]`: the residual stream as the MLP reads it,
-    /// before the norm; changing it changes nothing else.
-    MlpIn(usize),
-    /// `blocks.{l}.ln2.hook_scale` `[batch, pos, 1]`: √(variance + ε) of the MLP's norm.
-    Ln2Scale(usize),
-    /// `blocks.{l}.ln2.hook_normalized` `[batch, pos, d_model]`: output of the MLP's norm.
-    Ln2Normalized(usize),
-    /// `blocks.{l}.mlp.hook_pre` `[batch, pos, d_mlp]`: before the nonlinearity; of a gated MLP the
-    /// gate.
-    MlpPre(usize),
-    /// `blocks.{l}.mlp.hook_pre_linear` `[batch, pos, d_mlp]`: what the gate of a gated MLP multiplies.
-    MlpPreLinear(usize),
-    /// `blocks.{l}.mlp.hook_post` `[batch, pos, d_mlp]`: after the nonlinearity and the gate.
-    MlpPost(usize),
-    /// `blocks.{l}.ln2_post.hook_scale` `[batch, pos, 1]`: of the norm of the MLP's output.
-    Ln2PostScale(usize),
-    /// `blocks.{l}.ln2_post.hook_normalized` `[batch, pos, d_model]`: output of that norm, before its
-    /// gain.
-    Ln2PostNormalized(usize),
-    /// `blocks.{l}.hook_mlp_out` `[batch, pos, d_model]`: what the MLP adds to the residual stream.
-    MlpOut(usize),
-    /// `blocks.{l}.hook_resid_post` `[batch, pos, d_model]`: residual stream after the block.
-    ResidPost(usize),
-    /// `ln_final.hook_scale` `[batch, pos, 1]`: √(variance + ε) of the final norm.
-    LnFinalScale,
-    /// `ln_final.hook_normalized` `[batch, pos, d_model]`: output of the final norm.
-    LnFinalNormalized,
-    /// `logits` `[batch, pos, d_vocab]`: output of the unembedding.
-    Logits,
+/// Writes the enumeration of all sites and what is read off their list: names, layers and the order of the forward
+/// pass. Names of sites of a block are what follows `blocks.{l}.`.
+macro_rules! sites {
+    (
+        before { $($(#[$before_doc:meta])* $before:ident = $before_name:literal;)* }
+        block { $($(#[$block_doc:meta])* $block:ident = $block_name:literal;)* }
+        after { $($(#[$after_doc:meta])* $after:ident = $after_name:literal;)* }
+    ) => {
+        /// One activation of a decoder, with the hook name of TransformerLens' `HookedTransformer`.
+        ///
+        /// Layers count from 0. Sites order as the forward pass reaches them. Shapes use `batch`, `pos`,
+        /// `head`, `d_model`, `d_head`, `d_mlp`, `d_vocab`.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Site {
+            $($(#[$before_doc])* $before,)*
+            $($(#[$block_doc])* $block(usize),)*
+            $($(#[$after_doc])* $after,)*
+        }
+
+        /// The sites in forward order, those of a block once.
+        #[derive(Clone, Copy)]
+        enum Stage {
+            $($before,)*
+            $($block,)*
+            $($after,)*
+        }
+
+        impl Site {
+            /// The sites before the first block.
+            pub(crate) const BEFORE: &[(Self, &'static str)] =
+                &[$((Self::$before, $before_name),)*];
+
+            /// The sites of one block in forward order, with what follows `blocks.{l}.` in their names.
+            pub(crate) const BLOCK: &[(fn(usize) -> Self, &'static str)] =
+                &[$((Self::$block, $block_name),)*];
+
+            /// The sites after the last block.
+            pub(crate) const AFTER: &[(Self, &'static str)] = &[$((Self::$after, $after_name),)*];
+
+            /// The layer it belongs to, if it belongs to one.
+            #[must_use]
+            pub const fn layer(self) -> Option<usize> {
+                match self {
+                    $(Self::$block(layer) => Some(layer),)*
+                    _ => None,
+                }
+            }
+
+            /// Its name, of a site in a block without the block.
+            const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$before => $before_name,)*
+                    $(Self::$block(_) => $block_name,)*
+                    $(Self::$after => $after_name,)*
+                }
+            }
+
+            /// Its place in the forward pass: block by block, and then as in the list.
+            const fn order(self) -> (usize, usize) {
+                match self {
+                    $(Self::$before => (0, Stage::$before as usize),)*
+                    $(Self::$block(layer) => (layer.saturating_add(1), Stage::$block as usize),)*
+                    $(Self::$after => (usize::MAX, Stage::$after as usize),)*
+                }
+            }
+        }
+    };
 }
 
-type Layered = (fn(usize) -> Site, &'static str);
+sites! {
+    before {
+        /// `hook_embed` `[batch, pos, d_model]`: token embedding.
+        Embed = "hook_embed";
+        /// `hook_pos_embed` `[batch, pos, d_model]`: position embedding, also where it is added only to
+        /// the inputs of queries and keys (shortformer).
+        PosEmbed = "hook_pos_embed";
+    }
+    block {
+        /// `blocks.{l}.hook_resid_pre` `[batch, pos, d_model]`: residual stream before the block.
+        ResidPre = "hook_resid_pre";
+        /// `blocks.{l}.hook_q_input` `[batch, pos, head, d_model]`: the residual stream as each head's
+        /// query reads it, before the norm. Like [`Site::KInput`] and [`Site::VInput`] it is split by
+        /// head only while some tap wants it; changing it changes what that port of that head reads and
+        /// nothing else.
+        QInput = "hook_q_input";
+        /// `blocks.{l}.hook_k_input` `[batch, pos, head, d_model]`: see [`Site::QInput`].
+        KInput = "hook_k_input";
+        /// `blocks.{l}.hook_v_input` `[batch, pos, head, d_model]`: see [`Site::QInput`].
+        VInput = "hook_v_input";
+        /// `blocks.{l}.ln1.hook_scale` `[batch, pos, 1]`: √(variance + ε) of the attention norm.
+        Ln1Scale = "ln1.hook_scale";
+        /// `blocks.{l}.ln1.hook_normalized` `[batch, pos, d_model]`: output of the attention norm, after
+        /// gain and bias of a `LayerNorm`, before the gain of an RMS norm. So it is for every norm.
+        Ln1Normalized = "ln1.hook_normalized";
+        /// `blocks.{l}.attn.hook_q` `[batch, pos, head, d_head]`: queries, before a norm of queries and
+        /// before rotation.
+        Q = "attn.hook_q";
+        /// `blocks.{l}.attn.hook_k` `[batch, pos, kv_head, d_head]`: keys, likewise. Like
+        /// [`Site::KInput`], [`Site::VInput`], [`Site::V`] and [`Site::RotK`], its heads are the
+        /// key/value heads, fewer than `head` where queries share them.
+        K = "attn.hook_k";
+        /// `blocks.{l}.attn.hook_v` `[batch, pos, kv_head, d_head]`: values.
+        V = "attn.hook_v";
+        /// `blocks.{l}.attn.hook_rot_q` `[batch, pos, head, d_head]`: queries after rotation.
+        RotQ = "attn.hook_rot_q";
+        /// `blocks.{l}.attn.hook_rot_k` `[batch, pos, kv_head, d_head]`: keys after rotation.
+        RotK = "attn.hook_rot_k";
+        /// `blocks.{l}.attn.hook_attn_scores` `[batch, head, q_pos, k_pos]`: scaled, soft-capped and
+        /// masked scores; masked entries are −∞.
+        AttnScores = "attn.hook_attn_scores";
+        /// `blocks.{l}.attn.hook_pattern` `[batch, head, q_pos, k_pos]`: attention probabilities.
+        Pattern = "attn.hook_pattern";
+        /// `blocks.{l}.attn.hook_z` `[batch, pos, head, d_head]`: values mixed by the pattern.
+        Z = "attn.hook_z";
+        /// `blocks.{l}.attn.hook_result` `[batch, pos, head, d_model]`: each head's own output,
+        /// `z · W_O`, without `b_O` and before a norm of the layer's output.
+        Result = "attn.hook_result";
+        /// `blocks.{l}.ln1_post.hook_scale` `[batch, pos, 1]`: of the norm of the attention layer's output.
+        Ln1PostScale = "ln1_post.hook_scale";
+        /// `blocks.{l}.ln1_post.hook_normalized` `[batch, pos, d_model]`: output of that norm, before its
+        /// gain.
+        Ln1PostNormalized = "ln1_post.hook_normalized";
+        /// `blocks.{l}.hook_head_out` `[batch, pos, head, d_model]`: what each head adds to the residual
+        /// stream. Where the layer's output is normalised: [`Site::Result`] through that norm, with the scale
+        /// that the norm has in this run, so that the heads' sum is [`Site::AttnOut`] exactly (`b_O`, which
+        /// the norm scales as well, is shared out among the heads). A change here moves [`Site::AttnOut`] by
+        /// itself: the norm is not computed anew. Elsewhere it is [`Site::Result`] once more, and not in the
+        /// catalogue. TransformerLens has no such hook.
+        HeadOut = "hook_head_out";
+        /// `blocks.{l}.hook_attn_out` `[batch, pos, d_model]`: what the attention layer adds to the residual
+        /// stream.
+        AttnOut = "hook_attn_out";
+        /// `blocks.{l}.hook_resid_mid` `[batch, pos, d_model]`: between attention and MLP.
+        ResidMid = "hook_resid_mid";
+        /// `blocks.{l}.hook_mlp_in` `[batch, pos, d_model]`: the residual stream as the MLP reads it,
+        /// before the norm; changing it changes nothing else.
+        MlpIn = "hook_mlp_in";
+        /// `blocks.{l}.ln2.hook_scale` `[batch, pos, 1]`: √(variance + ε) of the MLP's norm.
+        Ln2Scale = "ln2.hook_scale";
+        /// `blocks.{l}.ln2.hook_normalized` `[batch, pos, d_model]`: output of the MLP's norm.
+        Ln2Normalized = "ln2.hook_normalized";
+        /// `blocks.{l}.mlp.hook_pre` `[batch, pos, d_mlp]`: before the nonlinearity; of a gated MLP the
+        /// gate.
+        MlpPre = "mlp.hook_pre";
+        /// `blocks.{l}.mlp.hook_pre_linear` `[batch, pos, d_mlp]`: what the gate of a gated MLP multiplies.
+        MlpPreLinear = "mlp.hook_pre_linear";
+        /// `blocks.{l}.mlp.hook_post` `[batch, pos, d_mlp]`: after the nonlinearity and the gate.
+        MlpPost = "mlp.hook_post";
+        /// `blocks.{l}.ln2_post.hook_scale` `[batch, pos, 1]`: of the norm of the MLP's output.
+        Ln2PostScale = "ln2_post.hook_scale";
+        /// `blocks.{l}.ln2_post.hook_normalized` `[batch, pos, d_model]`: output of that norm, before its
+        /// gain.
+        Ln2PostNormalized = "ln2_post.hook_normalized";
+        /// `blocks.{l}.hook_mlp_out` `[batch, pos, d_model]`: what the MLP adds to the residual stream.
+        MlpOut = "hook_mlp_out";
+        /// `blocks.{l}.hook_resid_post` `[batch, pos, d_model]`: residual stream after the block.
+        ResidPost = "hook_resid_post";
+    }
+    after {
+        /// `ln_final.hook_scale` `[batch, pos, 1]`: √(variance + ε) of the final norm.
+        LnFinalScale = "ln_final.hook_scale";
+        /// `ln_final.hook_normalized` `[batch, pos, d_model]`: output of the final norm.
+        LnFinalNormalized = "ln_final.hook_normalized";
+        /// `logits` `[batch, pos, d_vocab]`: output of the unembedding.
+        Logits = "logits";
+    }
+}
 
 impl Site {
-    /// The sites of one block in forward order, with what follows `blocks.{l}.` in their names.
-    pub(crate) const BLOCK: [Layered; 30] = [
-        (Self::ResidPre, "hook_resid_pre"),
-        (Self::QInput, "hook_q_input"),
-        (Self::KInput, "hook_k_input"),
-        (Self::VInput, "hook_v_input"),
-        (Self::Ln1Scale, "ln1.hook_scale"),
-        (Self::Ln1Normalized, "ln1.hook_normalized"),
-        (Self::Q, "attn.hook_q"),
-        (Self::K, "attn.hook_k"),
-        (Self::V, "attn.hook_v"),
-        (Self::RotQ, "attn.hook_rot_q"),
-        (Self::RotK, "attn.hook_rot_k"),
-        (Self::AttnScores, "attn.hook_attn_scores"),
-        (Self::Pattern, "attn.hook_pattern"),
-        (Self::Z, "attn.hook_z"),
-        (Self::Result, "attn.hook_result"),
-        (Self::Ln1PostScale, "ln1_post.hook_scale"),
-        (Self::Ln1PostNormalized, "ln1_post.hook_normalized"),
-        (Self::HeadOut, "hook_head_out"),
-        (Self::AttnOut, "hook_attn_out"),
-        (Self::ResidMid, "hook_resid_mid"),
-        (Self::MlpIn, "hook_mlp_in"),
-        (Self::Ln2Scale, "ln2.hook_scale"),
-        (Self::Ln2Normalized, "ln2.hook_normalized"),
-        (Self::MlpPre, "mlp.hook_pre"),
-        (Self::MlpPreLinear, "mlp.hook_pre_linear"),
-        (Self::MlpPost, "mlp.hook_post"),
-        (Self::Ln2PostScale, "ln2_post.hook_scale"),
-        (Self::Ln2PostNormalized, "ln2_post.hook_normalized"),
-        (Self::MlpOut, "hook_mlp_out"),
-        (Self::ResidPost, "hook_resid_post"),
-    ];
-
-    /// The sites before the first block.
-    pub(crate) const BEFORE: [(Self, &'static str); 2] = [
-        (Self::Embed, "hook_embed"),
-        (Self::PosEmbed, "hook_pos_embed"),
-    ];
-
-    /// The sites after the last block.
-    pub(crate) const AFTER: [(Self, &'static str); 3] = [
-        (Self::LnFinalScale, "ln_final.hook_scale"),
-        (Self::LnFinalNormalized, "ln_final.hook_normalized"),
-        (Self::Logits, "logits"),
-    ];
-
-    /// The layer it belongs to, if it belongs to one.
-    #[must_use]
-    pub fn layer(self) -> Option<usize> {
-        match self {
-            Self::Embed
-            | Self::PosEmbed
-            | Self::LnFinalScale
-            | Self::LnFinalNormalized
-            | Self::Logits => None,
-            Self::ResidPre(l)
-            | Self::QInput(l)
-            | Self::KInput(l)
-            | Self::VInput(l)
-            | Self::Ln1Scale(l)
-            | Self::Ln1Normalized(l)
-            | Self::Q(l)
-            | Self::K(l)
-            | Self::V(l)
-            | Self::RotQ(l)
-            | Self::RotK(l)
-            | Self::AttnScores(l)
-            | Self::Pattern(l)
-            | Self::Z(l)
-            | Self::Result(l)
-            | Self::Ln1PostScale(l)
-            | Self::Ln1PostNormalized(l)
-            | Self::HeadOut(l)
-            | Self::AttnOut(l)
-            | Self::ResidMid(l)
-            | Self::MlpIn(l)
-            | Self::Ln2Scale(l)
-            | Self::Ln2Normalized(l)
-            | Self::MlpPre(l)
-            | Self::MlpPreLinear(l)
-            | Self::MlpPost(l)
-            | Self::Ln2PostScale(l)
-            | Self::Ln2PostNormalized(l)
-            | Self::MlpOut(l)
-            | Self::ResidPost(l) => Some(l),
-        }
-    }
-
     /// Which axis of the tensor runs over heads, if one does.
     #[must_use]
     pub fn head_axis(self) -> Option<usize> {
@@ -225,22 +204,6 @@ impl Site {
     pub fn rank(self) -> usize {
         if self.head_axis().is_some() { 4 } else { 3 }
     }
-
-    fn block_stage(self) -> (usize, &'static str) {
-        let layer = self.layer().unwrap_or_default();
-        let stage = Self::BLOCK.iter().position(|(site, _)| site(layer) == self);
-        stage.map_or((0, ""), |stage| (stage, Self::BLOCK[stage].1))
-    }
-
-    /// Position in the forward pass: (0, …) before the blocks, (l + 1, …) in block l, (MAX, …) after.
-    fn order(self) -> (usize, usize) {
-        if let Some(layer) = self.layer() {
-            return (layer + 1, self.block_stage().0);
-        }
-        let before = Self::BEFORE.iter().position(|(site, _)| *site == self);
-        let after = Self::AFTER.iter().position(|(site, _)| *site == self);
-        before.map_or((usize::MAX, after.unwrap_or_default()), |at| (0, at))
-    }
 }
 
 impl Ord for Site {
@@ -257,14 +220,10 @@ impl PartialOrd for Site {
 
 impl fmt::Display for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(layer) = self.layer() {
-            return write!(f, "blocks.{layer}.{}", self.block_stage().1);
+        match self.layer() {
+            Some(layer) => write!(f, "blocks.{layer}.{}", self.name()),
+            None => f.write_str(self.name()),
         }
-        let named = Self::BEFORE
-            .iter()
-            .chain(&Self::AFTER)
-            .find(|(site, _)| site == self);
-        f.write_str(named.map_or("", |(_, name)| name))
     }
 }
 
@@ -279,7 +238,7 @@ impl FromStr for Site {
         };
         if let Some((site, _)) = Self::BEFORE
             .iter()
-            .chain(&Self::AFTER)
+            .chain(Self::AFTER)
             .find(|(_, name)| *name == s)
         {
             return Ok(*site);

@@ -68,7 +68,7 @@ pub enum Error {
 
     /// An output folder that holds results of other settings.
     #[error(
-        "{}: this folder holds results made with {key} = {found}, not {expected}; choose another --output",
+        "{}: this folder holds results made with {key} = {found}, not {expected}",
         path.display()
     )]
     OtherSettings {
@@ -80,6 +80,13 @@ pub enum Error {
         found: String,
         /// Its value now.
         expected: String,
+    },
+
+    /// The settings of a folder of results are no longer what they were when the work began.
+    #[error("{}: changed or removed since this evaluation began", path.display())]
+    Overtaken {
+        /// The settings file.
+        path: PathBuf,
     },
 }
 

@@ -67,8 +67,8 @@ impl FolderStore {
         if !path.exists() && runs.exists() {
             return Err(Error::File {
                 path: runs,
-                reason: "found runs, but not the settings.json beside them that says what they were made with; choose \
-                         another --output, or delete them to run again"
+                reason: "found runs, but not the settings.json beside them that says what they were made with; take \
+                         another folder, or delete them to run again"
                     .to_owned(),
             });
         }
@@ -127,10 +127,8 @@ impl RunStore for FolderStore {
     fn save(&mut self, key: &RunKey, record: &RunRecord) -> Result<()> {
         // Somebody may have deleted the folder, and somebody else begun anew in it.
         if !sha256(&self.settings).is_ok_and(|hash| hash == self.hash) {
-            return Err(Error::File {
+            return Err(Error::Overtaken {
                 path: self.settings.clone(),
-                reason: "changed or removed since this evaluation began; choose another --output"
-                    .to_owned(),
             });
         }
         let run = RunFile {

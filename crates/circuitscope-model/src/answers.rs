@@ -82,7 +82,7 @@ pub fn logits_at<B: Backend, S: AsRef<[u32]>>(
         order.extend(prompts.map(|&(prompt, _)| prompt));
         streams.push(stream);
     };
-    in_shared_rows(model, &read, max_batch_tokens, device, progress, run, take)?;
+    in_shared_rows(model, &read, max_batch_tokens, progress, run, take)?;
     let mut found: Vec<Vec<f32>> = vec![Vec::new(); sequences.len()];
     if streams.is_empty() {
         return Ok(found);

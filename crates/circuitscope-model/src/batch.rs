@@ -3,18 +3,8 @@ use burn::tensor::{Int, Tensor, TensorData};
 use circuitscope_hooks::Positions;
 
 use crate::prefix::{SharedRow, Tree};
-use crate::rows::PaddedRows;
+use crate::rows::{PaddedRows, PaddingSide};
 use crate::{Error, Result};
-
-/// Where short prompts of a batch are filled up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum PaddingSide {
-    /// Before the prompt.
-    Left,
-    /// After it.
-    #[default]
-    Right,
-}
 
 /// Prompts of one forward pass, padded to one length.
 ///

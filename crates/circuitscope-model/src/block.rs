@@ -12,7 +12,7 @@ use crate::fused;
 use crate::mlp::MlpWeights;
 use crate::norm::{NormWeights, normalise, normalise_heads, normalise_parts};
 use crate::pass::{Pass, add_bias, affine, linear, soft_cap, wide};
-use crate::resume::Past;
+use crate::past::Past;
 use crate::rotary::Rotation;
 
 /// One block: attention, then (or beside it) an MLP.
@@ -260,7 +260,7 @@ impl<B: Backend> Block<B> {
         let kv_heads = config.n_key_value_heads;
         let scale = 1.0 / config.score_divisor(layer);
         // Queries `[batch, head, q_pos, d_head]`, keys and values `[batch, kv_head, k_pos, d_head]`.
-        let [q, k, v] = if !split && !watched && self.fuses(context, x) {
+        let [q, k, v] = if !split && !watched && self.fuses(context, x, pass.fused) {
             let qkv = self.fused_qkv(layer, context, x, pass);
             pass.need(Site::AttnScores(layer))?;
             qkv
@@ -290,7 +290,8 @@ impl<B: Backend> Block<B> {
         // [batch, kv_head, group * q_pos, d_head] x [batch, kv_head, d_head, k_pos].
         let group = heads / kv_heads;
         let watched = pass.tap.wants(Site::AttnScores(layer));
-        let fuse = !watched && config.attn_scores_soft_cap.is_none() && fused::applies(&q);
+        let fuse =
+            !watched && config.attn_scores_soft_cap.is_none() && fused::applies(pass.fused, &q);
         let q = if fuse { q } else { q.mul_scalar(scale) };
         let q = q.reshape([rows, kv_heads, group * pos, d_head]);
         let scores = q
@@ -348,7 +349,7 @@ impl<B: Backend> Block<B> {
             linear(z.reshape([rows, pos, heads * d_head]), self.w_o.val())
         };
         pass.need(Site::Ln1PostScale(layer))?;
-        let attn_out = add_bias(attn_out, self.b_o.val());
+        let attn_out = add_bias(attn_out, self.b_o.val(), pass.fused);
         let sites = [Site::Ln1PostScale(layer), Site::Ln1PostNormalized(layer)];
         let norm = self.ln1_post.as_ref();
         let attn_out = match per_head {
@@ -365,9 +366,9 @@ impl<B: Backend> Block<B> {
     }
 
     /// Whether queries, keys and values are made by [`fused_qkv`](Self::fused_qkv).
-    fn fuses(&self, context: &Context<'_, B>, x: &Tensor<B, 3>) -> bool {
+    fn fuses(&self, context: &Context<'_, B>, x: &Tensor<B, 3>, fused: bool) -> bool {
         let whole = context.qk_positions.is_none() && self.q_norm.is_none();
-        whole && self.k_norm.is_none() && fused::applies(x)
+        whole && self.k_norm.is_none() && fused::applies(fused, x)
     }
 
     /// Queries, keys and values by one product, with biases, rotation and the order of axes that
@@ -457,13 +458,14 @@ impl<B: Backend> Block<B> {
         };
         let [q, k, v] = columns(config);
         if context.qk_positions.is_none() && context.read(layer).is_none() {
-            let qkv = affine(x, w, b);
+            let qkv = affine(x, w, b, pass.fused);
             return [q, k, v].map(|columns| part(&qkv, columns));
         }
+        let fused = pass.fused;
         let some = |x: Tensor<B, 3>, columns: core::ops::Range<usize>| {
             let width = columns.len();
             let w = w.clone().slice([0..config.d_model, columns.clone()]);
-            part(&affine(x, w, b.clone().slice([columns])), 0..width)
+            part(&affine(x, w, b.clone().slice([columns]), fused), 0..width)
         };
         let placed = match &context.qk_positions {
             Some(positions) => x.clone() + positions.clone(),
@@ -506,6 +508,7 @@ impl<B: Backend> Block<B> {
             let mut silent = Pass {
                 tap: &mut NoTap,
                 last: pass.last,
+                fused: pass.fused,
             };
             let flat = normalise(config.norm, config.eps, norm, flat, sites, &mut silent);
             let mut input = flat.reshape([rows, pos, heads, d_model]);

@@ -1,15 +1,18 @@
 //! Files as they lie on the disk, and their hashes.
 
 use std::fs::File;
+#[cfg(feature = "hub")]
+use std::fs::Metadata;
 use std::ops::Deref;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use circuitscope_files::{FileError, Hash, is_regular, read, sha256_of};
 use memmap2::Mmap;
 
 use crate::Result;
-use crate::loaded::FileHash;
+use crate::provenance::FileHash;
 
 /// The bytes of a file.
 pub(crate) enum Bytes<'a> {
@@ -47,9 +50,11 @@ pub(crate) fn map(path: &Path) -> Result<Bytes<'static>> {
         unsafe_code,
         reason = "mapping a file is unsafe in general: see the safety comment"
     )]
-    // SAFETY: the map is read-only and lives as long as loading takes; a program that truncates the
-    // file meanwhile stops the process, and one that writes into it makes what is read undefined, as with every
-    // mapped file.
+    // SAFETY: the map is read-only, and nothing here writes to the file. Another program that does so while the map
+    // lives, which is as long as loading takes, breaks what Rust asks of `&[u8]`: that is undefined behaviour, which
+    // no program that maps files can rule out. What can be done is done: headers of safetensors files, which decide
+    // what is accessed, are copied before they are checked (`crate::source`), and of numbers any bit pattern is valid. A
+    // file that is truncated stops the process.
     let mapped = unsafe { Mmap::map(&file) };
     Ok(mapped.map(Bytes::Mapped).map_err(cannot)?)
 }
@@ -77,6 +82,41 @@ impl Bytes<'_> {
                 }
             }
         }
+    }
+}
+
+/// A file whose hash is known from before, as long as it is the file that it was then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KnownFile {
+    path: PathBuf,
+    sha256: String,
+    bytes: u64,
+    modified: SystemTime,
+}
+
+impl KnownFile {
+    /// `None` where there is no time of modification to tell files apart by.
+    #[cfg(feature = "hub")]
+    pub(crate) fn new(path: &Path, sha256: &str, metadata: &Metadata) -> Option<Self> {
+        Some(Self {
+            path: path.to_owned(),
+            sha256: sha256.to_owned(),
+            bytes: metadata.len(),
+            modified: metadata.modified().ok()?,
+        })
+    }
+
+    /// The hash of the file `name` at `path`, if it is this one, unchanged.
+    pub(crate) fn hash_of(&self, name: &str, path: &Path) -> Option<FileHash> {
+        let metadata = fs_err::metadata(path).ok()?;
+        let same = path == self.path
+            && metadata.len() == self.bytes
+            && metadata.modified().is_ok_and(|at| at == self.modified);
+        same.then(|| FileHash {
+            name: name.to_owned(),
+            bytes: self.bytes,
+            sha256: self.sha256.clone(),
+        })
     }
 }
 

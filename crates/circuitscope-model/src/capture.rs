@@ -5,12 +5,12 @@ use burn::tensor::{Int, Tensor, TensorData};
 use circuitscope_core::{Progress, workers};
 use circuitscope_hooks::{Capture, HeadMeans, Positions, Reduce, Site, Tap};
 
-use crate::batch::{PaddingSide, TokenBatch};
-use crate::config::{DecoderConfig, Direction};
+use crate::batch::TokenBatch;
+use crate::config::Direction;
 use crate::decoder::Decoder;
 use crate::finite::{check_finite, is_finite};
 use crate::prefix::{self, SharedRow};
-use crate::rows::PaddedRows;
+use crate::rows::{PaddedRows, PaddingSide};
 use crate::{Error, Result};
 
 /// Prompts grouped so that padding is small: sorted by length, packed under a budget of tokens.
@@ -127,15 +127,7 @@ fn capture_heads<B: Backend, S: AsRef<[u32]>, const N: usize>(
         }
     };
     let stage = progress.stage(CAPTURING, sequences.len() as u64);
-    let outcome = in_shared_rows(
-        model,
-        &sequences,
-        max_batch_tokens,
-        device,
-        progress,
-        run,
-        take,
-    );
+    let outcome = in_shared_rows(model, &sequences, max_batch_tokens, progress, run, take);
     drop(stage);
     outcome?;
     let shape = [place.len()];
@@ -193,7 +185,6 @@ pub(crate) fn in_shared_rows<B: Backend, R: Send>(
     model: &Decoder<B>,
     sequences: &[&[u32]],
     max_batch_tokens: usize,
-    device: &B::Device,
     progress: &dyn Progress,
     run: impl Fn(&Decoder<B>, &[&SharedRow]) -> Result<R> + Sync,
     mut take: impl FnMut(&[&SharedRow], R),
@@ -206,7 +197,6 @@ pub(crate) fn in_shared_rows<B: Backend, R: Send>(
         model,
         &lengths,
         max_batch_tokens,
-        device,
         progress,
         |model, batch| run(model, &chosen(batch)),
         |batch, found| {
@@ -220,22 +210,18 @@ pub(crate) fn in_shared_rows<B: Backend, R: Send>(
 /// Runs rows of these lengths in batches of similar length; `take` gets, batch by batch, the indices of
 /// its rows and what `run` made of them, and returns how many prompts those were, which `progress` is told.
 ///
-/// On CPUs some batches run side by side, each within its share of the budget and on its share of the cores:
+/// Where the model's [`Exec`](circuitscope_core::Exec) has several threads, some batches run side by side, each within its share of the budget and on its share of the cores:
 /// what is between the matrix products keeps one core busy at most. They may then end in any order.
 fn in_batches<B: Backend, R: Send>(
     model: &Decoder<B>,
     lengths: &[usize],
     max_batch_tokens: usize,
-    device: &B::Device,
     progress: &dyn Progress,
     run: impl Fn(&Decoder<B>, &[usize]) -> Result<R> + Sync,
     mut take: impl FnMut(&[usize], R) -> Result<usize>,
 ) -> Result<()> {
-    let threads = if workers::on_host(&B::name(device)) {
-        workers::cores().min(8)
-    } else {
-        1
-    };
+    let exec = model.exec();
+    let threads = exec.lanes(LANES);
     let all: usize = lengths.iter().sum();
     let mut budget = (max_batch_tokens / threads).min(all.div_ceil(threads));
     if threads > 1 {
@@ -243,6 +229,7 @@ fn in_batches<B: Backend, R: Send>(
     }
     let batches = pack_by_length(lengths, budget);
     workers::run(
+        exec,
         threads,
         batches.len(),
         || model.clone(),
@@ -256,6 +243,9 @@ fn in_batches<B: Backend, R: Send>(
         },
     )
 }
+
+/// Most batches that run side by side.
+const LANES: usize = 8;
 
 const CAPTURING: &str = "capturing";
 
@@ -431,15 +421,7 @@ pub fn capture_sites_into<B: Backend>(
     };
     let lengths: Vec<usize> = rows.prompts.iter().map(Vec::len).collect();
     let stage = progress.stage(CAPTURING, rows.len() as u64);
-    let outcome = in_batches(
-        model,
-        &lengths,
-        max_batch_tokens,
-        device,
-        progress,
-        run,
-        take,
-    );
+    let outcome = in_batches(model, &lengths, max_batch_tokens, progress, run, take);
     drop(stage);
     outcome?;
     let Some(site) = overflowing else {
@@ -503,52 +485,6 @@ fn place(
             first,
             length,
         );
-    }
-}
-
-/// Largest batch where memory does not ask for less: beyond it CPUs gain nothing.
-const MAX_BATCH_TOKENS: usize = 4096;
-
-impl DecoderConfig {
-    /// Bytes that one token of a batch of prompts of `pos` tokens keeps alive in a forward pass that
-    /// captures `sites`: the residual stream, one layer's attention or MLP with its scores, and the
-    /// largest of the sites.
-    #[must_use]
-    pub fn bytes_per_token(&self, pos: usize, sites: &[Site]) -> u64 {
-        let mlp = self
-            .mlp
-            .map_or(0, |mlp| mlp.d_mlp * if mlp.gated { 4 } else { 3 });
-        let attention = 2 * self.qkv_width() + 3 * self.n_heads * pos;
-        let site = |site: &Site| match site {
-            Site::Logits => self.d_vocab_out,
-            Site::Result(_)
-            | Site::HeadOut(_)
-            | Site::QInput(_)
-            | Site::KInput(_)
-            | Site::VInput(_) => self.n_heads * self.d_model,
-            _ => 0,
-        };
-        // On the device, on its way to the host, and there.
-        let sites = 3 * sites.iter().map(site).max().unwrap_or(0);
-        4 * (6 * self.d_model + attention.max(mlp) + sites) as u64
-    }
-
-    /// Padded tokens of a batch for a device with `memory` free bytes, of which a quarter is used: at
-    /// most 4096, at least one prompt of `pos` tokens.
-    ///
-    /// ```
-    /// use circuitscope_model::DecoderConfig;
-    ///
-    /// let model = DecoderConfig::gpt2(12, 12, 768, 1024, 50257);
-    /// assert_eq!(model.max_batch_tokens(20, &[], 8 << 30), 4096);
-    /// let little = model.max_batch_tokens(20, &[], 64 << 20);
-    /// assert!((20..1024).contains(&little), "{little}");
-    /// ```
-    #[must_use]
-    pub fn max_batch_tokens(&self, pos: usize, sites: &[Site], memory: u64) -> usize {
-        let fit = memory / 4 / self.bytes_per_token(pos, sites).max(1);
-        let fit = usize::try_from(fit).unwrap_or(usize::MAX);
-        fit.min(MAX_BATCH_TOKENS).max(pos)
     }
 }
 

@@ -1,5 +1,5 @@
 use circuitscope_core::{Graph, HeadGrid};
-use circuitscope_hooks::SiteCatalog;
+use circuitscope_hooks::{Site, SiteCatalog};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -128,6 +128,9 @@ pub enum Direction {
     /// All.
     Bidirectional,
 }
+
+/// Largest batch where memory does not ask for less: beyond it CPUs gain nothing.
+const MAX_BATCH_TOKENS: usize = 4096;
 
 /// Everything the forward pass needs to know of a model. A family is a parser into this and a table
 /// of weight names.
@@ -352,5 +355,92 @@ impl DecoderConfig {
             }
         }
         Ok(())
+    }
+
+    /// What contradicts itself or is not there at all, one line each.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let sizes = [
+            ("n_layers", self.n_layers),
+            ("n_heads", self.n_heads),
+            ("n_key_value_heads", self.n_key_value_heads),
+            ("d_model", self.d_model),
+            ("d_head", self.d_head),
+            ("n_ctx", self.n_ctx),
+            ("d_vocab", self.d_vocab),
+            ("d_vocab_out", self.d_vocab_out),
+            ("d_mlp", self.mlp.map_or(1, |mlp| mlp.d_mlp)),
+        ];
+        let sizes = sizes.iter().filter(|(_, size)| *size == 0);
+        let mut problems: Vec<String> = sizes
+            .map(|(name, _)| format!("{name} = 0, expected a positive number"))
+            .collect();
+        let (heads, shared) = (self.n_heads, self.n_key_value_heads);
+        if shared > 0 && !heads.is_multiple_of(shared) {
+            problems.push(format!(
+                "n_key_value_heads = {shared}, expected a divisor of n_heads = {heads}"
+            ));
+        }
+        if !self.windows.is_empty() && self.windows.len() != self.n_layers {
+            problems.push(format!(
+                "windows of {} layers, expected none or n_layers = {}",
+                self.windows.len(),
+                self.n_layers
+            ));
+        }
+        let rotaries = match self.positions {
+            Positions::Rotary(rotary) => vec![rotary],
+            Positions::RotaryByWindow { windowed, whole } => vec![windowed, whole],
+            Positions::Learned | Positions::Shortformer | Positions::None => Vec::new(),
+        };
+        for Rotary { dim, .. } in rotaries {
+            if dim > self.d_head || !dim.is_multiple_of(2) {
+                problems.push(format!(
+                    "rotary dim = {dim}, expected an even number up to d_head = {}",
+                    self.d_head
+                ));
+            }
+        }
+        problems
+    }
+
+    /// Bytes that one token of a batch of prompts of `pos` tokens keeps alive in a forward pass that
+    /// captures `sites`: the residual stream, one layer's attention or MLP with its scores, and the
+    /// largest of the sites.
+    #[must_use]
+    pub fn bytes_per_token(&self, pos: usize, sites: &[Site]) -> u64 {
+        let mlp = self
+            .mlp
+            .map_or(0, |mlp| mlp.d_mlp * if mlp.gated { 4 } else { 3 });
+        let attention = 2 * self.qkv_width() + 3 * self.n_heads * pos;
+        let site = |site: &Site| match site {
+            Site::Logits => self.d_vocab_out,
+            Site::Result(_)
+            | Site::HeadOut(_)
+            | Site::QInput(_)
+            | Site::KInput(_)
+            | Site::VInput(_) => self.n_heads * self.d_model,
+            _ => 0,
+        };
+        // On the device, on its way to the host, and there.
+        let sites = 3 * sites.iter().map(site).max().unwrap_or(0);
+        4 * (6 * self.d_model + attention.max(mlp) + sites) as u64
+    }
+
+    /// Padded tokens of a batch for a device with `memory` free bytes, of which a quarter is used: at
+    /// most 4096, at least one prompt of `pos` tokens.
+    ///
+    /// ```
+    /// use circuitscope_model::DecoderConfig;
+    ///
+    /// let model = DecoderConfig::gpt2(12, 12, 768, 1024, 50257);
+    /// assert_eq!(model.max_batch_tokens(20, &[], 8 << 30), 4096);
+    /// let little = model.max_batch_tokens(20, &[], 64 << 20);
+    /// assert!((20..1024).contains(&little), "{little}");
+    /// ```
+    #[must_use]
+    pub fn max_batch_tokens(&self, pos: usize, sites: &[Site], memory: u64) -> usize {
+        let fit = memory / 4 / self.bytes_per_token(pos, sites).max(1);
+        let fit = usize::try_from(fit).unwrap_or(usize::MAX);
+        fit.min(MAX_BATCH_TOKENS).max(pos)
     }
 }

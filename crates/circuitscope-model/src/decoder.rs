@@ -1,6 +1,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Int, Tensor, TensorData};
+use circuitscope_core::Exec;
 use circuitscope_hooks::{Capture, NoTap, Site, Tap};
 
 use crate::batch::TokenBatch;
@@ -31,12 +32,27 @@ pub struct Decoder<B: Backend> {
     pub(crate) b_u: Option<Param<Tensor<B, 1>>>,
     #[module(skip)]
     pub(crate) config: DecoderConfig,
+    #[module(skip)]
+    pub(crate) exec: Exec,
 }
 
 impl<B: Backend> Decoder<B> {
     /// What the model is.
     pub const fn config(&self) -> &DecoderConfig {
         &self.config
+    }
+
+    /// How the model's work is laid out: [`Exec::serial`] unless it was loaded with another
+    /// ([`LoadSettings::exec`](crate::LoadSettings)) or [given](Self::with_exec) one.
+    pub const fn exec(&self) -> Exec {
+        self.exec
+    }
+
+    /// The same model with its work laid out in another way.
+    #[must_use]
+    pub const fn with_exec(mut self, exec: Exec) -> Self {
+        self.exec = exec;
+        self
     }
 
     /// The type of the weights.
@@ -137,7 +153,13 @@ impl<B: Backend> Decoder<B> {
         let sites = self.config.catalog().sites().into_iter().rev();
         let last = sites.into_iter().find(|site| tap.wants(*site))?;
         tap.begin(&batch.positions);
-        Some(Pass { tap, last })
+        Some(self.pass(tap, last))
+    }
+
+    /// A pass that ends at `last`.
+    pub(crate) const fn pass<'t, T>(&self, tap: &'t mut T, last: Site) -> Pass<'t, T> {
+        let fused = self.exec.fused;
+        Pass { tap, last, fused }
     }
 
     /// Logits from the residual stream after the last block: final norm, unembedding, soft cap; in the
@@ -148,10 +170,7 @@ impl<B: Backend> Decoder<B> {
     /// - result: `[batch, pos, d_vocab_out]`
     pub fn unembed(&self, resid: Tensor<B, 3>) -> Tensor<B, 3> {
         let mut capture = Capture::new([Site::Logits]);
-        let mut pass = Pass {
-            tap: &mut capture,
-            last: Site::Logits,
-        };
+        let mut pass = self.pass(&mut capture, Site::Logits);
         let (Some(()) | None) = self.read_out(resid.cast(self.dtype()), &mut pass);
         let logits = capture
             .take(Site::Logits)
@@ -190,10 +209,8 @@ impl<B: Backend> Decoder<B> {
     ) -> Tensor<B, 2> {
         let config = &self.config;
         let sites = [Site::LnFinalScale, Site::LnFinalNormalized];
-        let mut pass = Pass {
-            tap: &mut NoTap,
-            last: Site::Logits,
-        };
+        let mut silent = NoTap;
+        let mut pass = self.pass(&mut silent, Site::Logits);
         let norm = self.ln_final.as_ref();
         let x = resid.unsqueeze_dim::<3>(1);
         let x = normalise(config.norm, config.eps, norm, x, sites, &mut pass);

@@ -88,6 +88,13 @@ pub enum Error {
         problems: Vec<String>,
     },
 
+    /// Weights in memory that do not fit the configuration. Lists everything at once.
+    #[error("the weights do not fit the configuration: {}", problems.join("; "))]
+    HostWeights {
+        /// One line for each weight that is missing, too many or of another shape.
+        problems: Vec<String>,
+    },
+
     /// A tokenizer file that cannot be used.
     #[error("{}: {reason}", path.display())]
     TokenizerFile {
@@ -116,13 +123,11 @@ pub enum Error {
     },
 
     /// A beginning-of-sequence token was asked for and the model names none.
-    #[error("the model names no beginning-of-sequence token: use --prepend-bos false")]
+    #[error("the model names no beginning-of-sequence token")]
     NoBos,
 
     /// A conversation was asked for and the tokenizer has no template for one.
-    #[error(
-        "the model's tokenizer has no chat template: leave out --chat, or use the instruct version of the model"
-    )]
+    #[error("the model's tokenizer has no chat template")]
     NoChatTemplate,
 
     /// A chat template that cannot be rendered.
@@ -191,7 +196,7 @@ pub enum Error {
     },
 
     /// A weight or an activation whose values are finite in the file and not in the model's precision.
-    #[error("`{what}` overflows in {precision}: {}", remedy(*precision))]
+    #[error("`{what}` overflows in {precision}{}", too_large(*precision))]
     Overflow {
         /// The weight or the [`Site`](circuitscope_hooks::Site): of all sites of a pass the first one.
         what: String,
@@ -216,11 +221,10 @@ pub enum Error {
 /// Result of this crate.
 pub type Result<T, E = Error> = core::result::Result<T, E>;
 
-/// What to do about values that are too large.
-fn remedy(precision: Precision) -> &'static str {
+/// What there is to say where no other precision holds more.
+fn too_large(precision: Precision) -> &'static str {
     match precision {
-        Precision::F16 => "use --dtype bf16 or f32",
-        Precision::Bf16 => "use --dtype f32",
-        Precision::F32 => "the weights are too large for any precision here",
+        Precision::F16 | Precision::Bf16 => "",
+        Precision::F32 => ": the weights are too large for any precision here",
     }
 }

@@ -7,8 +7,9 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use circuitscope_hooks::{Site, Tap};
 
-use crate::batch::{PaddingSide, TokenBatch};
+use crate::batch::TokenBatch;
 use crate::decoder::Decoder;
+use crate::rows::PaddingSide;
 use crate::{Error, Result};
 
 /// Runs prompts one by one and fails at the first activation, in forward order, that is not finite.

@@ -1,8 +1,9 @@
-//! What lies between matrix products, in one pass over memory, where the device is the host.
+//! What lies between matrix products, in one pass over memory, where the device computes in the host's.
 //!
 //! burn's CPU backends make a pass, and a new buffer, for every operation. There a tensor's memory can be taken,
-//! changed in place and put back without a copy. Where gradients are recorded, on other devices and in
-//! half precision, the same steps are made of burn's operations: callers ask [`applies`] first.
+//! changed in place and put back without a copy. Where gradients are recorded, in half precision, and where
+//! [`Exec::fused`](circuitscope_core::Exec) does not ask for it, the same steps are made of burn's operations: callers
+//! ask [`applies`] first.
 
 #![expect(
     clippy::inline_always,
@@ -11,7 +12,6 @@
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor, TensorData};
-use circuitscope_core::workers;
 use pulp::Arch;
 use rayon::prelude::*;
 
@@ -21,10 +21,9 @@ use crate::rotary::Rotation;
 /// Values that one task changes: enough to be worth its start.
 const TASK: usize = 1 << 16;
 
-/// Whether the functions of this module may take `x`.
-pub(crate) fn applies<B: Backend, const D: usize>(x: &Tensor<B, D>) -> bool {
-    let device = x.device();
-    x.dtype() == DType::F32 && !B::ad_enabled(&device) && workers::on_host(&B::name(&device))
+/// Whether the functions of this module are to take `x`: if so asked (`fused`), and if they may.
+pub(crate) fn applies<B: Backend, const D: usize>(fused: bool, x: &Tensor<B, D>) -> bool {
+    fused && x.dtype() == DType::F32 && !B::ad_enabled(&x.device())
 }
 
 /// The values of a vector on the host.
@@ -447,9 +446,10 @@ fn exp(x: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::{add_bias, applies, attend, bias_activation, by_head, exp, gated, normalise};
-    use crate::batch::{PaddingSide, TokenBatch};
+    use crate::batch::TokenBatch;
     use crate::config::{Activation, RopeScaling, Rotary, RotaryPairs};
     use crate::rotary::Rotation;
+    use crate::rows::PaddingSide;
     use burn::tensor::activation::{gelu, relu, silu, softmax};
     use burn::tensor::{Tensor, TensorData};
     use burn_flex::{Flex, FlexDevice};
@@ -492,7 +492,8 @@ mod tests {
     #[test]
     fn steps_are_those_of_burn() {
         let x = values(SHAPE);
-        assert!(applies(&x));
+        assert!(applies(true, &x));
+        assert!(!applies(false, &x));
         let b: Tensor<Flex, 1> = values([1, 1, SHAPE[2]]).reshape([SHAPE[2]]);
         let biased = x.clone() + b.clone().unsqueeze();
         close(&add_bias(x.clone(), b.clone()), &biased);

@@ -1,18 +1,6 @@
 //! Weights on the host, in one layout for every family, between a file and a device.
 
-use burn::module::Param;
-use burn::tensor::Tensor;
-use burn::tensor::backend::Backend;
-use circuitscope_core::Seed;
-use circuitscope_core::draw::normal_pair;
-
-use crate::block::Block;
 use crate::config::{DecoderConfig, Norm};
-use crate::decoder::Decoder;
-use crate::mlp::MlpWeights;
-use crate::norm::NormWeights;
-use crate::precision::Precision;
-use crate::upload::Upload;
 
 /// Writes a matrix of these rows and columns, whose entries `read` gives in row-major order, transposed
 /// into columns `from..` of a matrix of `width` columns.
@@ -38,17 +26,34 @@ pub(crate) fn transpose(
 }
 
 /// A matrix, row-major, input-first: `[in, out]`.
+///
+/// ```
+/// # #[cfg(feature = "unstable-family")] {
+/// use circuitscope_model::family::Matrix;
+///
+/// let stored = Matrix::new(2, 3, vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+/// assert_eq!(stored.transposed().data, [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
+/// assert_eq!(stored.rows(1, 1..2).data, [4.0, 5.0, 6.0]);
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Matrix {
-    pub(crate) rows: usize,
-    pub(crate) cols: usize,
-    pub(crate) data: Vec<f32>,
+pub struct Matrix {
+    /// Number of rows.
+    pub rows: usize,
+    /// Number of columns.
+    pub cols: usize,
+    /// The entries, row by row. Empty where a tensor did not fit, or was not read yet: such a model is refused before
+    /// its weights are used.
+    pub data: Vec<f32>,
 }
 
 impl Matrix {
-    /// An empty `data` stands for a tensor that did not fit: such a model is refused before its
-    /// weights are used ([`crate::source::Source::finish`]).
-    pub(crate) fn new(rows: usize, cols: usize, data: Vec<f32>) -> Self {
+    /// From its entries, row by row; or empty.
+    ///
+    /// # Panics
+    /// If there are entries, and not `rows * cols`.
+    #[must_use]
+    pub fn new(rows: usize, cols: usize, data: Vec<f32>) -> Self {
         assert!(
             data.is_empty() || data.len() == rows * cols,
             "{} entries in a matrix of {rows} × {cols}",
@@ -57,7 +62,9 @@ impl Matrix {
         Self { rows, cols, data }
     }
 
-    pub(crate) fn transposed(&self) -> Self {
+    /// Rows and columns exchanged.
+    #[must_use]
+    pub fn transposed(&self) -> Self {
         let mut data = vec![0.0; self.data.len()];
         self.transpose_into(&mut data, self.rows, 0);
         Self::new(self.cols, self.rows, data)
@@ -73,7 +80,11 @@ impl Matrix {
     /// Matrices stored output-first, `[out, in]`, side by side as one `[in, out + out + …]`.
     ///
     /// Empty if one of them is.
-    pub(crate) fn side_by_side(parts: &[Self]) -> Self {
+    ///
+    /// # Panics
+    /// If they do not have the same number of columns.
+    #[must_use]
+    pub fn side_by_side(parts: &[Self]) -> Self {
         let width = parts.iter().map(|part| part.rows).sum();
         let height = parts.first().map_or(0, |part| part.cols);
         if parts.iter().any(|part| part.data.is_empty()) {
@@ -88,8 +99,12 @@ impl Matrix {
         Self::new(height, width, data)
     }
 
-    /// `count` rows, taken in this order.
-    pub(crate) fn rows(&self, count: usize, rows: impl Iterator<Item = usize>) -> Self {
+    /// The `count` rows that `rows` names, in its order; empty if the matrix is.
+    ///
+    /// # Panics
+    /// If there is no such row, or `rows` names another number of them.
+    #[must_use]
+    pub fn rows(&self, count: usize, rows: impl Iterator<Item = usize>) -> Self {
         let mut data = Vec::new();
         if !self.data.is_empty() {
             data.reserve_exact(count * self.cols);
@@ -101,211 +116,223 @@ impl Matrix {
     }
 }
 
+/// Gain and bias of a norm.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct HostNorm {
-    pub(crate) w: Vec<f32>,
-    pub(crate) b: Option<Vec<f32>>,
+pub struct HostNorm {
+    /// `[d_model]`. Of an RMS norm whose file stores the gain less 1, with the 1 added.
+    pub w: Vec<f32>,
+    /// `[d_model]`, of a `LayerNorm`; none of an RMS norm.
+    pub b: Option<Vec<f32>>,
 }
 
 /// An MLP with the norms before and after it.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct HostMlp {
-    pub(crate) ln2: Option<HostNorm>,
-    /// `[d_model, d_mlp]` and `[d_mlp]`.
-    pub(crate) gate: Option<(Matrix, Vec<f32>)>,
-    pub(crate) w_in: Matrix,
-    pub(crate) b_in: Vec<f32>,
-    pub(crate) w_out: Matrix,
-    pub(crate) b_out: Vec<f32>,
-    pub(crate) ln2_post: Option<HostNorm>,
+pub struct HostMlp {
+    /// The norm before it, if it has weights.
+    pub ln2: Option<HostNorm>,
+    /// Weight `[d_model, d_mlp]` and bias `[d_mlp]` of the gate, if it is gated.
+    pub gate: Option<(Matrix, Vec<f32>)>,
+    /// `[d_model, d_mlp]`.
+    pub w_in: Matrix,
+    /// `[d_mlp]`; zeros where the family has none.
+    pub b_in: Vec<f32>,
+    /// `[d_mlp, d_model]`.
+    pub w_out: Matrix,
+    /// `[d_model]`; zeros where the family has none.
+    pub b_out: Vec<f32>,
+    /// The RMS norm after it, in models with [`DecoderConfig::norm_after`].
+    pub ln2_post: Option<HostNorm>,
 }
 
 /// An attention layer with the norms before and after it.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct HostAttention {
-    pub(crate) ln1: Option<HostNorm>,
-    /// `[d_model, (n_heads + 2 * n_key_value_heads) * d_head]`.
-    pub(crate) w_qkv: Matrix,
-    pub(crate) b_qkv: Vec<f32>,
-    /// `[d_head]` each.
-    pub(crate) qk_norm: Option<(Vec<f32>, Vec<f32>)>,
+pub struct HostAttention {
+    /// The norm before it, if it has weights.
+    pub ln1: Option<HostNorm>,
+    /// `[d_model, (n_heads + 2 * n_key_value_heads) * d_head]`: queries, keys, values, each head by head.
+    pub w_qkv: Matrix,
+    /// As many as `w_qkv` has columns; zeros where the family has none.
+    pub b_qkv: Vec<f32>,
+    /// Gains of the norms of queries and of keys, `[d_head]` each, in models with [`DecoderConfig::qk_norm`].
+    pub qk_norm: Option<(Vec<f32>, Vec<f32>)>,
     /// `[n_heads * d_head, d_model]`.
-    pub(crate) w_o: Matrix,
-    pub(crate) b_o: Vec<f32>,
-    pub(crate) ln1_post: Option<HostNorm>,
+    pub w_o: Matrix,
+    /// `[d_model]`; zeros where the family has none.
+    pub b_o: Vec<f32>,
+    /// The RMS norm after it, in models with [`DecoderConfig::norm_after`].
+    pub ln1_post: Option<HostNorm>,
 }
 
+/// One block.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct HostBlock {
-    pub(crate) attention: HostAttention,
-    pub(crate) mlp: Option<HostMlp>,
+pub struct HostBlock {
+    /// Its attention layer.
+    pub attention: HostAttention,
+    /// Its MLP, if the model has MLPs.
+    pub mlp: Option<HostMlp>,
 }
 
 /// What comes before the blocks.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct HostEmbedding {
+pub struct HostEmbedding {
     /// `[d_vocab, d_model]`.
-    pub(crate) w_e: Matrix,
-    /// `[n_ctx, d_model]`.
-    pub(crate) w_pos: Option<Matrix>,
+    pub w_e: Matrix,
+    /// `[n_ctx, d_model]`, where positions have vectors.
+    pub w_pos: Option<Matrix>,
 }
 
 /// What comes after the blocks.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct HostUnembedding {
-    pub(crate) ln_final: Option<HostNorm>,
+pub struct HostUnembedding {
+    /// The final norm, if it has weights.
+    pub ln_final: Option<HostNorm>,
     /// `[d_model, d_vocab_out]`; `None` stands for the transposed `W_E`.
-    pub(crate) w_u: Option<Matrix>,
-    pub(crate) b_u: Option<Vec<f32>>,
+    pub w_u: Option<Matrix>,
+    /// `[d_vocab_out]`.
+    pub b_u: Option<Vec<f32>>,
 }
 
-/// All weights of a small model.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct HostWeights {
-    pub(crate) embedding: HostEmbedding,
-    pub(crate) blocks: Vec<HostBlock>,
-    pub(crate) unembedding: HostUnembedding,
+/// What of weights does not fit a configuration, one line each, by the names that TransformerLens has.
+pub(crate) struct Misfits<'c> {
+    config: &'c DecoderConfig,
+    pub(crate) found: Vec<String>,
 }
 
-impl HostWeights {
-    pub(crate) fn into_decoder<B: Backend>(
-        self,
-        config: DecoderConfig,
-        device: &B::Device,
-    ) -> Decoder<B> {
-        let mut upload = Upload::new(device, Precision::F32);
-        upload.embedding(self.embedding);
-        upload.unembedding(self.unembedding);
-        for block in self.blocks {
-            upload.attention(block.attention);
-            upload.mlp(block.mlp);
-        }
-        upload.finish(config)
-    }
-
-    /// Reads the weights back from a device.
-    pub(crate) fn from_decoder<B: Backend>(decoder: &Decoder<B>) -> Self {
-        let matrix = |p: &Param<Tensor<B, 2>>| {
-            let [rows, cols] = p.val().dims();
-            Matrix::new(rows, cols, p.val().into_data().iter::<f32>().collect())
-        };
-        let vector =
-            |p: &Param<Tensor<B, 1>>| -> Vec<f32> { p.val().into_data().iter::<f32>().collect() };
-        let norm = |n: &NormWeights<B>| HostNorm {
-            w: vector(&n.w),
-            b: n.b.as_ref().map(vector),
-        };
-        let mlp = |block: &Block<B>, mlp: &MlpWeights<B>| HostMlp {
-            ln2: block.ln2.as_ref().map(norm),
-            gate: mlp
-                .gate
-                .as_ref()
-                .map(|gate| (matrix(&gate.w), vector(&gate.b))),
-            w_in: matrix(&mlp.w_in),
-            b_in: vector(&mlp.b_in),
-            w_out: matrix(&mlp.w_out),
-            b_out: vector(&mlp.b_out),
-            ln2_post: block.ln2_post.as_ref().map(norm),
-        };
-        let attention = |block: &Block<B>| HostAttention {
-            ln1: block.ln1.as_ref().map(norm),
-            w_qkv: matrix(&block.w_qkv),
-            b_qkv: vector(&block.b_qkv),
-            qk_norm: match (&block.q_norm, &block.k_norm) {
-                (Some(q), Some(k)) => Some((vector(q), vector(k))),
-                _ => None,
-            },
-            w_o: matrix(&block.w_o),
-            b_o: vector(&block.b_o),
-            ln1_post: block.ln1_post.as_ref().map(norm),
-        };
-        let block = |block: &Block<B>| HostBlock {
-            attention: attention(block),
-            mlp: block.mlp.as_ref().map(|weights| mlp(block, weights)),
-        };
+impl<'c> Misfits<'c> {
+    pub(crate) const fn new(config: &'c DecoderConfig) -> Self {
         Self {
-            blocks: decoder.blocks.iter().map(block).collect(),
-            embedding: HostEmbedding {
-                w_e: matrix(&decoder.w_e),
-                w_pos: decoder.w_pos.as_ref().map(matrix),
-            },
-            unembedding: HostUnembedding {
-                ln_final: decoder.ln_final.as_ref().map(norm),
-                w_u: Some(matrix(&decoder.w_u)),
-                b_u: decoder.b_u.as_ref().map(vector),
-            },
+            config,
+            found: Vec::new(),
         }
     }
-}
 
-impl DecoderConfig {
-    /// A model with random weights, for training and for tests.
-    ///
-    /// Matrices that read the residual stream are normal with standard deviation `1/√fan_in`, those
-    /// that write to it half of that; embeddings have 0.4 (tokens) and 0.2 (positions), the
-    /// unembedding 0.08; gains are 1 and biases 0. Drawn on the host from stream `model/init`, so
-    /// equal on every backend.
-    #[must_use]
-    pub fn init<B: Backend>(&self, seed: Seed, device: &B::Device) -> Decoder<B> {
-        let mut rng = seed.stream("model/init").rng();
-        let mut matrix = |rows: usize, cols: usize, std: f64| {
-            let data = (0..rows * cols)
-                .map(|_| (std * normal_pair(&mut rng)[0]) as f32)
-                .collect();
-            Matrix::new(rows, cols, data)
-        };
-        let ones = |bias: bool| HostNorm {
-            w: vec![1.0; self.d_model],
-            b: bias.then(|| vec![0.0; self.d_model]),
-        };
-        let norm = || match self.norm {
-            Norm::Layer => Some(ones(true)),
-            Norm::Rms => Some(ones(false)),
-            Norm::LayerPre | Norm::RmsPre | Norm::None => None,
-        };
-        let reading = 1.0 / (self.d_model as f64).sqrt();
-        let writing = |fan_in: usize| 0.5 / (fan_in as f64).sqrt();
-        let w_e = matrix(self.d_vocab, self.d_model, 0.4);
-        let w_pos = self
-            .has_position_vectors()
-            .then(|| matrix(self.n_ctx, self.d_model, 0.2));
-        let width = self.q_width();
-        let blocks = (0..self.n_layers).map(|_| HostBlock {
-            attention: HostAttention {
-                ln1: norm(),
-                w_qkv: matrix(self.d_model, self.qkv_width(), reading),
-                b_qkv: vec![0.0; self.qkv_width()],
-                qk_norm: self
-                    .qk_norm
-                    .then(|| (vec![1.0; self.d_head], vec![1.0; self.d_head])),
-                w_o: matrix(width, self.d_model, writing(width)),
-                b_o: vec![0.0; self.d_model],
-                ln1_post: self.norm_after.then(|| ones(false)),
-            },
-            mlp: self.mlp.map(|mlp| HostMlp {
-                ln2: norm(),
-                gate: mlp.gated.then(|| {
-                    let w = matrix(self.d_model, mlp.d_mlp, reading);
-                    (w, vec![0.0; mlp.d_mlp])
-                }),
-                w_in: matrix(self.d_model, mlp.d_mlp, reading),
-                b_in: vec![0.0; mlp.d_mlp],
-                w_out: matrix(mlp.d_mlp, self.d_model, writing(mlp.d_mlp)),
-                b_out: vec![0.0; self.d_model],
-                ln2_post: self.norm_after.then(|| ones(false)),
-            }),
-        });
-        let blocks = blocks.collect();
-        let w_u = Some(matrix(self.d_model, self.d_vocab_out, 0.08));
-        HostWeights {
-            embedding: HostEmbedding { w_e, w_pos },
-            blocks,
-            unembedding: HostUnembedding {
-                ln_final: norm(),
-                w_u,
-                b_u: None,
-            },
+    pub(crate) fn embedding(&mut self, host: &HostEmbedding) {
+        let DecoderConfig {
+            d_vocab,
+            d_model,
+            n_ctx,
+            ..
+        } = *self.config;
+        self.matrix("W_E", &host.w_e, [d_vocab, d_model]);
+        let expected = self.config.has_position_vectors();
+        if let Some(w_pos) = self.present("W_pos", expected, host.w_pos.as_ref()) {
+            self.matrix("W_pos", w_pos, [n_ctx, d_model]);
         }
-        .into_decoder(self.clone(), device)
+    }
+
+    pub(crate) fn unembedding(&mut self, host: &HostUnembedding) {
+        let (d_model, out) = (self.config.d_model, self.config.d_vocab_out);
+        self.norm("ln_final", host.ln_final.as_ref());
+        match &host.w_u {
+            Some(w_u) => self.matrix("W_U", w_u, [d_model, out]),
+            None if out != self.config.d_vocab => self.found.push(format!(
+                "W_U: none, expected one: {out} logits are not the {} of the token embedding",
+                self.config.d_vocab
+            )),
+            None => {}
+        }
+        if let Some(b_u) = &host.b_u {
+            self.vector("b_U", b_u, out);
+        }
+    }
+
+    pub(crate) fn attention(&mut self, layer: usize, host: &HostAttention) {
+        let config = self.config;
+        let (d, q, qkv) = (config.d_model, config.q_width(), config.qkv_width());
+        let at = |name: &str| format!("blocks.{layer}.{name}");
+        self.norm(&at("ln1"), host.ln1.as_ref());
+        self.matrix(&at("attn.W_QKV"), &host.w_qkv, [d, qkv]);
+        self.vector(&at("attn.b_QKV"), &host.b_qkv, qkv);
+        let norms = host.qk_norm.as_ref();
+        if let Some((q, k)) = self.present(&at("attn.q_norm"), config.qk_norm, norms) {
+            self.vector(&at("attn.q_norm.w"), q, config.d_head);
+            self.vector(&at("attn.k_norm.w"), k, config.d_head);
+        }
+        self.matrix(&at("attn.W_O"), &host.w_o, [q, d]);
+        self.vector(&at("attn.b_O"), &host.b_o, d);
+        self.norm_after(&at("ln1_post"), host.ln1_post.as_ref());
+    }
+
+    pub(crate) fn mlp(&mut self, layer: usize, host: Option<&HostMlp>) {
+        let at = |name: &str| format!("blocks.{layer}.{name}");
+        let (d, expected) = (self.config.d_model, self.config.mlp);
+        let host = self.present(&at("mlp"), expected.is_some(), host);
+        let (Some(host), Some(mlp)) = (host, expected) else {
+            return;
+        };
+        self.norm(&at("ln2"), host.ln2.as_ref());
+        if let Some((w, b)) = self.present(&at("mlp.W_gate"), mlp.gated, host.gate.as_ref()) {
+            self.matrix(&at("mlp.W_gate"), w, [d, mlp.d_mlp]);
+            self.vector(&at("mlp.b_gate"), b, mlp.d_mlp);
+        }
+        self.matrix(&at("mlp.W_in"), &host.w_in, [d, mlp.d_mlp]);
+        self.vector(&at("mlp.b_in"), &host.b_in, mlp.d_mlp);
+        self.matrix(&at("mlp.W_out"), &host.w_out, [mlp.d_mlp, d]);
+        self.vector(&at("mlp.b_out"), &host.b_out, d);
+        self.norm_after(&at("ln2_post"), host.ln2_post.as_ref());
+    }
+
+    /// A norm of the stream: with weights unless they are folded away, with a bias if it is a `LayerNorm`.
+    fn norm(&mut self, name: &str, norm: Option<&HostNorm>) {
+        let (weights, bias) = match self.config.norm {
+            Norm::Layer => (true, true),
+            Norm::Rms => (true, false),
+            Norm::LayerPre | Norm::RmsPre | Norm::None => (false, false),
+        };
+        self.norm_of(name, norm, weights, bias);
+    }
+
+    fn norm_after(&mut self, name: &str, norm: Option<&HostNorm>) {
+        self.norm_of(name, norm, self.config.norm_after, false);
+    }
+
+    fn norm_of(&mut self, name: &str, norm: Option<&HostNorm>, weights: bool, bias: bool) {
+        let d = self.config.d_model;
+        if let Some(norm) = self.present(name, weights, norm) {
+            self.vector(&format!("{name}.w"), &norm.w, d);
+            let name = format!("{name}.b");
+            if let Some(b) = self.present(&name, bias, norm.b.as_ref()) {
+                self.vector(&name, b, d);
+            }
+        }
+    }
+
+    /// The weight, if it is there and is to be; notes if it is not as expected.
+    fn present<'w, T>(
+        &mut self,
+        name: &str,
+        expected: bool,
+        weight: Option<&'w T>,
+    ) -> Option<&'w T> {
+        match (weight, expected) {
+            (None, true) => self
+                .found
+                .push(format!("{name}: none, the configuration has one")),
+            (Some(_), false) => self
+                .found
+                .push(format!("{name}: found one, the configuration has none")),
+            _ => {}
+        }
+        weight.filter(|_| expected)
+    }
+
+    fn vector(&mut self, name: &str, values: &[f32], expected: usize) {
+        if values.len() != expected {
+            let found = values.len();
+            self.found
+                .push(format!("{name}: shape [{found}], expected [{expected}]"));
+        }
+    }
+
+    fn matrix(&mut self, name: &str, matrix: &Matrix, expected: [usize; 2]) {
+        let found = [matrix.rows, matrix.cols];
+        if found != expected {
+            self.found
+                .push(format!("{name}: shape {found:?}, expected {expected:?}"));
+        } else if matrix.data.len() != matrix.rows * matrix.cols {
+            let entries = matrix.data.len();
+            self.found
+                .push(format!("{name}: {entries} entries, expected {expected:?}"));
+        }
     }
 }

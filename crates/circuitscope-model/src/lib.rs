@@ -49,22 +49,40 @@ mod capture;
 mod config;
 mod decoder;
 mod error;
+#[cfg(feature = "unstable-family")]
+pub mod family;
+#[cfg(not(feature = "unstable-family"))]
+#[expect(unreachable_pub, reason = "public with the feature `unstable-family`")]
 mod family;
 mod finite;
 mod fold;
 mod fused;
 mod gguf;
+#[cfg_attr(
+    not(feature = "unstable-family"),
+    expect(unreachable_pub, reason = "public with the feature `unstable-family`")
+)]
 mod host;
+#[cfg_attr(
+    not(feature = "unstable-family"),
+    expect(unreachable_pub, reason = "public with the feature `unstable-family`")
+)]
+mod host_decoder;
 #[cfg(feature = "hub")]
 pub mod hub;
+mod init;
 mod loaded;
 mod mlp;
 mod norm;
+mod numbers;
 mod pass;
+mod past;
 mod pickle;
 mod ports;
 mod precision;
 mod prefix;
+mod products;
+mod provenance;
 mod quantised;
 mod resume;
 mod rotary;
@@ -74,7 +92,7 @@ mod tokenizer;
 mod upload;
 
 pub use answers::logits_at;
-pub use batch::{PaddingSide, TokenBatch};
+pub use batch::TokenBatch;
 pub use bos::PrependBos;
 pub use capture::{
     SiteSink, SiteValues, capture_head_means, capture_head_means_and_last, capture_sites,
@@ -89,11 +107,11 @@ pub use family::names as family_names;
 pub use finite::check_finite;
 pub use fold::Processing;
 pub use gguf::is_gguf;
-pub use loaded::{
-    FileHash, HubOrigin, LoadSettings, Loaded, ModelBytes, ModelProvenance, load_bytes, load_dir,
-    load_gguf, save_gpt2,
-};
+pub use loaded::{LoadSettings, Loaded, ModelBytes, load_bytes, load_dir, load_gguf, save_gpt2};
+pub use past::Past;
 pub use precision::Precision;
-pub use resume::{Past, Resume};
-pub use rows::PaddedRows;
+pub use products::Product;
+pub use provenance::{FileHash, HubOrigin, ModelProvenance};
+pub use resume::Resume;
+pub use rows::{PaddedRows, PaddingSide};
 pub use tokenizer::{ChatPrompt, Tokenizer, TokenizerSettings};

@@ -1,68 +1,26 @@
 use std::path::Path;
 
 use burn::tensor::backend::Backend;
-use circuitscope_core::{NoProgress, Progress};
+use circuitscope_core::{Exec, NoProgress, Progress};
 use circuitscope_files::read;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::bytes::hash;
+use crate::bytes::{KnownFile, hash};
+use crate::config::DecoderConfig;
 use crate::decoder::Decoder;
-use crate::family::{self, Family, Findings, Keys, Reader};
+use crate::family::{self, Family, Findings, Keys, Layout, Reader};
 use crate::fold::{Fold, Processing};
 use crate::gguf::Gguf;
-use crate::host::HostWeights;
+use crate::host::Misfits;
+use crate::host_decoder::HostDecoder;
 use crate::pickle::Pickles;
 use crate::precision::Precision;
+use crate::provenance::ModelProvenance;
 use crate::quantised;
 use crate::source::Source;
 use crate::tokenizer::{TOKENIZER, Tokenizer, TokenizerFiles};
 use crate::upload::Upload;
 use crate::{Error, Result};
-
-/// A file that a model was loaded from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileHash {
-    /// Its name, without folder.
-    pub name: String,
-    /// Its size.
-    pub bytes: u64,
-    /// SHA-256 of its contents, in hexadecimal.
-    pub sha256: String,
-}
-
-/// What a model is and where it came from; part of every result.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ModelProvenance {
-    /// Name of the folder, or of the embedded model.
-    pub name: String,
-    /// Its family.
-    pub family: String,
-    /// How its weights were rewritten.
-    pub processing: Processing,
-    /// What it computes in.
-    #[serde(default)]
-    pub dtype: Precision,
-    /// The files.
-    pub files: Vec<FileHash>,
-    /// Where on the hub it came from, if it did.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hub: Option<HubOrigin>,
-    /// What was assumed, passed over or resolved between files that disagree: one sentence each.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub notes: Vec<String>,
-}
-
-/// A commit of a repository of the Hugging Face hub.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HubOrigin {
-    /// `owner/name`.
-    pub repo: String,
-    /// The revision asked for: a branch, a tag or a commit.
-    pub revision: String,
-    /// The commit that it was, 40 hexadecimal digits.
-    pub commit: String,
-}
 
 /// A model ready to run.
 #[derive(Debug, Clone)]
@@ -86,6 +44,22 @@ impl<B: Backend> Loaded<B> {
             missing: TOKENIZER.to_owned(),
             expected: "text prompts need the model's tokenizer beside its weights",
         })
+    }
+
+    /// [`load_dir`] with families beside those of this crate, asked before them: `families` may replace one of the same
+    /// `model_type`. Unstable, as all of [`family`].
+    ///
+    /// # Errors
+    /// As [`load_dir`].
+    #[cfg(feature = "unstable-family")]
+    pub fn from_families(
+        folder: &Path,
+        families: &[&dyn Family],
+        settings: impl Into<LoadSettings>,
+        device: &B::Device,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        load_folder(folder, families, &[], settings.into(), device, progress)
     }
 }
 
@@ -114,6 +88,18 @@ pub struct LoadSettings {
     /// Whether keys of `config.json` that nothing here reads are an error. Default: no, they are named in
     /// [`ModelProvenance::notes`].
     pub strict_config: bool,
+    /// How the work of the model is laid out. Default: [`Exec::serial`], which is right on any device;
+    /// [`Exec::all_cores`] for a backend that computes in the host's memory.
+    pub exec: Exec,
+}
+
+impl LoadSettings {
+    /// With the work of the model laid out as `exec` says.
+    #[must_use]
+    pub const fn with_exec(mut self, exec: Exec) -> Self {
+        self.exec = exec;
+        self
+    }
 }
 
 impl From<Processing> for LoadSettings {
@@ -141,6 +127,18 @@ impl From<Processing> for LoadSettings {
 pub fn load_dir<B: Backend>(
     folder: &Path,
     settings: impl Into<LoadSettings>,
+    device: &B::Device,
+    progress: &dyn Progress,
+) -> Result<Loaded<B>> {
+    load_folder(folder, &[], &[], settings.into(), device, progress)
+}
+
+/// [`load_dir`] with other families, and with hashes that are known.
+pub(crate) fn load_folder<B: Backend>(
+    folder: &Path,
+    families: &[&dyn Family],
+    known: &[KnownFile],
+    settings: LoadSettings,
     device: &B::Device,
     progress: &dyn Progress,
 ) -> Result<Loaded<B>> {
@@ -176,8 +174,9 @@ pub fn load_dir<B: Backend>(
         tokenizer,
         source,
         inside: None,
+        known,
     };
-    load(parts, settings.into(), device, progress)
+    load(parts, families, settings, device, progress)
 }
 
 /// Loads a GGUF file: weights, configuration and tokenizer in one.
@@ -210,8 +209,9 @@ pub fn load_gguf<B: Backend>(
         tokenizer: TokenizerFiles::embedded(file, None),
         source,
         inside: Some(Inside { tokenizer, notes }),
+        known: &[],
     };
-    load(parts, settings.into(), device, progress)
+    load(parts, &[], settings.into(), device, progress)
 }
 
 /// Loads a model whose files are in memory.
@@ -232,8 +232,9 @@ pub fn load_bytes<B: Backend>(
         tokenizer: TokenizerFiles::embedded(Path::new(files.name), files.tokenizer),
         source,
         inside: None,
+        known: &[],
     };
-    load(parts, settings.into(), device, &NoProgress)
+    load(parts, &[], settings.into(), device, &NoProgress)
 }
 
 struct Parts<'a> {
@@ -243,6 +244,7 @@ struct Parts<'a> {
     tokenizer: TokenizerFiles<'a>,
     source: Source<'a>,
     inside: Option<Inside>,
+    known: &'a [KnownFile],
 }
 
 /// What a file of weights says beside them, where nothing else is read.
@@ -253,6 +255,7 @@ struct Inside {
 
 fn load<B: Backend>(
     parts: Parts<'_>,
+    families: &[&dyn Family],
     settings: LoadSettings,
     device: &B::Device,
     progress: &dyn Progress,
@@ -264,11 +267,13 @@ fn load<B: Backend>(
         tokenizer: tokenizer_files,
         source,
         inside,
+        known,
     } = parts;
     let LoadSettings {
         processing,
         precision,
         strict_config,
+        exec,
     } = settings;
     if !B::supports_dtype(device, precision.dtype()) {
         return Err(Error::Precision {
@@ -283,17 +288,24 @@ fn load<B: Backend>(
         })?;
     let mut source = source;
     let dequantised = quantised::assemble(config_path, &json, &mut source)?;
-    let family = family::detect(config_path, &json)?;
+    let family = family::detect(config_path, &json, families)?;
     let findings = Findings::default();
     if let Some(dequantised) = dequantised {
         findings.note(dequantised);
     }
     let mut config = family.config(&Keys::new(config_path, &json, &findings))?;
+    let problems = config.problems();
+    if !problems.is_empty() {
+        return Err(Error::Config {
+            path: config_path.to_owned(),
+            reason: format!("read as {}: {}", family.name(), problems.join("; ")),
+        });
+    }
     if strict_config {
         findings.refuse_unknown(config_path)?;
     }
     if let Some(layout) = family.layout() {
-        layout.settle(&mut config, &source, &findings);
+        settle(layout, &mut config, &source, &findings);
     }
     let reader = Reader {
         config: &config,
@@ -323,12 +335,13 @@ fn load<B: Backend>(
     let bos = tokenizer.as_ref().and_then(Tokenizer::bos);
     let bos = bos.filter(|bos| (*bos as usize) < config.d_vocab);
     model.config.bos_token = bos.or(config.bos_token);
+    model.exec = exec;
     let mut files = Vec::new();
     if is_folder {
         files.push(hash(CONFIG, config_bytes));
     }
     files.extend(tokenizer_files.hashes());
-    files.extend(source.hashes()?);
+    files.extend(source.hashes(known)?);
     drop(stage);
     tracing::debug!(name, family = family.name(), %processing, %precision, "loaded a model");
     Ok(Loaded {
@@ -344,6 +357,28 @@ fn load<B: Backend>(
             notes: findings.into_notes(),
         },
     })
+}
+
+/// Brings the configuration's word on tied embeddings in line with what is stored, as transformers 5 does.
+fn settle(layout: Layout, config: &mut DecoderConfig, source: &Source<'_>, findings: &Findings) {
+    source.set_layout(layout);
+    let Layout {
+        embedding, head, ..
+    } = layout;
+    if config.tied_embeddings && source.has(head) {
+        if !source.has(embedding) {
+            source.stands_for(head, embedding);
+            findings.note(format!(
+                "the token embedding is stored as {head} alone and taken from there, as config.json ties the two"
+            ));
+        } else if !source.equal(embedding, head) {
+            config.tied_embeddings = false;
+            findings.note(format!(
+                "config.json ties the unembedding to the embedding, but {head} is stored with other values: these \
+                 count, as in transformers 5"
+            ));
+        }
+    }
 }
 
 /// Whether every tensor is there and fits, and none is left over.
@@ -384,8 +419,18 @@ fn stream<B: Backend>(
     };
     let fold = (settings.processing == Processing::Folded).then(|| Fold::new(config));
     let mut upload = Upload::new(device, settings.precision);
+    // What was read fits; whether the family put it together as it says is seen here.
+    let fits = |look: &dyn Fn(&mut Misfits<'_>)| {
+        source.finish()?;
+        let mut misfits = Misfits::new(config);
+        look(&mut misfits);
+        for misfit in misfits.found {
+            source.problem(misfit);
+        }
+        source.finish()
+    };
     let mut embedding = family.embedding(reader);
-    source.finish()?;
+    fits(&|misfits| misfits.embedding(&embedding))?;
     if let Some(fold) = fold {
         fold.embedding(&mut embedding);
     }
@@ -393,7 +438,7 @@ fn stream<B: Backend>(
     upload.check()?;
     step()?;
     let mut unembedding = family.unembedding(reader);
-    source.finish()?;
+    fits(&|misfits| misfits.unembedding(&unembedding))?;
     if let Some(fold) = fold {
         let w_u = unembedding.w_u.take();
         let mut w_u = w_u.unwrap_or_else(|| family.embedding(reader).w_e.transposed());
@@ -405,13 +450,13 @@ fn stream<B: Backend>(
     step()?;
     for layer in 0..config.n_layers {
         let mut attention = family.attention(reader, layer);
-        source.finish()?;
+        fits(&|misfits| misfits.attention(layer, &attention))?;
         if let Some(fold) = fold {
             fold.attention(config, &mut attention);
         }
         upload.attention(attention);
         let mut mlp = family.mlp(reader, layer);
-        source.finish()?;
+        fits(&|misfits| misfits.mlp(layer, mlp.as_ref()))?;
         if let (Some(fold), Some(mlp)) = (fold, &mut mlp) {
             fold.mlp(mlp);
         }
@@ -445,5 +490,5 @@ fn stream<B: Backend>(
 /// # }
 /// ```
 pub fn save_gpt2<B: Backend>(model: &Decoder<B>, folder: &Path) -> Result<()> {
-    family::save_gpt2_folder(model.config(), &HostWeights::from_decoder(model), folder)
+    family::save_gpt2_folder(model.config(), &HostDecoder::from_decoder(model), folder)
 }

@@ -43,7 +43,7 @@ impl<B: Backend> MlpWeights<B> {
         if let Some(gate) = &self.gate
             && !watched
             && mlp.activation != Activation::GeluExact
-            && fused::applies(&x)
+            && fused::applies(pass.fused, &x)
         {
             pass.need(Site::MlpPost(layer))?;
             let products = [linear(x.clone(), gate.w.val()), linear(x, self.w_in.val())];
@@ -51,7 +51,7 @@ impl<B: Backend> MlpWeights<B> {
             let post = fused::gated(products, biases, mlp.activation);
             let post = pass.site(Site::MlpPost(layer), post);
             pass.need(Site::Ln2PostScale(layer))?;
-            return Some(affine(post, self.w_out.val(), self.b_out.val()));
+            return Some(affine(post, self.w_out.val(), self.b_out.val(), pass.fused));
         }
         let (w, b) = match &self.gate {
             None => (&self.w_in, &self.b_in),
@@ -59,14 +59,14 @@ impl<B: Backend> MlpWeights<B> {
         };
         let pre = linear(x.clone(), w.val());
         let activated = if pass.tap.wants(Site::MlpPre(layer)) {
-            let pre = pass.site(Site::MlpPre(layer), add_bias(pre, b.val()));
+            let pre = pass.site(Site::MlpPre(layer), add_bias(pre, b.val(), pass.fused));
             mlp.activation.apply(pre)
         } else {
-            mlp.activation.apply_biased(pre, b.val())
+            mlp.activation.apply_biased(pre, b.val(), pass.fused)
         };
         let post = if self.gate.is_some() {
             pass.need(Site::MlpPreLinear(layer))?;
-            let linear = affine(x, self.w_in.val(), self.b_in.val());
+            let linear = affine(x, self.w_in.val(), self.b_in.val(), pass.fused);
             let linear = pass.site(Site::MlpPreLinear(layer), linear);
             pass.need(Site::MlpPost(layer))?;
             activated * linear
@@ -76,17 +76,22 @@ impl<B: Backend> MlpWeights<B> {
         };
         let post = pass.site(Site::MlpPost(layer), post);
         pass.need(Site::Ln2PostScale(layer))?;
-        Some(affine(post, self.w_out.val(), self.b_out.val()))
+        Some(affine(post, self.w_out.val(), self.b_out.val(), pass.fused))
     }
 }
 
 impl Activation {
     /// The function of `x + b`, with `b` at every position.
-    fn apply_biased<B: Backend>(self, x: Tensor<B, 3>, b: Tensor<B, 1>) -> Tensor<B, 3> {
-        if fused::applies(&x) && self != Self::GeluExact {
+    fn apply_biased<B: Backend>(
+        self,
+        x: Tensor<B, 3>,
+        b: Tensor<B, 1>,
+        fused: bool,
+    ) -> Tensor<B, 3> {
+        if fused::applies(fused, &x) && self != Self::GeluExact {
             fused::bias_activation(x, b, self)
         } else {
-            self.apply(add_bias(x, b))
+            self.apply(add_bias(x, b, fused))
         }
     }
 

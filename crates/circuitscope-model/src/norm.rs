@@ -30,7 +30,7 @@ pub(crate) fn normalise<B: Backend, T: Tap<B>>(
         Norm::Rms | Norm::RmsPre => false,
     };
     let watched = [scale_site, normalised_site].map(|site| pass.tap.wants(site));
-    if watched == [false; 2] && fused::applies(&x) {
+    if watched == [false; 2] && fused::applies(pass.fused, &x) {
         let gain = weights.map(|norm| norm.w.val());
         let bias = weights.and_then(|norm| norm.b.as_ref());
         return fused::normalise(x, eps, centre, gain, bias.map(Param::val));
@@ -101,12 +101,14 @@ pub(crate) fn norm_gradient<B: Backend>(
     weights: Option<&NormWeights<B>>,
     x: Tensor<B, 3>,
     gradient: Tensor<B, 3>,
+    fused: bool,
 ) -> Tensor<B, 4> {
     let [rows, pos, d_model] = x.dims();
     let [count, _, _] = gradient.dims();
     let x = wide(x);
     let centre = matches!(kind, Norm::Layer | Norm::LayerPre);
-    if kind != Norm::None && fused::applies(&x) && fused::applies(&gradient) {
+    let fuse = fused::applies(fused, &x) && fused::applies(fused, &gradient);
+    if kind != Norm::None && fuse {
         let gain = weights.map(|norm| norm.w.val());
         return fused::norm_gradient(x, eps, centre, gain, gradient);
     }

@@ -9,6 +9,8 @@ use crate::fused;
 pub(crate) struct Pass<'a, T> {
     pub(crate) tap: &'a mut T,
     pub(crate) last: Site,
+    /// Whether what lies between matrix products is done in place ([`fused`]).
+    pub(crate) fused: bool,
 }
 
 impl<T> Pass<'_, T> {
@@ -49,13 +51,14 @@ pub(crate) fn affine<B: Backend>(
     x: Tensor<B, 3>,
     w: Tensor<B, 2>,
     b: Tensor<B, 1>,
+    fused: bool,
 ) -> Tensor<B, 3> {
-    add_bias(linear(x, w), b)
+    add_bias(linear(x, w), b, fused)
 }
 
 /// `x + b` at every position.
-pub(crate) fn add_bias<B: Backend>(x: Tensor<B, 3>, b: Tensor<B, 1>) -> Tensor<B, 3> {
-    if fused::applies(&x) {
+pub(crate) fn add_bias<B: Backend>(x: Tensor<B, 3>, b: Tensor<B, 1>, fused: bool) -> Tensor<B, 3> {
+    if fused::applies(fused, &x) {
         fused::add_bias(x, b)
     } else {
         x + b.unsqueeze()

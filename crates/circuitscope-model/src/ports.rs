@@ -76,6 +76,7 @@ impl<B: Backend> Decoder<B> {
             .reshape([rows * pos, heads, d_head])
             .swap_dims(0, 1)
             .matmul(w);
-        norm_gradient(config.norm, config.eps, block.ln1.as_ref(), stream, at_norm)
+        let (ln1, fused) = (block.ln1.as_ref(), self.exec.fused);
+        norm_gradient(config.norm, config.eps, ln1, stream, at_norm, fused)
     }
 }

@@ -1,5 +1,14 @@
-use crate::batch::PaddingSide;
 use crate::{Error, Result};
+
+/// Where short prompts of a batch are filled up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PaddingSide {
+    /// Before the prompt.
+    Left,
+    /// After it.
+    #[default]
+    Right,
+}
 
 /// Prompts with their place in rows of one length: what a caller who pads hands over, and in which
 /// results come back to him.

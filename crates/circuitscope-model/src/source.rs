@@ -5,15 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use circuitscope_files::{FileError, bf16_to_f32, f16_to_f32, read};
-use safetensors::{Dtype, SafeTensors};
+use circuitscope_files::{FileError, read};
+use safetensors::tensor::Metadata;
+use safetensors::{Dtype, SafeTensorError};
 use serde::Deserialize;
 
-use crate::bytes::{Bytes, hash_file, map};
-use crate::family::Layout;
-use crate::gguf::GgufTensor;
-use crate::host::transpose;
-use crate::loaded::FileHash;
+use crate::bytes::{Bytes, KnownFile, hash_file, map};
+use crate::family::layout::Layout;
+use crate::gguf::tensor::GgufTensor;
+use crate::numbers::{exchange, plain};
+use crate::provenance::FileHash;
 use crate::quantised::{Place, Quantised};
 use crate::{Error, Result};
 
@@ -157,15 +158,18 @@ impl<'a> Source<'a> {
         let mut index = BTreeMap::new();
         let mut problems = Vec::new();
         for (at, (path, bytes)) in files.iter().enumerate() {
-            let parsed = SafeTensors::deserialize(bytes)
-                .map_err(|error| FileError::not_safetensors(path, error))?;
-            for (name, view) in parsed.tensors() {
-                let start = view.data().as_ptr() as usize - bytes.as_ptr() as usize;
-                let encoding = Encoding::Plain {
-                    dtype: view.dtype(),
-                    bytes: start..start + view.data().len(),
+            let (start, header) =
+                header(bytes).map_err(|error| FileError::not_safetensors(path, error))?;
+            for name in header.offset_keys() {
+                let Some(tensor) = header.info(&name) else {
+                    continue;
                 };
-                let stored = Stored::new(at, view.shape().to_vec(), encoding);
+                let (first, end) = tensor.data_offsets;
+                let encoding = Encoding::Plain {
+                    dtype: tensor.dtype,
+                    bytes: start + first..start + end,
+                };
+                let stored = Stored::new(at, tensor.shape.clone(), encoding);
                 if let Some(earlier) = index.get(&name).map(|stored: &Stored| stored.file) {
                     let [first, second] = [&files[earlier].0, path].map(|path| file_name(path));
                     problems.push(format!("{name}: in both {first} and {second}"));
@@ -218,18 +222,23 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Names and hashes of the files.
-    pub(crate) fn hashes(&self) -> Result<Vec<FileHash>> {
-        let Some(paths) = &self.hashed else {
-            let files = self.files.iter();
-            return Ok(files
-                .map(|(path, bytes)| hash_file(&file_name(path), bytes))
-                .collect());
+    /// Names and hashes of the files; `known` are those of which they need not be computed.
+    pub(crate) fn hashes(&self, known: &[KnownFile]) -> Result<Vec<FileHash>> {
+        let told = |path: &Path| {
+            let mut known = known.iter();
+            known.find_map(|known| known.hash_of(&file_name(path), path))
         };
-        paths
-            .iter()
-            .map(|path| Ok(hash_file(&file_name(path), &map(path)?)))
-            .collect()
+        let Some(paths) = &self.hashed else {
+            let files = self.files.iter().map(|(path, bytes)| {
+                told(path).unwrap_or_else(|| hash_file(&file_name(path), bytes))
+            });
+            return Ok(files.collect());
+        };
+        let files = paths.iter().map(|path| match told(path) {
+            Some(hash) => Ok(hash),
+            None => Ok(hash_file(&file_name(path), &map(path)?)),
+        });
+        files.collect()
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {
@@ -503,6 +512,28 @@ impl<'a> Source<'a> {
     }
 }
 
+/// The header of a safetensors file, and where the numbers begin. It is copied before it is read: the file may be
+/// mapped, and what is found here decides what of it is accessed.
+fn header(file: &[u8]) -> Result<(usize, Metadata), SafeTensorError> {
+    /// As in the crate `safetensors`.
+    const LARGEST: usize = 100_000_000;
+
+    let size = file.first_chunk().ok_or(SafeTensorError::HeaderTooSmall)?;
+    let size = usize::try_from(u64::from_le_bytes(*size)).ok();
+    let size = size.filter(|size| *size <= LARGEST);
+    let start = 8 + size.ok_or(SafeTensorError::HeaderTooLarge)?;
+    let text = file.get(8..start);
+    let text = text.ok_or(SafeTensorError::InvalidHeaderLength)?.to_vec();
+    let text = str::from_utf8(&text).map_err(SafeTensorError::InvalidHeader)?;
+    let header: Metadata =
+        serde_json::from_str(text).map_err(SafeTensorError::InvalidHeaderDeserialization)?;
+    // That tensors follow each other without gaps was seen as it was parsed.
+    if start + header.data_len() != file.len() {
+        return Err(SafeTensorError::MetadataIncompleteBuffer);
+    }
+    Ok((start, header))
+}
+
 /// Which shard holds each tensor, as `model.safetensors.index.json` says.
 pub(crate) fn weight_map(index: &Path) -> Result<BTreeMap<String, String>> {
     #[derive(Deserialize)]
@@ -516,43 +547,6 @@ pub(crate) fn weight_map(index: &Path) -> Result<BTreeMap<String, String>> {
         reason: error.to_string(),
     })?;
     Ok(index.weight_map)
-}
-
-/// Numbers one after the other, with rows and columns exchanged if so asked.
-fn plain(data: &[u8], dtype: Dtype, exchanged: Option<[usize; 2]>) -> Vec<f32> {
-    match (dtype, exchanged) {
-        (Dtype::F16, None) => widened(data, f16_to_f32),
-        (Dtype::BF16, None) => widened(data, bf16_to_f32),
-        (_, None) => bytemuck::pod_collect_to_vec(data),
-        (Dtype::F16, Some([rows, cols])) => transposed(data, rows, cols, f16_to_f32),
-        (Dtype::BF16, Some([rows, cols])) => transposed(data, rows, cols, bf16_to_f32),
-        (_, Some([rows, cols])) => transposed(data, rows, cols, f32::from_le_bytes),
-    }
-}
-
-/// `[rows, cols]` as `[cols, rows]`.
-fn exchange(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {
-    let mut to = vec![0.0; values.len()];
-    transpose([rows, cols], |at| values[at], &mut to, rows, 0);
-    to
-}
-
-fn widened(data: &[u8], widen: impl Fn([u8; 2]) -> f32) -> Vec<f32> {
-    let (numbers, _) = data.as_chunks();
-    numbers.iter().copied().map(widen).collect()
-}
-
-/// `[rows, cols]` numbers of `N` bytes as `[cols, rows]`.
-fn transposed<const N: usize>(
-    data: &[u8],
-    rows: usize,
-    cols: usize,
-    decode: impl Fn([u8; N]) -> f32,
-) -> Vec<f32> {
-    let (numbers, _) = data.as_chunks::<N>();
-    let mut to = vec![0.0; numbers.len()];
-    transpose([rows, cols], |at| decode(numbers[at]), &mut to, rows, 0);
-    to
 }
 
 pub(crate) fn file_name(path: &Path) -> String {

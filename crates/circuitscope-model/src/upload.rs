@@ -6,6 +6,7 @@ use core::cell::OnceCell;
 use burn::module::Param;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
+use circuitscope_core::Exec;
 
 use crate::block::Block;
 use crate::config::DecoderConfig;
@@ -146,6 +147,7 @@ impl<'d, B: Backend> Upload<'d, B> {
             w_u,
             b_u,
             config,
+            exec: Exec::serial(),
         }
     }
 

@@ -1,3 +1,4 @@
+use circuitscope_core::Exec;
 use serde::{Deserialize, Serialize};
 
 use crate::{Dictionary, Error, Result};
@@ -95,6 +96,9 @@ pub struct TrainConfig {
     pub beta_2: f64,
     /// What Adam adds to the root of the latter. Default 1e-8.
     pub epsilon: f64,
+    /// How the work is laid out; not part of files. Default [`Exec::serial`], which is right on any device.
+    #[serde(skip)]
+    pub exec: Exec,
 }
 
 impl Default for TrainConfig {
@@ -105,6 +109,7 @@ impl Default for TrainConfig {
             beta_1: 0.9,
             beta_2: 0.999,
             epsilon: 1e-8,
+            exec: Exec::serial(),
         }
     }
 }
@@ -120,6 +125,13 @@ impl TrainConfig {
     #[must_use]
     pub const fn with_steps(mut self, steps: usize) -> Self {
         self.steps = steps;
+        self
+    }
+
+    /// With its work laid out in another way: [`Exec::all_cores`] for a backend that computes in the host's memory.
+    #[must_use]
+    pub const fn with_exec(mut self, exec: Exec) -> Self {
+        self.exec = exec;
         self
     }
 
@@ -140,6 +152,7 @@ impl TrainConfig {
             beta_1,
             beta_2,
             epsilon,
+            exec: _,
         } = *self;
         in_range(
             "learning_rate",

@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Progress, Seed, workers};
 
-use crate::stack::{Stack, waits_cheaply};
+use crate::stack::Stack;
 use crate::train::check;
 use crate::{Error, Result, SaeConfig, TrainConfig, Trained};
 
@@ -27,8 +27,8 @@ const STACKED: usize = 32;
 /// Trains many dictionaries, each as [`train`](crate::train) would, up to rounding: several seeds, values of
 /// λ or samples of the examples.
 ///
-/// On CPUs as many as there are cores are trained at a time: the steps are too small to keep several cores
-/// busy. On other devices dictionaries of one shape are one batched problem ([`train_stacked`]).
+/// Where the device computes in the host's memory ([`TrainConfig::exec`]) as many as there are threads are trained at
+/// a time: the steps are too small to keep several cores busy. Elsewhere dictionaries of one shape are one batched problem ([`train_stacked`]).
 ///
 /// # Errors
 /// As [`train`](crate::train); the first one ends the others.
@@ -60,13 +60,12 @@ pub fn train_many<B: Backend>(
     steps: &TrainConfig,
     progress: &dyn Progress,
 ) -> Result<Vec<Trained<B>>> {
-    let host = jobs.iter().all(|job| waits_cheaply(&job.x));
-    let (stacked, threads) = if host {
-        (1, workers::cores())
+    let stacked = if steps.exec.in_host_memory {
+        1
     } else {
-        (STACKED, 1)
+        STACKED
     };
-    run(jobs, steps, stacked, threads, progress)
+    run(jobs, steps, stacked, steps.exec.host_threads, progress)
 }
 
 /// The same, with dictionaries of one shape and constraint as one batched problem, 32 at a time: a step of
@@ -100,6 +99,7 @@ fn run<B: Backend>(
     progress.begin("training the dictionary", total as u64);
     let mut trained: Vec<Option<Trained<B>>> = vec![None; jobs.len()];
     let outcome = workers::run(
+        steps.exec,
         threads,
         stacks.len(),
         || (),

@@ -4,8 +4,6 @@ use burn::tensor::activation::relu;
 use burn::tensor::backend::Backend;
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData, Transaction};
 
-use circuitscope_core::workers;
-
 use crate::adam::{AdamStep, Moments};
 use crate::history::explained_variance;
 use crate::read::{execute, floats};
@@ -124,7 +122,8 @@ impl<B: Backend> Stack<B> {
             weights: weights.normalised(dictionary),
             moments: core::array::from_fn(|_| Moments::new()),
             records: Vec::with_capacity(train.steps),
-            sparse: s == 1 && waits_cheaply(&x),
+            // Which features are active is read in every step.
+            sparse: s == 1 && train.exec.in_host_memory,
             x,
         })
     }
@@ -380,12 +379,6 @@ impl<B: Backend> Subset<B> {
         let zeros = Tensor::zeros(dims, &values.device());
         zeros.select_assign(axis, self.index.clone(), values, IndexingUpdateOp::Add)
     }
-}
-
-/// Whether reading a few numbers in every step costs nothing to speak of: on backends whose device is
-/// the host.
-pub(crate) fn waits_cheaply<B: Backend, const D: usize>(x: &Tensor<B, D>) -> bool {
-    workers::on_host(&B::name(&x.device()))
 }
 
 /// `g − (g · w) w` along `axis`, where `w` has unit length: what is left moves along the sphere.

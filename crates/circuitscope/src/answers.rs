@@ -90,7 +90,7 @@ pub fn metric_choice(
             return Err(Error::Answers {
                 place: prompts.place(pair),
                 field: field.to_owned(),
-                problem: "found none, expected answers as other pairs have them, or `--metric kl`, which \
+                problem: "found none, expected answers as other pairs have them, or the metric `kl`, which \
                           reads none"
                     .to_owned(),
             });
@@ -101,7 +101,7 @@ pub fn metric_choice(
             place: prompts.place(0),
             field: right.to_owned(),
             problem: format!(
-                "found none beside `{wrong}`, expected the right answer of every pair, or `--metric kl`, which \
+                "found none beside `{wrong}`, expected the right answer of every pair, or the metric `kl`, which \
                  reads none"
             ),
         });

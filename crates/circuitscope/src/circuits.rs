@@ -4,14 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::backend::Backend;
-<<<<<<< HEAD
-use circuitscope_core::{Circuit, Edge, Graph, HeadId, Node};
+use circuitscope_core::{Circuit, Edge, Graph, HeadGrid, HeadId, Node};
 use circuitscope_files as files;
 use circuitscope_measures::formats::GraphFile;
-=======
-use circuitscope_core::formats::GraphFile;
-use circuitscope_core::{Circuit, Edge, Graph, HeadGrid, HeadId, Node, files};
->>>>>>> tasks
 use circuitscope_model::{Loaded, ModelProvenance};
 use circuitscope_tasks::{
     self as tasks, GroundTruth, KNOWN_MODELS, KnownModel, OwnCircuit, TaskSpec, ground_truths,

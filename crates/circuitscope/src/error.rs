@@ -60,9 +60,8 @@ pub enum Error {
 
     /// No circuit of this task is known in this model, so that nothing can be judged.
     #[error(
-        "no circuit is known for task `{task}` in {model}: `eval` needs one (known: in GPT-2 small, \
-         attn-only-4l and the reference model, told by their names on the hub and the hashes of their \
-         weights; --circuit names one all the same, or a file with one); `discover` does not"
+        "no circuit is known for task `{task}` in {model} (known: in GPT-2 small, attn-only-4l and the \
+         reference model, told by their names on the hub and the hashes of their weights)"
     )]
     NoKnownCircuit {
         /// The task.
@@ -73,8 +72,7 @@ pub enum Error {
 
     /// A task of the user's own has no circuit of this model, so that nothing can be judged.
     #[error(
-        "no circuit is known for task `{task}` in {model}: `eval` needs one; give it in [[circuits]] of {} \
-         ({}) or by --circuit FILE; `discover` does not",
+        "no circuit is known for task `{task}` in {model} (known in {}: {})",
         .file.display(), listed(.models)
     )]
     NoOwnCircuit {
@@ -102,9 +100,7 @@ pub enum Error {
     Format(#[from] FormatError),
 
     /// The circuits of a model were asked for that has none for the task.
-    #[error(
-        "no circuit is known for task `{task}` in {circuit}: --circuit names a model that has one"
-    )]
+    #[error("no circuit is known for task `{task}` in {circuit}")]
     NoCircuitIn {
         /// The task.
         task: String,

@@ -179,7 +179,11 @@ pub fn capture<B: Backend>(
     let longest = tokens.iter().map(Vec::len).max().unwrap_or(0);
     let batch = settings.batch_tokens(config, longest, &[]);
     let grid = config.grid();
-    let evidence = |x| Evidence::new(grid, x, prompts.labels.clone(), prompts.pairs.clone());
+    let exec = model.exec();
+    let evidence = |x| {
+        let evidence = Evidence::new(grid, x, prompts.labels.clone(), prompts.pairs.clone());
+        Ok::<_, Error>(evidence?.with_exec(exec))
+    };
     let kinds = 1 + u64::from(settings.last_position);
     let bytes = 4 * kinds * (tokens.len() * grid.len() * config.d_model) as u64;
     if bytes > settings.hold.unwrap_or(settings.memory / 4) {
@@ -188,7 +192,8 @@ pub fn capture<B: Backend>(
         let last = source.clone().at_last();
         let streamed = |source| {
             let (labels, pairs) = (prompts.labels.clone(), prompts.pairs.clone());
-            Evidence::streamed(grid, Arc::new(source), labels, pairs)
+            let evidence = Evidence::streamed(grid, Arc::new(source), labels, pairs);
+            Ok::<_, Error>(evidence?.with_exec(exec))
         };
         let evidence = streamed(source)?;
         return Ok(if settings.last_position {
@@ -201,8 +206,7 @@ pub fn capture<B: Backend>(
         let [means, last] = capture_head_means_and_last(model, &tokens, batch, device, progress)?;
         return Ok(evidence(means)?.with_last(evidence(last)?)?);
     }
-    let means = capture_head_means(model, &tokens, batch, device, progress)?;
-    Ok(evidence(means)?)
+    evidence(capture_head_means(model, &tokens, batch, device, progress)?)
 }
 
 /// The model with matched prompts, for methods that change it or differentiate it.

@@ -11,7 +11,7 @@ mod score;
 mod task;
 mod train;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
 pub(crate) use capture::{CAPTURED_PAIRS, CaptureArgs, CapturePrompts};

@@ -56,6 +56,7 @@ impl ModelArgs {
             processing: self.processing.into(),
             precision: self.dtype,
             strict_config: self.strict_config,
+            ..LoadSettings::default()
         }
     }
 }

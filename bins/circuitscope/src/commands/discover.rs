@@ -243,6 +243,7 @@ fn gather(
         let file = HeadActivations::read(path)?;
         let evidence = Evidence::from_file(file, device.plain());
         let evidence = evidence.with_context(|| path.display().to_string())?;
+        let evidence = evidence.with_exec(device.exec());
         stages.add("read", start);
         let few = few_examples(evidence.labels());
         return Ok(Gathered {

@@ -59,7 +59,7 @@ struct Checked {
 pub(crate) fn run(args: &DoctorArgs, printer: Printer, progress: &Terminal) -> Result<()> {
     if let Some(path) = &args.write_record {
         let device = DeviceName::default().open()?;
-        let record = Record::measure::<B>(device.plain(), None)?;
+        let record = Record::measure::<B>(device.plain(), device.exec(), None)?;
         record.write(path)?;
         return Ok(());
     }
@@ -111,9 +111,10 @@ fn check(device: &Device, fault: Option<Site>, progress: &Terminal) -> Checked {
     let scaled = |by| Intervene::new(fault.map(|site| Intervention::new(site, Op::Scale(by))));
     // A driver that fails does so by panicking inside burn.
     let outcome = quietly(|| {
-        let mut outcome = conformance::check_with::<B, _>(device.plain(), scaled(FAULT))?;
+        let exec = device.exec();
+        let mut outcome = conformance::check_with::<B, _>(device.plain(), exec, scaled(FAULT))?;
         let (plain, training, fault) = (device.plain(), device.training(), scaled(GRADIENT_FAULT));
-        let gradients = conformance::check_gradients_with::<B, _>(plain, &training, fault)?;
+        let gradients = conformance::check_gradients_with::<B, _>(plain, &training, exec, fault)?;
         outcome.checks.extend(gradients);
         Ok::<_, conformance::Error>(outcome)
     });

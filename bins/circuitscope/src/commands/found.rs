@@ -325,6 +325,10 @@ impl Found {
             .chosen
             .as_ref()
             .map_or_else(Vec::new, Chosen::sentences);
+        let verdict = self.chosen.as_ref().map(|chosen| &chosen.verdict);
+        if let Some(Verdict::TooMany(_)) = verdict {
+            sentences.push("--select or --max-heads shows the best".to_owned());
+        }
         let against = self.heads.iter().filter(|ranked| ranked.selected);
         let against = against.filter(|ranked| ranked.signed.is_some_and(|signed| signed < 0.0));
         let against: Vec<String> = against.map(|ranked| ranked.head.to_string()).collect();

@@ -42,9 +42,8 @@ pub(crate) fn load_model(
         note(&format!("note: {}: {assumed}", loaded.provenance.name));
     }
     if !args.trust_device {
-        let config = loaded.model.config();
         // A driver that fails does so by panicking inside burn.
-        let checked = quietly(|| conformance::require::<B>(device.plain(), config));
+        let checked = quietly(|| conformance::require::<B>(device.plain(), &loaded.model));
         checked.and_then(|checked| Ok(checked?)).with_context(|| {
             format!(
                 "{device} computes wrongly; see `circuitscope doctor --device {}`, or go on all the \
@@ -57,7 +56,7 @@ pub(crate) fn load_model(
 }
 
 fn named_model(args: &ModelArgs, device: &Device, progress: &dyn Progress) -> Result<Loaded<B>> {
-    let settings = args.load_settings();
+    let settings = args.load_settings().with_exec(device.exec());
     if args.model == REFERENCE {
         return Ok(load_reference(settings, device.plain())?);
     }
@@ -83,10 +82,7 @@ fn named_model(args: &ModelArgs, device: &Device, progress: &dyn Progress) -> Re
         Ok(id) => {
             let snapshot = crate::hub::fetch(&id, progress)
                 .with_context(|| format!("--model {id}: no such folder, so taken from the hub"))?;
-            let mut loaded = load_dir(&snapshot.folder, settings, device.plain(), progress)?;
-            loaded.provenance.name.clone_from(&snapshot.origin.repo);
-            loaded.provenance.hub = Some(snapshot.origin);
-            return Ok(loaded);
+            return Ok(snapshot.load(settings, device.plain(), progress)?);
         }
         Err(error) if args.model.contains(['/', '@']) => format!("; as a name of the hub, {error}"),
         Err::<circuitscope::model::hub::HubId, _>(_) => String::new(),

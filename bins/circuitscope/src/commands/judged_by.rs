@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
 use circuitscope::KnownCircuits;
-use circuitscope::core::files;
+use circuitscope::files;
 use circuitscope::tasks::TaskSpec;
 use serde::{Deserialize, Serialize};
 

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use circuitscope::eval::Choice;
-use circuitscope::eval::Choice;
 use circuitscope::eval::methods::{FromFile, about};
 use circuitscope::measures::RunRecord;
 use circuitscope::report::{MethodReport, Passage, ReportInput, TaskReport, render};

@@ -64,7 +64,8 @@ pub(crate) fn run(args: &TrainArgs, printer: Printer, progress: &Terminal) -> Re
         .with_dictionary(args.dictionary.into());
     let training = TrainConfig::new()
         .with_steps(args.steps)
-        .with_learning_rate(args.learning_rate);
+        .with_learning_rate(args.learning_rate)
+        .with_exec(device.exec());
     let weights = seed.stream("sae/weights");
     let trained = train(&config, &training, x, weights, progress)?;
 

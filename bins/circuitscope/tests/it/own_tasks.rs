@@ -135,8 +135,8 @@ fn a_folder_may_hold_pairs() {
     // Nothing to judge by.
     bench.fails(
         &format!("eval --model m --task own/ {QUICK} --output e"),
-        "no circuit is known for task `letters` in m: `eval` needs one; give it in [[circuits]] of \
-         own/task.toml (it lists none) or by --circuit FILE; `discover` does not",
+        "no circuit is known for task `letters` in m (known in own/task.toml: it lists none): `eval` needs \
+         one: give it in [[circuits]], or by --circuit FILE; `discover` does not",
     );
     bench.fails(
         &format!("eval --model m --task own/ --circuit gpt2-small {QUICK} --output e"),

@@ -96,7 +96,7 @@ fn fields_that_look_like_answers_are_read_or_refused() {
     bench.fails(
         &run("some.jsonl"),
         "some.jsonl:2: field \"answers\": found none, expected answers as other pairs have them, or \
-         `--metric kl`, which reads none",
+         the metric `kl`, which reads none",
     );
     bench.json(&format!("{} --metric kl", run("some.jsonl")));
 
@@ -303,9 +303,9 @@ fn known_circuits_belong_to_a_model_and_not_to_its_shape() {
         "eval --model m --task ioi --examples 6 --seeds 1 --resamples 2 --method mean-difference";
     bench.fails(
         &format!("{eval} --output e"),
-        "no circuit is known for task `ioi` in m: `eval` needs one (known: in GPT-2 small, attn-only-4l and \
-         the reference model, told by their names on the hub and the hashes of their weights; --circuit \
-         names one all the same, or a file with one); `discover` does not",
+        "no circuit is known for task `ioi` in m (known: in GPT-2 small, attn-only-4l and the reference model, \
+         told by their names on the hub and the hashes of their weights): `eval` needs one, and --circuit \
+         names one all the same, or a file with one; `discover` does not",
     );
     let discover = "discover --model m --task ioi --examples 6 --method mean-difference";
     assert_eq!(bench.json(discover)["known_circuit"], Value::Null);

@@ -353,8 +353,8 @@ fn runs_of_other_settings_are_not_taken() {
     for line in [EVAL, &other] {
         bench.fails(
             line,
-            "e/runs: found runs, but not the settings.json beside them that says what they were made with; choose \
-             another --output, or delete them to run again",
+            "e/runs: found runs, but not the settings.json beside them that says what they were made with; take \
+             another folder, or delete them to run again",
         );
     }
 }
@@ -378,7 +378,7 @@ fn an_evaluation_whose_folder_was_begun_anew_stops() {
     let output = first.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8(output.stderr).unwrap();
-    let changed = "e/settings.json: changed or removed since this evaluation began; choose another --output\n";
+    let changed = "e/settings.json: changed or removed since this evaluation began: choose another --output\n";
     // Or its folder went while a run was being written.
     let gone = said
         .lines()
@@ -535,7 +535,7 @@ fn too_few_examples_are_an_error_that_says_how_many() {
         ),
         (
             "sae",
-            "examples to train the dictionary on (--train-examples): found 2, expected 10",
+            "examples to train the dictionary on: found 2, expected 10: lower --train-examples",
         ),
     ] {
         let ran = bench.run(&format!(
@@ -547,7 +547,8 @@ fn too_few_examples_are_an_error_that_says_how_many() {
     bench.activations("a.safetensors", &[1, 1, 0, 0]);
     bench.fails(
         "discover --activations a.safetensors --method mean-difference --select knee",
-        "--select knee runs the model on prompts in pairs: use --task or --pairs, not --activations or unmatched prompts",
+        "choosing by the knee runs the model on prompts in pairs, and there is no such model beside the activations: \
+         use --task or --pairs, not --activations or unmatched prompts",
     );
 }
 

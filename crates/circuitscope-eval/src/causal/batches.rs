@@ -2,7 +2,6 @@ use std::collections::BTreeMap;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
-use circuitscope_core::workers;
 use circuitscope_model::{PaddingSide, Past, TokenBatch};
 
 use super::{Ablation, Alignment, CausalEvidence, Targets, TokenPair, align};
@@ -55,7 +54,7 @@ impl<B: Backend> CausalEvidence<B> {
         let floats = 6 * heads * config.d_model + 3 * self.graph.writers() * config.d_model;
         let bytes = (floats * 4 * tokens) as u64;
         // More gain nothing where the host computes.
-        let most = if workers::on_host(&B::name(&self.device)) {
+        let most = if self.model.exec().in_host_memory {
             self.memory.min(4 * HOST_BATCH)
         } else {
             self.memory
@@ -111,7 +110,7 @@ impl<B: Backend> CausalEvidence<B> {
             0
         };
         let bytes = (4 * tokens * (block + layers + writers)) as u64;
-        let (most, longest) = if workers::on_host(&B::name(&self.device)) {
+        let (most, longest) = if self.model.exec().in_host_memory {
             let most = (self.memory / 8).min(HOST_GRADIENTS) / lanes as u64;
             (most, (HOST_TOKENS / tokens.max(1)).max(1))
         } else {

@@ -293,6 +293,7 @@ pub(crate) fn side_by_side<B: Backend, R: Send>(
     mut take: impl FnMut(usize, R),
 ) -> Result<()> {
     workers::run(
+        evidence.model().exec(),
         threads(evidence),
         pieces,
         || evidence.model().clone(),
@@ -309,11 +310,7 @@ pub(crate) fn side_by_side<B: Backend, R: Send>(
 
 /// How many pieces of work are done side by side on the device of `evidence`.
 pub(crate) fn threads<B: Backend>(evidence: &CausalEvidence<B>) -> usize {
-    if workers::on_host(&B::name(evidence.device())) {
-        workers::cores().min(8)
-    } else {
-        1
-    }
+    evidence.model().exec().lanes(8)
 }
 
 /// `count` changes of `runs` in pieces that are run as one batch each.

@@ -160,6 +160,7 @@ impl<B: AutodiffBackend> Attribution<B> {
         let mut found = vec![Vec::new(); batches.len()];
         let stage = progress.stage(method, count.min(causal.pairs().len()) as u64);
         let outcome = workers::run(
+            causal.model().exec(),
             lanes,
             batches.len(),
             || Differentiable::<B>::new(causal, &self.device),

@@ -176,7 +176,8 @@ impl<B: AutodiffBackend> Contrast<B> {
         found: &mut [Effects],
     ) -> Result<()> {
         let lanes = threads(causal);
-        let room = if workers::on_host(&B::name(&self.device)) {
+        let exec = causal.model().exec();
+        let room = if exec.in_host_memory {
             HOST_KEPT.min(causal.memory() as usize / 4)
         } else {
             causal.memory() as usize / 4
@@ -185,6 +186,7 @@ impl<B: AutodiffBackend> Contrast<B> {
         kept.resize_with(batches.len(), || None);
         let mut sums = vec![None; batches.len()];
         workers::run(
+            exec,
             lanes,
             batches.len(),
             || causal.clone(),
@@ -202,6 +204,7 @@ impl<B: AutodiffBackend> Contrast<B> {
         let prompts = 2 * batches.iter().map(Vec::len).sum::<usize>();
         let mean = sum.scaled(1.0 / prompts as f64);
         workers::run(
+            exec,
             lanes,
             batches.len(),
             || Differentiable::<B>::new(causal, &self.device),

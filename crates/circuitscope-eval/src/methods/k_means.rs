@@ -144,8 +144,8 @@ impl<B: Backend> Discover<B> for KMeans {
         let settings = &self.settings;
         let examples = evidence.labels().len();
         if examples < settings.train_examples {
-            return Err(Error::Shape {
-                what: "examples to find centres on (--train-examples)",
+            return Err(Error::TooFewExamples {
+                what: "examples to find centres on",
                 found: examples,
                 expected: settings.train_examples,
             });

@@ -174,8 +174,8 @@ impl Sae {
         }
         let examples = evidence.labels().len();
         if examples < settings.train_examples {
-            return Err(Error::Shape {
-                what: "examples to train the dictionary on (--train-examples)",
+            return Err(Error::TooFewExamples {
+                what: "examples to train the dictionary on",
                 found: examples,
                 expected: settings.train_examples,
             });
@@ -190,7 +190,9 @@ impl Sae {
             })
         };
         let jobs = recipes.iter().map(job).collect::<Result<Vec<_>>>()?;
-        let steps = TrainConfig::new().with_steps(settings.steps);
+        let steps = TrainConfig::new()
+            .with_steps(settings.steps)
+            .with_exec(evidence.exec());
         let trained = train_many(&jobs, &steps, progress)?.into_iter();
         let dictionaries = trained.map(|trained| (trained.sae, Some(trained.history)));
         self.encoded(evidence, dictionaries.collect(), progress)

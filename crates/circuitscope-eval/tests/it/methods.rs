@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use burn::backend::Autodiff;
 use burn::tensor::{Tensor, TensorData};
 use burn_flex::{Flex, FlexDevice};
-use circuitscope_core::{HeadGrid, HeadId, NoProgress, Polarity, Progress, Seed};
+use circuitscope_core::{Exec, HeadGrid, HeadId, NoProgress, Polarity, Progress, Seed};
 use circuitscope_eval::methods::{self, MethodSettings, SaeSettings, method, parse_list};
 use circuitscope_eval::{Error, Evidence, Passes};
 use circuitscope_measures::Scores;
@@ -47,6 +47,7 @@ pub(crate) fn planted(seed: u64) -> Evidence<Flex> {
     labels.resize(2 * PAIRS, Polarity::Negative);
     let pairs = (0..PAIRS).map(|i| (i, PAIRS + i)).collect();
     let evidence = Evidence::new(GRID, activations.clone(), labels, pairs).unwrap();
+    let evidence = evidence.with_exec(Exec::all_cores());
     evidence.clone().with_last(evidence).unwrap()
 }
 
@@ -162,7 +163,7 @@ fn faults_have_names() {
         .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "method `paired-flip-rate` needs prompts in pairs: use --task or --pairs"
+        "method `paired-flip-rate` needs prompts in pairs"
     );
 
     let mut greedy = settings();
@@ -173,7 +174,7 @@ fn faults_have_names() {
         .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "examples to train the dictionary on (--train-examples): found 80, expected 1000"
+        "examples to train the dictionary on: found 80, expected 1000"
     );
 
     let one_class = vec![Polarity::Positive; 2 * PAIRS];

@@ -2,6 +2,7 @@
 //! What loads must run.
 #![no_main]
 
+use circuitscope_core::Exec;
 use circuitscope_model::{
     LoadSettings, ModelBytes, PaddingSide, Precision, Processing, TokenBatch, load_bytes,
 };
@@ -26,6 +27,7 @@ fuzz_target!(|data: &[u8]| {
             processing,
             precision: Precision::F32,
             strict_config: false,
+            exec: Exec::all_cores(),
         };
         if let Ok(loaded) = load_bytes::<burn_flex::Flex>(&files, settings, &device) {
             let prompt = vec![0; loaded.model.config().n_ctx.min(5)];

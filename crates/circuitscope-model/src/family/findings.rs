@@ -137,7 +137,7 @@ pub(super) fn changes(key: &str, value: &Value) -> Change {
         return Change::Unknown;
     };
     let same = |text: &&str| {
-        serde_json::from_str::<Value>(text).is_ok_and(|neutral| super::keys::same(value, &neutral))
+        serde_json::from_str::<Value>(text).is_ok_and(|neutral| same(value, &neutral))
     };
     let whole = key == "layer_types"
         && value
@@ -151,6 +151,11 @@ pub(super) fn changes(key: &str, value: &Value) -> Change {
         some => format!("{}, or no such key in this family", some.join(" or ")),
     };
     Change::Refused(expected)
+}
+
+/// Equal, with `-1` and `-1.0` the same.
+pub(super) fn same(a: &Value, b: &Value) -> bool {
+    a == b || matches!((a.as_f64(), b.as_f64()), (Some(a), Some(b)) if a == b)
 }
 
 /// What a key that a family does not read may mean.

@@ -9,8 +9,9 @@ use super::reader::{Reader, in_layer};
 use super::{Family, Layout};
 use crate::config::{Activation, DecoderConfig, Mlp};
 use crate::config::{Direction, Norm, Positions};
+use crate::host::Matrix;
 use crate::host::{HostAttention, HostEmbedding, HostMlp, HostNorm, HostUnembedding};
-use crate::host::{HostWeights, Matrix};
+use crate::host_decoder::HostDecoder;
 use crate::source::SINGLE;
 use crate::{Error, Result};
 
@@ -41,6 +42,10 @@ const LAYOUT: Layout = Layout {
 impl Family for Gpt2 {
     fn name(&self) -> &'static str {
         "GPT-2"
+    }
+
+    fn model_type(&self) -> Option<&str> {
+        Some("gpt2")
     }
 
     fn config(&self, keys: &Keys<'_>) -> Result<DecoderConfig> {
@@ -149,7 +154,7 @@ impl Family for Gpt2 {
 
 /// Writes a raw model of GPT-2's architecture as a Hugging Face folder: `config.json` and
 /// `model.safetensors` (f32). The unembedding is tied if it was and still equals the embedding.
-pub(crate) fn save(config: &DecoderConfig, weights: &HostWeights, folder: &Path) -> Result<()> {
+pub(crate) fn save(config: &DecoderConfig, weights: &HostDecoder, folder: &Path) -> Result<()> {
     let no = |reason: &str| Error::Save {
         layout: "GPT-2",
         reason: reason.to_owned(),
@@ -230,7 +235,7 @@ pub(crate) fn save(config: &DecoderConfig, weights: &HostWeights, folder: &Path)
 
 fn fill<'w>(
     tensors: &mut BTreeMap<String, (Vec<usize>, &'w [f32])>,
-    weights: &'w HostWeights,
+    weights: &'w HostDecoder,
     ln_final: Option<&'w HostNorm>,
 ) {
     let mut matrix = |name: String, m: &'w Matrix| {

@@ -27,6 +27,10 @@ impl Family for GptNeoX {
         "GPT-NeoX"
     }
 
+    fn model_type(&self) -> Option<&str> {
+        Some("gpt_neox")
+    }
+
     fn config(&self, keys: &Keys<'_>) -> Result<DecoderConfig> {
         let d_model = keys.size("hidden_size")?;
         let n_heads = keys.size_assumed("num_attention_heads", 64)?;

@@ -22,6 +22,10 @@ impl Family for GptJ {
         "GPT-J"
     }
 
+    fn model_type(&self) -> Option<&str> {
+        Some("gptj")
+    }
+
     fn config(&self, keys: &Keys<'_>) -> Result<DecoderConfig> {
         let d_model = keys.size("n_embd")?;
         let n_heads = keys.size_assumed("n_head", 16)?;

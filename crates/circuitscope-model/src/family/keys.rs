@@ -5,7 +5,7 @@ use std::path::Path;
 use circuitscope_core::nearest;
 use serde_json::{Map, Value, json};
 
-use super::findings::{Change, Findings, changes};
+use super::findings::{Change, Findings, changes, same};
 use crate::config::Activation;
 use crate::{Error, Result};
 
@@ -75,7 +75,7 @@ const GENERAL: &[&str] = &[
 ];
 
 /// Names of nonlinearities in configurations.
-pub(crate) const ACTIVATIONS: [(&str, Activation); 7] = [
+pub const ACTIVATIONS: [(&str, Activation); 7] = [
     ("gelu_new", Activation::GeluTanh),
     ("gelu_pytorch_tanh", Activation::GeluTanh),
     ("gelu_fast", Activation::GeluTanh),
@@ -87,7 +87,7 @@ pub(crate) const ACTIVATIONS: [(&str, Activation); 7] = [
 
 /// A configuration read key by key. A key that is neither read nor listed as one that cannot change the forward
 /// pass is refused if it is known to change that of some model, and noted otherwise.
-pub(crate) struct Keys<'a> {
+pub struct Keys<'a> {
     path: &'a Path,
     /// Prefix of keys in errors, with its dot; empty at the top.
     section: String,
@@ -112,17 +112,21 @@ impl<'a> Keys<'a> {
     }
 
     /// Whether the key is there, be it null.
-    pub(crate) fn has(&self, key: &str) -> bool {
+    #[must_use]
+    pub fn has(&self, key: &str) -> bool {
         self.json.contains_key(key)
     }
 
     /// Something worth a sentence in the model's provenance.
-    pub(crate) fn note(&self, note: &str) {
+    pub fn note(&self, note: &str) {
         self.findings.note(format!("config.json: {note}"));
     }
 
     /// Refuses null where transformers does: for what always has a value.
-    pub(crate) fn never_null(&self, keys: &[&'static str]) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for the first that is null.
+    pub fn never_null(&self, keys: &[&'static str]) -> Result<()> {
         for key in keys {
             if self.json.get(*key).is_some_and(Value::is_null) {
                 return Err(self.unsupported(key, &Value::Null, "a value, or no such key"));
@@ -133,7 +137,10 @@ impl<'a> Keys<'a> {
 
     /// A number whose default in its family is not neutral: absent it is that default, with a note; null switches it
     /// off.
-    pub(crate) fn nullable_or(&self, key: &'static str, default: f64) -> Result<Option<f64>> {
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if it is not a finite positive number.
+    pub fn nullable_or(&self, key: &'static str, default: f64) -> Result<Option<f64>> {
         if self.has(key) {
             return self.number(key);
         }
@@ -144,7 +151,8 @@ impl<'a> Keys<'a> {
     }
 
     /// An object inside this one.
-    pub(crate) fn section<'b>(&self, name: &str, json: &'b Map<String, Value>) -> Keys<'b>
+    #[must_use]
+    pub fn section<'b>(&self, name: &str, json: &'b Map<String, Value>) -> Keys<'b>
     where
         'a: 'b,
     {
@@ -158,7 +166,8 @@ impl<'a> Keys<'a> {
     }
 
     /// An object inside this one that is a configuration of its own.
-    pub(crate) fn within<'b>(&self, json: &'b Map<String, Value>) -> Keys<'b>
+    #[must_use]
+    pub fn within<'b>(&self, json: &'b Map<String, Value>) -> Keys<'b>
     where
         'a: 'b,
     {
@@ -166,12 +175,14 @@ impl<'a> Keys<'a> {
     }
 
     /// The value, `None` if the key is absent or null.
-    pub(crate) fn get(&self, key: &'static str) -> Option<&'a Value> {
+    pub fn get(&self, key: &'static str) -> Option<&'a Value> {
         self.known.borrow_mut().insert(key);
         self.json.get(key).filter(|value| !value.is_null())
     }
 
-    pub(crate) fn unsupported(&self, key: &str, found: &Value, expected: &str) -> Error {
+    /// The error for a key whose value this family does not have.
+    #[must_use]
+    pub fn unsupported(&self, key: &str, found: &Value, expected: &str) -> Error {
         Error::Unsupported {
             path: self.path.to_owned(),
             key: format!("{}{key}", self.section),
@@ -180,7 +191,9 @@ impl<'a> Keys<'a> {
         }
     }
 
-    pub(crate) fn missing(&self, key: &str) -> Error {
+    /// The error for a key that must be there and is not.
+    #[must_use]
+    pub fn missing(&self, key: &str) -> Error {
         Error::Config {
             path: self.path.to_owned(),
             reason: format!("key `{}{key}` is missing", self.section),
@@ -188,7 +201,10 @@ impl<'a> Keys<'a> {
     }
 
     /// A positive integer, at most 2³² − 1.
-    pub(crate) fn size_or(&self, key: &'static str, default: Option<usize>) -> Result<usize> {
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if it is something else; [`Error::Config`] if it is neither there nor has a default.
+    pub fn size_or(&self, key: &'static str, default: Option<usize>) -> Result<usize> {
         let Some(value) = self.get(key) else {
             return default.ok_or_else(|| self.missing(key));
         };
@@ -200,7 +216,10 @@ impl<'a> Keys<'a> {
     }
 
     /// A size that the weights do not show: absent it is the family's default, with a note.
-    pub(crate) fn size_assumed(&self, key: &'static str, default: usize) -> Result<usize> {
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if it is something else, or null.
+    pub fn size_assumed(&self, key: &'static str, default: usize) -> Result<usize> {
         self.never_null(&[key])?;
         if !self.has(key) {
             self.note(&format!(
@@ -210,12 +229,19 @@ impl<'a> Keys<'a> {
         self.size_or(key, Some(default))
     }
 
-    pub(crate) fn size(&self, key: &'static str) -> Result<usize> {
+    /// A positive integer, at most 2³² − 1, that must be there.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if it is something else; [`Error::Config`] if it is missing.
+    pub fn size(&self, key: &'static str) -> Result<usize> {
         self.size_or(key, None)
     }
 
     /// A number of layers: some facts are kept for each, so it has a bound of its own.
-    pub(crate) fn layers(&self, key: &'static str) -> Result<usize> {
+    ///
+    /// # Errors
+    /// As [`size`](Self::size), and if there are more than 65,536.
+    pub fn layers(&self, key: &'static str) -> Result<usize> {
         const MAX: usize = 1 << 16;
         let size = self.size(key)?;
         if size > MAX {
@@ -226,7 +252,10 @@ impl<'a> Keys<'a> {
     }
 
     /// A finite positive number, if the key is there.
-    pub(crate) fn number(&self, key: &'static str) -> Result<Option<f64>> {
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if it is something else.
+    pub fn number(&self, key: &'static str) -> Result<Option<f64>> {
         let Some(value) = self.get(key) else {
             return Ok(None);
         };
@@ -236,17 +265,28 @@ impl<'a> Keys<'a> {
             .ok_or_else(|| self.unsupported(key, value, "a positive number"))
     }
 
-    pub(crate) fn positive_or(&self, key: &'static str, default: f64) -> Result<f64> {
+    /// A finite positive number, `default` if the key is absent or null.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if it is something else.
+    pub fn positive_or(&self, key: &'static str, default: f64) -> Result<f64> {
         Ok(self.number(key)?.unwrap_or(default))
     }
 
-    pub(crate) fn required(&self, key: &'static str) -> Result<f64> {
+    /// A finite positive number that must be there.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if it is something else; [`Error::Config`] if it is missing.
+    pub fn required(&self, key: &'static str) -> Result<f64> {
         self.number(key)?.ok_or_else(|| self.missing(key))
     }
 
     /// One number that may be written under several keys, and in `other` too: all must agree. Where neither `other`
     /// nor the first key is there, the others do not count: they only repeat it.
-    pub(crate) fn agreed(&self, keys: &[&'static str], other: Option<f64>) -> Result<Option<f64>> {
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if one of them is something else, or two differ.
+    pub fn agreed(&self, keys: &[&'static str], other: Option<f64>) -> Result<Option<f64>> {
         let mut agreed = other;
         if let (None, [first, repeats @ ..]) = (other, keys)
             && self.get(first).is_none()
@@ -275,7 +315,10 @@ impl<'a> Keys<'a> {
     }
 
     /// `bos_token_id`.
-    pub(crate) fn bos_token(&self, d_vocab: usize) -> Result<Option<u32>> {
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if it is no token below `d_vocab`.
+    pub fn bos_token(&self, d_vocab: usize) -> Result<Option<u32>> {
         let Some(id) = self.get("bos_token_id") else {
             return Ok(None);
         };
@@ -286,7 +329,10 @@ impl<'a> Keys<'a> {
     }
 
     /// A number of heads that divides `whole`, which `of` names in the error.
-    pub(crate) fn divisor_or(
+    ///
+    /// # Errors
+    /// As [`size_or`](Self::size_or), and if it does not divide `whole`.
+    pub fn divisor_or(
         &self,
         key: &'static str,
         default: Option<usize>,
@@ -301,7 +347,11 @@ impl<'a> Keys<'a> {
         Err(self.unsupported(key, &Value::from(size), &expected))
     }
 
-    pub(crate) fn flag_or(&self, key: &'static str, default: bool) -> Result<bool> {
+    /// True or false, `default` if the key is absent or null.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if it is something else.
+    pub fn flag_or(&self, key: &'static str, default: bool) -> Result<bool> {
         let Some(value) = self.get(key) else {
             return Ok(default);
         };
@@ -311,11 +361,10 @@ impl<'a> Keys<'a> {
     }
 
     /// The entry of `table` that the value names.
-    pub(crate) fn choice<T: Copy>(
-        &self,
-        key: &'static str,
-        table: &[(&str, T)],
-    ) -> Result<Option<T>> {
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] with the names in the table, if it is none of them.
+    pub fn choice<T: Copy>(&self, key: &'static str, table: &[(&str, T)]) -> Result<Option<T>> {
         let Some(value) = self.get(key) else {
             return Ok(None);
         };
@@ -333,7 +382,10 @@ impl<'a> Keys<'a> {
     }
 
     /// Options that are not implemented: absent, null, or at the value that switches them off.
-    pub(crate) fn off(&self, options: &[(&'static str, Value)]) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for the first that is not.
+    pub fn off(&self, options: &[(&'static str, Value)]) -> Result<()> {
         for (key, neutral) in options {
             if let Some(value) = self.get(key)
                 && !same(value, neutral)
@@ -345,7 +397,10 @@ impl<'a> Keys<'a> {
     }
 
     /// Options of every Hugging Face configuration that no model read here has.
-    pub(crate) fn plain_decoder(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// As [`off`](Self::off).
+    pub fn plain_decoder(&self) -> Result<()> {
         self.off(&[
             ("add_cross_attention", json!(false)),
             ("cross_attention_hidden_size", Value::Null),
@@ -357,7 +412,10 @@ impl<'a> Keys<'a> {
 
     /// Of the keys that were neither read nor are in `irrelevant`, refuses those that are known to change the
     /// forward pass of some model, and notes the others.
-    pub(crate) fn finish(&self, irrelevant: &[&'static str]) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for the first that is refused.
+    pub fn finish(&self, irrelevant: &[&'static str]) -> Result<()> {
         let mut known = self.known.borrow_mut();
         known.extend(irrelevant);
         if self.section.is_empty() {
@@ -386,7 +444,12 @@ impl<'a> Keys<'a> {
     }
 }
 
-/// Equal, with `-1` and `-1.0` the same.
-pub(super) fn same(a: &Value, b: &Value) -> bool {
-    a == b || matches!((a.as_f64(), b.as_f64()), (Some(a), Some(b)) if a == b)
+impl core::fmt::Debug for Keys<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let (path, section) = (&self.path, &self.section);
+        let mut keys = f.debug_struct("Keys");
+        keys.field("path", path)
+            .field("section", section)
+            .finish_non_exhaustive()
+    }
 }

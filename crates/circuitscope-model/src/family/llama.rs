@@ -13,6 +13,7 @@ use crate::host::{HostAttention, HostEmbedding, HostMlp, HostNorm, HostUnembeddi
 /// queries, a gated MLP.
 pub(super) struct LlamaLike {
     name: &'static str,
+    model_type: &'static str,
     variant: Variant,
 }
 
@@ -29,21 +30,21 @@ enum Variant {
 }
 
 /// Llama 1 to 3.
-pub(super) const LLAMA: LlamaLike = LlamaLike::new("Llama", Variant::Llama);
+pub(super) const LLAMA: LlamaLike = LlamaLike::new("Llama", "llama", Variant::Llama);
 /// Mistral: a window for all layers.
-pub(super) const MISTRAL: LlamaLike = LlamaLike::new("Mistral", Variant::Mistral);
+pub(super) const MISTRAL: LlamaLike = LlamaLike::new("Mistral", "mistral", Variant::Mistral);
 /// Qwen 2 and 2.5: biases of queries, keys and values.
-pub(super) const QWEN2: LlamaLike = LlamaLike::new("Qwen2", Variant::Qwen2);
+pub(super) const QWEN2: LlamaLike = LlamaLike::new("Qwen2", "qwen2", Variant::Qwen2);
 /// Qwen 3: norms of queries and keys.
-pub(super) const QWEN3: LlamaLike = LlamaLike::new("Qwen3", Variant::Qwen3);
+pub(super) const QWEN3: LlamaLike = LlamaLike::new("Qwen3", "qwen3", Variant::Qwen3);
 /// Gemma 1: gains stored less 1, a scaled embedding, GELU.
-pub(super) const GEMMA: LlamaLike = LlamaLike::new("Gemma", Variant::Gemma);
+pub(super) const GEMMA: LlamaLike = LlamaLike::new("Gemma", "gemma", Variant::Gemma);
 /// Gemma 2: also soft caps, a window for every other layer, norms after attention and MLP.
-pub(super) const GEMMA2: LlamaLike = LlamaLike::new("Gemma 2", Variant::Gemma2);
+pub(super) const GEMMA2: LlamaLike = LlamaLike::new("Gemma 2", "gemma2", Variant::Gemma2);
 /// Gemma 3: windows for five layers of six, with angles of their own, and norms of queries and keys.
-pub(super) const GEMMA3: LlamaLike = LlamaLike::new("Gemma 3", Variant::Gemma3);
+pub(super) const GEMMA3: LlamaLike = LlamaLike::new("Gemma 3", "gemma3_text", Variant::Gemma3);
 /// Phi-3: fused weights.
-pub(super) const PHI3: LlamaLike = LlamaLike::new("Phi-3", Variant::Phi3);
+pub(super) const PHI3: LlamaLike = LlamaLike::new("Phi-3", "phi3", Variant::Phi3);
 
 const PHI3_ROPE: Style = Style {
     base: &["rope_theta"],
@@ -60,8 +61,12 @@ struct Biases {
 }
 
 impl LlamaLike {
-    const fn new(name: &'static str, variant: Variant) -> Self {
-        Self { name, variant }
+    const fn new(name: &'static str, model_type: &'static str, variant: Variant) -> Self {
+        Self {
+            name,
+            model_type,
+            variant,
+        }
     }
 
     const fn is_gemma(&self) -> bool {
@@ -176,8 +181,12 @@ const LAYOUT: Layout = Layout {
 };
 
 impl Family for LlamaLike {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         self.name
+    }
+
+    fn model_type(&self) -> Option<&str> {
+        Some(self.model_type)
     }
 
     fn config(&self, keys: &Keys<'_>) -> Result<DecoderConfig> {

@@ -25,6 +25,10 @@ impl Family for Opt {
         "OPT"
     }
 
+    fn model_type(&self) -> Option<&str> {
+        Some("opt")
+    }
+
     fn config(&self, keys: &Keys<'_>) -> Result<DecoderConfig> {
         let d_model = keys.size("hidden_size")?;
         let n_heads = keys.size_assumed("num_attention_heads", 12)?;

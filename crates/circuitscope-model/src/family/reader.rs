@@ -1,31 +1,65 @@
 use serde_json::{Map, Value};
 
-use crate::config::{DecoderConfig, Norm};
+use crate::config::DecoderConfig;
 use crate::host::{HostEmbedding, HostMlp, HostNorm, Matrix};
 use crate::source::Source;
 
-/// A model's weights, read by name. What does not fit is recorded in the source; an empty vector or
-/// matrix stands for it.
+/// A model's weights, read by name.
+///
+/// A tensor that is missing, of another shape or type or not finite becomes part of the one error that loading ends
+/// with; here an empty vector or matrix stands for it. Every tensor is asked for twice: at first only names and shapes
+/// are checked, and everything is empty.
 #[derive(Clone, Copy)]
-pub(crate) struct Reader<'a> {
+pub struct Reader<'a> {
     pub(crate) config: &'a DecoderConfig,
     pub(crate) json: &'a Map<String, Value>,
     pub(crate) source: &'a Source<'a>,
 }
 
-impl Reader<'_> {
+#[cfg(feature = "unstable-family")]
+impl<'a> Reader<'a> {
+    /// The configuration that the family made.
+    #[must_use]
+    pub const fn config(&self) -> &'a DecoderConfig {
+        self.config
+    }
+
+    /// `config.json`.
+    #[must_use]
+    pub const fn json(&self) -> &'a Map<String, Value> {
+        self.json
+    }
+}
+
+impl<'a> Reader<'a> {
+    /// The same tensors with an object inside `config.json` for its flags.
+    #[must_use]
+    pub const fn within(self, json: &'a Map<String, Value>) -> Self {
+        Self { json, ..self }
+    }
+
+    /// The tensor of this name and shape, row-major, widened to f32.
+    #[must_use]
+    pub fn tensor(&self, name: &str, shape: &[usize]) -> Vec<f32> {
+        self.source.take(name, shape)
+    }
+
     /// A flag of the configuration, which was validated before.
-    pub(crate) fn flag_or(&self, key: &str, default: bool) -> bool {
+    #[must_use]
+    pub fn flag_or(&self, key: &str, default: bool) -> bool {
         let value = self.json.get(key).and_then(Value::as_bool);
         value.unwrap_or(default)
     }
 
-    pub(crate) fn vector(&self, name: &str, len: usize) -> Vec<f32> {
-        self.source.take(name, &[len])
+    /// The vector of this name, `[len]`.
+    #[must_use]
+    pub fn vector(&self, name: &str, len: usize) -> Vec<f32> {
+        self.tensor(name, &[len])
     }
 
     /// The vector if it is expected, else zeros.
-    pub(crate) fn vector_if(&self, expected: bool, name: &str, len: usize) -> Vec<f32> {
+    #[must_use]
+    pub fn vector_if(&self, expected: bool, name: &str, len: usize) -> Vec<f32> {
         if expected {
             self.vector(name, len)
         } else {
@@ -35,23 +69,27 @@ impl Reader<'_> {
 
     /// Zeros, where nothing is stored; nothing while the source only checks, because a broken
     /// configuration may ask for any number of them.
-    pub(crate) fn zeros(&self, len: usize) -> Vec<f32> {
+    #[must_use]
+    pub fn zeros(&self, len: usize) -> Vec<f32> {
         vec![0.0; if self.source.only_checks() { 0 } else { len }]
     }
 
     /// A matrix as it is stored.
-    pub(crate) fn matrix(&self, name: &str, rows: usize, cols: usize) -> Matrix {
-        Matrix::new(rows, cols, self.source.take(name, &[rows, cols]))
+    #[must_use]
+    pub fn matrix(&self, name: &str, rows: usize, cols: usize) -> Matrix {
+        Matrix::new(rows, cols, self.tensor(name, &[rows, cols]))
     }
 
     /// The weight of a linear layer, stored output-first, as `[inputs, outputs]`.
-    pub(crate) fn linear(&self, name: &str, inputs: usize, outputs: usize) -> Matrix {
+    #[must_use]
+    pub fn linear(&self, name: &str, inputs: usize, outputs: usize) -> Matrix {
         let data = self.source.take_transposed(name, outputs, inputs);
         Matrix::new(inputs, outputs, data)
     }
 
     /// A token embedding, where positions have no vectors.
-    pub(crate) fn tokens_only(&self, name: &str) -> HostEmbedding {
+    #[must_use]
+    pub fn tokens_only(&self, name: &str) -> HostEmbedding {
         HostEmbedding {
             w_e: self.matrix(name, self.config.d_vocab, self.config.d_model),
             w_pos: None,
@@ -60,7 +98,8 @@ impl Reader<'_> {
 
     /// An MLP of two linear layers after a `LayerNorm`, by the names of the three; `bias` says whether the
     /// layers have biases.
-    pub(crate) fn plain_mlp(&self, norm: &str, layers: [&str; 2], bias: bool) -> Option<HostMlp> {
+    #[must_use]
+    pub fn plain_mlp(&self, norm: &str, layers: [&str; 2], bias: bool) -> Option<HostMlp> {
         let (d, d_mlp) = (self.config.d_model, self.config.mlp?.d_mlp);
         let [reads, writes] = layers;
         Some(HostMlp {
@@ -75,18 +114,28 @@ impl Reader<'_> {
     }
 
     /// An unembedding without bias; nothing where the configuration ties it to the embedding.
-    pub(crate) fn untied(&self, name: &str) -> Option<Matrix> {
+    #[must_use]
+    pub fn untied(&self, name: &str) -> Option<Matrix> {
         let (d, d_vocab) = (self.config.d_model, self.config.d_vocab);
         (!self.config.tied_embeddings).then(|| self.linear(name, d, d_vocab))
     }
 
-    /// Gain and bias, as `{name}.weight` and `{name}.bias`.
-    pub(crate) fn layer_norm(&self, name: &str) -> HostNorm {
-        debug_assert_eq!(self.config.norm, Norm::Layer);
+    /// Gain and bias of a `LayerNorm` of the stream, as `{name}.weight` and `{name}.bias`.
+    #[must_use]
+    pub fn layer_norm(&self, name: &str) -> HostNorm {
         HostNorm {
             w: self.vector(&format!("{name}.weight"), self.config.d_model),
             b: Some(self.vector(&format!("{name}.bias"), self.config.d_model)),
         }
+    }
+}
+
+impl core::fmt::Debug for Reader<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let config = &self.config;
+        f.debug_struct("Reader")
+            .field("config", config)
+            .finish_non_exhaustive()
     }
 }
 

@@ -57,6 +57,14 @@ impl Family for TransformerLens {
         "TransformerLens"
     }
 
+    fn model_type(&self) -> Option<&str> {
+        None
+    }
+
+    fn reads(&self, json: &Map<String, Value>) -> bool {
+        !json.contains_key("model_type") && json.contains_key("d_model")
+    }
+
     fn config(&self, keys: &Keys<'_>) -> Result<DecoderConfig> {
         keys.off(&[
             ("attn_scores_soft_cap", json!(-1)),
@@ -178,7 +186,7 @@ impl Family for TransformerLens {
         for (port, name) in ["Q", "K", "V"].into_iter().enumerate() {
             // [head, d_model, d_head] into columns port * width + head * d_head …
             let shape = [heads, d, d_head];
-            let w = reader.source.take(&at(&format!("attn.W_{name}")), &shape);
+            let w = reader.tensor(&at(&format!("attn.W_{name}")), &shape);
             if !w.is_empty() {
                 w_qkv.resize(d * 3 * width, 0.0);
             }
@@ -188,9 +196,9 @@ impl Family for TransformerLens {
                 w_qkv[start..start + d_head].copy_from_slice(row);
             }
             let shape = [heads, d_head];
-            b_qkv.extend(reader.source.take(&at(&format!("attn.b_{name}")), &shape));
+            b_qkv.extend(reader.tensor(&at(&format!("attn.b_{name}")), &shape));
         }
-        let w_o = reader.source.take(&at("attn.W_O"), &[heads, d_head, d]);
+        let w_o = reader.tensor(&at("attn.W_O"), &[heads, d_head, d]);
         HostAttention {
             ln1: norm(reader, &at("ln1")),
             w_qkv: Matrix::new(d, 3 * width, w_qkv),

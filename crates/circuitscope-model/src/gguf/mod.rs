@@ -7,8 +7,9 @@
 mod arch;
 mod bpe;
 mod metadata;
-mod sentencepiece;
-mod tensor;
+pub(crate) mod sentencepiece;
+pub(crate) mod tensor;
+mod tokenizer;
 mod vocabulary;
 
 use std::collections::BTreeMap;
@@ -24,9 +25,7 @@ use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 use arch::{Arch, Facts};
 use metadata::Metadata;
-pub(crate) use sentencepiece::SentencePiece;
-pub(crate) use tensor::GgufTensor;
-use tensor::Rewritten;
+use tensor::{GgufTensor, Rewritten};
 
 /// Factors of the wave lengths of a rotation: part of the configuration elsewhere.
 const ROPE_FACTORS: &str = "rope_freqs.weight";
@@ -76,7 +75,7 @@ impl Gguf {
         };
         let config = arch.config(&metadata, &facts)?;
         let mut notes = Vec::new();
-        let tokenizer = vocabulary::read(&metadata, facts.vocabulary, &mut notes)?;
+        let tokenizer = tokenizer::read(&metadata, facts.vocabulary, &mut notes)?;
         let unread = metadata.unread();
         if !unread.is_empty() {
             notes.push(format!(

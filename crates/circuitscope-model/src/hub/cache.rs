@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use circuitscope_files::FileError;
-use hf_hub::{Cache, CacheRepo, Repo, RepoType};
+use circuitscope_files::write_atomic;
 
 use super::checked::Checked;
 use super::error::shown;
+use super::paths::{io, parent, unread};
 use super::{HubId, Snapshot, is_commit};
+use crate::bytes::KnownFile;
 use crate::loaded::CONFIG;
 use crate::source::{INDEX, SINGLE, weight_map};
 use crate::tokenizer::TOKENIZER_FILES;
@@ -17,7 +18,6 @@ use crate::{Error, HubOrigin, Result};
 
 /// What the cache holds of one repository.
 pub(super) struct RepoCache {
-    layout: CacheRepo,
     root: PathBuf,
     folder: String,
     repo: String,
@@ -26,11 +26,9 @@ pub(super) struct RepoCache {
 
 impl RepoCache {
     pub(super) fn new(root: &Path, id: &HubId) -> Self {
-        let repo = Repo::with_revision(id.repo(), RepoType::Model, id.revision().to_owned());
         Self {
-            folder: repo.folder_name(),
+            folder: folder_name(&id.repo()),
             repo: id.repo(),
-            layout: Cache::new(root.to_owned()).repo(repo),
             root: root.to_owned(),
             revision: id.revision().to_owned(),
         }
@@ -64,13 +62,17 @@ impl RepoCache {
         self.root.join(&self.folder)
     }
 
+    /// The file that says which commit the revision is. A revision may have slashes: `refs/pr/1`.
+    fn reference(&self) -> PathBuf {
+        self.repo_folder().join("refs").join(&self.revision)
+    }
+
     /// The commit that the cache knows the revision by.
     fn commit(&self) -> Option<String> {
         if is_commit(&self.revision) {
             return Some(self.revision.clone());
         }
-        let path = self.repo_folder().join("refs").join(&self.revision);
-        let text = fs_err::read_to_string(path).ok()?;
+        let text = fs_err::read_to_string(self.reference()).ok()?;
         let commit = text.trim();
         is_commit(commit).then(|| commit.to_owned())
     }
@@ -112,19 +114,30 @@ impl RepoCache {
                 commit: commit.to_owned(),
             },
             files,
+            known: Vec::new(),
         })
     }
 
-    /// Makes sure that what a load reads of a snapshot is what its blobs are named by.
-    pub(super) fn check(&self, snapshot: &Snapshot, checked: &Checked<'_>) -> Result<()> {
+    /// Makes sure that what a load reads of a snapshot is what its blobs are named by, and returns what is known of
+    /// them by that.
+    pub(super) fn check(
+        &self,
+        snapshot: &Snapshot,
+        checked: &Checked<'_>,
+    ) -> Result<Vec<KnownFile>> {
         let weights = |file: &str| file == INDEX || file.ends_with(".safetensors");
+        let mut known = Vec::new();
         for file in &snapshot.files {
             let name = file.as_str();
             if name == CONFIG || TOKENIZER_FILES.contains(&name) || weights(name) {
-                checked.check(&self.repo, &snapshot.folder.join(file), &self.blobs())?;
+                known.extend(checked.check(
+                    &self.repo,
+                    &snapshot.folder.join(file),
+                    &self.blobs(),
+                )?);
             }
         }
-        Ok(())
+        Ok(known)
     }
 
     /// The shards that the index of a commit names, each a plain file name.
@@ -170,29 +183,63 @@ impl RepoCache {
         if self.revision == commit {
             return Ok(());
         }
-        self.layout.create_ref(commit).map_err(|source| {
-            io(
-                &self.repo_folder().join("refs").join(&self.revision),
-                source,
-            )
-        })
+        let path = self.reference();
+        parent(&path)?;
+        Ok(write_atomic(&path, |out| out.write_all(commit.as_bytes()))?)
     }
 }
 
-/// Makes the folder of a file.
-pub(super) fn parent(path: &Path) -> Result<()> {
-    match path.parent() {
-        Some(folder) => fs::create_dir_all(folder).map_err(|source| io(folder, source)),
-        None => Ok(()),
+/// The folder of a model's repository in the cache: `models--owner--name`.
+fn folder_name(repo: &str) -> String {
+    format!("models--{}", repo.replace('/', "--"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+    /// The example of the hub's documentation, "Manage the `huggingface_hub` cache-system".
+    #[test]
+    fn folders_are_those_of_the_documentation() {
+        assert_eq!(
+            folder_name("google-bert/bert-base-cased"),
+            "models--google-bert--bert-base-cased"
+        );
+        // Repositories of the hub's early days have no owner.
+        assert_eq!(folder_name("gpt2"), "models--gpt2");
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        let id: HubId = "julien-c/EsperBERTo-small".parse().unwrap();
+        let cache = RepoCache::new(root, &id);
+        let repo = root.join("models--julien-c--EsperBERTo-small");
+        assert_eq!(cache.blob("403450e2"), repo.join("blobs").join("403450e2"));
+        let file = repo
+            .join("snapshots")
+            .join(COMMIT)
+            .join("pytorch_model.bin");
+        assert_eq!(cache.path(COMMIT, "pytorch_model.bin"), file);
+        assert_eq!(cache.commit(), None);
+        cache.point_at(COMMIT).unwrap();
+        // The commit alone, without a line's end.
+        let reference = repo.join("refs").join("main");
+        assert_eq!(fs_err::read_to_string(&reference).unwrap(), COMMIT);
+        assert_eq!(cache.commit().as_deref(), Some(COMMIT));
+        let lock = root
+            .join(".locks")
+            .join("models--julien-c--EsperBERTo-small");
+        assert_eq!(cache.lock("403450e2"), lock.join("403450e2.lock"));
     }
-}
 
-/// An error of writing `path`.
-pub(super) fn io(path: &Path, source: std::io::Error) -> Error {
-    FileError::cannot_write(path, source).into()
-}
-
-/// An error of reading `path`.
-pub(super) fn unread(path: &Path, source: std::io::Error) -> Error {
-    FileError::cannot_read(path, source).into()
+    #[test]
+    fn revisions_with_slashes_are_folders() {
+        let root = tempfile::tempdir().unwrap();
+        let id: HubId = "owner/name@refs/pr/1".parse().unwrap();
+        let cache = RepoCache::new(root.path(), &id);
+        cache.point_at(COMMIT).unwrap();
+        let reference = root.path().join("models--owner--name/refs/refs/pr/1");
+        assert_eq!(fs_err::read_to_string(reference).unwrap(), COMMIT);
+        assert_eq!(cache.commit().as_deref(), Some(COMMIT));
+    }
 }

@@ -11,9 +11,10 @@ use circuitscope_files::{digest, write_atomic};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-use super::cache::unread;
 use super::error::shown;
+use super::paths::unread;
 use super::{HubError, is_hex};
+use crate::bytes::KnownFile;
 use crate::{Error, Result};
 
 /// The hash that a blob is named by.
@@ -88,15 +89,20 @@ impl<'a> Checked<'a> {
         Ok(())
     }
 
-    /// Makes sure that a file of a snapshot, if it is a link to one of `blobs`, is what its name says.
-    pub(super) fn check(&self, repo: &str, path: &Path, blobs: &Path) -> Result<()> {
+    /// Makes sure that a file of a snapshot, if it is a link to one of `blobs`, is what its name says; returns what is
+    /// known of it then, where its name is the SHA-256 of its contents.
+    pub(super) fn check(&self, repo: &str, path: &Path, blobs: &Path) -> Result<Option<KnownFile>> {
         let Some((hash, blob)) = blob_of(path, blobs) else {
-            return Ok(());
+            return Ok(None);
         };
         // Taken before the contents are read: what changes meanwhile is not known.
         let metadata = std::fs::metadata(&blob).map_err(|source| unread(&blob, source))?;
+        let known = || match &hash {
+            Hash::Sha256(digits) => KnownFile::new(path, digits, &metadata),
+            Hash::Git(_) => None,
+        };
         if self.knows(&hash, &blob, &metadata) {
-            return Ok(());
+            return Ok(known());
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let stage = format!("checking {}", shown(&name));
@@ -118,7 +124,7 @@ impl<'a> Checked<'a> {
             }));
         }
         self.remember(&hash, &blob, &metadata);
-        Ok(())
+        Ok(known())
     }
 
     fn knows(&self, hash: &Hash, blob: &Path, metadata: &Metadata) -> bool {

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use circuitscope_core::Progress;
 use serde::Deserialize;
 
-use super::cache::{RepoCache, io, parent};
+use super::cache::RepoCache;
 use super::checked::{Checked, Hash, go_on};
 use super::error::shown;
+use super::paths::{io, parent};
 use super::request::{Answer, Failure, POLL, Question, Requests};
 use super::{HubError, HubId, HubSettings, is_commit};
 use crate::{Error, Result};

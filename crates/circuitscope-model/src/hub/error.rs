@@ -181,7 +181,7 @@ pub enum HubError {
         "{repo}@{revision}: {}no model.safetensors here, and PyTorch pickles are never loaded; convert it once: \
          python -c \"from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; \
          M.from_pretrained('{repo}', revision='{revision}').save_pretrained('model', safe_serialization=True); \
-         T.from_pretrained('{repo}', revision='{revision}').save_pretrained('model')\", then --model model",
+         T.from_pretrained('{repo}', revision='{revision}').save_pretrained('model')\", and load the folder 'model'",
         pickle.as_ref().map_or_else(String::new, |name| format!("only {}, ", shown(name)))
     )]
     NoSafetensors {

@@ -1,9 +1,9 @@
 //! Models by name from the Hugging Face hub, through its standard cache.
 //!
-//! The cache is laid out as every tool of the hub does (`models--owner--name/{blobs,refs,snapshots}`,
-//! by the crate `hf-hub`), so files that another tool downloaded are found and the other way round. The
-//! requests are made here: that crate's client does not check hashes or the start of a resumed range,
-//! cannot be cancelled, and sends the token to the host that it is redirected to.
+//! The cache is laid out as every tool of the hub does
+//! ([documented](https://huggingface.co/docs/huggingface_hub/guides/manage-cache):
+//! `models--owner--name/{blobs,refs,snapshots}`), so files that another tool downloaded are found and the other way
+//! round.
 //!
 //! Only `config.json`, the files of the tokenizer and safetensors are downloaded, never pickles. Every file is
 //! checked against the hash that the hub announces in its entity tag: SHA-256 for large files, git's
@@ -15,22 +15,25 @@ mod checked;
 mod client;
 mod error;
 mod id;
+mod paths;
 mod request;
 
 use core::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use burn::tensor::backend::Backend;
 use circuitscope_core::Progress;
 
 pub use error::HubError;
 pub use id::HubId;
 
-use crate::loaded::CONFIG;
+use crate::bytes::KnownFile;
+use crate::loaded::{CONFIG, load_folder};
 use crate::pickle::is_pickle;
 use crate::source::{INDEX, SINGLE};
 use crate::tokenizer::{TOKENIZER, TOKENIZER_FILES};
-use crate::{Error, HubOrigin, Result};
+use crate::{Error, HubOrigin, LoadSettings, Loaded, Result};
 use cache::RepoCache;
 use checked::Checked;
 use client::Client;
@@ -89,8 +92,8 @@ impl fmt::Debug for HubSettings {
     }
 }
 
-/// A model in the cache.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A model in the cache. Two are equal that are the same files of the same commit.
+#[derive(Debug, Clone)]
 pub struct Snapshot {
     /// A folder for [`load_dir`](crate::load_dir).
     pub folder: PathBuf,
@@ -98,6 +101,38 @@ pub struct Snapshot {
     pub origin: HubOrigin,
     /// Names of its files, sorted.
     pub files: Vec<String>,
+    /// What is known of the contents of some of them.
+    known: Vec<KnownFile>,
+}
+
+impl PartialEq for Snapshot {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.folder, &self.origin, &self.files) == (&other.folder, &other.origin, &other.files)
+    }
+}
+
+impl Eq for Snapshot {}
+
+impl Snapshot {
+    /// Loads it as [`load_dir`](crate::load_dir) does its folder, and says in the provenance where it came from.
+    ///
+    /// Large files are named by their SHA-256 in the cache, and [`fetch`] has made sure that they have it: they are not
+    /// hashed once more, unless their size or time of modification is another by now.
+    ///
+    /// # Errors
+    /// As [`load_dir`](crate::load_dir).
+    pub fn load<B: Backend>(
+        &self,
+        settings: impl Into<LoadSettings>,
+        device: &B::Device,
+        progress: &dyn Progress,
+    ) -> Result<Loaded<B>> {
+        let settings = settings.into();
+        let mut loaded = load_folder(&self.folder, &[], &self.known, settings, device, progress)?;
+        loaded.provenance.name.clone_from(&self.origin.repo);
+        loaded.provenance.hub = Some(self.origin.clone());
+        Ok(loaded)
+    }
 }
 
 /// Makes sure that a model is in the cache, complete and intact.
@@ -116,8 +151,8 @@ pub struct Snapshot {
 pub fn fetch(id: &HubId, settings: &HubSettings, progress: &dyn Progress) -> Result<Snapshot> {
     let cache = RepoCache::new(&settings.cache, id);
     let checked = Checked::new(settings.checked.as_deref(), progress);
-    let snapshot = locate(id, settings, &cache, &checked, progress)?;
-    cache.check(&snapshot, &checked)?;
+    let mut snapshot = locate(id, settings, &cache, &checked, progress)?;
+    snapshot.known = cache.check(&snapshot, &checked)?;
     Ok(snapshot)
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 use tokenizers::AddedToken;
 
-use super::files::{CONFIG, TOKENIZER, VOCAB};
+use super::names::{CONFIG, TOKENIZER, VOCAB};
 use crate::family::Findings;
 
 /// What transformers' class of a tokenizer does beside reading `tokenizer.json`, by version 5.

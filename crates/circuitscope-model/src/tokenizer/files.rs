@@ -7,24 +7,12 @@ use serde_json::{Map, Value, json};
 use tokenizers::AddedToken;
 
 use super::class::Class;
+use super::names::{ADDED, CHAT, CONFIG, MERGES, SPECIAL, TOKENIZER, TOKENIZER_FILES, VOCAB};
 use super::{Tokenizer, TokenizerSettings, put_first, unusable};
 use crate::bytes::hash;
 use crate::family::Findings;
-use crate::loaded::FileHash;
+use crate::provenance::FileHash;
 use crate::{Error, Result};
-
-/// The tokenizer itself.
-pub(crate) const TOKENIZER: &str = "tokenizer.json";
-pub(super) const CONFIG: &str = "tokenizer_config.json";
-const SPECIAL: &str = "special_tokens_map.json";
-const ADDED: &str = "added_tokens.json";
-const CHAT: &str = "chat_template.jinja";
-pub(super) const VOCAB: &str = "vocab.json";
-const MERGES: &str = "merges.txt";
-
-/// Files of a model's folder that say what its tokenizer is.
-pub(crate) const TOKENIZER_FILES: [&str; 7] =
-    [TOKENIZER, CONFIG, SPECIAL, ADDED, CHAT, VOCAB, MERGES];
 
 /// Special tokens that have a name of their own.
 const NAMED: [&str; 7] = [

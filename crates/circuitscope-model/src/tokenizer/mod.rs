@@ -3,19 +3,21 @@
 mod chat;
 mod class;
 mod files;
+mod names;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+pub(crate) use files::TokenizerFiles;
+pub(crate) use names::TOKENIZER;
 #[cfg(feature = "hub")]
-pub(crate) use files::TOKENIZER_FILES;
-pub(crate) use files::{TOKENIZER, TokenizerFiles};
+pub(crate) use names::TOKENIZER_FILES;
 
 use serde_json::Map;
 
 use crate::family::Findings;
-use crate::gguf::SentencePiece;
+use crate::gguf::sentencepiece::SentencePiece;
 use crate::{Error, Result};
 
 /// A tokenizer in the format of the `tokenizers` library, with what the files beside it say.

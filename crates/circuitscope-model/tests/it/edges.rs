@@ -4,7 +4,7 @@
 use burn::module::AutodiffModule;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use circuitscope_core::{Graph, HeadId, Node, Port, Seed, draw};
+use circuitscope_core::{Exec, Graph, HeadId, Node, Port, Seed, draw};
 use circuitscope_hooks::{
     AnyTensor, Capture, EdgePatch, Gradients, Intervene, Intervention, Op, Site, StreamOutputs,
 };
@@ -199,7 +199,9 @@ fn difference(a: Tensor<B, 3>, b: Tensor<B, 3>) -> f32 {
 fn any_set_of_edges_equals_the_slow_way() {
     let device = device();
     for (at, config) in configs().iter().enumerate() {
-        let model: Decoder<B> = config.init(Seed::new(7 + at as u64), &device);
+        let model: Decoder<B> = config
+            .init(Seed::new(7 + at as u64), &device)
+            .with_exec(Exec::all_cores());
         let graph = config.graph();
         let (clean, corrupt) = (batch(1, CLEAN, &device), batch(1, OTHER, &device));
         let other = outputs(&model, &graph, &corrupt);
@@ -260,7 +262,9 @@ fn any_set_of_edges_equals_the_slow_way() {
 fn a_pass_may_start_where_all_before_is_as_in_the_clean_run() {
     let device = device();
     for config in configs() {
-        let model: Decoder<B> = config.init(Seed::new(3), &device);
+        let model: Decoder<B> = config
+            .init(Seed::new(3), &device)
+            .with_exec(Exec::all_cores());
         let graph = config.graph();
         let (clean, corrupt) = (batch(1, CLEAN, &device), batch(1, OTHER, &device));
         let other = outputs(&model, &graph, &corrupt);
@@ -287,7 +291,9 @@ fn a_pass_may_start_where_all_before_is_as_in_the_clean_run() {
 fn unembedding_the_stream_gives_the_logits() {
     let device = device();
     for config in configs() {
-        let model: Decoder<B> = config.init(Seed::new(3), &device);
+        let model: Decoder<B> = config
+            .init(Seed::new(3), &device)
+            .with_exec(Exec::all_cores());
         let clean = batch(1, CLEAN, &device);
         let graph = config.graph();
         let last = outputs(&model, &graph, &clean).last;
@@ -300,7 +306,9 @@ fn unembedding_the_stream_gives_the_logits() {
 fn ablated_runs_are_sums_of_what_is_left() {
     let device = device();
     for config in configs() {
-        let model: Decoder<B> = config.init(Seed::new(9), &device);
+        let model: Decoder<B> = config
+            .init(Seed::new(9), &device)
+            .with_exec(Exec::all_cores());
         let graph = config.graph();
         let clean = batch(1, CLEAN, &device);
         let here = outputs(&model, &graph, &clean);
@@ -356,7 +364,9 @@ fn mask_gradients_are_slopes() {
     const STEP: f32 = 1e-2;
     let device = device();
     for (at, config) in configs().iter().enumerate() {
-        let plain: Decoder<B> = config.init(Seed::new(11), &device);
+        let plain: Decoder<B> = config
+            .init(Seed::new(11), &device)
+            .with_exec(Exec::all_cores());
         let model = Decoder::<A>::from_inner(plain.clone());
         let graph = config.graph();
         let clean = batch::<A>(1, CLEAN, &device);
@@ -415,7 +425,9 @@ fn gradients_at_sites_are_slopes() {
     const STEP: f32 = 2e-3;
     let device = device();
     for (at, config) in configs().iter().enumerate() {
-        let plain: Decoder<B> = config.init(Seed::new(13), &device);
+        let plain: Decoder<B> = config
+            .init(Seed::new(13), &device)
+            .with_exec(Exec::all_cores());
         let model = Decoder::<A>::from_inner(plain.clone());
         let mut sites = vec![
             Site::ResidPre(0),
@@ -490,7 +502,9 @@ fn port_gradients_equal_those_of_split_inputs() {
         })
     });
     for config in configs {
-        let plain: Decoder<B> = config.init(Seed::new(17), &device);
+        let plain: Decoder<B> = config
+            .init(Seed::new(17), &device)
+            .with_exec(Exec::all_cores());
         let model = Decoder::<A>::from_inner(plain.clone());
         let clean = batch::<A>(1, CLEAN, &device);
         let at = |sites: [Site; 3]| {
@@ -537,7 +551,11 @@ fn port_gradients_equal_those_of_split_inputs() {
 fn a_gradient_that_is_not_there_is_an_error() {
     let device = device();
     let config = DecoderConfig::gpt2(2, 2, 8, 6, D_VOCAB);
-    let model = Decoder::<A>::from_inner(config.init::<B>(Seed::new(1), &device));
+    let model = Decoder::<A>::from_inner(
+        config
+            .init::<B>(Seed::new(1), &device)
+            .with_exec(Exec::all_cores()),
+    );
     let clean = batch::<A>(1, CLEAN, &device);
     let mut run = (
         Gradients::<A>::new([Site::MlpOut(1)]),
@@ -602,7 +620,9 @@ fn heads_write_all_that_attention_writes() {
 #[test]
 fn a_site_of_heads_that_no_norm_has_mixed_is_their_result() {
     let device = device();
-    let model: Decoder<B> = configs()[0].init(Seed::new(1), &device);
+    let model: Decoder<B> = configs()[0]
+        .init(Seed::new(1), &device)
+        .with_exec(Exec::all_cores());
     let clean = batch(1, CLEAN, &device);
     let found = crate::capture(&model, &clean, [Site::Result(1), Site::HeadOut(1)]);
     assert_eq!(found[&Site::Result(1)], found[&Site::HeadOut(1)]);

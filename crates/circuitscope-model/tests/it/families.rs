@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::activation::log_softmax;
+use circuitscope_core::Exec;
 use circuitscope_hooks::Site;
 use circuitscope_model::{Error, Processing, TokenBatch, family_names};
 use circuitscope_testkit::{Golden, Values, assert_close_named, device};
@@ -53,6 +54,14 @@ fn every_family_matches_what_others_compute() {
             hugging_face_sites(name, &model, &golden, &batch),
         ];
         assert_eq!(found, recorded, "{name}: recorded sites");
+        // Without steps in place the numbers are made of other operations.
+        let serial = [model.clone(), folded.clone()].map(|model| model.with_exec(Exec::serial()));
+        check_sites(name, &serial[0], &golden, "tl_raw.", &batch);
+        check_sites(name, &serial[1], &golden, "tl_processed.", &batch);
+        hugging_face_sites(name, &serial[0], &golden, &batch);
+        let label = format!("{name} hf.logits by operations of the device");
+        let logits = Values::from(serial[0].logits(&batch));
+        assert_close_named(&label, &logits, expected, PARITY);
         // Folding moves numbers between sites and keeps what the model says.
         let said = |logits| Values::from(log_softmax(logits, 2));
         let (raw, folded) = (said(model.logits(&batch)), said(folded.logits(&batch)));

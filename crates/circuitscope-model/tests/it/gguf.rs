@@ -12,8 +12,8 @@ use anamnesis::{
     GgufMetadataArray as MetaArray, GgufMetadataValue as Meta, GgufType, GgufWriteTensor,
     parse_gguf, write_gguf,
 };
-use circuitscope_core::NoProgress;
-use circuitscope_model::{Error, Loaded, Processing, Tokenizer, load_gguf};
+use circuitscope_core::{Exec, NoProgress};
+use circuitscope_model::{Error, LoadSettings, Loaded, Processing, Tokenizer, load_gguf};
 use circuitscope_testkit::{Golden, Values, assert_close_named, device, real_model};
 use serde_json::{Map, Value};
 use tempfile::TempDir;
@@ -26,7 +26,8 @@ fn file(name: &str) -> PathBuf {
 }
 
 fn try_gguf(file: &Path) -> Result<Loaded<B>, Error> {
-    load_gguf(file, Processing::Raw, &device(), &NoProgress)
+    let settings = LoadSettings::from(Processing::Raw).with_exec(Exec::all_cores());
+    load_gguf(file, settings, &device(), &NoProgress)
 }
 
 fn read_json(name: &str) -> Map<String, Value> {

@@ -31,9 +31,11 @@ mod training;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use circuitscope_core::NoProgress;
+use circuitscope_core::{Exec, NoProgress};
 use circuitscope_hooks::{Capture, Site};
-use circuitscope_model::{Decoder, Error, Loaded, PaddingSide, Processing, TokenBatch, load_dir};
+use circuitscope_model::{
+    Decoder, Error, LoadSettings, Loaded, PaddingSide, Processing, TokenBatch, load_dir,
+};
 use circuitscope_testkit::{Flex, Golden, Values, assert_close_named, device};
 
 type B = Flex;
@@ -52,7 +54,8 @@ fn golden_folder(name: &str) -> PathBuf {
 }
 
 fn try_load(folder: &Path, processing: Processing) -> Result<Loaded<B>, Error> {
-    load_dir(folder, processing, &device(), &NoProgress)
+    let settings = LoadSettings::from(processing).with_exec(Exec::all_cores());
+    load_dir(folder, settings, &device(), &NoProgress)
 }
 
 fn load(folder: &Path, processing: Processing) -> Decoder<B> {

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use circuitscope_core::{NoProgress, Seed};
+use circuitscope_core::{Exec, NoProgress, Seed};
 use circuitscope_hooks::{Capture, Reduce, Site};
 use circuitscope_model::{
     Activation, Decoder, DecoderConfig, Error, Mlp, Norm, PaddedRows, PaddingSide, Positions,
@@ -60,7 +60,11 @@ fn drawn() -> [(&'static str, Decoder<B>); 2] {
         output_logits_soft_cap: Some(3.0),
         ..gpt2
     };
-    let init = |config: DecoderConfig| config.init::<B>(Seed::new(3), &device());
+    let init = |config: DecoderConfig| {
+        config
+            .init::<B>(Seed::new(3), &device())
+            .with_exec(Exec::all_cores())
+    };
     [("parallel", init(parallel)), ("grouped", init(grouped))]
 }
 

@@ -1,7 +1,7 @@
 //! Resumed passes against whole ones.
 
 use burn::tensor::Tensor;
-use circuitscope_core::Seed;
+use circuitscope_core::{Exec, Seed};
 use circuitscope_hooks::{Capture, NoTap, Site};
 use circuitscope_model::{
     Activation, Decoder, DecoderConfig, Direction, Mlp, Norm, Past, Positions, Resume, RopeScaling,
@@ -103,7 +103,9 @@ fn a_resumed_pass_ends_as_a_whole_one() {
         vec![1, 9, 3, 10, 2],
     ];
     for (at, config) in configs().into_iter().enumerate() {
-        let model: Decoder<B> = config.init(Seed::new(at as u64), &device());
+        let model: Decoder<B> = config
+            .init(Seed::new(at as u64), &device())
+            .with_exec(Exec::all_cores());
         let whole = right_padded(&prompts).read_at(vec![5, 2, 4]);
         let starts = if Past::<B>::applies(&config) {
             0..3
@@ -148,7 +150,9 @@ fn a_resumed_pass_ends_as_a_whole_one() {
 /// The pass is run again: another stream is another result.
 #[test]
 fn what_a_pass_begins_with_counts() {
-    let model: Decoder<B> = configs()[1].init(Seed::new(1), &device());
+    let model: Decoder<B> = configs()[1]
+        .init(Seed::new(1), &device())
+        .with_exec(Exec::all_cores());
     let whole = right_padded(&[vec![1, 2, 3, 4], vec![1, 2, 5, 6]]);
     let (streams, _, past) = run(&model, &whole, 2);
     let tail = whole.tail(2);
@@ -171,7 +175,9 @@ fn what_a_pass_begins_with_counts() {
 #[test]
 fn logits_of_some_tokens_are_among_all() {
     for config in configs() {
-        let model: Decoder<B> = config.init(Seed::new(3), &device());
+        let model: Decoder<B> = config
+            .init(Seed::new(3), &device())
+            .with_exec(Exec::all_cores());
         let stream = Tensor::<B, 2>::from_data([[0.3f32; 16], [-0.7; 16]], &device());
         let ramp = Tensor::<B, 2>::from_data(
             [core::array::from_fn::<f32, 16, _>(|at| at as f32)],

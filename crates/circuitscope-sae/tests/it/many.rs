@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use circuitscope_core::{NoProgress, Progress, Seed};
+use circuitscope_core::{Exec, NoProgress, Progress, Seed};
 use circuitscope_sae::{
     Dictionary, Error, SaeConfig, TrainConfig, TrainJob, Trained, train, train_many, train_stacked,
 };
@@ -63,8 +63,13 @@ fn each_is_what_it_would_be_alone() {
         train(&config, &steps, x, seed, &NoProgress).unwrap()
     });
     let alone: Vec<_> = alone.collect();
+    let host = steps.clone().with_exec(Exec::host(3));
     for (way, found) in [
-        ("many", train_many(&jobs, &steps, &NoProgress)),
+        (
+            "one after the other",
+            train_many(&jobs, &steps, &NoProgress),
+        ),
+        ("side by side", train_many(&jobs, &host, &NoProgress)),
         ("stacked", train_stacked(&jobs, &steps, &NoProgress)),
     ] {
         let found = found.unwrap();
@@ -92,7 +97,7 @@ fn a_fault_or_a_request_to_stop_ends_all() {
         }
     }
 
-    let steps = TrainConfig::new().with_steps(30);
+    let steps = TrainConfig::new().with_steps(30).with_exec(Exec::host(3));
     for train in [train_many::<B>, train_stacked::<B>] {
         let stopped = train(&jobs(), &steps, &StopAfter(AtomicU64::new(1040)));
         assert!(matches!(stopped, Err(Error::Cancelled { .. })));

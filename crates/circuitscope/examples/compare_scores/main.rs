@@ -17,11 +17,13 @@ use std::path::Path;
 
 use burn::backend::Autodiff;
 use burn_flex::{Flex, FlexDevice};
-use circuitscope::core::{NoProgress, Polarity, Seed, draw};
+use circuitscope::core::{Exec, NoProgress, Polarity, Seed, draw};
 use circuitscope::eval::Evidence;
 use circuitscope::eval::methods::{BoxedMethod, CodeScore, Ensemble, MethodSettings, method};
 use circuitscope::measures::Ranking;
-use circuitscope::model::{Loaded, Processing, capture_head_means_and_last, load_dir};
+use circuitscope::model::{
+    LoadSettings, Loaded, Processing, capture_head_means_and_last, load_dir,
+};
 use circuitscope::tasks::{TASKS, TaskSpec, task};
 use circuitscope::{CaptureSettings, judged_task, known_circuits, load_reference, posed_task};
 use circuitscope_testkit::{Golden, shared_fixtures};
@@ -163,7 +165,8 @@ fn of_program(folder: &Path, pairs: usize, seed: Seed) -> Result<Subject, Box<dy
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let loaded = load_reference::<Flex>(Processing::Folded, &FlexDevice)?;
+    let settings = LoadSettings::from(Processing::Folded).with_exec(Exec::all_cores());
+    let loaded = load_reference::<Flex>(settings, &FlexDevice)?;
     let program = shared_fixtures().map(|fixtures| fixtures.join("tracr/dyck1"));
     let mut subjects: Vec<&str> = TASKS.iter().map(|task| task.name.as_ref()).collect();
     subjects.extend(program.as_ref().map(|_| "dyck1"));

@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 use burn::module::{AutodiffModule as _, Module as _};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Tensor, TensorData};
-use circuitscope_core::{Seed, draw};
+use circuitscope_core::{Exec, Seed, draw};
 use circuitscope_hooks::{
     AnyTensor, Capture, Gradients, Intervene, Intervention, NoTap, Op, Reduce, Site, Tap,
 };
-use circuitscope_model::{Decoder, PaddingSide, Processing, TokenBatch};
+use circuitscope_model::{Decoder, LoadSettings, PaddingSide, Processing, TokenBatch};
 
 use super::record::{Values, prompts};
 use super::{Check, Error, Worst};
@@ -51,15 +51,17 @@ const STEP: f64 = 0.003;
 /// use burn_flex::{Flex, FlexDevice};
 /// use circuitscope::conformance::check_gradients;
 ///
-/// let checks = check_gradients::<Autodiff<Flex>>(&FlexDevice, &FlexDevice)?;
+/// let exec = circuitscope::core::Exec::all_cores();
+/// let checks = check_gradients::<Autodiff<Flex>>(&FlexDevice, &FlexDevice, exec)?;
 /// assert!(checks.iter().all(|check| check.passed), "{checks:?}");
 /// # Ok::<(), circuitscope::conformance::Error>(())
 /// ```
 pub fn check_gradients<B: AutodiffBackend>(
     device: &B::Device,
     differentiating: &B::Device,
+    exec: Exec,
 ) -> Result<Vec<Check>, Error> {
-    check_gradients_with::<B, _>(device, differentiating, NoTap)
+    check_gradients_with::<B, _>(device, differentiating, exec, NoTap)
 }
 
 /// The same with a tap in the pass that is differentiated, and not in those that give the differences: shows
@@ -70,9 +72,11 @@ pub fn check_gradients<B: AutodiffBackend>(
 pub fn check_gradients_with<B: AutodiffBackend, T: Tap<B>>(
     device: &B::Device,
     differentiating: &B::Device,
+    exec: Exec,
     fault: T,
 ) -> Result<Vec<Check>, Error> {
-    let loaded = load_reference::<B::InnerBackend>(Processing::Folded, device)?;
+    let settings = LoadSettings::from(Processing::Folded).with_exec(exec);
+    let loaded = load_reference::<B::InnerBackend>(settings, device)?;
     let tokenizer = loaded.tokenizer().map_err(crate::Error::from)?;
     let texts = prompts()?;
     let tokens = texts.iter().map(|text| tokenizer.encode(text, true));
@@ -280,7 +284,7 @@ mod tests {
     type B = Autodiff<Flex>;
 
     fn checks(fault: impl Tap<B>) -> Vec<Check> {
-        check_gradients_with::<B, _>(&FlexDevice, &FlexDevice, fault).unwrap()
+        check_gradients_with::<B, _>(&FlexDevice, &FlexDevice, Exec::all_cores(), fault).unwrap()
     }
 
     #[test]

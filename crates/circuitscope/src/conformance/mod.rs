@@ -26,9 +26,10 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::backend::Backend;
+use circuitscope_core::Exec;
 use circuitscope_files::FileError;
 use circuitscope_hooks::{NoTap, Tap};
-use circuitscope_model::DecoderConfig;
+use circuitscope_model::Decoder;
 
 pub use checks::{Check, Conformance, Worst};
 pub use gradient::{
@@ -56,7 +57,7 @@ pub enum Error {
     /// The record was made with other weights than those of this crate.
     #[error(
         "the conformance record belongs to another reference model: found {found}, expected \
-         {expected}; make a new one with `circuitscope doctor --write-record`"
+         {expected}"
     )]
     OtherModel {
         /// Hash of the weights that the record was made with.
@@ -72,7 +73,7 @@ pub enum Error {
     Device(String),
 }
 
-/// Compares a device with the record inside this crate.
+/// Compares a device with the record inside this crate; its work is laid out as `exec` says.
 ///
 /// # Errors
 /// If the device cannot do the work at all. That it does it wrongly is no error here but the
@@ -81,13 +82,14 @@ pub enum Error {
 /// # Examples
 /// ```
 /// use burn_flex::{Flex, FlexDevice};
+/// use circuitscope::core::Exec;
 ///
-/// let conformance = circuitscope::conformance::check::<Flex>(&FlexDevice)?;
+/// let conformance = circuitscope::conformance::check::<Flex>(&FlexDevice, Exec::all_cores())?;
 /// assert!(conformance.passed(), "{:?}", conformance.first_failure());
 /// # Ok::<(), circuitscope::conformance::Error>(())
 /// ```
-pub fn check<B: Backend>(device: &B::Device) -> Result<Conformance, Error> {
-    check_with::<B, _>(device, NoTap)
+pub fn check<B: Backend>(device: &B::Device, exec: Exec) -> Result<Conformance, Error> {
+    check_with::<B, _>(device, exec, NoTap)
 }
 
 /// The same with a tap in the model: shows that a wrong activation is noticed, and named.
@@ -98,35 +100,40 @@ pub fn check<B: Backend>(device: &B::Device) -> Result<Conformance, Error> {
 /// # Examples
 /// ```
 /// use burn_flex::{Flex, FlexDevice};
+/// use circuitscope::core::Exec;
 /// use circuitscope::hooks::{Intervene, Intervention, Op, Site};
 ///
 /// // A kernel that is wrong by one in a thousand.
 /// let site = Site::MlpOut(1);
 /// let fault = Intervene::new([Intervention::new(site, Op::Scale(1.001))]);
-/// let conformance = circuitscope::conformance::check_with::<Flex, _>(&FlexDevice, fault)?;
+/// let exec = Exec::all_cores();
+/// let conformance = circuitscope::conformance::check_with::<Flex, _>(&FlexDevice, exec, fault)?;
 /// assert_eq!(conformance.first_failure().unwrap().name, site.to_string());
 /// # Ok::<(), circuitscope::conformance::Error>(())
 /// ```
 pub fn check_with<B: Backend, T: Tap<B>>(
     device: &B::Device,
+    exec: Exec,
     fault: T,
 ) -> Result<Conformance, Error> {
     let shipped = Record::shipped()?;
-    let found = Record::measure_with::<B, T>(device, Some(&shipped.head_means), fault)?;
+    let found = Record::measure_with::<B, T>(device, exec, Some(&shipped.head_means), fault)?;
     shipped.compare(&found)
 }
 
-/// Fails unless a device agrees with the record, and multiplies matrices of a model's sizes correctly
-/// ([`shapes`]). Asked once for each device and shape: later calls return what the first one found.
+/// Fails unless the device of `model` agrees with the record, its work laid out as the model's, and multiplies
+/// matrices of the model's sizes correctly ([`shapes`]). Asked once for each device and all sizes: later calls return
+/// what the first one found.
 ///
 /// # Errors
 /// [`Error::Differs`] with the first thing that differs, and those of [`check`].
-pub fn require<B: Backend>(device: &B::Device, config: &DecoderConfig) -> Result<(), Error> {
+pub fn require<B: Backend>(device: &B::Device, model: &Decoder<B>) -> Result<(), Error> {
+    let exec = model.exec();
     let name = format!("{} {device:?}", B::name(device));
-    once(name.clone(), || check::<B>(device))?;
-    let sizes = shapes::sizes(config);
-    once(format!("{name} {sizes:?}"), || {
-        shapes::check::<B>(device, &sizes)
+    once(format!("{name} {exec:?}"), || check::<B>(device, exec))?;
+    let products = model.products();
+    once(format!("{name} {products:?}"), || {
+        shapes::check::<B>(device, &products)
     })
 }
 

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use circuitscope_core::{NoProgress, Seed};
+use circuitscope_core::{Exec, NoProgress, Seed};
 use circuitscope_files::{Entry, Metadata, Reader, Writer};
 use circuitscope_hooks::{Capture, NoTap, Reduce, Site, Tap};
-use circuitscope_model::{PaddingSide, Processing, TokenBatch, capture_head_means};
+use circuitscope_model::{LoadSettings, PaddingSide, Processing, TokenBatch, capture_head_means};
 use circuitscope_sae::{SaeConfig, TrainConfig, train};
 use circuitscope_tasks::{TASKS, Vocabulary, generate};
 
@@ -68,9 +68,10 @@ impl Record {
     /// [`Error::Run`] or [`Error::Device`].
     pub fn measure<B: Backend>(
         device: &B::Device,
+        exec: Exec,
         head_means: Option<&Values>,
     ) -> Result<Self, Error> {
-        Self::measure_with::<B, _>(device, head_means, NoTap)
+        Self::measure_with::<B, _>(device, exec, head_means, NoTap)
     }
 
     /// The same with a tap in the model that may change what it computes, as a wrong kernel would.
@@ -79,10 +80,12 @@ impl Record {
     /// As [`measure`](Self::measure).
     pub fn measure_with<B: Backend, T: Tap<B>>(
         device: &B::Device,
+        exec: Exec,
         head_means: Option<&Values>,
         fault: T,
     ) -> Result<Self, Error> {
-        let loaded = load_reference::<B>(Processing::Folded, device)?;
+        let settings = LoadSettings::from(Processing::Folded).with_exec(exec);
+        let loaded = load_reference::<B>(settings, device)?;
         let weights = loaded.provenance.files.iter();
         let model = weights
             .filter(|file| file.name.ends_with(".safetensors"))
@@ -118,7 +121,7 @@ impl Record {
 
         let x = head_means.unwrap_or(&means).rows::<B>(device);
         let config = SaeConfig::new(x.dims()[1]);
-        let steps = TrainConfig::new().with_steps(20);
+        let steps = TrainConfig::new().with_steps(20).with_exec(exec);
         let trained = train(
             &config.clone().with_d_sae(64),
             &steps,

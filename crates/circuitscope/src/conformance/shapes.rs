@@ -1,106 +1,154 @@
 //! Matrix products of a model's sizes, against sums in `f64`.
 //!
 //! Kernels are chosen by shape, on GPUs by timing them: a device that runs the reference model correctly
-//! may still pick a wrong one for a larger model. Sampled entries of products of the sizes that the
-//! model has are computed on the host in `f64`.
+//! may still pick a wrong one for a larger model. So every size of weight that the model multiplies by
+//! ([`Decoder::products`](circuitscope_model::Decoder::products)) is tried, with the model's own weights as they lie on
+//! the device, and sampled entries are computed on the host in `f64`.
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{DType, Int, Tensor, TensorData};
 use circuitscope_core::{Seed, draw};
-use circuitscope_model::DecoderConfig;
+use circuitscope_model::Product;
 
 use super::record::Values;
 use super::{Check, Conformance, Error};
 
 /// Rows of the left matrix: about as many as a short prompt has tokens.
 const ROWS: usize = 24;
-/// Entries of each product that are compared.
-const ENTRIES: usize = 200;
-/// Largest difference allowed, times the root of the number of terms of a sum: entries are uniform
-/// in [−1, 1), so that sums are of that size. `f32` in any order of summation stays a factor of ten
-/// below; products in TF32 or bf16 exceed it.
-pub const PRODUCT_TOLERANCE: f64 = 1e-5;
+/// Columns of which entries are compared, in every row.
+const COLUMNS: usize = 32;
+/// Largest difference allowed in f32, relative to what a sum of so many terms of that size comes to: the length of the
+/// row times the length of the column, divided by the root of the number of terms. `f32` in any order of summation
+/// stays a factor of ten below; products in TF32 or bf16 exceed it.
+pub const PRODUCT_TOLERANCE: f64 = 3e-5;
 
-/// Inner and outer size of each kind of product in the blocks of a model: `[rows, inner] × [inner,
-/// outer]`.
-#[must_use]
-pub fn sizes(config: &DecoderConfig) -> Vec<(usize, usize)> {
-    let (d, z) = (config.d_model, config.n_heads * config.d_head);
-    let mut sizes = vec![(d, z), (z, d)];
-    if let Some(mlp) = &config.mlp {
-        sizes.extend([(d, mlp.d_mlp), (mlp.d_mlp, d)]);
-    }
-    sizes.sort_unstable();
-    sizes.dedup();
-    sizes
-}
-
-/// Compares sampled entries of products of these sizes.
+/// Compares sampled entries of products with these weights.
+///
+/// In half precision a device may round every partial sum, so that there the tolerance is the precision's unit times the
+/// root of the number of terms.
 ///
 /// # Errors
 /// [`Error::Device`].
 pub fn check<B: Backend>(
     device: &B::Device,
-    sizes: &[(usize, usize)],
+    products: &[Product<B>],
 ) -> Result<Conformance, Error> {
-    let checks = sizes
-        .iter()
-        .map(|&(inner, outer)| product::<B>(device, inner, outer));
+    let checks = products.iter().map(|product| check_one(device, product));
     Ok(Conformance {
         checks: checks.collect::<Result<_, _>>()?,
         near_ties: 0,
     })
 }
 
-fn product<B: Backend>(device: &B::Device, inner: usize, outer: usize) -> Result<Check, Error> {
+fn check_one<B: Backend>(device: &B::Device, product: &Product<B>) -> Result<Check, Error> {
+    let weight = &product.weight;
+    let [inner, outer] = weight.dims();
+    let dtype = weight.dtype();
     let seed = Seed::new(0).stream(&format!("conformance/product/{inner}x{outer}"));
     let mut rng = seed.rng();
-    let mut uniform = |count: usize| -> Vec<f32> {
-        (0..count)
-            .map(|_| draw::below(&mut rng, 1 << 24) as f32 / (1 << 23) as f32 - 1.0)
-            .collect()
-    };
-    let (left, right) = (uniform(ROWS * inner), uniform(inner * outer));
-    let tensor = |data: &[f32], shape: [usize; 2]| {
-        Tensor::<B, 2>::from_data(TensorData::new(data.to_vec(), shape), device)
-    };
-    let whole = tensor(&left, [ROWS, inner]).matmul(tensor(&right, [inner, outer]));
-    let whole = Values::new(whole.into_data())?;
+    // Eight bits, so that every precision holds them as they are.
+    let left: Vec<f32> = (0..ROWS * inner)
+        .map(|_| draw::below(&mut rng, 1 << 8) as f32 / (1 << 7) as f32 - 1.0)
+        .collect();
     let mut rng = seed.stream("entries").rng();
-    let (mut expected, mut found) = (Vec::new(), Vec::new());
-    for _ in 0..ENTRIES {
-        let (row, column) = (draw::below(&mut rng, ROWS), draw::below(&mut rng, outer));
-        let terms = (0..inner)
-            .map(|k| f64::from(left[row * inner + k]) * f64::from(right[k * outer + column]));
-        expected.push(terms.sum::<f64>() as f32);
-        found.push(whole.data[row * outer + column]);
+    let columns: Vec<i64> = (0..COLUMNS)
+        .map(|_| draw::below(&mut rng, outer) as i64)
+        .collect();
+    let x = TensorData::new(left.clone(), [ROWS, inner]);
+    let x = Tensor::<B, 2>::from_data(x, device).cast(dtype);
+    let at = Tensor::<B, 1, Int>::from_data(TensorData::new(columns, [COLUMNS]), device);
+    let read = |x: Tensor<B, 2>| Values::new(x.select(1, at.clone()).cast(DType::F32).into_data());
+    let found = read(x.matmul(weight.clone()))?;
+    let right = read(weight.clone())?;
+
+    let (mut expected, mut relative) = (Vec::new(), Vec::new());
+    for (at, &found) in found.data.iter().enumerate() {
+        let row = &left[at / COLUMNS * inner..][..inner];
+        let column = right.data.iter().skip(at % COLUMNS).step_by(COLUMNS);
+        let terms = row.iter().zip(column.clone());
+        let sum: f64 = terms.map(|(&x, &w)| f64::from(x) * f64::from(w)).sum();
+        let size = length(row.iter()) * length(column) / (inner as f64).sqrt();
+        // A column of zeros gives zeros.
+        let size = size.max(f64::from(f32::MIN_POSITIVE));
+        expected.push((sum / size) as f32);
+        relative.push((f64::from(found) / size) as f32);
     }
     let values = |data: Vec<f32>| Values {
-        shape: vec![ENTRIES],
+        shape: vec![ROWS, COLUMNS],
         data,
     };
-    let name = format!("matrix product {ROWS}x{inner} by {inner}x{outer}");
-    let tolerance = PRODUCT_TOLERANCE * (inner as f64).sqrt();
+    let name = format!(
+        "matrix product {ROWS}x{inner} by {inner}x{outer} ({})",
+        product.name
+    );
+    let unit = match dtype {
+        DType::F16 => Some(2f64.powi(-11)),
+        DType::BF16 => Some(2f64.powi(-8)),
+        _ => None,
+    };
+    let tolerance = unit.map_or(PRODUCT_TOLERANCE, |unit| unit * (inner as f64).sqrt());
     Ok(Check::within(
         &name,
         &values(expected),
-        &values(found),
+        &values(relative),
         tolerance,
         |_| 1.0,
     ))
 }
 
+fn length<'v>(values: impl Iterator<Item = &'v f32>) -> f64 {
+    values.map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use burn::module::Module as _;
     use burn_flex::{Flex, FlexDevice};
+    use circuitscope_model::{Decoder, DecoderConfig, Mlp};
+
+    fn model(config: &DecoderConfig) -> Decoder<Flex> {
+        config.init(Seed::new(0), &FlexDevice)
+    }
+
+    fn sizes(config: &DecoderConfig) -> Vec<[usize; 2]> {
+        let products = model(config).products();
+        products.iter().map(|of| of.weight.dims()).collect()
+    }
+
+    #[test]
+    fn all_that_a_model_multiplies_by_is_checked() {
+        let config = DecoderConfig::gpt2(2, 4, 64, 32, 500);
+        // Queries, keys and values are one product, and the unembedding is one.
+        let expected = [[64, 3 * 64], [64, 64], [64, 256], [256, 64], [64, 500]];
+        assert_eq!(sizes(&config), expected);
+        // Fewer heads for keys and values, and an MLP with a gate of another width.
+        let mlp = config.mlp.map(|mlp| Mlp {
+            d_mlp: 96,
+            gated: true,
+            ..mlp
+        });
+        let grouped = DecoderConfig {
+            n_key_value_heads: 2,
+            mlp,
+            ..config
+        };
+        let expected = [[64, 2 * 64], [64, 64], [64, 96], [96, 64], [64, 500]];
+        assert_eq!(sizes(&grouped), expected);
+        let names: Vec<_> = model(&grouped)
+            .products()
+            .into_iter()
+            .map(|of| of.name)
+            .collect();
+        assert_eq!(names[0], "blocks.0.w_qkv");
+        assert_eq!(names[4], "w_u");
+    }
 
     #[test]
     fn products_of_a_cpu_are_right() {
-        let config = DecoderConfig::gpt2(2, 4, 64, 32, 500);
-        let sizes = sizes(&config);
-        assert_eq!(sizes, [(64, 64), (64, 256), (256, 64)]);
-        let conformance = check::<Flex>(&FlexDevice, &sizes).unwrap();
+        let model = model(&DecoderConfig::gpt2(2, 4, 64, 32, 500));
+        let products = model.products();
+        let conformance = check(&FlexDevice, &products).unwrap();
         assert!(conformance.passed(), "{:?}", conformance.first_failure());
         // Far inside: the tolerance is not what decides on a correct device.
         let tightest = conformance.tightest().unwrap();
@@ -108,6 +156,15 @@ mod tests {
             tightest.difference < 0.2 * tightest.tolerance,
             "{tightest:?}"
         );
+        for dtype in [DType::F16, DType::BF16] {
+            let halves = model.clone().no_grad().products().into_iter();
+            let halves = halves.map(|of| Product {
+                weight: of.weight.cast(dtype),
+                ..of
+            });
+            let conformance = check(&FlexDevice, &halves.collect::<Vec<_>>()).unwrap();
+            assert!(conformance.passed(), "{:?}", conformance.first_failure());
+        }
     }
 
     #[test]
@@ -130,6 +187,8 @@ mod tests {
             .iter()
             .map(|&(a, b)| f64::from(rounded(a)) * f64::from(rounded(b)))
             .sum();
-        assert!((exact - few).abs() > PRODUCT_TOLERANCE * (size as f64).sqrt());
+        // Entries in [−1, 1): a length of √(n / 3) each.
+        let unit = (size as f64).sqrt() / 3.0;
+        assert!((exact - few).abs() > PRODUCT_TOLERANCE * unit);
     }
 }

@@ -14,17 +14,26 @@ use circuitscope::measures::GraphScores;
 use circuitscope::model::{Decoder, Processing, load_dir};
 use circuitscope_testkit::Golden;
 
+use crate::on_all_cores;
+
 type B = Autodiff<Flex>;
 
 /// The reference model for `gpt2`, else a golden model of the loaders.
 fn model(name: &str) -> Decoder<Flex> {
     if name == "gpt2" {
-        return load_reference(Processing::Raw, &FlexDevice).unwrap().model;
+        return load_reference(on_all_cores(Processing::Raw), &FlexDevice)
+            .unwrap()
+            .model;
     }
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("../circuitscope-model/tests/it/golden/families")
         .join(name);
-    let loaded = load_dir(&folder, Processing::Raw, &FlexDevice, &NoProgress);
+    let loaded = load_dir(
+        &folder,
+        on_all_cores(Processing::Raw),
+        &FlexDevice,
+        &NoProgress,
+    );
     loaded.unwrap().model
 }
 

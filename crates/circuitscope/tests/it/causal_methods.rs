@@ -12,10 +12,12 @@ use circuitscope::{
     CaptureSettings, CausalSettings, judged_task, known_circuits, load_reference, posed_task,
 };
 
+use crate::on_all_cores;
+
 type B = Autodiff<Flex>;
 
 fn judged(task: &TaskSpec, names: &[&str], pairs: usize, ablation: Ablation) -> Vec<Judgement> {
-    let loaded = load_reference::<Flex>(Processing::Folded, &FlexDevice).unwrap();
+    let loaded = load_reference::<Flex>(on_all_cores(Processing::Folded), &FlexDevice).unwrap();
     let posed = posed_task(&loaded, task, pairs, Seed::new(2026), None).unwrap();
     let judged = judged_task(
         &loaded,

@@ -16,6 +16,8 @@ use circuitscope::{
     load_reference, posed_task,
 };
 
+use crate::on_all_cores;
+
 /// How much a head's output varies over the positives, summed over the residual.
 struct Variance;
 
@@ -60,7 +62,7 @@ impl<B: Backend> Discover<B> for Variance {
 /// The same method, by its own name, in both: `discover` takes its rule, `evaluate` its resamples.
 #[test]
 fn a_method_from_outside() {
-    let loaded = load_reference::<Flex>(Processing::Folded, &FlexDevice).unwrap();
+    let loaded = load_reference::<Flex>(on_all_cores(Processing::Folded), &FlexDevice).unwrap();
     let posed = posed_task(&loaded, &IOI, 40, Seed::new(1), None).unwrap();
     let truths = known_circuits(&loaded, &IOI, None).unwrap().truths;
     let settings = CaptureSettings::default();

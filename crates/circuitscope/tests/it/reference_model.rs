@@ -27,6 +27,7 @@ use circuitscope::tasks::{
 };
 use circuitscope::{known_circuits, load_reference, vocabulary};
 
+use crate::on_all_cores;
 use crate::planted_program::{Change, answer};
 
 struct Drawn {
@@ -52,7 +53,7 @@ struct Subject {
 
 impl Subject {
     fn new(task: &TaskSpec, prompts: usize) -> Self {
-        let loaded = load_reference::<Flex>(Processing::Raw, &FlexDevice).unwrap();
+        let loaded = load_reference::<Flex>(on_all_cores(Processing::Raw), &FlexDevice).unwrap();
         let truth = known_circuits(&loaded, task, None)
             .unwrap()
             .truths
@@ -379,7 +380,7 @@ fn induction() {
 /// The decoys exist, are outsiders of every task, and see what tells the classes apart.
 #[test]
 fn decoys_are_outsiders() {
-    let loaded = load_reference::<Flex>(Processing::Raw, &FlexDevice).unwrap();
+    let loaded = load_reference::<Flex>(on_all_cores(Processing::Raw), &FlexDevice).unwrap();
     for task in TASKS {
         let truth = known_circuits(&loaded, task, None)
             .unwrap()

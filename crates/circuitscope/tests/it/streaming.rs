@@ -9,10 +9,12 @@ use circuitscope::{
     CaptureSettings, DiscoverSettings, capture, discover, load_reference, task_prompts,
 };
 
+use crate::on_all_cores;
+
 /// 300 pairs are three blocks of prompts; prompts that begin alike are in one.
 #[test]
 fn a_circuit_is_the_same_without_holding_its_evidence() {
-    let loaded = load_reference::<Flex>(Processing::Folded, &FlexDevice).unwrap();
+    let loaded = load_reference::<Flex>(on_all_cores(Processing::Folded), &FlexDevice).unwrap();
     let prompts = task_prompts(&loaded, &IOI, 300, Seed::new(0)).unwrap();
     let capture = |hold, last_position| {
         let settings = CaptureSettings {

@@ -33,7 +33,7 @@ fn load(family: &str, processing: Processing) -> Decoder<Flex> {
         .join(families)
         .join(family);
     let loaded = load_dir(&folder, processing, &FlexDevice, &NoProgress);
-    loaded.unwrap().model
+    loaded.unwrap().model.with_exec(Exec::all_cores())
 }
 
 fn evidence_of(golden: &Value, model: &Decoder<Flex>, ablation: Ablation) -> Evidence<Flex> {

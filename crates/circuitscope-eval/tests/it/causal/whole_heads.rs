@@ -1,6 +1,6 @@
 //! Whole heads ablated where they write, against edge-patched passes, which split every input.
 
-use circuitscope_core::{Graph, HeadGrid, Seed, draw};
+use circuitscope_core::{Exec, Graph, HeadGrid, Seed, draw};
 use circuitscope_eval::causal::{Ablation, CausalEvidence, Metric, PatchedRuns, TokenPair};
 use circuitscope_eval::methods::PatchedEdges;
 use circuitscope_model::{
@@ -45,7 +45,7 @@ fn models() -> Vec<Decoder<Flex>> {
     let seeds = (20..).map(Seed::new);
     let models = configs.iter().zip(seeds);
     models
-        .map(|(config, seed)| config.init(seed, &FlexDevice))
+        .map(|(config, seed)| config.init(seed, &FlexDevice).with_exec(Exec::all_cores()))
         .collect()
 }
 

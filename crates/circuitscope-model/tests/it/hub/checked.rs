@@ -4,11 +4,14 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
-use circuitscope_core::Progress;
-use circuitscope_model::Error;
-use circuitscope_model::hub::{Snapshot, fetch};
+use circuitscope_core::{NoProgress, Progress};
+use circuitscope_model::hub::{HubError, Snapshot, fetch};
+use circuitscope_model::{Error, Processing};
+
+use circuitscope_testkit::device;
 
 use super::{Bench, WEIGHTS, names, sharded, size, tiny};
+use crate::{B, try_load};
 
 /// Notes stages and their sizes, and how much of them was done.
 #[derive(Default)]
@@ -207,4 +210,54 @@ fn a_check_can_be_stopped() {
     assert_eq!(stages.seen.into_inner().unwrap().len(), 1);
     let config = size(&tiny(), "config.json") as u64;
     assert_eq!(stages.advanced.into_inner().unwrap(), config);
+}
+
+/// What a loaded model says of its weights: their hash.
+fn hash_of_weights(snapshot: &Snapshot) -> String {
+    let loaded = snapshot.load::<B>(Processing::Raw, &device(), &NoProgress);
+    let provenance = loaded.unwrap().provenance;
+    assert_eq!(provenance.name, "owner/tiny");
+    assert_eq!(provenance.hub.as_ref(), Some(&snapshot.origin));
+    let mut files = provenance.files.into_iter();
+    files.find(|file| file.name == WEIGHTS).unwrap().sha256
+}
+
+/// Contents whose hash was compared with the blob's name are not hashed by a load once more; those that may be others by
+/// now are.
+#[test]
+#[cfg(unix)]
+fn a_load_takes_the_hash_from_the_name_while_the_file_is_the_same() {
+    let (bench, snapshot, _) = filled();
+    let blob = blob(&snapshot, WEIGHTS);
+    let name = blob.file_name().unwrap().to_str().unwrap().to_owned();
+    let modified = || fs_err::metadata(&blob).unwrap().modified().unwrap();
+    let before = modified();
+    assert_eq!(hash_of_weights(&snapshot), name);
+    // One bit of the last weight, unseen: neither size nor time tells.
+    spoil(&blob);
+    let set = |at: SystemTime| {
+        let file = std::fs::File::options().write(true).open(&blob).unwrap();
+        file.set_modified(at).unwrap();
+    };
+    set(before);
+    assert_eq!(
+        hash_of_weights(&snapshot),
+        name,
+        "hashed although nothing tells of a change"
+    );
+    // Another time: read again, and found to be something else.
+    set(before + Duration::from_secs(1));
+    let found = hash_of_weights(&snapshot);
+    assert_ne!(found, name);
+    let folder = try_load(&snapshot.folder, Processing::Raw).unwrap();
+    assert!(
+        folder
+            .provenance
+            .files
+            .iter()
+            .any(|file| file.sha256 == found)
+    );
+    // And the next fetch refuses it.
+    let error = bench.error("owner/tiny");
+    assert!(matches!(error, HubError::Corrupt { .. }), "{error}");
 }
