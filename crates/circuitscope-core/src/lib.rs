@@ -44,7 +44,7 @@ pub use metric::Metric;
 pub use nearest::{did_you_mean, nearest};
 pub use node::{Edge, Node, Port};
 pub use polarity::Polarity;
-pub use progress::{NoProgress, Progress};
+pub use progress::{NoProgress, Progress, TRAINING};
 pub use seed::Seed;
 
 /// A name that is not one of a closed list.

@@ -17,6 +17,10 @@ pub enum Error {
     #[error(transparent)]
     Eval(#[from] circuitscope_eval::Error),
 
+    /// Results could not be kept, read or judged.
+    #[error(transparent)]
+    Measures(#[from] circuitscope_measures::Error),
+
     /// A dictionary failed.
     #[error(transparent)]
     Sae(#[from] circuitscope_sae::Error),

@@ -9,6 +9,7 @@ pub mod conformance;
 mod discover;
 mod error;
 mod prepare;
+mod results;
 mod stream;
 
 pub use circuitscope_core as core;
@@ -29,4 +30,7 @@ pub use error::{Error, Result};
 pub use prepare::{
     CaptureSettings, CausalSettings, TaskPrompts, capture, causal_evidence, default_metric,
     judged_task, load_reference, posed_task, task_prompts, vocabulary,
+};
+pub use results::{
+    EvalProvenance, EvalSettings, PromptStart, RESULTS_FILE, Results, Schema, model_name,
 };

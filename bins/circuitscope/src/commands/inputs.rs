@@ -11,8 +11,6 @@ use circuitscope::model::{LoadSettings, Loaded, is_gguf, load_dir, load_gguf};
 use circuitscope::tasks::{self, Task};
 use circuitscope::{CaptureSettings, conformance, load_reference};
 
-use serde::de::DeserializeOwned;
-
 use crate::args::ModelArgs;
 use crate::device::{B, Device, quietly};
 use crate::memory;
@@ -252,10 +250,4 @@ pub(crate) fn l1_of(task: Option<Task>) -> f64 {
         Some(Task::Docstring) => 0.05,
         _ => 0.02,
     }
-}
-
-/// A JSON file that this program wrote.
-pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let bytes = files::read(path)?;
-    serde_json::from_slice(&bytes).with_context(|| path.display().to_string())
 }
