@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
 use super::python_json;
-use super::strict::{self, Name, Named};
+use super::strict::{self, Name, Named, Object};
 
 /// A circuit with scores as EAP-IG writes it and MIB's circuit track takes it (`importances.json`):
 /// an object of `cfg`, `nodes` and `edges`.
@@ -259,24 +259,22 @@ impl GraphFile {
             path: path.to_owned(),
             reason: error.to_string(),
         })?;
-        if let Some(parts) = value.as_object()
-            && !["cfg", "nodes", "edges"]
-                .iter()
-                .any(|name| parts.contains_key(*name))
-        {
+        let parts = ["cfg", "nodes", "edges"];
+        if !parts.iter().any(|name| value.get(name).is_some()) {
             return Err(FormatError::Field {
                 path: path.to_owned(),
                 field: "the file".to_owned(),
                 found: strict::shown(&value),
-                expected: FORM.to_owned(),
+                expected: "an object of `cfg`, `nodes` and `edges`, as EAP-IG writes".to_owned(),
             });
         }
         let Content { cfg, nodes, edges } = strict::read(path, &value)?;
+        let cfg = cfg.0;
         let nodes: Vec<(Node, NodeEntry)> = nodes.0;
-        let unscored = edges.0.iter().filter(|(_, entry)| entry.score.is_none());
+        let unscored = edges.0.iter().filter(|(_, entry)| entry.0.score.is_none());
         let unscored = unscored.count();
         let edges = edges.0.into_iter().map(|(edge, entry)| {
-            let EdgeForm { score, in_graph } = entry;
+            let EdgeForm { score, in_graph } = entry.0;
             let score = score.unwrap_or_default();
             (edge, EdgeEntry { score, in_graph })
         });
@@ -385,20 +383,15 @@ fn kept(node: Node, circuit: Option<&Circuit>) -> bool {
     }
 }
 
-/// Of a file, as errors say it.
-const FORM: &str = "an object of `cfg`, `nodes` and `edges`, as EAP-IG writes";
-
 /// What a file holds.
 #[derive(Deserialize)]
-#[serde(expecting = "an object of `cfg`, `nodes` and `edges`, as EAP-IG writes")]
 struct Content {
-    cfg: Cfg,
+    cfg: Object<Cfg>,
     nodes: Named<Node, NodeEntry>,
-    edges: Named<Edge, EdgeForm>,
+    edges: Named<Edge, Object<EdgeForm>>,
 }
 
 #[derive(Deserialize)]
-#[serde(expecting = "an object")]
 struct Cfg {
     n_layers: usize,
     n_heads: usize,
@@ -407,7 +400,6 @@ struct Cfg {
 }
 
 #[derive(Deserialize)]
-#[serde(expecting = "an object")]
 struct NodeForm {
     #[serde(default, deserialize_with = "strict::score")]
     score: Option<f64>,
@@ -415,7 +407,6 @@ struct NodeForm {
 }
 
 #[derive(Deserialize)]
-#[serde(expecting = "an object")]
 struct EdgeForm {
     #[serde(deserialize_with = "strict::score")]
     score: Option<f64>,
