@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use circuitscope::files::{self, Metadata};
+use circuitscope::{EvalProvenance, EvalSettings};
 use serde::Serialize;
 use serde_json::json;
 
@@ -72,6 +73,20 @@ impl Provenance {
             seconds: self.started.elapsed().as_secs_f64(),
             peak_memory_bytes: peak_memory(),
             ..self.clone()
+        }
+    }
+
+    /// Of an evaluation that ends now.
+    pub(crate) fn of_evaluation(&self, settings: EvalSettings) -> EvalProvenance {
+        let now = self.now();
+        EvalProvenance {
+            program: Some(now.program),
+            command: now.command,
+            device: now.device,
+            inputs: now.inputs,
+            seconds: Some(now.seconds),
+            peak_memory_bytes: now.peak_memory_bytes,
+            ..EvalProvenance::unfinished(settings)
         }
     }
 

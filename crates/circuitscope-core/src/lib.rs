@@ -46,7 +46,7 @@ pub use metric::Metric;
 pub use nearest::{did_you_mean, nearest};
 pub use node::{Edge, Node, Port};
 pub use polarity::Polarity;
-pub use progress::{NoProgress, Progress, Stage};
+pub use progress::{NoProgress, Progress, Stage, TRAINING};
 pub use seed::Seed;
 
 /// A name that is not one of a closed list.

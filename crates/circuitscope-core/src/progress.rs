@@ -1,3 +1,6 @@
+/// Name of the stage in which a dictionary is trained.
+pub const TRAINING: &str = "training the dictionary";
+
 /// What long work tells its caller, and asks of it.
 ///
 /// Libraries call it; only a program decides whether to draw anything. Methods take `&self` so that

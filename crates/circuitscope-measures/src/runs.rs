@@ -2,7 +2,7 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Faithfulness, Judgement, Scores};
+use crate::{DictionaryReport, Faithfulness, Judgement, Scores};
 
 /// One method, on one task, with one seed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,6 +58,53 @@ impl RunRecord {
             task: self.task.clone(),
             method: self.method.clone(),
             seed: self.seed,
+        }
+    }
+}
+
+/// A [`RunRecord`] without its scores, of which there may be one for each pair of heads: what a table of results holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunOutline {
+    /// Name of the task.
+    pub task: String,
+    /// Name of the method.
+    pub method: String,
+    /// Whether the method is a control.
+    pub control: bool,
+    /// The seed.
+    pub seed: u64,
+    /// See [`RunRecord::judgement`].
+    #[serde(flatten)]
+    pub judgement: Judgement,
+    /// See [`RunRecord::other_truths`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_truths: Vec<Judgement>,
+    /// See [`RunRecord::seconds`].
+    pub seconds: f64,
+    /// See [`RunRecord::resampled`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resampled: Option<Resampled>,
+    /// See [`RunRecord::faithfulness`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub faithfulness: Option<Faithfulness>,
+    /// See [`Scores::dictionary`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dictionary: Option<DictionaryReport>,
+}
+
+impl From<&RunRecord> for RunOutline {
+    fn from(run: &RunRecord) -> Self {
+        Self {
+            task: run.task.clone(),
+            method: run.method.clone(),
+            control: run.control,
+            seed: run.seed,
+            judgement: run.judgement.clone(),
+            other_truths: run.other_truths.clone(),
+            seconds: run.seconds,
+            resampled: run.resampled.clone(),
+            faithfulness: run.faithfulness.clone(),
+            dictionary: run.scores.dictionary.clone(),
         }
     }
 }

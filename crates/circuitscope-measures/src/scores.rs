@@ -56,6 +56,28 @@ pub struct GraphScores {
 }
 
 impl GraphScores {
+    /// One score with its sign for each head, in index order: that of its node or, where only edges are scored, of
+    /// the largest of its outgoing edges; below 0 for a head that works against the behaviour.
+    #[must_use]
+    pub fn signed_heads(&self) -> Vec<f64> {
+        let graph = self.graph;
+        let largest = |writer: usize| {
+            let edges = (0..graph.readers()).filter_map(|reader| self.edge(writer, reader));
+            edges.fold(
+                0.0f64,
+                |best, edge| {
+                    if edge.abs() > best.abs() { edge } else { best }
+                },
+            )
+        };
+        let score = |writer: usize| match &self.nodes {
+            Some(nodes) => nodes[writer],
+            None => largest(writer),
+        };
+        let heads = graph.grid().heads();
+        heads.map(|head| score(graph.head_writer(head))).collect()
+    }
+
     /// The score of an edge; `None` without edge scores.
     #[must_use]
     pub fn edge(&self, writer: usize, reader: usize) -> Option<f64> {

@@ -1,3 +1,5 @@
+use core::fmt;
+
 use circuitscope_core::{Circuit, HeadId};
 use circuitscope_score::softmax;
 use serde::{Deserialize, Serialize};
@@ -18,6 +20,17 @@ pub enum Selection {
     /// Heads whose softmax over all heads exceeds θ, as in the paper, where θ of the order of
     /// 1e-11 to 1e-10 was chosen on the ground truth.
     Softmax(f64),
+}
+
+impl fmt::Display for Selection {
+    /// The rule and its parameter: `otsu`, `top:10`, `softmax:1e-11`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Otsu => f.write_str("otsu"),
+            Self::Top(heads) => write!(f, "top:{heads}"),
+            Self::Softmax(theta) => write!(f, "softmax:{theta:e}"),
+        }
+    }
 }
 
 impl Selection {

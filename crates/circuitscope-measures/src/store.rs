@@ -1,11 +1,16 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use circuitscope_files::{read, sha256, write_atomic, write_new};
+use circuitscope_files::{sha256, write_new};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::json::{pretty, read_json, write_json};
 use crate::{Error, Result, RunKey, RunRecord};
+
+/// The file of a [`FolderStore`] that says what its runs were made with.
+pub const SETTINGS_FILE: &str = "settings.json";
 
 /// Where finished runs are kept.
 pub trait RunStore {
@@ -54,15 +59,14 @@ pub struct FolderStore {
 impl FolderStore {
     /// Opens `folder`, or makes it.
     ///
-    /// `settings` is an object of everything that a run's result depends on apart from its key.
+    /// `settings` becomes an object of everything that a run's result depends on apart from its key.
     ///
     /// # Errors
     /// [`Error::OtherSettings`] if the folder belongs to other settings, naming the first that
     /// differs; [`Error::File`] for runs that nothing says the settings of; [`Error::Io`] or [`Error::File`] if it cannot be read or written.
-    pub fn open(folder: &Path, settings: &Value) -> Result<Self> {
-        let path = folder.join("settings.json");
-        let mut text = pretty(&path, settings)?;
-        text.push('\n');
+    pub fn open(folder: &Path, settings: &impl Serialize) -> Result<Self> {
+        let path = folder.join(SETTINGS_FILE);
+        let text = pretty(&path, settings)?;
         let runs = folder.join("runs");
         if !path.exists() && runs.exists() {
             return Err(Error::File {
@@ -83,13 +87,17 @@ impl FolderStore {
             }
         };
         if !made {
-            let kept: Value = read_json(&path)?;
-            if kept != *settings {
-                let key = differing_key(&kept, settings);
+            let kept: Value = read(&path)?;
+            let asked: Value = serde_json::from_str(&text).map_err(|error| Error::File {
+                path: path.clone(),
+                reason: error.to_string(),
+            })?;
+            if kept != asked {
+                let key = differing_key(&kept, &asked);
                 let show = |value: &Value| value.get(&key).unwrap_or(&Value::Null).to_string();
                 return Err(Error::OtherSettings {
                     found: show(&kept),
-                    expected: show(settings),
+                    expected: show(&asked),
                     path,
                     key,
                 });
@@ -162,8 +170,8 @@ impl RunRecord {
     /// [`Error::Io`]; [`Error::File`] for what is no run, a measure outside of [0, 1], scores that do not fit
     /// the model's shape, a name that is not the run's, and a run of other settings.
     pub fn read(path: &Path, settings: &str) -> Result<Self> {
-        let record: Self = read_json(path)?;
-        let made_with: MadeWith = read_json(path)?;
+        let record: Self = read(path)?;
+        let made_with: MadeWith = read(path)?;
         let wrong = |reason: String| Error::File {
             path: path.to_owned(),
             reason: format!("{reason}; delete it to run again"),
@@ -226,23 +234,13 @@ fn differing_key(a: &Value, b: &Value) -> String {
         .unwrap_or_default()
 }
 
-fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T> {
-    let text = read(path)?;
-    serde_json::from_slice(&text).map_err(|error| Error::File {
-        path: path.to_owned(),
-        reason: format!("not what a run wrote: {error}; delete it to run again"),
+/// What a run, or an evaluation, wrote.
+fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    read_json(path).map_err(|error| match error {
+        Error::File { path, reason } => Error::File {
+            path,
+            reason: format!("not what a run wrote: {reason}; delete it to run again"),
+        },
+        other => other,
     })
-}
-
-fn pretty(path: &Path, value: &impl Serialize) -> Result<String> {
-    serde_json::to_string_pretty(value).map_err(|error| Error::File {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    })
-}
-
-fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let mut text = pretty(path, value)?;
-    text.push('\n');
-    Ok(write_atomic(path, |out| out.write_all(text.as_bytes()))?)
 }

@@ -1,202 +1,281 @@
 //! The strongest edges of a method as a graph: layers from bottom to top, heads side by side.
 
-use circuitscope_core::{HeadId, Node, Port};
-use circuitscope_measures::GraphScores;
-use plotters::prelude::*;
+use circuitscope_core::{HeadGrid, Node, Port};
+use circuitscope_measures::{GraphScores, directed_pairs};
+use maud::{Markup, html};
 
+use crate::svg::Anchor::{Middle, Start};
 use crate::svg::{
-    Drawing, GRID, HPos, Hint, INK, MUTED, ON_HEAT, UNIT, VPos, drawing, line_colour, slug, text,
+    Colour, Drawing, GRID, INK, MARK, MUTED, ON_HEAT, Pen, Point, disc, dot, hinted, hinted_line,
+    line, line_colour, ring, slug, text,
 };
-use crate::{MethodReport, Result, TaskReport, number};
+use crate::{MethodReport, TaskReport, number};
 
 /// Edges drawn, of those with the largest scores of either sign.
 const EDGES: usize = 40;
 
-const ROW: i32 = 46;
-const COLUMN: i32 = 56;
-const LEFT: i32 = 70;
-const TOP: i32 = 44;
-const RADIUS: i32 = 13;
+const ROW: f64 = 46.0;
+const COLUMN: f64 = 56.0;
+const LEFT: f64 = 70.0;
+const TOP: f64 = 44.0;
+const RADIUS: f64 = 13.0;
+/// Right of the graph, for what colours and marks mean.
+const LEGEND: f64 = 200.0;
 
-/// Colours of ports, as indices of the colours of lines: q purple, k green, v blue, others grey.
-const Q: usize = 4;
-const K: usize = 3;
-const V: usize = 0;
-const OTHER: usize = 5;
-/// An edge that works against the behaviour.
-const NEGATIVE: usize = 2;
-
-/// `None` without scores of edges.
-pub(super) fn draw(task: &TaskReport, method: &MethodReport) -> Result<Option<Drawing>> {
-    let Some(scores) = method
-        .graph
-        .as_ref()
-        .filter(|scores| scores.edges.is_some())
-    else {
-        return Ok(None);
-    };
-    let edges = strongest(scores);
-    let Some(largest) = edges.first().map(|edge| edge.2.abs()).filter(|x| *x > 0.0) else {
-        return Ok(None);
-    };
-    let graph = scores.graph;
-    let columns = graph.n_heads as i32 + i32::from(graph.mlps);
-    // Input below, two rows for each layer, logits above.
-    let rows = 2 * graph.n_layers as i32 + 2;
-    let width = LEFT + columns * COLUMN + 200;
-    let height = TOP + rows * ROW + 10;
-    let place = |node: Node| -> (i32, i32) {
-        let up = |row: i32| TOP + (rows - 1 - row) * ROW;
-        let middle = LEFT + columns * COLUMN / 2;
-        match node {
-            Node::Input => (middle, up(0)),
-            Node::Head(head) => (
-                LEFT + head.head as i32 * COLUMN + COLUMN / 2,
-                up(2 * head.layer as i32 + 1),
-            ),
-            Node::Mlp(layer) => (
-                LEFT + graph.n_heads as i32 * COLUMN + COLUMN / 2,
-                up(2 * layer as i32 + 2),
-            ),
-            Node::Logits => (middle, up(rows - 1)),
-        }
-    };
-    let marked = |head: HeadId| {
-        task.truth
-            .as_ref()
-            .is_some_and(|truth| truth.contains(&head))
-    };
-    let description = format!(
-        "The {} strongest edges of method {} on task {}",
-        edges.len(),
-        method.method,
-        task.task
-    );
-    let file_name = format!("circuit-{}-{}.svg", slug(&task.task), slug(&method.method));
-    let size = (width as u32, height as u32);
-    let drawn = drawing(file_name, &description, size, |area| {
-        let at = |(x, y): (i32, i32)| (x * UNIT, y * UNIT);
-        let write = |words: &str, size, colour, h, point| {
-            let style = text(size, colour, h, VPos::Center);
-            area.draw(&Text::new(words.to_owned(), at(point), style))
-        };
-        let title = format!("{} · {} · strongest edges", task.task, method.method);
-        write(&title, 14, INK, HPos::Left, (LEFT, 16))?;
-        let mut hints = Vec::new();
-        // The strongest last, on top.
-        for &(writer, reader, score) in edges.iter().rev() {
-            let source = graph.writer(writer);
-            let (node, port) = graph.reader(reader);
-            let colour = match (score < 0.0, port) {
-                (true, _) => NEGATIVE,
-                (_, Some(Port::Q)) => Q,
-                (_, Some(Port::K)) => K,
-                (_, Some(Port::V)) => V,
-                _ => OTHER,
-            };
-            let pen = (6.0 + 34.0 * score.abs() / largest) as u32;
-            let (from, to) = (place(source), place(node));
-            // Ports enter side by side.
-            let shift = match port {
-                Some(Port::Q) => -7,
-                Some(Port::V) => 7,
-                _ => 0,
-            };
-            let from = (from.0, from.1 - RADIUS);
-            let to = (to.0 + shift, to.1 + RADIUS);
-            let line = vec![at(from), at(to)];
-            area.draw(&PathElement::new(
-                line,
-                line_colour(colour).stroke_width(pen),
-            ))?;
-            let names: Vec<String> = graph
-                .edges_between(writer, reader)
-                .iter()
-                .map(ToString::to_string)
-                .collect();
-            hints.push(Hint {
-                shape: format!(
-                    "<line x1=\"{}\" y1=\"{}\" x2=\"{}\" y2=\"{}\" stroke=\"#000\" stroke-opacity=\"0\" stroke-width=\"{}\"",
-                    from.0 * UNIT,
-                    from.1 * UNIT,
-                    to.0 * UNIT,
-                    to.1 * UNIT,
-                    6 * UNIT
-                ),
-                text: format!("{}: {}", names.join(", "), number(score)),
-            });
-        }
-        let used = |node: Node| {
-            edges
-                .iter()
-                .any(|&(w, r, _)| graph.writer(w) == node || graph.reader(r).0 == node)
-        };
-        let mut nodes: Vec<Node> = (0..graph.writers()).map(|at| graph.writer(at)).collect();
-        nodes.push(Node::Logits);
-        for node in nodes {
-            let (x, y) = place(node);
-            let (words, is_marked) = match node {
-                Node::Input => ("in".to_owned(), false),
-                Node::Head(head) => (format!("{}.{}", head.layer, head.head), marked(head)),
-                Node::Mlp(layer) => (format!("m{layer}"), false),
-                Node::Logits => ("out".to_owned(), false),
-            };
-            let ring = if is_marked { crate::svg::MARK } else { GRID };
-            area.draw(&Circle::new(at((x, y)), RADIUS * UNIT, ON_HEAT.filled()))?;
-            let pen = if is_marked { 24 } else { 10 };
-            area.draw(&Circle::new(
-                at((x, y)),
-                RADIUS * UNIT,
-                ring.stroke_width(pen),
-            ))?;
-            let colour = if used(node) { INK } else { MUTED };
-            write(&words, 10, colour, HPos::Center, (x, y))?;
-            hints.push(Hint {
-                shape: format!(
-                    "<circle cx=\"{}\" cy=\"{}\" r=\"{}\" fill=\"#000\" fill-opacity=\"0\"",
-                    x * UNIT,
-                    y * UNIT,
-                    RADIUS * UNIT
-                ),
-                text: match node {
-                    Node::Head(head) if is_marked => format!("{head}, {}", task.marked),
-                    Node::Head(head) => head.to_string(),
-                    other => other.to_string(),
-                },
-            });
-        }
-        let legend = [
-            (Q, "into q"),
-            (K, "into k"),
-            (V, "into v"),
-            (OTHER, "into an MLP or the logits"),
-            (NEGATIVE, "against the behaviour"),
-        ];
-        let x = LEFT + columns * COLUMN + 16;
-        for (line, (colour, words)) in (0i32..).zip(legend) {
-            let y = TOP + 6 + 20 * line;
-            let pen = line_colour(colour).stroke_width(20);
-            area.draw(&PathElement::new(vec![at((x, y)), at((x + 18, y))], pen))?;
-            write(words, 11, MUTED, HPos::Left, (x + 24, y))?;
-        }
-        Ok(hints)
-    })?;
-    Ok(Some(drawn))
+/// What an edge enters, or that it works against the behaviour: a colour each, and what it means.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Q,
+    K,
+    V,
+    Other,
+    Heads,
+    Negative,
 }
 
-/// (writer, reader, score) of the largest scores of either sign, from large to small.
-fn strongest(scores: &GraphScores) -> Vec<(usize, usize, f64)> {
-    let mut edges: Vec<(usize, usize, f64)> = scores
-        .graph
-        .edges()
-        .filter_map(|(writer, reader)| Some((writer, reader, scores.edge(writer, reader)?)))
-        .filter(|edge| edge.2 != 0.0)
-        .collect();
-    edges.sort_by(|a, b| {
-        b.2.abs()
-            .total_cmp(&a.2.abs())
-            .then((a.0, a.1).cmp(&(b.0, b.1)))
+impl Kind {
+    const ALL: [Self; 6] = [
+        Self::Q,
+        Self::K,
+        Self::V,
+        Self::Other,
+        Self::Heads,
+        Self::Negative,
+    ];
+
+    const fn colour(self) -> Colour {
+        line_colour(match self {
+            Self::Q => 4,
+            Self::K => 3,
+            Self::V | Self::Heads => 0,
+            Self::Other => 5,
+            Self::Negative => 2,
+        })
+    }
+
+    const fn meaning(self) -> &'static str {
+        match self {
+            Self::Q => "into q",
+            Self::K => "into k",
+            Self::V => "into v",
+            Self::Other => "into an MLP or the logits",
+            Self::Heads => "from head to head",
+            Self::Negative => "against the behaviour",
+        }
+    }
+}
+
+/// An edge as it is drawn.
+struct Drawn {
+    from: Node,
+    to: Node,
+    port: Option<Port>,
+    score: f64,
+    /// Its name, or those of all that share it.
+    name: String,
+    kind: Kind,
+}
+
+/// `None` without scores of edges.
+pub(super) fn draw(task: &TaskReport, method: &MethodReport) -> Option<Drawing> {
+    let (edges, mlps, kinds) = match (&method.graph, &method.pairs) {
+        (Some(scores), _) if scores.edges.is_some() => {
+            let kinds = |kind: &Kind| *kind != Kind::Heads;
+            (
+                of_graph(scores),
+                scores.graph.mlps,
+                Kind::ALL.into_iter().filter(kinds).collect(),
+            )
+        }
+        (_, Some(pairs)) => (of_pairs(task.grid, pairs), false, vec![Kind::Heads]),
+        _ => return None,
+    };
+    let edges = strongest(edges);
+    let largest = edges.first()?.score.abs();
+    let grid = task.grid;
+    let columns = (grid.n_heads + usize::from(mlps)) as f64;
+    let ends = !kinds.contains(&Kind::Heads);
+    let plan = Plan {
+        grid,
+        middle: LEFT + columns * COLUMN / 2.0,
+    };
+    let height = TOP + plan.rows() * ROW + 10.0;
+    let shapes = html! {
+        (text(
+            &format!("{} · {} · strongest edges", task.task, method.method),
+            (LEFT, 16.0), 11.3, INK, Start,
+        ))
+        // The strongest last, on top.
+        @for edge in edges.iter().rev() { (drawn(edge, largest, &plan)) }
+        @for node in nodes(grid, mlps, ends) {
+            @let used = edges.iter().any(|edge| edge.from == node || edge.to == node);
+            (drawn_node(task, node, used, plan.place(node)))
+        }
+        (legend(task, &kinds, LEFT + columns * COLUMN + 16.0))
+    };
+    let marks = match (&task.truth, task.chosen.is_empty()) {
+        (None, _) => String::new(),
+        (Some(_), true) => format!("; outlined: {}", task.marked),
+        (Some(_), false) => format!("; outlined: {}; with a dot: chosen", task.marked),
+    };
+    Some(Drawing {
+        file_name: format!("circuit-{}-{}.svg", slug(&task.task), slug(&method.method)),
+        description: format!(
+            "The {} strongest edges of method {} on task {}{marks}",
+            edges.len(),
+            method.method,
+            task.task
+        ),
+        size: (LEFT + columns * COLUMN + LEGEND, height),
+        shapes,
+    })
+}
+
+/// Where nodes are: the input below, two rows for each layer, the logits above.
+struct Plan {
+    grid: HeadGrid,
+    middle: f64,
+}
+
+impl Plan {
+    const fn rows(&self) -> f64 {
+        2.0 * self.grid.n_layers as f64 + 2.0
+    }
+
+    fn place(&self, node: Node) -> Point {
+        let up = |row: f64| TOP + (self.rows() - 1.0 - row) * ROW;
+        let column = |at: usize| LEFT + at as f64 * COLUMN + COLUMN / 2.0;
+        match node {
+            Node::Input => (self.middle, up(0.0)),
+            Node::Head(head) => (column(head.head), up(2.0 * head.layer as f64 + 1.0)),
+            Node::Mlp(layer) => (column(self.grid.n_heads), up(2.0 * layer as f64 + 2.0)),
+            Node::Logits => (self.middle, up(self.rows() - 1.0)),
+        }
+    }
+}
+
+/// All nodes of a graph; `ends` are the input and the logits.
+fn nodes(grid: HeadGrid, mlps: bool, ends: bool) -> Vec<Node> {
+    let mlps = (0..grid.n_layers).filter(|_| mlps).map(Node::Mlp);
+    let ends = [Node::Input, Node::Logits].into_iter().filter(|_| ends);
+    grid.heads()
+        .map(Node::Head)
+        .chain(mlps)
+        .chain(ends)
+        .collect()
+}
+
+fn drawn(edge: &Drawn, largest: f64, plan: &Plan) -> Markup {
+    // Ports enter side by side.
+    let shift = match edge.port {
+        Some(Port::Q) => -7.0,
+        Some(Port::V) => 7.0,
+        _ => 0.0,
+    };
+    let (from, to) = (plan.place(edge.from), plan.place(edge.to));
+    let ends = [(from.0, from.1 - RADIUS), (to.0 + shift, to.1 + RADIUS)];
+    let width = 0.75 + 4.25 * edge.score.abs() / largest;
+    let hint = format!("{}: {}", edge.name, number(edge.score));
+    hinted_line(&hint, &ends, Pen::new(edge.kind.colour(), width), 6.0)
+}
+
+fn drawn_node(task: &TaskReport, node: Node, used: bool, centre: Point) -> Markup {
+    let (words, hint, marked, chosen) = match node {
+        Node::Head(head) => (
+            format!("{}.{}", head.layer, head.head),
+            format!("{head}{}", task.marks_of(head)),
+            task.is_marked(head),
+            task.chosen.contains(&head),
+        ),
+        Node::Mlp(_) => (node.to_string(), node.to_string(), false, false),
+        Node::Input => ("in".to_owned(), node.to_string(), false, false),
+        Node::Logits => ("out".to_owned(), node.to_string(), false, false),
+    };
+    let pen = if marked {
+        Pen::new(MARK, 3.0)
+    } else {
+        Pen::new(GRID, 1.25)
+    };
+    hinted(
+        &hint,
+        &html! {
+            (disc(centre, RADIUS, ON_HEAT))
+            (ring(centre, RADIUS, pen))
+            (text(&words, centre, 8.1, if used { INK } else { MUTED }, Middle))
+            @if chosen { (dot((centre.0 + 9.0, centre.1 - 9.0), 4.5)) }
+        },
+    )
+}
+
+/// What colours and marks mean.
+fn legend(task: &TaskReport, kinds: &[Kind], x: f64) -> Markup {
+    let place = |row: usize| TOP + 6.0 + 20.0 * row as f64;
+    let beside = |words: &str, row: usize| text(words, (x + 24.0, place(row)), 8.9, MUTED, Start);
+    html! {
+        @for (row, kind) in kinds.iter().enumerate() {
+            @let y = place(row);
+            (line(&[(x, y), (x + 18.0, y)], Pen::new(kind.colour(), 2.5)))
+            (beside(kind.meaning(), row))
+        }
+        @if task.truth.is_some() {
+            @let y = place(kinds.len());
+            (ring((x + 9.0, y), 6.0, Pen::new(MARK, 2.0)))
+            (beside(&task.marked, kinds.len()))
+        }
+        @if !task.chosen.is_empty() {
+            (dot((x + 9.0, place(kinds.len() + 1)), 4.5))
+            (beside("chosen", kinds.len() + 1))
+        }
+    }
+}
+
+fn of_graph(scores: &GraphScores) -> Vec<Drawn> {
+    let graph = scores.graph;
+    let edges = graph.edges().filter_map(|(writer, reader)| {
+        let score = scores.edge(writer, reader)?;
+        let (to, port) = graph.reader(reader);
+        let kind = match (score < 0.0, port) {
+            (true, _) => Kind::Negative,
+            (_, Some(Port::Q)) => Kind::Q,
+            (_, Some(Port::K)) => Kind::K,
+            (_, Some(Port::V)) => Kind::V,
+            (_, None) => Kind::Other,
+        };
+        let names = graph.edges_between(writer, reader);
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        Some(Drawn {
+            from: graph.writer(writer),
+            to,
+            port,
+            score,
+            name: names.join(", "),
+            kind,
+        })
     });
+    edges.collect()
+}
+
+/// `pairs`: `[heads, heads]`, writer by reader.
+fn of_pairs(grid: HeadGrid, pairs: &[f64]) -> Vec<Drawn> {
+    let edges = directed_pairs(grid).filter_map(|(writer, reader)| {
+        let (from, to) = (grid.head(writer), grid.head(reader));
+        Some(Drawn {
+            from: Node::Head(from),
+            to: Node::Head(to),
+            port: None,
+            score: *pairs.get(writer * grid.len() + reader)?,
+            name: format!("{from} → {to}"),
+            kind: Kind::Heads,
+        })
+    });
+    edges.collect()
+}
+
+/// Those with the largest scores of either sign, from large to small.
+fn strongest(mut edges: Vec<Drawn>) -> Vec<Drawn> {
+    edges.retain(|edge| edge.score != 0.0);
+    // The sort is stable: of equal ones the first.
+    edges.sort_by(|a, b| b.score.abs().total_cmp(&a.score.abs()));
     edges.truncate(EDGES);
     edges
 }

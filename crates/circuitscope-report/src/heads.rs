@@ -1,17 +1,18 @@
 //! The head map: a cell for each head, layers downwards, heads to the right.
 
-use plotters::prelude::*;
+use maud::{Markup, html};
 
+use crate::svg::Anchor::{End, Middle, Start};
 use crate::svg::{
-    Drawing, HEAT, HPos, Hint, INK, MARK, MUTED, ON_HEAT, UNIT, VPos, drawing, slug, text,
+    Drawing, HEAT, INK, MARK, MUTED, ON_HEAT, Pen, Point, cell, dot, frame, hinted, slug, text,
 };
-use crate::{MethodReport, Result, TaskReport, number};
+use crate::{MethodReport, TaskReport, number};
 
-const LEFT: i32 = 34;
-const TOP: i32 = 62;
-const BOTTOM: i32 = 44;
-const RIGHT: i32 = 10;
-const GAP: i32 = 3;
+const LEFT: f64 = 34.0;
+const TOP: f64 = 62.0;
+const BOTTOM: f64 = 44.0;
+const RIGHT: f64 = 10.0;
+const GAP: f64 = 3.0;
 
 /// The least share of full colour, so that a cell of score 0 is seen.
 const FAINT: f64 = 0.07;
@@ -19,211 +20,138 @@ const FAINT: f64 = 0.07;
 /// Up to this share of full colour, ink reads better on it than white does.
 const INK_UP_TO: f64 = 0.7;
 
-pub(super) fn draw(task: &TaskReport, method: &MethodReport) -> Result<Drawing> {
+pub(super) fn draw(task: &TaskReport, method: &MethodReport) -> Drawing {
     let grid = task.grid;
-    let (rows, columns) = (grid.n_layers as i32, grid.n_heads as i32);
-    let cell = (304 / columns.max(1)).clamp(12, 38);
-    let width = (LEFT + columns * cell + RIGHT).max(250);
-    let height = TOP + rows * cell + BOTTOM;
-    let marked: Vec<bool> = grid
-        .heads()
-        .map(|head| {
-            task.truth
-                .as_ref()
-                .is_some_and(|truth| truth.contains(&head))
-        })
-        .collect();
-    let finite = method
-        .scores
-        .iter()
-        .copied()
-        .filter(|score| score.is_finite());
-    let highest = finite.clone().fold(f64::NEG_INFINITY, f64::max).max(0.0);
-    let lowest = finite.fold(f64::INFINITY, f64::min).min(0.0);
-    let share = |score: f64| {
-        let span = highest - lowest;
+    let size = (304 / grid.n_heads.max(1)).clamp(12, 38);
+    // Small cells have fewer names beside them.
+    let every = |least: usize| if size < least { 5 } else { 1 };
+    let size = size as f64;
+    let width = (LEFT + grid.n_heads as f64 * size + RIGHT).max(250.0);
+    let below = TOP + grid.n_layers as f64 * size;
+    let middle = |at: usize| at as f64 * size + (size - GAP) / 2.0;
+    let span = Span::of(&method.scores);
+    let outlined = match &task.truth {
+        Some(truth) => format!("{} heads are outlined: {}", truth.len(), task.marked),
+        None => "no head is outlined".to_owned(),
+    };
+    let shapes = html! {
+        (text(&method.method, (LEFT, 14.0), 12.0, INK, Start))
+        (text(&subtitle(task, method), (LEFT, 32.0), 9.7, MUTED, Start))
+        @for column in (0..grid.n_heads).step_by(every(18)) {
+            (text(&column.to_string(), (LEFT + middle(column), TOP - 9.0), 8.9, MUTED, Middle))
+        }
+        @for row in (0..grid.n_layers).step_by(every(15)) {
+            (text(&format!("L{row}"), (LEFT - 7.0, TOP + middle(row)), 8.9, MUTED, End))
+        }
+        @for (head, &score) in grid.heads().zip(&method.scores) {
+            @let corner = (LEFT + head.head as f64 * size, TOP + head.layer as f64 * size);
+            (hinted(
+                &format!("{head}: {}{}", number(score), task.marks_of(head)),
+                &html! {
+                    (scored(corner, size, score, span.share(score)))
+                    @if task.is_marked(head) { (outline(corner, size)) }
+                    @if task.chosen.contains(&head) { (corner_dot(corner, size - GAP)) }
+                },
+            ))
+        }
+        (scale(span, below + 12.0))
+        @if task.truth.is_some() { (legend(task, (LEFT + 112.0, below + 12.0))) }
+    };
+    Drawing {
+        file_name: format!("heads-{}-{}.svg", slug(&task.task), slug(&method.method)),
+        description: format!(
+            "Scores of method {} for each head on task {}; {outlined}",
+            method.method, task.task
+        ),
+        size: (width, below + BOTTOM),
+        shapes,
+    }
+}
+
+/// The lowest and the highest score, 0 included.
+#[derive(Clone, Copy)]
+struct Span {
+    lowest: f64,
+    highest: f64,
+}
+
+impl Span {
+    fn of(scores: &[f64]) -> Self {
+        let finite = scores.iter().copied().filter(|score| score.is_finite());
+        Self {
+            lowest: finite.clone().fold(0.0, f64::min),
+            highest: finite.fold(0.0, f64::max),
+        }
+    }
+
+    /// How far up a score lies.
+    fn share(self, score: f64) -> f64 {
+        let span = self.highest - self.lowest;
         if span > 0.0 {
-            ((score - lowest) / span).clamp(0.0, 1.0)
+            ((score - self.lowest) / span).clamp(0.0, 1.0)
         } else {
             0.0
         }
-    };
-    let heat = |share: f64| HEAT.mix(((FAINT + (1.0 - FAINT) * share) * 1000.0).round() / 1000.0);
-    let description = format!(
-        "Scores of method {} for each head on task {}; {}",
-        method.method,
-        task.task,
-        match &task.truth {
-            Some(truth) => format!("{} heads are outlined: {}", truth.len(), task.marked),
-            None => "no head is outlined".to_owned(),
-        }
-    );
-    let file_name = format!("heads-{}-{}.svg", slug(&task.task), slug(&method.method));
-    drawing(
-        file_name,
-        &description,
-        (width.unsigned_abs(), height.unsigned_abs()),
-        |area| {
-            let at = |x: i32, y: i32| (x * UNIT, y * UNIT);
-            let write = |words: &str, size, colour, (h, v), (x, y)| {
-                area.draw(&Text::new(
-                    words.to_owned(),
-                    at(x, y),
-                    text(size, colour, h, v),
-                ))
-            };
-            write(
-                &method.method,
-                15,
-                INK,
-                (HPos::Left, VPos::Center),
-                (LEFT, 14),
-            )?;
-            write(
-                &subtitle(task, method),
-                12,
-                MUTED,
-                (HPos::Left, VPos::Center),
-                (LEFT, 32),
-            )?;
-
-            let every = if cell < 18 { 5 } else { 1 };
-            for column in (0..columns).step_by(every) {
-                let x = LEFT + column * cell + (cell - GAP) / 2;
-                write(
-                    &column.to_string(),
-                    11,
-                    MUTED,
-                    (HPos::Center, VPos::Center),
-                    (x, TOP - 9),
-                )?;
-            }
-            for row in (0..rows).step_by(if cell < 15 { 5 } else { 1 }) {
-                let y = TOP + row * cell + (cell - GAP) / 2;
-                write(
-                    &format!("L{row}"),
-                    11,
-                    MUTED,
-                    (HPos::Right, VPos::Center),
-                    (LEFT - 7, y),
-                )?;
-            }
-
-            let mut hints = Vec::new();
-            for (index, (head, &score)) in grid.heads().zip(&method.scores).enumerate() {
-                let (x, y) = (
-                    LEFT + head.head as i32 * cell,
-                    TOP + head.layer as i32 * cell,
-                );
-                let side = cell - GAP;
-                let share = share(score);
-                area.draw(&Rectangle::new(
-                    [at(x, y), at(x + side, y + side)],
-                    heat(share).filled(),
-                ))?;
-                if cell >= 25 {
-                    let colour = if share > INK_UP_TO { ON_HEAT } else { INK };
-                    let centre = (x + side / 2, y + side / 2);
-                    let size = if cell >= 36 {
-                        11
-                    } else if cell >= 28 {
-                        9
-                    } else {
-                        8
-                    };
-                    write(
-                        &number(score),
-                        size,
-                        colour,
-                        (HPos::Center, VPos::Center),
-                        centre,
-                    )?;
-                }
-                if marked[index] {
-                    let (low, high) = (at(x - 1, y - 1), at(x + side + 1, y + side + 1));
-                    let around = outline(low, high);
-                    let pen = if cell >= 20 { 5 } else { 4 };
-                    area.draw(&PathElement::new(
-                        around,
-                        MARK.stroke_width((pen * UNIT / 2).unsigned_abs()),
-                    ))?;
-                }
-                let mut note = if marked[index] {
-                    format!(", {}", task.marked)
-                } else {
-                    String::new()
-                };
-                if task.chosen.contains(&head) {
-                    note.push_str(", chosen");
-                    dot(area, (x + side, y), side)?;
-                }
-                let ((x, y), side) = (at(x, y), side * UNIT);
-                hints.push(Hint {
-                shape: format!(
-                    "<rect x=\"{x}\" y=\"{y}\" width=\"{side}\" height=\"{side}\" fill=\"#000\" fill-opacity=\"0\""
-                ),
-                text: format!("{head}: {}{note}", number(score)),
-            });
-            }
-
-            // The scale, from the lowest score to the highest.
-            let (y, steps, step) = (TOP + rows * cell + 12, 30, 3);
-            for at_step in 0..steps {
-                let x = LEFT + at_step * step;
-                let share = f64::from(at_step) / f64::from(steps - 1);
-                area.draw(&Rectangle::new(
-                    [at(x, y), at(x + step, y + 8)],
-                    heat(share).filled(),
-                ))?;
-            }
-            let ends = [
-                (number(lowest), HPos::Left, LEFT),
-                (number(highest), HPos::Right, LEFT + steps * step),
-            ];
-            for (label, side, x) in ends {
-                write(&label, 11, MUTED, (side, VPos::Center), (x, y + 18))?;
-            }
-            if task.truth.is_some() {
-                let x = LEFT + steps * step + 22;
-                let (low, high) = (at(x, y - 1), at(x + 10, y + 9));
-                let around = outline(low, high);
-                area.draw(&PathElement::new(
-                    around,
-                    MARK.stroke_width((2 * UNIT).unsigned_abs()),
-                ))?;
-                write(
-                    &task.marked,
-                    11,
-                    MUTED,
-                    (HPos::Left, VPos::Center),
-                    (x + 17, y + 4),
-                )?;
-                if !task.chosen.is_empty() {
-                    dot(area, (x + 11, y + 14), 12)?;
-                    write(
-                        "chosen",
-                        11,
-                        MUTED,
-                        (HPos::Left, VPos::Center),
-                        (x + 17, y + 18),
-                    )?;
-                }
-            }
-            Ok(hints)
-        },
-    )
+    }
 }
 
-/// A dot in the upper right corner of a cell of this size, on ground of its own.
-fn dot<D: DrawingBackend>(
-    area: &DrawingArea<D, plotters::coord::Shift>,
-    corner: (i32, i32),
-    side: i32,
-) -> Result<(), DrawingAreaErrorKind<D::ErrorType>> {
-    let radius = (side * UNIT / 7).max(2 * UNIT);
-    let centre = (corner.0 * UNIT - radius, corner.1 * UNIT + radius);
-    area.draw(&Circle::new(centre, radius, ON_HEAT.filled()))?;
-    area.draw(&Circle::new(centre, radius * 3 / 4, MARK.filled()))
+fn heat(corner: Point, size: Point, share: f64) -> Markup {
+    cell(corner, size, HEAT, FAINT + (1.0 - FAINT) * share)
+}
+
+/// A cell with its score, where that fits in.
+fn scored((x, y): Point, size: f64, score: f64, share: f64) -> Markup {
+    let side = size - GAP;
+    let letters = match size {
+        36.0.. => Some(8.9),
+        28.0.. => Some(7.3),
+        25.0.. => Some(6.5),
+        _ => None,
+    };
+    let colour = if share > INK_UP_TO { ON_HEAT } else { INK };
+    html! {
+        (heat((x, y), (side, side), share))
+        @if let Some(letters) = letters {
+            (text(&number(score), (x + side / 2.0, y + side / 2.0), letters, colour, Middle))
+        }
+    }
+}
+
+fn outline((x, y): Point, size: f64) -> Markup {
+    let side = size - GAP + 2.0;
+    let pen = if size >= 20.0 { 2.5 } else { 2.0 };
+    frame((x - 1.0, y - 1.0), (side, side), Pen::new(MARK, pen))
+}
+
+/// In the upper right corner of a cell.
+fn corner_dot((x, y): Point, side: f64) -> Markup {
+    let radius = (side / 7.0).max(2.0);
+    dot((x + side - radius, y + radius), radius)
+}
+
+/// From the lowest score to the highest.
+fn scale(span: Span, y: f64) -> Markup {
+    let (steps, step) = (30, 3.0);
+    let right = LEFT + f64::from(steps) * step;
+    html! {
+        @for at in (0..steps).map(f64::from) {
+            (heat((LEFT + at * step, y), (step, 8.0), at / f64::from(steps - 1)))
+        }
+        (text(&number(span.lowest), (LEFT, y + 18.0), 8.9, MUTED, Start))
+        (text(&number(span.highest), (right, y + 18.0), 8.9, MUTED, End))
+    }
+}
+
+/// What outlines and dots mean.
+fn legend(task: &TaskReport, (x, y): Point) -> Markup {
+    html! {
+        (frame((x, y - 1.0), (10.0, 10.0), Pen::new(MARK, 2.0)))
+        (text(&task.marked, (x + 17.0, y + 4.0), 8.9, MUTED, Start))
+        @if !task.chosen.is_empty() {
+            (dot((x + 5.0, y + 18.0), 3.0))
+            (text("chosen", (x + 17.0, y + 18.0), 8.9, MUTED, Start))
+        }
+    }
 }
 
 /// What stands below the name of the method.
@@ -236,10 +164,4 @@ fn subtitle(task: &TaskReport, method: &MethodReport) -> String {
         ),
         None => format!("{kind}{}", task.task),
     }
-}
-
-/// The corners of a rectangle, one side drawn twice so that the line closes.
-fn outline(low: (i32, i32), high: (i32, i32)) -> Vec<(i32, i32)> {
-    let (right, left) = ((high.0, low.1), (low.0, high.1));
-    vec![low, right, high, left, low, right]
 }

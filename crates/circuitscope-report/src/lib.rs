@@ -1,8 +1,8 @@
 //! The report: one page that opens offline, and its pictures as files of their own.
 //!
-//! Data in, text out: nothing here runs a method, prints, or decides where files go. Pictures are
-//! SVG drawn with `plotters`; colours are classes, so that a page or a viewer in dark mode shows them
-//! on dark ground.
+//! Data in, text out: nothing here runs a method, prints, or decides where files go. Page and pictures are
+//! [`maud`](https://maud.lambda.xyz) templates, so that no text gets into them unescaped; colours are classes, so that a
+//! page or a viewer in dark mode shows them on dark ground.
 //!
 //! ```
 //! use circuitscope_core::{HeadGrid, HeadId};
@@ -33,16 +33,6 @@
 //! # }
 //! ```
 
-/// Appends formatted text to a `String`; unlike `write!` it has no error to look at.
-macro_rules! put {
-    ($text:expr, $($format:tt)*) => { $text.push_str(&format!($($format)*)) };
-}
-
-/// [`put!`], and a line end.
-macro_rules! putln {
-    ($text:expr, $($format:tt)*) => {{ put!($text, $($format)*); $text.push('\n'); }};
-}
-
 mod circuit;
 mod conclusion;
 mod curves;
@@ -54,28 +44,24 @@ mod runs;
 mod svg;
 mod table;
 
-use std::io;
 use std::path::{Path, PathBuf};
 
-use circuitscope_core::{HeadGrid, HeadId, files};
+use circuitscope_core::{HeadGrid, HeadId};
+use circuitscope_files as files;
+use circuitscope_measures::{Faithfulness, GraphScores, SummaryRow};
 pub use passages::Passage;
 use serde_json::Value;
 
-use circuitscope_measures::{Faithfulness, GraphScores, SummaryRow};
+/// Name of the page in its folder.
+pub const PAGE_FILE: &str = "report.html";
 
-/// What can go wrong when a report is drawn or written.
+/// Folder of the pictures, beside the page.
+pub const PICTURES_FOLDER: &str = "pictures";
+
+/// What can go wrong when a report is made or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A picture could not be drawn.
-    #[error("cannot draw {picture}: {reason}")]
-    Picture {
-        /// Its file name.
-        picture: String,
-        /// What the plotting library says.
-        reason: String,
-    },
-
     /// A method has not one score for each head.
     #[error(
         "task `{task}`, method `{method}`: found {found} scores, expected {expected}, one for each head"
@@ -91,13 +77,9 @@ pub enum Error {
         expected: usize,
     },
 
-    /// A file could not be written; the message of `source` names it.
-    #[error("{source}")]
-    Io {
-        /// Why.
-        #[from]
-        source: io::Error,
-    },
+    /// A file could not be written.
+    #[error(transparent)]
+    File(#[from] files::FileError),
 }
 
 /// Result of the report.
@@ -158,6 +140,29 @@ pub struct MethodReport {
     pub faithfulness: Option<Faithfulness>,
     /// Its scores on the whole graph, for methods that have them; those of the first seed.
     pub graph: Option<GraphScores>,
+    /// `[heads, heads]`, writer by reader: its scores of pairs of heads, to be drawn where there are no edges of a
+    /// graph.
+    pub pairs: Option<Vec<f64>>,
+}
+
+impl TaskReport {
+    /// Whether a head is outlined.
+    fn is_marked(&self, head: HeadId) -> bool {
+        let truth = self.truth.as_ref();
+        truth.is_some_and(|truth| truth.contains(&head))
+    }
+
+    /// What is said after the name of a head.
+    fn marks_of(&self, head: HeadId) -> String {
+        let mut marks = String::new();
+        if self.is_marked(head) {
+            marks = format!(", {}", self.marked);
+        }
+        if self.chosen.contains(&head) {
+            marks.push_str(", chosen");
+        }
+        marks
+    }
 }
 
 impl MethodReport {
@@ -173,6 +178,7 @@ impl MethodReport {
             row: None,
             faithfulness: None,
             graph: None,
+            pairs: None,
         }
     }
 }
@@ -196,16 +202,16 @@ pub struct Picture {
 }
 
 impl Report {
-    /// Writes `report.html` and `pictures/*.svg` into a folder; returns the path of the page.
+    /// Writes [`PAGE_FILE`] and the pictures, in [`PICTURES_FOLDER`], into a folder; returns the path of the page.
     ///
     /// # Errors
-    /// [`Error::Io`]. Each file appears whole or not at all.
+    /// [`Error::File`]. Each file appears whole or not at all.
     pub fn write(&self, folder: &Path) -> Result<PathBuf> {
         for picture in &self.pictures {
-            let path = folder.join("pictures").join(&picture.file_name);
+            let path = folder.join(PICTURES_FOLDER).join(&picture.file_name);
             files::write_atomic(&path, |out| out.write_all(picture.svg.as_bytes()))?;
         }
-        let path = folder.join("report.html");
+        let path = folder.join(PAGE_FILE);
         files::write_atomic(&path, |out| out.write_all(self.html.as_bytes()))?;
         Ok(path)
     }
@@ -214,56 +220,19 @@ impl Report {
 /// Draws the pictures and writes the page around them.
 ///
 /// # Errors
-/// [`Error::Scores`], [`Error::Picture`].
+/// [`Error::Scores`].
 pub fn render(input: &ReportInput) -> Result<Report> {
-    let mut pictures = Vec::new();
-    let mut sections = Vec::new();
-    for task in &input.tasks {
-        let expected = task.grid.len();
-        if let Some(method) = task.methods.iter().find(|m| m.scores.len() != expected) {
-            return Err(Error::Scores {
-                task: task.task.clone(),
-                method: method.method.clone(),
-                found: method.scores.len(),
-                expected,
-            });
-        }
-        let curves = if task.methods.iter().any(|method| !method.curve.is_empty()) {
-            Some(curves::draw(task)?)
-        } else {
-            None
-        };
-        let heads = task.methods.iter().map(|method| heads::draw(task, method));
-        let circuits = task
-            .methods
-            .iter()
-            .map(|method| circuit::draw(task, method));
-        let section = Section {
-            task,
-            curves,
-            kept: kept::draw(task)?,
-            heads: heads.collect::<Result<_>>()?,
-            circuits: circuits
-                .filter_map(Result::transpose)
-                .collect::<Result<_>>()?,
-        };
-        pictures.extend(
-            section
-                .curves
-                .iter()
-                .chain(&section.kept)
-                .chain(&section.heads)
-                .chain(&section.circuits)
-                .map(|drawing| Picture {
-                    file_name: drawing.file_name.clone(),
-                    svg: drawing.standalone(),
-                }),
-        );
-        sections.push(section);
-    }
+    let sections = input.tasks.iter().map(Section::of);
+    let sections: Vec<Section<'_>> = sections.collect::<Result<_>>()?;
+    let pictures = sections.iter().flat_map(Section::drawings);
     Ok(Report {
         html: page::page(input, &sections),
-        pictures,
+        pictures: pictures
+            .map(|drawing| Picture {
+                file_name: drawing.file_name.clone(),
+                svg: drawing.standalone(),
+            })
+            .collect(),
     })
 }
 
@@ -275,6 +244,35 @@ struct Section<'a> {
     kept: Option<svg::Drawing>,
     heads: Vec<svg::Drawing>,
     circuits: Vec<svg::Drawing>,
+}
+
+impl<'a> Section<'a> {
+    fn of(task: &'a TaskReport) -> Result<Self> {
+        let expected = task.grid.len();
+        if let Some(method) = task.methods.iter().find(|m| m.scores.len() != expected) {
+            return Err(Error::Scores {
+                task: task.task.clone(),
+                method: method.method.clone(),
+                found: method.scores.len(),
+                expected,
+            });
+        }
+        let methods = || task.methods.iter();
+        Ok(Self {
+            task,
+            curves: curves::draw(task),
+            kept: kept::draw(task),
+            heads: methods().map(|method| heads::draw(task, method)).collect(),
+            circuits: methods()
+                .filter_map(|method| circuit::draw(task, method))
+                .collect(),
+        })
+    }
+
+    fn drawings(&self) -> impl Iterator<Item = &svg::Drawing> {
+        let curves = self.curves.iter().chain(&self.kept);
+        curves.chain(&self.heads).chain(&self.circuits)
+    }
 }
 
 /// A number with as many digits as a reader wants: whole numbers plain, others to three significant

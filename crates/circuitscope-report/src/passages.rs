@@ -1,6 +1,6 @@
 //! What is said of a task before its figures: sentences, lists and small tables.
 
-use crate::svg::escape;
+use maud::{Markup, html};
 
 /// Some sentences under a heading.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,50 +26,42 @@ impl Passage {
     }
 }
 
-pub(super) fn html(passages: &[Passage]) -> String {
-    let mut html = String::new();
-    for passage in passages {
-        putln!(html, "<h3>{}</h3>", escape(&passage.title));
-        if !passage.sentences.is_empty() {
-            html.push_str("<ul class=\"said\">");
-            for sentence in &passage.sentences {
-                match sentence.strip_prefix("warning: ") {
-                    Some(warning) => put!(
-                        html,
-                        "<li class=\"warning\"><b>Warning:</b> {}</li>",
-                        escape(warning)
-                    ),
-                    None => put!(html, "<li>{}</li>", escape(sentence)),
+pub(super) fn html(passages: &[Passage]) -> Markup {
+    html! {
+        @for passage in passages {
+            h3 { (passage.title) } "\n"
+            @if !passage.sentences.is_empty() {
+                ul.said { @for sentence in &passage.sentences { (said(sentence)) } } "\n"
+            }
+            @if let Some((columns, rows)) = &passage.table { (table(columns, rows)) "\n" }
+            @if let Some((what, entries)) = &passage.list {
+                details {
+                    summary { (what) }
+                    ul.said { @for entry in entries { li { (entry) } } }
                 }
+                "\n"
             }
-            html.push_str("</ul>\n");
-        }
-        if let Some((columns, rows)) = &passage.table {
-            html.push_str("<div class=\"scroll\"><table><thead><tr>");
-            for column in columns {
-                put!(html, "<th scope=\"col\">{}</th>", escape(column));
-            }
-            html.push_str("</tr></thead><tbody>");
-            for row in rows {
-                html.push_str("<tr>");
-                for cell in row {
-                    put!(html, "<td>{}</td>", escape(cell));
-                }
-                html.push_str("</tr>");
-            }
-            html.push_str("</tbody></table></div>\n");
-        }
-        if let Some((what, entries)) = &passage.list {
-            put!(
-                html,
-                "<details><summary>{}</summary><ul class=\"said\">",
-                escape(what)
-            );
-            for entry in entries {
-                put!(html, "<li>{}</li>", escape(entry));
-            }
-            html.push_str("</ul></details>\n");
         }
     }
-    html
+}
+
+fn said(sentence: &str) -> Markup {
+    html! {
+        @if let Some(warning) = sentence.strip_prefix("warning: ") {
+            li.warning { b { "Warning:" } " " (warning) }
+        } @else {
+            li { (sentence) }
+        }
+    }
+}
+
+fn table(columns: &[String], rows: &[Vec<String>]) -> Markup {
+    html! {
+        div.scroll {
+            table {
+                thead { tr { @for column in columns { th scope="col" { (column) } } } }
+                tbody { @for row in rows { tr { @for cell in row { td { (cell) } } } } }
+            }
+        }
+    }
 }

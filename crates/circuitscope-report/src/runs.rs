@@ -49,6 +49,7 @@ impl TaskReport {
                 row: Some(row.clone()),
                 faithfulness: runs.iter().find_map(|run| run.faithfulness.clone()),
                 graph: first.scores.graph.clone(),
+                pairs: None,
             };
             if let Some(task) = tasks.iter_mut().find(|task| task.task == row.task) {
                 task.methods.push(method);

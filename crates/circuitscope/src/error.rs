@@ -19,6 +19,10 @@ pub enum Error {
     #[error(transparent)]
     Eval(#[from] circuitscope_eval::Error),
 
+    /// Results could not be kept, read or judged.
+    #[error(transparent)]
+    Measures(#[from] circuitscope_measures::Error),
+
     /// A dictionary failed.
     #[error(transparent)]
     Sae(#[from] circuitscope_sae::Error),
@@ -84,6 +88,17 @@ pub enum Error {
         file: PathBuf,
         /// Whose circuits it lists.
         models: Vec<String>,
+    },
+
+    /// An earlier evaluation in the folder judged a task by something else.
+    #[error("{}: found other {what} of task {task}, expected those of this command", .file.display())]
+    JudgedOtherwise {
+        /// What the earlier one was judged by.
+        file: PathBuf,
+        /// `prompts` or `known circuits`.
+        what: &'static str,
+        /// The task.
+        task: String,
     },
 
     /// A file does not hold a circuit that heads can be judged by.

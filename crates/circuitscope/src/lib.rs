@@ -8,7 +8,9 @@ mod circuits;
 pub mod conformance;
 mod discover;
 mod error;
+mod judged_by;
 mod prepare;
+mod results;
 mod stream;
 
 pub use circuitscope_core as core;
@@ -30,7 +32,11 @@ pub use circuits::{
 };
 pub use discover::{DiscoverSettings, Discovery, discover, discover_by, discover_with};
 pub use error::{Error, Result};
+pub use judged_by::JudgedBy;
 pub use prepare::{
     CaptureSettings, CausalSettings, DISCOVER_PAIRS, EVAL_PAIRS, capture, causal_evidence,
     judged_task, load_reference, posed_task, task_prompts, vocabulary,
+};
+pub use results::{
+    EvalProvenance, EvalSettings, PromptStart, RESULTS_FILE, Results, Schema, model_name, whose,
 };

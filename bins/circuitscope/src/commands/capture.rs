@@ -8,12 +8,11 @@ use circuitscope::core::Seed;
 use circuitscope::files::{self, Entry, Metadata, Writer};
 use circuitscope::hooks::Site;
 use circuitscope::model::{Error, Loaded, PaddedRows, PaddingSide, SiteSink, capture_sites_into};
-use circuitscope::task_prompts;
+use circuitscope::{PromptStart, task_prompts};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::bos::Bos;
-use super::inputs;
+use super::{bos, inputs};
 use crate::args::{CAPTURED_PAIRS, CaptureArgs, CapturePrompts};
 use crate::device::B;
 use crate::output::{Printer, count, note, table};
@@ -37,7 +36,7 @@ struct Report {
     lengths: Vec<usize>,
     sites: BTreeMap<String, Vec<usize>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    prepend_bos: Option<Bos>,
+    prepend_bos: Option<PromptStart>,
     provenance: Provenance,
 }
 
@@ -104,7 +103,7 @@ fn prompts(
     args: &CaptureArgs,
     model: &Loaded<B>,
     provenance: &mut Provenance,
-) -> Result<(Tokens, Option<Bos>)> {
+) -> Result<(Tokens, Option<PromptStart>)> {
     let mut texts = if let Some(path) = &args.prompts.tokens {
         provenance.input(path)?;
         return Ok((Tokens::read(path)?, None));
@@ -129,7 +128,7 @@ fn prompts(
         Some(path) => format!("{}: {}", path.display(), inputs::prompt(at)),
         None => inputs::prompt(at),
     };
-    let bos = Bos::settle(model, &args.model, args.chat, &mut texts, place)?;
+    let bos = bos::settle(model, &args.model, args.chat, &mut texts, place)?;
     let tokens = inputs::encode(model, &texts, bos.done, place)?;
     let tokens = Tokens {
         tokens,
@@ -285,7 +284,7 @@ impl Report {
                 format!(", at most {} of memory", human_bytes(bytes))
             });
         let bos = self.prepend_bos.as_ref();
-        let bos = bos.map_or_else(String::new, |bos| format!("{}\n", bos.text()));
+        let bos = bos.map_or_else(String::new, |bos| format!("{}\n", bos::text(bos)));
         format!(
             "{}\n{bos}wrote {} for {} in {:.2} s{memory}",
             table(&["site", "shape"], &rows),

@@ -5,27 +5,28 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use circuitscope::core::{Graph, Seed};
+use circuitscope::core::{Graph, Seed, TRAINING};
 use circuitscope::eval::causal::{Ablation, CausalEvidence};
 use circuitscope::eval::methods::MethodSettings;
 use circuitscope::eval::{
     self, About, Choice, Evidence, Gradient, QualitySettings, circuit_quality,
 };
 use circuitscope::hooks::HeadActivations;
+use circuitscope::measures::SETTINGS_FILE;
 use circuitscope::model::{self, Loaded, ModelProvenance};
+use circuitscope::report::{PAGE_FILE, PICTURES_FOLDER};
 use circuitscope::tasks::{
     LabelledPrompts, PromptWarning, TaskSpec, few_examples, prompt_warnings, read_lines, read_pairs,
 };
 use circuitscope::{
     CaptureSettings, CircuitChoice, DISCOVER_PAIRS, DiscoverSettings, Error, KnownCircuits,
-    MetricChoice, PromptBehaviour, capture, causal_evidence, discover_with, known_circuits, pose,
-    task_prompts,
+    MetricChoice, PromptBehaviour, PromptStart, capture, causal_evidence, discover_with,
+    known_circuits, pose, task_prompts,
 };
 
-use super::bos::Bos;
 use super::found::{Found, OnlyCorrect, Settings, Stage};
 use super::kept::{DISCOVERY_FILE, Report, saved};
-use super::{exports, inputs, pages};
+use super::{bos, exports, inputs, pages};
 use crate::args::{Behaviour, DiscoverArgs, Judge, TaskArg};
 use crate::device::{B, Device};
 use crate::interrupt::{self, Kept};
@@ -41,7 +42,7 @@ struct Gathered {
     graph: Option<Graph>,
     model: Option<ModelProvenance>,
     truth: Option<KnownCircuits>,
-    bos: Option<Bos>,
+    bos: Option<PromptStart>,
     prompt_warnings: Vec<String>,
     behaviour: Option<PromptBehaviour>,
     only_correct: Option<OnlyCorrect>,
@@ -54,8 +55,8 @@ const RESULTS: [&str; 5] = [
     DISCOVERY_FILE,
     exports::IMPORTANCES_FILE,
     exports::VIEWER_FILE,
-    "report.html",
-    "pictures",
+    PAGE_FILE,
+    PICTURES_FOLDER,
 ];
 
 pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) -> Result<()> {
@@ -73,9 +74,9 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
     if let Some(folder) = &args.output {
         inputs::writable_folder(folder)?;
         inputs::own_folder(folder, DISCOVERY_FILE, &RESULTS)?;
-        if folder.join("settings.json").exists() {
+        if folder.join(SETTINGS_FILE).exists() {
             bail!(
-                "--output {}: found settings.json, the mark of `circuitscope eval`; choose another folder",
+                "--output {}: found {SETTINGS_FILE}, the mark of `circuitscope eval`; choose another folder",
                 folder.display()
             );
         }
@@ -279,7 +280,7 @@ fn gather(
     let plain = prompts.texts.clone();
     let mut texts = mem::take(&mut prompts.texts);
     let place = |prompt| place(args, &prompts, prompt);
-    let bos = Bos::settle(&loaded, &args.model, args.chat, &mut texts, place)?;
+    let bos = bos::settle(&loaded, &args.model, args.chat, &mut texts, place)?;
     prompts.texts = texts;
     prompts.move_spans(&plain);
     let posed = pose(&loaded, prompts, task, args.patching.metric)?;
@@ -508,7 +509,7 @@ impl Stages {
     /// The method's time, with training told apart where there was one.
     fn split(&mut self, start: Instant, progress: &Terminal) {
         let all = start.elapsed().as_secs_f64();
-        let training = progress.seconds("training the dictionary");
+        let training = progress.seconds(TRAINING);
         if let Some(seconds) = training {
             self.0.push(Stage {
                 name: "train",
@@ -551,6 +552,7 @@ impl Found {
             positives,
             negatives: labels.len() - positives,
             heads: Vec::new(),
+            nodes: Vec::new(),
             divergence: None,
             chosen: None,
             known: None,

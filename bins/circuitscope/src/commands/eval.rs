@@ -8,23 +8,21 @@ use anyhow::{Result, anyhow, bail};
 use circuitscope::core::{Progress as _, Seed};
 use circuitscope::eval::methods::{BoxedMethod, FromFile, MethodSettings, about, method};
 use circuitscope::eval::{EvaluateSettings, evaluate};
-use circuitscope::files;
 use circuitscope::measures::{
-    FolderStore, RunKey, RunRecord, RunStore as _, Spread, SummaryRow, summarise,
+    FolderStore, RunKey, RunRecord, RunStore as _, SETTINGS_FILE, Spread, SummaryRow, read_json,
+    write_json,
 };
-use circuitscope::model::{Loaded, ModelProvenance};
+use circuitscope::model::Loaded;
+use circuitscope::report::PAGE_FILE;
 use circuitscope::score::stats::Interval;
 use circuitscope::tasks::{IOI, PromptWarning, TASKS, TaskSpec, prompt_warnings};
 use circuitscope::{
-    CaptureSettings, CircuitChoice, EVAL_PAIRS, PromptBehaviour, judged_task, known_as,
-    known_circuits, posed_task,
+    CaptureSettings, CircuitChoice, EVAL_PAIRS, EvalSettings, JudgedBy, PromptBehaviour,
+    PromptStart, RESULTS_FILE, Results, Schema, judged_task, known_as, known_circuits, posed_task,
 };
-use serde::Serialize;
-use serde_json::{Value, json};
 
-use super::bos::Bos;
-use super::judged_by::JudgedBy;
-use super::{inputs, pages};
+use super::kept::DISCOVERY_FILE;
+use super::{bos, inputs, pages};
 use crate::args::EvalArgs;
 use crate::device::{B, Device};
 use crate::interrupt::{self, Kept};
@@ -32,27 +30,11 @@ use crate::output::{self, Printer, indented, note, table};
 use crate::progress::Terminal;
 use crate::provenance::{Provenance, VERSION};
 
-/// Version of the files in the output folder.
-const SCHEMA: u64 = 1;
-/// Everything that is printed as JSON, in the output folder.
-pub(crate) const RESULTS_FILE: &str = "results.json";
 /// What the model makes of the prompts of each task, a file each, in the output folder.
 const BEHAVIOUR_FOLDER: &str = "behaviour";
 
 /// Bytes of the longest name of a row: it is part of the name of a file.
 const LONGEST_NAME: usize = 100;
-
-/// What is printed, and kept as `results.json`.
-#[derive(Debug, Serialize)]
-pub(crate) struct Results {
-    /// How well the model shows the behaviour of each task.
-    pub(crate) behaviour: BTreeMap<String, PromptBehaviour>,
-    /// One for each task, method and seed; full scores are in the folder `runs`.
-    pub(crate) runs: Vec<Value>,
-    /// One for each task and method.
-    pub(crate) summary: Vec<SummaryRow>,
-    pub(crate) provenance: Value,
-}
 
 pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Result<()> {
     let mut provenance = Provenance::start();
@@ -78,11 +60,12 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
     inputs::writable_folder(&args.output)?;
     inputs::own_folder(
         &args.output,
-        "settings.json",
-        &["discovery.json", RESULTS_FILE, "report.html"],
+        SETTINGS_FILE,
+        &[DISCOVERY_FILE, RESULTS_FILE, PAGE_FILE],
     )?;
-    let bos = Bos::settle(&loaded, &args.model, false, &mut [], inputs::prompt)?;
-    let settings = settings(args, &loaded, &bos, &device, &provenance)?;
+    let start = bos::settle(&loaded, &args.model, false, &mut [], inputs::prompt)?;
+    let said = bos::text(&start);
+    let settings = settings(args, &loaded, start, &device, &provenance)?;
     let mut store = FolderStore::open(&args.output, &settings)?;
     for (_, by) in &tasks {
         by.check(&args.output)?;
@@ -117,17 +100,11 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
         records.extend(runs);
     }
 
-    let results = Results::new(
-        behaviours,
-        &records,
-        &loaded.provenance,
-        &settings,
-        &provenance,
-    );
-    results.write(&args.output)?;
+    let results = Results::new(behaviours, &records, provenance.of_evaluation(settings));
+    results.write(&args.output.join(RESULTS_FILE))?;
     let page = pages::evaluation(&args.output, &records, &results)?;
     printer.print(&results, || {
-        format!("{}\n{}", bos.text(), results.text(&page))
+        format!("{said}\n{}", results_text(&results, &page))
     })
 }
 
@@ -257,8 +234,8 @@ fn behaviour_file(folder: &Path, task: &str) -> PathBuf {
 pub(crate) fn behaviour(folder: &Path, task: &str) -> Result<Option<PromptBehaviour>> {
     let path = behaviour_file(folder, task);
     if path.is_file() {
-        let read = inputs::read_json(&path).map(Some);
-        read.map_err(|error| anyhow!("{error:#}; delete it to run again"))
+        let read = read_json(&path).map(Some);
+        read.map_err(|error| anyhow!("{error}; delete it to run again"))
     } else {
         Ok(None)
     }
@@ -321,10 +298,7 @@ fn run_task(
         progress,
     )?;
     printer.part(&behaviour_text(&task.name, &behaviour))?;
-    let mut json = serde_json::to_vec_pretty(&behaviour)?;
-    json.push(b'\n');
-    let path = behaviour_file(&args.output, &task.name);
-    files::write_atomic(&path, |out| out.write_all(&json))?;
+    write_json(&behaviour_file(&args.output, &task.name), &behaviour)?;
     let settings = method_settings(args, task);
     let methods = args.method.0.iter();
     let mut methods = methods
@@ -357,12 +331,12 @@ fn method_settings(args: &EvalArgs, task: &TaskSpec) -> MethodSettings {
 fn settings(
     args: &EvalArgs,
     loaded: &Loaded<B>,
-    bos: &Bos,
+    start: PromptStart,
     device: &Device,
     provenance: &Provenance,
-) -> Result<Value> {
+) -> Result<EvalSettings> {
     // The file of --circuit is among what each task is judged by.
-    let (circuits, why) = match &args.circuit {
+    let (circuits, circuits_why) = match &args.circuit {
         Some(CircuitChoice::File(file)) => (
             Some(file.display().to_string()),
             Some("as asked for".to_owned()),
@@ -371,32 +345,32 @@ fn settings(
         None => known(loaded, None)?,
     };
     let scores = args.scores.iter().map(|path| path.display().to_string());
-    let scores = scores.map(|path| provenance.inputs.get(&path));
-    Ok(json!({
-        "schema": SCHEMA,
-        "circuitscope": VERSION,
-        "model": loaded.provenance,
-        "circuits": circuits,
-        "circuits_why": why,
-        "prepend_bos": bos,
-        "examples": args.examples.unwrap_or(EVAL_PAIRS),
-        "prompt_seed": args.seed.seed,
-        "codes": args.sae.codes,
-        "l1": args.sae.l1,
-        "train_examples": args.sae.train_examples,
-        "steps": args.sae.steps,
-        "resamples": args.resamples,
-        "faithfulness": args.faithfulness,
-        "metric": args.patching.metric,
-        "ablation": args.patching.ablation,
-        "gradient_pairs": args.patching.gradient_pairs,
-        "patch_pairs": args.patching.patch_pairs,
-        "ig_steps": args.patching.ig_steps,
-        "mask_steps": args.patching.mask_steps,
+    let scores = scores.filter_map(|path| provenance.inputs.get(&path).cloned());
+    Ok(EvalSettings {
+        schema: Schema,
+        circuitscope: VERSION.to_owned(),
+        model: loaded.provenance.clone(),
+        circuits,
+        circuits_why,
+        prepend_bos: start,
+        examples: args.examples.unwrap_or(EVAL_PAIRS),
+        prompt_seed: args.seed.seed,
+        codes: args.sae.codes,
+        l1: args.sae.l1,
+        train_examples: args.sae.train_examples,
+        steps: args.sae.steps,
+        resamples: args.resamples,
+        faithfulness: args.faithfulness,
+        metric: args.patching.metric,
+        ablation: args.patching.ablation,
+        gradient_pairs: args.patching.gradient_pairs,
+        patch_pairs: args.patching.patch_pairs,
+        ig_steps: args.patching.ig_steps,
+        mask_steps: args.patching.mask_steps,
         // A file that has changed is another method.
-        "scores": scores.collect::<Vec<_>>(),
-        "device": device.kind(),
-    }))
+        scores: scores.collect(),
+        device: device.kind(),
+    })
 }
 
 /// Whose circuits count as those of the model where no task has its own, and why.
@@ -405,62 +379,27 @@ fn known(loaded: &Loaded<B>, named: Option<&str>) -> Result<(Option<String>, Opt
     Ok(known.map(|known| (known.model, known.why)).unzip())
 }
 
-impl Results {
-    fn new(
-        behaviour: BTreeMap<String, PromptBehaviour>,
-        records: &[RunRecord],
-        model: &ModelProvenance,
-        settings: &Value,
-        provenance: &Provenance,
-    ) -> Self {
-        let mut made_by = json!(provenance.now());
-        made_by["model"] = json!(model);
-        made_by["settings"] = settings.clone();
-        Self {
-            behaviour,
-            runs: records.iter().map(without_scores).collect(),
-            summary: summarise(records),
-            provenance: made_by,
-        }
-    }
-
-    pub(crate) fn write(&self, folder: &Path) -> Result<()> {
-        let mut json = serde_json::to_vec_pretty(self)?;
-        json.push(b'\n');
-        files::write_atomic(&folder.join(RESULTS_FILE), |out| out.write_all(&json))?;
-        Ok(())
-    }
-
-    pub(crate) fn text(&self, page: &Path) -> String {
-        let beaten = self.summary.iter().filter(|row| !row.not_above.is_empty());
-        let notes: Vec<String> = beaten
-            .map(|row| {
-                let controls = row.not_above.join(", ");
-                format!(
-                    "note: on {}, {} is not clearly above {controls}\n",
-                    row.task, row.method
-                )
-            })
-            .collect();
-        let table = summary_table(&self.summary);
-        format!("{table}{}\nreport: {}", notes.concat(), page.display())
-    }
-}
-
-/// A run without its scores, which would swamp the output; what the dictionary did stays.
-pub(crate) fn without_scores(record: &RunRecord) -> Value {
-    let mut value = json!(record);
-    if let Some(run) = value.as_object_mut() {
-        run.remove("scores");
-        if let Some(dictionary) = &record.scores.dictionary {
-            run.insert("dictionary".to_owned(), json!(dictionary));
-        }
-    }
-    value
+/// The table, what it comes to, and where the page is.
+pub(crate) fn results_text(results: &Results, page: &Path) -> String {
+    let beaten = results
+        .summary
+        .iter()
+        .filter(|row| !row.not_above.is_empty());
+    let notes: Vec<String> = beaten
+        .map(|row| {
+            let controls = row.not_above.join(", ");
+            format!(
+                "note: on {}, {} is not clearly above {controls}\n",
+                row.task, row.method
+            )
+        })
+        .collect();
+    let table = summary_table(&results.summary);
+    format!("{table}{}\nreport: {}", notes.concat(), page.display())
 }
 
 /// The table of methods (controls in brackets) on tasks.
-pub(crate) fn summary_table(rows: &[SummaryRow]) -> String {
+fn summary_table(rows: &[SummaryRow]) -> String {
     let spread = |spread: Spread, digits: usize| {
         format!("{:.digits$} ± {:.digits$}", spread.mean, spread.std)
     };

@@ -6,10 +6,10 @@ use circuitscope::eval::methods::MethodSettings;
 use circuitscope::eval::{Chosen, CircuitQuality, Verdict};
 use circuitscope::measures::{DictionaryReport, GraphScores, Scores};
 use circuitscope::model::ModelProvenance;
-use circuitscope::{Discovery, KnownAs, KnownCircuits, MetricChoice, PromptBehaviour};
-use serde::Serialize;
+use circuitscope::{Discovery, KnownAs, KnownCircuits, MetricChoice, PromptBehaviour, PromptStart};
+use serde::{Serialize, Serializer};
 
-use super::bos::Bos;
+use super::bos;
 use crate::output::{count, indented, table};
 use crate::provenance::{Provenance, human_bytes};
 
@@ -43,6 +43,9 @@ pub(crate) struct Found {
     pub(crate) negatives: usize,
     /// From the highest score to the lowest.
     pub(crate) heads: Vec<RankedHead>,
+    /// Their scores, layer by layer.
+    #[serde(skip)]
+    pub(crate) nodes: Vec<f64>,
     /// How far the predictions after the two prompts of a pair are apart, in nats (Jeffreys divergence, mean
     /// over pairs): what `differs` and `used` of heads are shares of.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,10 +62,8 @@ pub(crate) struct Found {
     /// What the circuit keeps, where it was run with the rest ablated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) quality: Option<CircuitQuality>,
-    /// `[heads][heads]`, writer by reader, heads layer by layer; 0 unless the writer is in an
-    /// earlier layer.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) edges: Option<Vec<Vec<f64>>>,
+    pub(crate) edges: Option<Pairs>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) paper_edge_head_counts: Option<Vec<u32>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,7 +83,7 @@ pub(crate) struct Found {
 #[derive(Debug, Serialize)]
 pub(crate) struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) prepend_bos: Option<Bos>,
+    pub(crate) prepend_bos: Option<PromptStart>,
     pub(crate) methods: MethodSettings,
     pub(crate) seed: Seed,
 }
@@ -92,6 +93,20 @@ pub(crate) struct Settings {
 pub(crate) struct OnlyCorrect {
     pub(crate) kept: usize,
     pub(crate) of: usize,
+}
+
+/// Scores of pairs of heads: as JSON `[heads][heads]`, writer by reader, heads layer by layer; 0 unless the writer is
+/// in an earlier layer.
+#[derive(Debug)]
+pub(crate) struct Pairs {
+    heads: usize,
+    pub(crate) scores: Vec<f64>,
+}
+
+impl Serialize for Pairs {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.scores.chunks(self.heads))
+    }
 }
 
 /// A head with its score.
@@ -136,7 +151,7 @@ pub(crate) struct Stage {
 impl Found {
     /// Puts in the scores of heads; the rest of `scores` is put in by [`complete`](Self::complete).
     pub(crate) fn rank(&mut self, scores: &Scores) {
-        let signed = scores.graph.as_ref().map(signed);
+        let signed = scores.graph.as_ref().map(GraphScores::signed_heads);
         let contrast = scores.contrast.as_ref();
         self.divergence = contrast.map(|contrast| contrast.total);
         let ranking = scores.ranking().into_iter();
@@ -154,6 +169,7 @@ impl Found {
             }
         });
         self.heads = ranked.collect();
+        self.nodes.clone_from(&scores.nodes);
         self.dictionary.clone_from(&scores.dictionary);
     }
 
@@ -177,9 +193,8 @@ impl Found {
             }
         });
         self.chosen = Some(chosen);
-        let width = scores.grid.len();
-        let edges = scores.edges.as_deref();
-        self.edges = edges.map(|edges| edges.chunks(width).map(<[_]>::to_vec).collect());
+        let heads = scores.grid.len();
+        self.edges = scores.edges.map(|scores| Pairs { heads, scores });
         self.graph = scores.graph;
         self.paper_edge_head_counts = scores.paper_edge_head_counts;
     }
@@ -192,17 +207,6 @@ impl Found {
 
     pub(crate) const fn grid(&self) -> HeadGrid {
         HeadGrid::new(self.n_layers, self.n_heads)
-    }
-
-    /// Scores of heads, layer by layer.
-    pub(crate) fn scores_by_index(&self, grid: HeadGrid) -> Vec<f64> {
-        let mut scores = vec![0.0; grid.len()];
-        for ranked in &self.heads {
-            if let Some(at) = grid.index(ranked.head) {
-                scores[at] = ranked.score;
-            }
-        }
-        scores
     }
 
     /// What the model makes of the prompts, before any score.
@@ -241,9 +245,7 @@ impl Found {
         if let Some(metric) = &self.metric {
             sentences.push(format!("metric: {} ({})", metric.metric, metric.why));
         }
-        if let Some(bos) = &self.settings.prepend_bos {
-            sentences.push(bos.text());
-        }
+        sentences.extend(self.settings.prepend_bos.as_ref().map(bos::text));
         let warnings = self.prompt_warnings.iter();
         sentences.extend(warnings.map(|warning| format!("warning: {warning}")));
         sentences
@@ -382,22 +384,3 @@ impl Found {
 
 /// Wrong answers that are printed.
 const FAILING: usize = 5;
-
-/// Scores of heads with their signs: of edges that of the largest one.
-fn signed(scores: &GraphScores) -> Vec<f64> {
-    let graph = scores.graph;
-    let heads = graph.grid().heads().map(|head| graph.head_writer(head));
-    let largest = |writer: usize| {
-        let edges = (0..graph.readers()).filter_map(|reader| scores.edge(writer, reader));
-        edges.fold(
-            0.0f64,
-            |best, edge| {
-                if edge.abs() > best.abs() { edge } else { best }
-            },
-        )
-    };
-    match &scores.nodes {
-        Some(nodes) => heads.map(|writer| nodes[writer]).collect(),
-        None => heads.map(largest).collect(),
-    }
-}

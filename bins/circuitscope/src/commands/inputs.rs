@@ -11,8 +11,6 @@ use circuitscope::model::{LoadSettings, Loaded, is_gguf, load_dir, load_gguf};
 use circuitscope::tasks;
 use circuitscope::{CaptureSettings, conformance, load_reference};
 
-use serde::de::DeserializeOwned;
-
 use crate::args::ModelArgs;
 use crate::device::{B, Device, quietly};
 use crate::memory;
@@ -243,10 +241,4 @@ fn writable(folder: &Path, output: &Path) -> Result<(), String> {
         fs_err::remove_dir(folder).ok();
     }
     outcome
-}
-
-/// A JSON file that this program wrote.
-pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let bytes = files::read(path)?;
-    serde_json::from_slice(&bytes).with_context(|| path.display().to_string())
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use circuitscope::files;
+use circuitscope::measures::write_json;
 
 use super::found::Found;
 use super::{exports, pages};
@@ -54,10 +54,7 @@ impl Report<'_> {
         let Some(folder) = self.folder else {
             return Ok(());
         };
-        let mut json = serde_json::to_vec_pretty(found)?;
-        json.push(b'\n');
-        files::write_atomic(&folder.join(DISCOVERY_FILE), |out| out.write_all(&json))?;
-        Ok(())
+        Ok(write_json(&folder.join(DISCOVERY_FILE), found)?)
     }
 
     /// What is there if the user interrupts from here on; what was asked for as JSON is printed as such.

@@ -9,7 +9,6 @@ mod eval;
 mod exports;
 mod found;
 mod inputs;
-mod judged_by;
 mod kept;
 mod methods;
 mod pages;

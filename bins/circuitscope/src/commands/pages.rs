@@ -5,16 +5,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use circuitscope::eval::Choice;
-use circuitscope::eval::methods::{FromFile, about};
+use circuitscope::eval::methods::about;
 use circuitscope::measures::RunRecord;
-use circuitscope::report::{MethodReport, Passage, ReportInput, TaskReport, render};
-use circuitscope::{FailingPrompt, KnownAs, PromptBehaviour};
-use serde_json::{Value, json};
+use circuitscope::report::{MethodReport, PAGE_FILE, Passage, ReportInput, TaskReport, render};
+use circuitscope::{JudgedBy, Results, model_name, whose};
+use serde_json::json;
 
-use super::eval::Results;
 use super::exports::remove_file;
 use super::found::Found;
-use super::judged_by::JudgedBy;
 use crate::output::count;
 
 /// The page of an evaluation.
@@ -23,8 +21,6 @@ pub(crate) fn evaluation(
     records: &[RunRecord],
     results: &Results,
 ) -> Result<PathBuf> {
-    let provenance = &results.provenance;
-    let settings = &provenance["settings"];
     let mut judged: BTreeMap<String, JudgedBy> = BTreeMap::new();
     for record in records {
         if !judged.contains_key(&record.task)
@@ -33,71 +29,12 @@ pub(crate) fn evaluation(
             judged.insert(record.task.clone(), by);
         }
     }
-    let summaries = summaries(records);
-    let mut tasks = TaskReport::of_runs(
-        records,
-        |task| judged.get(task)?.circuits.truths.first(),
-        |method| summaries.get(method).cloned().unwrap_or_default(),
-    )?;
-    for task in &mut tasks {
-        if let Some(behaviour) = results.behaviour.get(&task.task) {
-            task.passages = vec![behaviour_passage(behaviour, behaviour.sentences())];
-        }
-    }
-    let seeds = results.summary.iter().map(|row| row.seeds).max();
-    let mut facts = vec![
-        ("model".to_owned(), model_name(&provenance["model"])),
-        (
-            "weights".to_owned(),
-            text(&provenance["model"]["processing"]),
-        ),
-        (
-            "prompts".to_owned(),
-            format!(
-                "{}, {} before each",
-                of_tasks(
-                    &judged,
-                    |by| format!("{} pairs", by.pairs),
-                    " for each task"
-                ),
-                bos(&settings["prepend_bos"]["done"])
-            ),
-        ),
-        (
-            "dictionary".to_owned(),
-            format!(
-                "{} features, trained on {} examples for {} steps",
-                settings["codes"], settings["train_examples"], settings["steps"]
-            ),
-        ),
-        ("seeds".to_owned(), seeds.unwrap_or(0).to_string()),
-        ("device".to_owned(), text(&settings["device"])),
-    ];
-    let known = of_tasks(&judged, |by| whose(&by.circuits.known), "");
-    if !known.is_empty() {
-        facts.insert(1, ("known circuits".to_owned(), known));
-    }
-    for (task, by) in judged.iter().filter(|(_, by)| !by.files.is_empty()) {
-        facts.push((format!("task {task}"), by.summary.clone()));
-    }
-    if let Some(seconds) = provenance["seconds"].as_f64() {
-        facts.push(("time".to_owned(), format!("{seconds:.1} s")));
-    }
-    let input = ReportInput {
-        title: "Known circuits, methods and controls".to_owned(),
-        lead: "How well each method ranks the heads of circuits that are known, beside controls \
-               that any method should beat."
-            .to_owned(),
-        facts,
-        tasks,
-        provenance: provenance.clone(),
-    };
-    Ok(render(&input)?.write(folder)?)
+    Ok(render(&results.page(records, &judged)?)?.write(folder)?)
 }
 
 /// Removes the page of an earlier run; its pictures are those that the page names.
 pub(crate) fn remove(folder: &Path) -> Result<()> {
-    remove_file(&folder.join("report.html"))
+    remove_file(&folder.join(PAGE_FILE))
 }
 
 /// The page of a discovery.
@@ -115,7 +52,8 @@ pub(crate) fn discovery(folder: &Path, found: &Found) -> Result<PathBuf> {
         passages: passages(found),
         methods: vec![MethodReport {
             graph: found.graph.clone(),
-            ..MethodReport::of_scores(&found.method, summary, found.scores_by_index(grid))
+            pairs: found.edges.as_ref().map(|pairs| pairs.scores.clone()),
+            ..MethodReport::of_scores(&found.method, summary, found.nodes.clone())
         }],
     };
     if let Some(known) = &found.known {
@@ -148,9 +86,8 @@ pub(crate) fn discovery(folder: &Path, found: &Found) -> Result<PathBuf> {
         facts.push(("known circuit".to_owned(), whose(known)));
     }
     if let Some(model) = &found.model {
-        let processing = json!(model.processing);
-        facts.push(("model".to_owned(), model_name(&json!(model))));
-        facts.push(("weights".to_owned(), text(&processing)));
+        facts.push(("model".to_owned(), model_name(model)));
+        facts.push(("weights".to_owned(), model.processing.to_string()));
     }
     facts.push(("method".to_owned(), found.method.clone()));
     if let Some(chosen) = &found.chosen {
@@ -187,7 +124,10 @@ pub(crate) fn discovery(folder: &Path, found: &Found) -> Result<PathBuf> {
 fn passages(found: &Found) -> Vec<Passage> {
     let mut passages = Vec::new();
     if let Some(behaviour) = &found.behaviour {
-        passages.push(behaviour_passage(behaviour, found.behaviour_sentences()));
+        passages.push(Passage {
+            sentences: found.behaviour_sentences(),
+            ..behaviour.passage()
+        });
     }
     let mut circuit = Passage::new("The circuit", found.circuit_sentences());
     if let Some(knee) = found
@@ -237,88 +177,12 @@ fn passages(found: &Found) -> Vec<Passage> {
     passages
 }
 
-fn behaviour_passage(behaviour: &PromptBehaviour, sentences: Vec<String>) -> Passage {
-    let mut passage = Passage::new("What the model makes of the prompts", sentences);
-    if !behaviour.failing.is_empty() {
-        let title = format!(
-            "{} with a wrong answer",
-            count(behaviour.failing.len(), "prompt")
-        );
-        let lines = behaviour.failing.iter().map(FailingPrompt::line);
-        passage.list = Some((title, lines.collect()));
-    }
-    passage
-}
-
-/// Whose circuits are known, and why.
-fn whose(known: &KnownAs) -> String {
-    let KnownAs {
-        model, why, file, ..
-    } = known;
-    match file {
-        None => format!("those of {model}: {why}"),
-        Some(file) => format!("those of {model} in {}: {why}", file.display()),
-    }
-}
-
-/// What is said of all tasks, once where it is the same of each.
-fn of_tasks(
-    judged: &BTreeMap<String, JudgedBy>,
-    say: impl Fn(&JudgedBy) -> String,
-    of_all: &str,
-) -> String {
-    let said: Vec<(&String, String)> = judged.iter().map(|(task, by)| (task, say(by))).collect();
-    match said.first() {
-        Some((_, first)) if said.iter().all(|(_, said)| said == first) => {
-            format!("{first}{of_all}")
-        }
-        _ => {
-            let said = said.iter().map(|(task, said)| format!("{task}: {said}"));
-            said.collect::<Vec<_>>().join("; ")
-        }
-    }
-}
-
 /// A rule as `--select` has it.
 fn rule(choice: Choice) -> String {
-    match json!(choice) {
-        Value::String(name) => name,
-        Value::Object(rule) => {
-            let parts = rule.iter().map(|(name, value)| format!("{name}:{value}"));
-            parts.collect::<Vec<_>>().join(" ")
-        }
-        other => other.to_string(),
+    match choice {
+        Choice::FalseDiscoveryRate(rate) => format!("fdr:{rate}"),
+        Choice::Stability(share) => format!("stability:{share}"),
+        Choice::Knee => "knee".to_owned(),
+        Choice::Rule(selection) => selection.to_string(),
     }
-}
-
-/// What each method's score is, in a sentence.
-fn summaries(records: &[RunRecord]) -> BTreeMap<String, String> {
-    let mut summaries = BTreeMap::new();
-    for record in records {
-        if !summaries.contains_key(&record.method) {
-            // What is none of our methods came from a file.
-            let summary = about(&record.method).map_or(FromFile::SUMMARY, |about| &about.summary);
-            summaries.insert(record.method.clone(), summary.to_owned());
-        }
-    }
-    summaries
-}
-
-fn model_name(model: &Value) -> String {
-    format!("{} ({})", text(&model["name"]), text(&model["family"]))
-}
-
-fn bos(prepended: &Value) -> &'static str {
-    if prepended == &Value::Bool(true) {
-        "a beginning-of-sequence token"
-    } else {
-        "nothing"
-    }
-}
-
-/// A string without its quotes, anything else as JSON.
-fn text(value: &Value) -> String {
-    value
-        .as_str()
-        .map_or_else(|| value.to_string(), str::to_owned)
 }

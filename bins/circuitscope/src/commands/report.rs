@@ -2,34 +2,36 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use circuitscope::files;
-use circuitscope::measures::{RunRecord, summarise};
-use serde_json::{Value, json};
+use circuitscope::measures::{RunRecord, SETTINGS_FILE};
+use circuitscope::{EvalProvenance, EvalSettings, RESULTS_FILE, Results};
 
-use super::eval::{RESULTS_FILE, Results, behaviour, without_scores};
+use super::eval::{behaviour, results_text};
 use super::{inputs, pages};
 use crate::args::ReportArgs;
 use crate::output::Printer;
 
 pub(crate) fn run(args: &ReportArgs, printer: Printer) -> Result<()> {
     let folder = &args.folder;
-    let settings = folder.join("settings.json");
+    let settings = folder.join(SETTINGS_FILE);
     if !settings.is_file() {
         bail!(
-            "{}: no settings.json here, expected the output folder of `circuitscope eval`",
+            "{}: no {SETTINGS_FILE} here, expected the output folder of `circuitscope eval`",
             folder.display()
         );
     }
-    let settings: Value = inputs::read_json(&settings)?;
+    let settings = EvalSettings::read(&settings)?;
     let records = records(args)?;
     inputs::writable_folder(folder)?;
     // What an evaluation that ended wrote about itself is kept.
     let finished = folder.join(RESULTS_FILE);
     let provenance = if finished.is_file() {
-        inputs::read_json::<Value>(&finished)?["provenance"].take()
+        let results = Results::read(&finished);
+        let results = results.map_err(|error| anyhow!("{error}; delete it to make it again"))?;
+        results.provenance
     } else {
-        json!({"settings": settings, "model": settings["model"]})
+        EvalProvenance::unfinished(settings)
     };
     let mut behaviours = BTreeMap::new();
     for record in &records {
@@ -37,15 +39,10 @@ pub(crate) fn run(args: &ReportArgs, printer: Printer) -> Result<()> {
             behaviours.insert(record.task.clone(), behaviour);
         }
     }
-    let results = Results {
-        behaviour: behaviours,
-        runs: records.iter().map(without_scores).collect(),
-        summary: summarise(&records),
-        provenance,
-    };
-    results.write(folder)?;
+    let results = Results::new(behaviours, &records, provenance);
+    results.write(&finished)?;
     let page = pages::evaluation(folder, &records, &results)?;
-    printer.print(&results, || results.text(&page))
+    printer.print(&results, || results_text(&results, &page))
 }
 
 /// All finished runs, tasks and methods in the order of tables.
@@ -54,7 +51,7 @@ fn records(args: &ReportArgs) -> Result<Vec<RunRecord>> {
     use circuitscope::tasks::TASKS;
 
     let runs = args.folder.join("runs");
-    let settings = files::sha256(&args.folder.join("settings.json"))?;
+    let settings = files::sha256(&args.folder.join(SETTINGS_FILE))?;
     let mut records: Vec<RunRecord> = Vec::new();
     if runs.is_dir() {
         for entry in fs_err::read_dir(&runs)? {

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use serde_json::Value;
+
 use crate::support::Bench;
 
 const EVAL: &str =
@@ -67,6 +69,72 @@ fn a_folder_made_with_other_settings_is_refused() {
         "e/settings.json: this folder holds results made with examples = 12, not 13; choose another \
          --output",
     );
+}
+
+/// What an evaluation wrote of itself is read as what it is: a field that is not as it should be is named.
+#[test]
+fn damaged_settings_and_results_are_named() {
+    let bench = Bench::new();
+    let line = "eval --task ioi --method random --seeds 1 --examples 6 --resamples 2 --output e";
+    let first = bench.json(line);
+    let change = |file: &str, change: &dyn Fn(&mut Value)| {
+        let path = bench.path(file);
+        let whole = fs_err::read_to_string(&path).unwrap();
+        let mut value: Value = serde_json::from_str(&whole).unwrap();
+        change(&mut value);
+        bench.write(file, serde_json::to_string_pretty(&value).unwrap());
+        let ran = bench.run("report e");
+        bench.write(file, whole);
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert_eq!(ran.stderr.lines().count(), 1, "{ran:?}");
+        ran.stderr
+    };
+    let results = "e/results.json";
+    let said = change(results, &|it| {
+        it["provenance"]["settings"]["examples"] = "many".into()
+    });
+    let expected = "error: e/results.json: provenance.settings.examples: invalid type: string \"many\", expected ";
+    assert!(said.starts_with(expected), "{said}");
+    assert!(said.ends_with("; delete it to make it again\n"), "{said}");
+    let said = change(results, &|it| {
+        it["summary"][0]["node_auc"]["mean"] = Value::Null
+    });
+    assert!(
+        said.starts_with("error: e/results.json: summary[0].node_auc.mean: "),
+        "{said}"
+    );
+
+    let settings = "e/settings.json";
+    let said = change(settings, &|it| it["prepend_bos"] = true.into());
+    assert!(
+        said.starts_with("error: e/settings.json: prepend_bos: invalid type: boolean"),
+        "{said}"
+    );
+    let said = change(settings, &|it| it["schema"] = 2.into());
+    let expected = "error: e/settings.json: schema: found version 2 of these files, expected 1";
+    assert!(said.starts_with(expected), "{said}");
+    let said = change(settings, &|it| it["exampels"] = 3.into());
+    assert!(said.contains("unknown field `exampels`"), "{said}");
+    let said = change(settings, &|it| {
+        it.as_object_mut().unwrap().remove("device");
+    });
+    assert!(
+        said.starts_with("error: e/settings.json: missing field `device`"),
+        "{said}"
+    );
+
+    // As it was, it makes the same results again; without results, those of the runs.
+    let again = bench.json("report e");
+    assert_eq!(again, first);
+    fs_err::remove_file(bench.path(results)).unwrap();
+    let anew = bench.json("report e");
+    for part in ["behaviour", "runs", "summary"] {
+        assert_eq!(anew[part], first[part]);
+    }
+    let provenance = &anew["provenance"];
+    assert_eq!(provenance["settings"], first["provenance"]["settings"]);
+    assert_eq!(provenance["model"], first["provenance"]["model"]);
+    assert_eq!(provenance.as_object().unwrap().len(), 2);
 }
 
 #[test]

@@ -1,10 +1,15 @@
+use core::fmt;
 use std::path::{Path, PathBuf};
 
-use circuitscope_core::{Circuit, Edge, Graph, Node, nearest};
+use circuitscope_core::{Circuit, Edge, Graph, Node};
 use circuitscope_files::{FileError, read_to_string, write_atomic};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
 use super::python_json;
+use super::strict::{self, Name, Named, Object};
 
 /// A circuit with scores as EAP-IG writes it and MIB's circuit track takes it (`importances.json`):
 /// an object of `cfg`, `nodes` and `edges`.
@@ -242,64 +247,26 @@ impl GraphFile {
             path: path.to_owned(),
             reason: error.to_string(),
         })?;
-        let reader = Reader { path };
-        let parts = reader.object("the file", &value)?;
-        if ["cfg", "nodes", "edges"]
-            .iter()
-            .all(|name| !parts.contains_key(*name))
-        {
-            return Err(reader.wrong(
-                "the file",
-                &value,
-                "an object of `cfg`, `nodes` and `edges`, as EAP-IG writes",
-            ));
+        let parts = ["cfg", "nodes", "edges"];
+        if !parts.iter().any(|name| value.get(name).is_some()) {
+            return Err(FormatError::Field {
+                path: path.to_owned(),
+                field: "the file".to_owned(),
+                found: strict::shown(&value),
+                expected: "an object of `cfg`, `nodes` and `edges`, as EAP-IG writes".to_owned(),
+            });
         }
-        let part = |name: &'static str| reader.field("", parts, name);
-        let cfg = reader.object("cfg", part("cfg")?)?;
-        let size = |name: &'static str| {
-            let value = reader.field("cfg.", cfg, name)?;
-            let size = value.as_u64().and_then(|size| usize::try_from(size).ok());
-            size.ok_or_else(|| reader.wrong(&format!("cfg.{name}"), value, "a whole number"))
-        };
-        let parallel = reader.field("cfg.", cfg, "parallel_attn_mlp")?;
-        let mut nodes = Vec::new();
-        for (name, value) in reader.object("nodes", part("nodes")?)? {
-            let node: Node = name.parse().ok().ok_or_else(|| {
-                reader.wrong("nodes", &json!(name), "`input`, `a0.h0`, `m0` or `logits`")
-            })?;
-            if let Some(in_graph) = value.as_bool() {
-                let score = None;
-                nodes.push((node, NodeEntry { in_graph, score }));
-                continue;
-            }
-            let place = format!("nodes.{name}");
-            let entry = reader.object(&place, value)?;
-            let score = match entry.get("score") {
-                None => None,
-                Some(score) => reader.number(&format!("{place}.score"), score)?,
-            };
-            let in_graph = reader.flag(&place, entry)?;
-            nodes.push((node, NodeEntry { in_graph, score }));
-        }
-        let mut edges = Vec::new();
-        let mut unscored = 0;
-        for (name, value) in reader.object("edges", part("edges")?)? {
-            let edge: Edge = name.parse().ok().ok_or_else(|| {
-                reader.wrong("edges", &json!(name), "a name like `a0.h0->a1.h1<q>`")
-            })?;
-            if matches!(edge.destination, Node::Head(_)) && edge.port.is_none() {
-                let expected = format!("a port, such as `{name}<q>`");
-                return Err(reader.wrong("edges", &json!(name), &expected));
-            }
-            let place = format!("edges.{name}");
-            let entry = reader.object(&place, value)?;
-            let score = reader.field(&format!("{place}."), entry, "score")?;
-            let score = reader.number(&format!("{place}.score"), score)?;
-            unscored += usize::from(score.is_none());
+        let Content { cfg, nodes, edges } = strict::read(path, &value)?;
+        let cfg = cfg.0;
+        let nodes: Vec<(Node, NodeEntry)> = nodes.0;
+        let unscored = edges.0.iter().filter(|(_, entry)| entry.0.score.is_none());
+        let unscored = unscored.count();
+        let edges = edges.0.into_iter().map(|(edge, entry)| {
+            let EdgeForm { score, in_graph } = entry.0;
             let score = score.unwrap_or_default();
-            let in_graph = reader.flag(&place, entry)?;
-            edges.push((edge, EdgeEntry { score, in_graph }));
-        }
+            (edge, EdgeEntry { score, in_graph })
+        });
+        let edges: Vec<(Edge, EdgeEntry)> = edges.collect();
         let scores = nodes.iter().filter_map(|(_, entry)| entry.score);
         let scores = scores.chain(edges.iter().map(|(_, entry)| entry.score));
         let infinite = scores.filter(|score| score.is_infinite()).count();
@@ -312,14 +279,11 @@ impl GraphFile {
                 "infinite scores count as beyond every finite one: {infinite}"
             ));
         }
-        let flag = parallel
-            .as_bool()
-            .ok_or_else(|| reader.wrong("cfg.parallel_attn_mlp", parallel, "true or false"));
         Ok(Self {
-            n_layers: size("n_layers")?,
-            n_heads: size("n_heads")?,
-            parallel_attn_mlp: flag?,
-            d_model: size("d_model")?,
+            n_layers: cfg.n_layers,
+            n_heads: cfg.n_heads,
+            parallel_attn_mlp: cfg.parallel_attn_mlp,
+            d_model: cfg.d_model,
             nodes,
             edges,
             notes,
@@ -407,70 +371,72 @@ fn kept(node: Node, circuit: Option<&Circuit>) -> bool {
     }
 }
 
-struct Reader<'a> {
-    path: &'a Path,
+/// What a file holds.
+#[derive(Deserialize)]
+struct Content {
+    cfg: Object<Cfg>,
+    nodes: Named<Node, NodeEntry>,
+    edges: Named<Edge, Object<EdgeForm>>,
 }
 
-impl Reader<'_> {
-    fn wrong(&self, field: &str, found: &Value, expected: &str) -> FormatError {
-        let mut found = found.to_string();
-        if found.chars().count() > 60 {
-            found = found.chars().take(60).chain("…".chars()).collect();
-        }
-        FormatError::Field {
-            path: self.path.to_owned(),
-            field: field.to_owned(),
-            found,
-            expected: expected.to_owned(),
-        }
-    }
+#[derive(Deserialize)]
+struct Cfg {
+    n_layers: usize,
+    n_heads: usize,
+    parallel_attn_mlp: bool,
+    d_model: usize,
+}
 
-    fn object<'v>(
-        &self,
-        field: &str,
-        value: &'v Value,
-    ) -> Result<&'v Map<String, Value>, FormatError> {
-        value
-            .as_object()
-            .ok_or_else(|| self.wrong(field, value, "an object"))
-    }
+#[derive(Deserialize)]
+struct NodeForm {
+    #[serde(default, deserialize_with = "strict::score")]
+    score: Option<f64>,
+    in_graph: bool,
+}
 
-    fn field<'v>(
-        &self,
-        place: &str,
-        object: &'v Map<String, Value>,
-        name: &str,
-    ) -> Result<&'v Value, FormatError> {
-        object.get(name).ok_or_else(|| {
-            let like = nearest(name, object.keys().map(String::as_str));
-            let found = like.map_or_else(
-                || "nothing".to_owned(),
-                |like| format!("nothing, but `{like}`"),
-            );
-            FormatError::Field {
-                path: self.path.to_owned(),
-                field: format!("{place}{name}"),
-                found,
-                expected: format!("`{name}`"),
+#[derive(Deserialize)]
+struct EdgeForm {
+    #[serde(deserialize_with = "strict::score")]
+    score: Option<f64>,
+    in_graph: bool,
+}
+
+impl Name for Node {
+    const FORM: &'static str = "`input`, `a0.h0`, `m0` or `logits`";
+}
+
+impl Name for Edge {
+    const FORM: &'static str = "a name like `a0.h0->a1.h1<q>`";
+
+    fn lacks(&self, name: &str) -> Option<String> {
+        let open = matches!(self.destination, Node::Head(_)) && self.port.is_none();
+        open.then(|| format!("a port, such as `{name}<q>`"))
+    }
+}
+
+impl<'de> Deserialize<'de> for NodeEntry {
+    /// An object, or whether the circuit holds the node.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Forms;
+        impl<'de> Visitor<'de> for Forms {
+            type Value = NodeEntry;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
             }
-        })
-    }
 
-    /// A score; nothing for `null` and `NaN`.
-    fn number(&self, field: &str, value: &Value) -> Result<Option<f64>, FormatError> {
-        if value.is_null() {
-            return Ok(None);
+            fn visit_bool<E>(self, in_graph: bool) -> Result<NodeEntry, E> {
+                let score = None;
+                Ok(NodeEntry { in_graph, score })
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<NodeEntry, M::Error> {
+                let entry = NodeForm::deserialize(MapAccessDeserializer::new(map))?;
+                let NodeForm { score, in_graph } = entry;
+                Ok(NodeEntry { in_graph, score })
+            }
         }
-        let number = python_json::number(value);
-        let number = number.ok_or_else(|| self.wrong(field, value, "a number"))?;
-        Ok(Some(number).filter(|number| !number.is_nan()))
-    }
-
-    fn flag(&self, place: &str, entry: &Map<String, Value>) -> Result<bool, FormatError> {
-        let value = self.field(&format!("{place}."), entry, "in_graph")?;
-        value
-            .as_bool()
-            .ok_or_else(|| self.wrong(&format!("{place}.in_graph"), value, "true or false"))
+        deserializer.deserialize_any(Forms)
     }
 }
 

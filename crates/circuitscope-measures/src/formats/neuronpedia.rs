@@ -1,10 +1,17 @@
 use std::path::Path;
 
-use circuitscope_core::{Graph, Node};
+use circuitscope_core::{Graph, HeadGrid, HeadId, Node};
 use circuitscope_files::write_atomic;
 use serde_json::{Value, json};
 
 use super::FormatError;
+use crate::GraphScores;
+
+/// Links that are shown: those of the largest weight.
+const LINKS: usize = 400;
+
+/// Writer, reader and weight.
+type Link = (Node, Node, f64);
 
 /// A circuit as an attribution graph that Neuronpedia shows: the JSON of
 /// `apps/webapp/app/api/graph/graph-schema.json` in `hijohnnylin/neuronpedia`, which Anthropic's
@@ -53,10 +60,50 @@ pub struct ViewerGraph {
     /// Nodes to show, with their scores.
     pub nodes: Vec<(Node, Option<f64>)>,
     /// Writer, reader and weight; both must be among the nodes.
-    pub links: Vec<(Node, Node, f64)>,
+    pub links: Vec<Link>,
 }
 
 impl ViewerGraph {
+    /// Puts in a circuit with what joins it: all of its heads, the 400 strongest links among them and everything that
+    /// is no head, and what those links join.
+    ///
+    /// Links are edges of `scores` (of several ports the strongest) or, without, the `pairs` of heads.
+    ///
+    /// # Shapes
+    /// - `heads`: one score for each head, in index order
+    /// - `pairs`: `[heads, heads]`, writer by reader
+    #[must_use]
+    pub fn with_circuit(
+        mut self,
+        graph: &Graph,
+        circuit: &[HeadId],
+        heads: &[f64],
+        scores: Option<&GraphScores>,
+        pairs: Option<&[f64]>,
+    ) -> Self {
+        let grid = graph.grid();
+        let mut links = match (scores, pairs) {
+            (Some(scores), _) => of_graph(scores, circuit),
+            (None, Some(pairs)) => of_pairs(pairs, grid, circuit),
+            (None, None) => Vec::new(),
+        };
+        links.sort_by(|a, b| b.2.abs().total_cmp(&a.2.abs()));
+        links.truncate(LINKS);
+        let shown = |node: &Node| {
+            let in_circuit = matches!(node, Node::Head(head) if circuit.contains(head));
+            in_circuit || links.iter().any(|link| link.0 == *node || link.1 == *node)
+        };
+        let score = |node: Node| match node {
+            Node::Head(head) => heads.get(grid.index(head)?).copied(),
+            _ => None,
+        };
+        let writers = (0..graph.writers()).map(|at| graph.writer(at));
+        let nodes = writers.chain([Node::Logits]).filter(shown);
+        self.nodes = nodes.map(|node| (node, score(node))).collect();
+        self.links = links;
+        self
+    }
+
     /// The file's content.
     #[must_use]
     pub fn to_json(&self, graph: &Graph) -> Value {
@@ -130,10 +177,54 @@ impl ViewerGraph {
     }
 }
 
+/// Edges between heads of the circuit and everything that is no head; of several ports the strongest.
+fn of_graph(scores: &GraphScores, circuit: &[HeadId]) -> Vec<Link> {
+    let graph = scores.graph;
+    let shown = |node: Node| match node {
+        Node::Head(head) => circuit.contains(&head),
+        _ => true,
+    };
+    let mut links: Vec<Link> = Vec::new();
+    for (writer, reader) in graph.edges() {
+        let weight = scores.edge(writer, reader).unwrap_or_default();
+        let source = graph.writer(writer);
+        if weight == 0.0 || !shown(source) {
+            continue;
+        }
+        for edge in graph.edges_between(writer, reader) {
+            let target = edge.destination;
+            if !shown(target) {
+                continue;
+            }
+            let same = |link: &&mut Link| link.0 == source && link.1 == target;
+            match links.iter_mut().find(same) {
+                Some(link) if link.2.abs() < weight.abs() => link.2 = weight,
+                Some(_) => {}
+                None => links.push((source, target, weight)),
+            }
+        }
+    }
+    links
+}
+
+/// Pairs of heads of the circuit.
+fn of_pairs(pairs: &[f64], grid: HeadGrid, circuit: &[HeadId]) -> Vec<Link> {
+    let mut links = Vec::new();
+    for &source in circuit {
+        for &target in circuit {
+            if let (Some(from), Some(to)) = (grid.index(source), grid.index(target)) {
+                let weight = pairs.get(from * grid.len() + to).copied();
+                let weight = weight.filter(|weight| *weight != 0.0);
+                links.extend(weight.map(|weight| (source.into(), target.into(), weight)));
+            }
+        }
+    }
+    links
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use circuitscope_core::HeadId;
 
     /// The fields that the published schema requires, with their types; numbers may be integers.
     const REQUIRED: [(&str, &[(&str, &str)]); 4] = [
@@ -226,5 +317,73 @@ mod tests {
                 assert!(ids.contains(link[end].as_str().unwrap()), "{link}");
             }
         }
+    }
+
+    #[test]
+    fn links_join_the_circuit_and_what_is_no_head() {
+        let graph = Graph {
+            n_layers: 2,
+            n_heads: 2,
+            n_key_value_heads: 2,
+            mlps: false,
+            parallel: false,
+        };
+        let circuit = [HeadId::new(0, 1), HeadId::new(1, 0)];
+        let mut edges = vec![0.0; graph.writers() * graph.readers()];
+        let mut set = |writer: usize, reader: usize, score: f64| {
+            edges[writer * graph.readers() + reader] = score;
+        };
+        let from = graph.head_writer(circuit[0]);
+        set(
+            from,
+            graph.port_reader(circuit[1], circuitscope_core::Port::Q),
+            0.5,
+        );
+        set(
+            from,
+            graph.port_reader(circuit[1], circuitscope_core::Port::V),
+            -2.0,
+        );
+        set(graph.head_writer(HeadId::new(0, 0)), graph.logits(), 9.0);
+        set(graph.head_writer(circuit[1]), graph.logits(), 1.0);
+        let scores = GraphScores {
+            graph,
+            nodes: None,
+            edges: Some(edges),
+        };
+        let empty = ViewerGraph {
+            slug: String::new(),
+            scan: String::new(),
+            description: String::new(),
+            prompt: String::new(),
+            prompt_tokens: Vec::new(),
+            output: None,
+            nodes: Vec::new(),
+            links: Vec::new(),
+        };
+        let heads = [0.1, 0.2, 0.3, 0.4];
+        let shown = empty
+            .clone()
+            .with_circuit(&graph, &circuit, &heads, Some(&scores), None);
+        let [first, second] = circuit.map(Node::Head);
+        assert_eq!(
+            shown.links,
+            [(first, second, -2.0), (second, Node::Logits, 1.0)]
+        );
+        assert_eq!(
+            shown.nodes,
+            [
+                (first, Some(0.2)),
+                (second, Some(0.3)),
+                (Node::Logits, None)
+            ]
+        );
+
+        let mut pairs = vec![0.0; 16];
+        pairs[4 + 2] = 3.0;
+        pairs[2] = 9.0;
+        let shown = empty.with_circuit(&graph, &circuit, &heads, None, Some(&pairs));
+        assert_eq!(shown.links, [(first, second, 3.0)]);
+        assert_eq!(shown.nodes.len(), 2);
     }
 }

@@ -1,7 +1,9 @@
-use circuitscope_core::{HeadGrid, HeadId, Seed};
-use circuitscope_measures::{Ranking, mean_roc, mean_std};
-use circuitscope_measures::{Spread, SummaryRow};
-use circuitscope_report::{Error, MethodReport, Report, ReportInput, TaskReport, render};
+use circuitscope_core::{Graph, HeadGrid, HeadId, Metric, Seed};
+use circuitscope_measures::{
+    Curve, Faithfulness, GraphScores, MIB_SIZES, Point, Ranking, Spread, SummaryRow, circuit_size,
+    mean_roc, mean_std,
+};
+use circuitscope_report::{Error, MethodReport, Passage, Report, ReportInput, TaskReport, render};
 use rand::Rng as _;
 
 const METHODS: [(&str, bool, f64); 6] = [
@@ -76,6 +78,7 @@ fn task(name: &str, grid: HeadGrid, truth: &[HeadId], seed: u64) -> TaskReport {
             }),
             faithfulness: None,
             graph: None,
+            pairs: None,
         });
     }
     let beaten: Vec<(String, f64)> = methods
@@ -369,4 +372,153 @@ fn writes_page_and_pictures() {
         let path = folder.join("pictures").join(&picture.file_name);
         assert_eq!(fs_err::read_to_string(path).unwrap(), picture.svg);
     }
+}
+
+/// A discovery with everything that a page can show: passages, a known circuit beside what was chosen, edges, and
+/// what circuits keep.
+fn discovery() -> ReportInput {
+    let grid = HeadGrid::new(4, 8);
+    let graph = Graph {
+        n_layers: 4,
+        n_heads: 8,
+        n_key_value_heads: 8,
+        mlps: true,
+        parallel: false,
+    };
+    let known = heads(&[(0, 1), (1, 2), (3, 0)]);
+    let mut rng = Seed::new(7).rng();
+    let mut draw = || f64::from(rng.next_u32() >> 8) / f64::from(1 << 24);
+    let mut task = task("years & \"more\"", grid, &known, 5);
+    task.methods.truncate(3);
+    for method in &mut task.methods {
+        let points = |draw: &mut dyn FnMut() -> f64| -> Vec<Point> {
+            MIB_SIZES
+                .into_iter()
+                .map(|share| Point {
+                    share,
+                    size: circuit_size(share, 32),
+                    faithfulness: share.sqrt() + 0.2 * draw(),
+                    kl: 2.0 * (1.0 - share) + 0.2 * draw(),
+                })
+                .collect()
+        };
+        let mut curve = || Curve {
+            members: 32,
+            signed: points(&mut draw),
+            absolute: points(&mut draw),
+            cpr: 0.5,
+            cmd: 0.5,
+        };
+        method.faithfulness = Some(Faithfulness {
+            metric: Metric::LogitDifference,
+            pairs: 20,
+            full: 3.0,
+            empty: 0.5,
+            nodes: curve(),
+            edges: Some(curve()),
+        });
+    }
+    let mut edges = vec![0.0; graph.writers() * graph.readers()];
+    for (writer, reader) in graph.edges() {
+        edges[writer * graph.readers() + reader] = (draw() - 0.3).powi(5);
+    }
+    task.methods[0].graph = Some(GraphScores {
+        graph,
+        nodes: None,
+        edges: Some(edges),
+    });
+    task.chosen = heads(&[(0, 1), (2, 4), (3, 0)]);
+    "in the known circuit".clone_into(&mut task.marked);
+    task.passages = vec![Passage {
+        title: "The circuit <chosen>".to_owned(),
+        sentences: vec!["3 heads".to_owned(), "warning: few pairs".to_owned()],
+        list: Some((
+            "2 prompts".to_owned(),
+            vec!["a <b>".to_owned(), "c".to_owned()],
+        )),
+        table: Some((
+            vec!["head".to_owned(), "lost".to_owned()],
+            vec![vec!["L0H1".to_owned(), "0.5".to_owned()]],
+        )),
+    }];
+    ReportInput {
+        tasks: vec![task],
+        ..sample()
+    }
+}
+
+#[test]
+fn a_discovery_shows_its_edges_and_both_marks() {
+    let report = render(&discovery()).unwrap();
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("discovery-report");
+    report.write(&folder).unwrap();
+    assert_well_formed(&report.html, &["meta"]);
+    let circuit = picture(&report, "circuit-years----more--sae.svg");
+    assert_well_formed(circuit, &[]);
+    assert!(report.html.contains("<h3>Strongest edges</h3>"));
+    // Of each of three methods, in the table of ranks.
+    assert!(
+        report
+            .html
+            .contains("<td class=\"true\" title=\"in the known circuit, chosen\">")
+    );
+    let dots = "<span class=\"dot\" role=\"img\" aria-label=\"chosen\">";
+    assert!((6..=9).contains(&report.html.matches(dots).count()));
+    assert!(circuit.contains(
+        "aria-label=\"The 40 strongest edges of method sae on task years &amp; &quot;more&quot;; outlined: in the known \
+         circuit; with a dot: chosen\""
+    ));
+    assert_eq!(circuit.matches("pointer-events=\"stroke\"").count(), 40);
+    let heads = picture(&report, "heads-years----more--sae.svg");
+    for (picture, score) in [(circuit, ""), (heads, ": ")] {
+        // Three heads of each mark, and the legend.
+        for class in ["class=\"s-mark\"", "class=\"f-mark\""] {
+            assert_eq!(picture.matches(class).count(), 4, "{class}");
+        }
+        for (head, marks) in [
+            ("L0H1", ", in the known circuit, chosen"),
+            ("L1H2", ", in the known circuit"),
+            ("L2H4", ", chosen"),
+        ] {
+            let hint = picture.split("<title>").find(|hint| {
+                hint.starts_with(&format!("{head}{score}"))
+                    && hint.split("</title>").next().unwrap().ends_with(marks)
+            });
+            assert!(hint.is_some(), "{head}{marks}");
+        }
+        assert!(!picture.contains("L1H2, in the known circuit, chosen"));
+    }
+}
+
+/// Where a method scores pairs of heads alone, those are drawn.
+#[test]
+fn pairs_of_heads_are_drawn_without_a_graph() {
+    let mut input = discovery();
+    let method = &mut input.tasks[0].methods[0];
+    method.graph = None;
+    let mut pairs = vec![0.0; 32 * 32];
+    pairs[32 + 10] = 3.0;
+    pairs[2 * 32 + 31] = 1.5;
+    // Within a layer and backwards: no pair.
+    pairs[1] = 9.0;
+    pairs[10 * 32 + 1] = 9.0;
+    method.pairs = Some(pairs);
+    let report = render(&input).unwrap();
+    let circuit = picture(&report, "circuit-years----more--sae.svg");
+    assert_well_formed(circuit, &[]);
+    assert!(circuit.contains("<title>L0H1 → L1H2: 3</title>"));
+    assert!(circuit.contains("<title>L0H2 → L3H7: 1.50</title>"));
+    assert_eq!(circuit.matches("pointer-events=\"stroke\"").count(), 2);
+    // Neither MLPs nor the ends of the model.
+    assert_eq!(circuit.matches("<circle").count(), 2 * 32 + 2 * 3 + 3);
+    input.tasks[0].methods[0].pairs = Some(vec![0.0; 32 * 32]);
+    assert!(!render(&input).unwrap().html.contains("Strongest edges"));
+}
+
+fn picture<'a>(report: &'a Report, name: &str) -> &'a str {
+    let found = report
+        .pictures
+        .iter()
+        .find(|picture| picture.file_name == name);
+    &found.unwrap().svg
 }

@@ -210,4 +210,36 @@ fn faults_name_file_field_and_form() {
     );
     let found = fault(&|value| value["edges"] = json!([]));
     assert_eq!(found, "f.json: edges: found [], expected an object");
+    let found = fault(&|value| *value = json!({ "heads": [1] }));
+    assert_eq!(
+        found,
+        "f.json: the file: found {\"heads\":[1]}, expected an object of `cfg`, `nodes` and `edges`, as EAP-IG writes"
+    );
+    let found = fault(&|value| *value = json!([1, 2]));
+    assert_eq!(
+        found,
+        "f.json: the file: found [1,2], expected an object of `cfg`, `nodes` and `edges`, as EAP-IG writes"
+    );
+    for (field, wrong, expected) in [
+        ("n_layers", json!(-1), "-1, expected a whole number"),
+        ("n_layers", json!(1.5), "1.5, expected a whole number"),
+        ("d_model", json!("8"), "\"8\", expected a whole number"),
+        ("parallel_attn_mlp", json!(0), "0, expected true or false"),
+    ] {
+        let found = fault(&|value| value["cfg"][field] = wrong.clone());
+        assert_eq!(found, format!("f.json: cfg.{field}: found {expected}"));
+    }
+    let found = fault(&|value| value["nodes"]["a0.h1"] = json!({ "score": 1.0 }));
+    assert_eq!(
+        found,
+        "f.json: nodes.a0.h1.in_graph: found nothing, expected `in_graph`"
+    );
+    let found = fault(&|value| value["nodes"]["a0.h1"] = json!(3));
+    assert_eq!(found, "f.json: nodes.a0.h1: found 3, expected an object");
+    let found =
+        fault(&|value| value["edges"]["m0->logits"] = json!({ "scor": 1.0, "in_graph": true }));
+    assert_eq!(
+        found,
+        "f.json: edges.m0->logits.score: found nothing, but `scor`, expected `score`"
+    );
 }
