@@ -54,7 +54,7 @@ impl PromptStart {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvalSettings {
-    /// Version of the files in the folder: [`EvalSettings::SCHEMA`].
+    /// Version of the files in the folder; see [`Schema`].
     pub schema: Schema,
     /// Version of the program.
     pub circuitscope: String,

@@ -91,13 +91,13 @@ fn damaged_settings_and_results_are_named() {
     };
     let results = "e/results.json";
     let said = change(results, &|it| {
-        it["provenance"]["settings"]["examples"] = "many".into()
+        it["provenance"]["settings"]["examples"] = "many".into();
     });
     let expected = "error: e/results.json: provenance.settings.examples: invalid type: string \"many\", expected ";
     assert!(said.starts_with(expected), "{said}");
     assert!(said.ends_with("; delete it to make it again\n"), "{said}");
     let said = change(results, &|it| {
-        it["summary"][0]["node_auc"]["mean"] = Value::Null
+        it["summary"][0]["node_auc"]["mean"] = Value::Null;
     });
     assert!(
         said.starts_with("error: e/results.json: summary[0].node_auc.mean: "),
