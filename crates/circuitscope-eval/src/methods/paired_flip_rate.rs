@@ -2,7 +2,8 @@ use burn::tensor::backend::Backend;
 use circuitscope_core::{HeadGrid, Progress, Seed};
 use circuitscope_score::paired_flip_rate;
 
-use super::sae::{Encoded, Sae, SaeSettings};
+use super::sae::Sae;
+use crate::encodings::{Encoded, SaeSettings};
 use crate::{About, Discover, Error, Evidence, Measured, Needs, Passes, Result, Scores};
 
 /// What is known of it.
