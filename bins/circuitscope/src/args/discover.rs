@@ -6,7 +6,8 @@ use circuitscope::tasks::Task;
 use clap::{Args, ValueEnum};
 
 use super::{
-    DeviceArgs, EXAMPLES, ModelArgs, PatchingArgs, SaeArgs, SeedArgs, count, parse_circuit,
+    DeviceArgs, DictionaryArgs, EXAMPLES, ModelArgs, PatchingArgs, SaeArgs, SeedArgs, count,
+    parse_circuit,
 };
 
 /// Rank the heads of a model by how much they take part in a behaviour.
@@ -88,6 +89,18 @@ pub(crate) struct DiscoverArgs {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) sae: SaeArgs,
+    /// Folder of a dictionary for --method sae or sae-corrected, instead of one that is trained on a few of the
+    /// prompts: from `train`, SAELens, sparsify or Gemma Scope (see `circuitscope encode --help`)
+    #[arg(
+        long = "sae",
+        id = "sae_dir",
+        value_name = "DIR",
+        help_heading = "Dictionary",
+        conflicts_with_all = ["codes", "l1", "train_examples", "steps"]
+    )]
+    pub(crate) sae_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) dictionary: DictionaryArgs,
     #[command(flatten)]
     pub(crate) patching: PatchingArgs,
     #[command(flatten)]

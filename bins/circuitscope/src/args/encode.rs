@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::DeviceArgs;
+use super::{DeviceArgs, DictionaryArgs};
 
 /// Turn head outputs into codes: for each head and example, the strongest feature.
 #[derive(Debug, Args)]
@@ -12,9 +12,12 @@ use super::DeviceArgs;
 The codes file is safetensors with `codes` i32 [examples, heads] (-1: no feature is active),
 `labels` [examples] and metadata n_layers, n_heads.")]
 pub(crate) struct EncodeArgs {
-    /// Folder of a dictionary, from `train` or SAELens
-    #[arg(long, value_name = "DIR")]
+    /// Folder of a dictionary: from `train`, SAELens (standard, topk, batchtopk, jumprelu, gated), sparsify, or
+    /// Gemma Scope (params.npz)
+    #[arg(long = "sae", id = "sae_dir", value_name = "DIR")]
     pub(crate) sae: PathBuf,
+    #[command(flatten)]
+    pub(crate) dictionary: DictionaryArgs,
     /// Activations file
     #[arg(long, value_name = "FILE")]
     pub(crate) activations: PathBuf,

@@ -9,7 +9,7 @@ use circuitscope::core::{Graph, Seed};
 use circuitscope::eval::causal::{Ablation, CausalEvidence};
 use circuitscope::eval::methods::MethodSettings;
 use circuitscope::eval::{
-    self, About, Choice, Evidence, Gradient, QualitySettings, circuit_quality,
+    self, About, Choice, Evidence, Gradient, QualitySettings, Scores, circuit_quality,
 };
 use circuitscope::hooks::HeadActivations;
 use circuitscope::model::{self, Loaded, ModelProvenance};
@@ -19,10 +19,12 @@ use circuitscope::tasks::{
 };
 use circuitscope::{
     CaptureSettings, DiscoverSettings, Error, KnownAs, MetricChoice, PromptBehaviour, capture,
-    causal_evidence, discover_with, known_as, known_circuits, only_pairs, pose, task_prompts,
+    causal_evidence, discover_by, discover_with, known_as, known_circuits, only_pairs, pose,
+    task_prompts,
 };
 
 use super::bos::Bos;
+use super::dictionary::{self, Given, Origin};
 use super::found::{Found, OnlyCorrect, Settings, Stage};
 use super::kept::{DISCOVERY_FILE, Report, saved};
 use super::{exports, inputs, pages};
@@ -73,6 +75,7 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
     }
     let device = args.device.device.open()?;
     provenance.on(&device);
+    let given = Given::load(args, &device, &mut provenance)?;
     if let Some(folder) = &args.output {
         inputs::writable_folder(folder)?;
         inputs::own_folder(folder, DISCOVERY_FILE, &RESULTS)?;
@@ -104,6 +107,9 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
             json: None,
         });
     }
+    if let Some(given) = &given {
+        dictionary::check(&given.saved, &args.dictionary, gathered.evidence.d())?;
+    }
     let settings = DiscoverSettings {
         method: gathered.method.name.clone().into_owned(),
         methods: MethodSettings {
@@ -115,6 +121,7 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
         seed: Seed::new(args.seed.seed),
     };
     let mut found = Found::of(&gathered, &settings, args, &provenance);
+    found.settings.dictionary = given.as_ref().map(|given| Origin::of(&given.saved));
     let report = Report {
         printer,
         folder: args.output.as_deref(),
@@ -124,7 +131,7 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
         printer.part(&found.behaviour_text())?;
     }
     search(
-        args, &gathered, &settings, &device, &mut found, stages, report, progress,
+        args, &gathered, given, &settings, &device, &mut found, stages, report, progress,
     )?;
     found.provenance = provenance.now();
     report.save(&found)?;
@@ -141,6 +148,7 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
 fn search(
     args: &DiscoverArgs,
     gathered: &Gathered,
+    given: Option<Given>,
     settings: &DiscoverSettings,
     device: &Device,
     found: &mut Found,
@@ -152,15 +160,18 @@ fn search(
     let mut scored = start;
     let evidence = &gathered.evidence;
     let device = &device.training();
-    let discovery =
-        discover_with::<B, anyhow::Error>(evidence, settings, device, progress, |scores| {
-            stages.split(start, progress);
-            found.rank(scores);
-            found.stages.clone_from(&stages.0);
-            report.ranked(found, args.top)?;
-            scored = Instant::now();
-            Ok(())
-        })?;
+    let told = |scores: &Scores| {
+        stages.split(start, progress);
+        found.rank(scores);
+        found.stages.clone_from(&stages.0);
+        report.ranked(found, args.top)?;
+        scored = Instant::now();
+        anyhow::Ok(())
+    };
+    let discovery = match given {
+        None => discover_with::<B, anyhow::Error>(evidence, settings, device, progress, told),
+        Some(given) => discover_by(&given.method(), evidence, settings, progress, told),
+    }?;
     stages.add("choose", scored);
     found.complete(discovery, gathered.truth.as_ref().map(|known| &known.0));
     found.stages.clone_from(&stages.0);
@@ -557,6 +568,7 @@ impl Found {
             settings: Settings {
                 prepend_bos: gathered.bos.clone(),
                 methods: settings.methods.clone(),
+                dictionary: None,
                 seed: settings.seed,
             },
             stages: Vec::new(),

@@ -2,7 +2,7 @@
 //! settings under `metadata`.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Transaction;
 use burn::tensor::backend::Backend;
@@ -382,7 +382,7 @@ fn normalisation(
     format: Format,
     folder: &Path,
     d_in: usize,
-    files: &mut Vec<std::path::PathBuf>,
+    files: &mut Vec<PathBuf>,
 ) -> Result<Normalisation> {
     const KEY: &str = "normalize_activations";
     const AVERAGE: &str = "expected_average_only_in";

@@ -220,9 +220,7 @@ fn damaged_folders_of_saelens() {
     // A tensor that another architecture has is left over in this one.
     of("gated")
         .set("architecture", json!("jumprelu"))
-        .fails(&format!(
-            "{file}: unexpected tensor \"b_gate\" (did you mean `b_dec`?)"
-        ));
+        .fails(&format!("{file}: unexpected tensor \"b_gate\""));
     of("standard")
         .set("architecture", json!("jumprelu"))
         .fails(&format!(
@@ -252,7 +250,7 @@ fn damaged_folders_of_saelens() {
         .fails("cfg.json: k is missing: expected an integer of at least 1");
     of("topk")
         .set("d_out", json!(12))
-        .fails("cfg.json: unknown field \"d_out\" (did you mean `d_in`?)");
+        .fails("cfg.json: unknown field \"d_out\"");
     let scaler = "activation_scaler.json";
     let scaled = of("jumprelu-scaled-checkpoint");
     fs_err::write(scaled.0.path().join(scaler), "{\"scaling_factor\": null}").unwrap();
@@ -303,7 +301,7 @@ fn damaged_folders_of_sparsify() {
         let skip = ("W_skip".to_owned(), Dtype::F32, vec![1], vec![0; 4]);
         tensors.push(skip);
     })
-    .fails("sae.safetensors: unexpected tensor \"W_skip\" (did you mean `W_dec`?)");
+    .fails("sae.safetensors: unexpected tensor \"W_skip\"");
     of().first("encoder.weight", f32::INFINITY)
         .fails("sae.safetensors: tensor \"encoder.weight\" holds inf at [0, 0]");
 }

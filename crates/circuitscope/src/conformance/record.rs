@@ -8,7 +8,7 @@ use burn::tensor::{Tensor, TensorData};
 use circuitscope_core::{NoProgress, Seed, files};
 use circuitscope_hooks::{Capture, NoTap, Reduce, Site, Tap};
 use circuitscope_model::{PaddingSide, Processing, TokenBatch, capture_head_means};
-use circuitscope_sae::{SaeConfig, TrainConfig, train};
+use circuitscope_sae::{Encoder as _, SaeConfig, TrainConfig, train};
 use circuitscope_tasks::{Task, Vocabulary, generate};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
