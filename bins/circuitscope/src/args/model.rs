@@ -119,7 +119,7 @@ impl SaeArgs {
 #[derive(Debug, Args)]
 pub(crate) struct DictionaryArgs {
     /// Take a dictionary that says it was trained on something else than outputs of heads
-    /// (attn.hook_result), as long as it has their width
+    /// (`attn.hook_result`), as long as it has their width
     #[arg(long, requires = "sae_dir")]
     pub(crate) other_site: bool,
 }

@@ -43,7 +43,8 @@ impl Keys {
     }
 
     /// Fails if there is a key that is none of these.
-    pub(super) fn only<'k>(&self, known: impl Iterator<Item = &'k str> + Clone) -> Result<()> {
+    pub(super) fn only(&self, known: &[&[&str]]) -> Result<()> {
+        let known = known.iter().copied().flatten().copied();
         let unknown = |key: &&String| !known.clone().any(|known| known == *key);
         let Some(field) = self.fields.keys().find(unknown) else {
             return Ok(());

@@ -27,7 +27,7 @@ pub enum Format {
     SaeLens6,
     /// The same files of SAELens 3 to 5: everything in one object.
     SaeLens5,
-    /// `cfg.json` and `sae.safetensors` of sparsify (EleutherAI).
+    /// `cfg.json` and `sae.safetensors` of sparsify (Eleuther AI).
     Sparsify,
     /// `params.npz` of Gemma Scope.
     GemmaScope,

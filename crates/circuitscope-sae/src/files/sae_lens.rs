@@ -237,8 +237,7 @@ pub(super) fn load<B: Backend>(folder: &Path, device: &B::Device) -> Result<Save
         &[]
     };
     let more: &[&str] = if by_norm { &OF_TOPK } else { &OF_TOPK[1..] };
-    let known = READ.into_iter().chain(HARMLESS);
-    cfg.only(known.chain(old.iter().copied()).chain(more.iter().copied()))?;
+    cfg.only(&[&READ, &HARMLESS, old, more])?;
 
     let (d_in, d_sae) = (cfg.size("d_in")?, cfg.size("d_sae")?);
     let k = match (architecture, format) {
@@ -388,13 +387,8 @@ fn normalisation(
     const AVERAGE: &str = "expected_average_only_in";
     let name = match cfg.get(KEY) {
         None => "none",
-        Some(Value::Bool(flag)) if format == Format::SaeLens5 => {
-            if *flag {
-                AVERAGE
-            } else {
-                "none"
-            }
-        }
+        Some(Value::Bool(true)) if format == Format::SaeLens5 => AVERAGE,
+        Some(Value::Bool(false)) if format == Format::SaeLens5 => "none",
         Some(_) => cfg.one_of(
             KEY,
             &["none", AVERAGE, "constant_norm_rescale", "layer_norm"],

@@ -29,7 +29,7 @@ const TRAINING: [&str; 2] = ["multi_topk", "normalize_decoder"];
 
 pub(super) fn load<B: Backend>(folder: &Path, device: &B::Device) -> Result<SavedSae<B>> {
     let cfg = Keys::read(folder.join(CFG_FILE))?;
-    cfg.only(READ.into_iter().chain(TRAINING))?;
+    cfg.only(&[&READ, &TRAINING])?;
     cfg.one_of("activation", &["topk"], Some("topk"))?;
     for (key, why) in [
         ("signed", "false: activations below 0 have no code"),
@@ -48,7 +48,7 @@ pub(super) fn load<B: Backend>(folder: &Path, device: &B::Device) -> Result<Save
     }
     let d_in = cfg.size("d_in")?;
     let d_sae = match cfg.get("num_latents") {
-        Some(found) if *found != Value::from(0) => cfg.size("num_latents")?,
+        Some(found) if found.as_u64() != Some(0) => cfg.size("num_latents")?,
         _ => {
             let product = d_in.checked_mul(cfg.size("expansion_factor")?);
             let fits = product.filter(|product| i32::try_from(*product).is_ok());
