@@ -6,7 +6,7 @@ use circuitscope::tasks::Task;
 use clap::{Args, ValueEnum};
 
 use super::{
-    DeviceArgs, DictionaryArgs, EXAMPLES, ModelArgs, PatchingArgs, SaeArgs, SeedArgs, count,
+    DeviceArgs, EXAMPLES, ModelArgs, PatchingArgs, SaeArgs, SeedArgs, count,
     parse_circuit,
 };
 
@@ -99,8 +99,10 @@ pub(crate) struct DiscoverArgs {
         conflicts_with_all = ["codes", "l1", "train_examples", "steps"]
     )]
     pub(crate) sae_dir: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) dictionary: DictionaryArgs,
+    /// Take a dictionary that says it was trained on something else than outputs of heads
+    /// (`attn.hook_result`), as long as it has their width
+    #[arg(long, requires = "sae_dir", help_heading = "Dictionary")]
+    pub(crate) other_site: bool,
     #[command(flatten)]
     pub(crate) patching: PatchingArgs,
     #[command(flatten)]

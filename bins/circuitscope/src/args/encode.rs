@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{DeviceArgs, DictionaryArgs};
+use super::DeviceArgs;
 
 /// Turn head outputs into codes: for each head and example, the strongest feature.
 #[derive(Debug, Args)]
@@ -14,10 +14,12 @@ The codes file is safetensors with `codes` i32 [examples, heads] (-1: no feature
 pub(crate) struct EncodeArgs {
     /// Folder of a dictionary: from `train`, SAELens (standard, topk, batchtopk, jumprelu, gated), sparsify, or
     /// Gemma Scope (params.npz)
-    #[arg(long = "sae", id = "sae_dir", value_name = "DIR")]
+    #[arg(long, value_name = "DIR")]
     pub(crate) sae: PathBuf,
-    #[command(flatten)]
-    pub(crate) dictionary: DictionaryArgs,
+    /// Take a dictionary that says it was trained on something else than outputs of heads
+    /// (`attn.hook_result`), as long as it has their width
+    #[arg(long)]
+    pub(crate) other_site: bool,
     /// Activations file
     #[arg(long, value_name = "FILE")]
     pub(crate) activations: PathBuf,

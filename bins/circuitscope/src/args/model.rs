@@ -115,15 +115,6 @@ impl SaeArgs {
     }
 }
 
-/// How a dictionary that is there already is taken.
-#[derive(Debug, Args)]
-pub(crate) struct DictionaryArgs {
-    /// Take a dictionary that says it was trained on something else than outputs of heads
-    /// (`attn.hook_result`), as long as it has their width
-    #[arg(long, requires = "sae_dir")]
-    pub(crate) other_site: bool,
-}
-
 /// Methods that change the model or differentiate it.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Patching")]

@@ -7,7 +7,7 @@ use circuitscope::eval::methods::{FixedDictionary, Inactive};
 use circuitscope::sae::{SavedSae, TrainedOn, load_dir};
 use serde::Serialize;
 
-use crate::args::{DictionaryArgs, DiscoverArgs};
+use crate::args::DiscoverArgs;
 use crate::device::{B, Device};
 use crate::output::note;
 use crate::provenance::Provenance;
@@ -38,9 +38,9 @@ pub(crate) fn load(
     Ok(saved)
 }
 
-/// Fails unless it encodes outputs of heads, of this width.
-pub(crate) fn check(saved: &SavedSae<B>, args: &DictionaryArgs, width: usize) -> Result<()> {
-    let site = (!args.other_site).then_some(HEADS);
+/// Fails unless it encodes outputs of heads, of this width; with `--other-site` unless it has their width.
+pub(crate) fn check(saved: &SavedSae<B>, other_site: bool, width: usize) -> Result<()> {
+    let site = (!other_site).then_some(HEADS);
     if let Err(error) = saved.fits(site, width) {
         // Of the right width it is another site that does not fit.
         if saved.fits(None, width).is_ok() {

@@ -108,7 +108,7 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
         });
     }
     if let Some(given) = &given {
-        dictionary::check(&given.saved, &args.dictionary, gathered.evidence.d())?;
+        dictionary::check(&given.saved, args.other_site, gathered.evidence.d())?;
     }
     let settings = DiscoverSettings {
         method: gathered.method.name.clone().into_owned(),

@@ -47,7 +47,7 @@ pub(crate) fn run(args: &EncodeArgs, printer: Printer) -> Result<()> {
         data,
     } = HeadActivations::read(&args.activations)?;
     let of_file = || args.activations.display().to_string();
-    dictionary::check(&saved, &args.dictionary, d).with_context(of_file)?;
+    dictionary::check(&saved, args.other_site, d).with_context(of_file)?;
     let shape = [labels.len() * grid.len(), d];
     let x = Tensor::<B, 2>::from_data(TensorData::new(data, shape), device.plain());
     let config = EncodeConfig::new().with_near_ties(NEAR_TIE);

@@ -293,11 +293,8 @@ fn dictionaries_that_do_not_fit() {
         "sae: found nothing, expected one dictionary: cfg.json and sae_weights.safetensors (circuitscope, SAELens), cfg.json and sae.safetensors (sparsify), or params.npz (Gemma Scope)",
     );
     bench.ok("train --activations a.safetensors --output sae --codes 6 --steps 2");
-    bench.set("sae/cfg.json", "architecture", json!("transcoder"));
-    bench.fails(
-        encode,
-        "sae/cfg.json: architecture is \"transcoder\": expected \"standard\", \"topk\", \"batchtopk\", \"jumprelu\" or \"gated\"",
-    );
+    bench.set("sae/cfg.json", "k", json!(4));
+    bench.fails(encode, "sae/cfg.json: unknown field \"k\"");
     bench.fails(
         "discover --task ioi --sae sae --method hisp",
         "--sae sae: found --method hisp, expected sae or sae-corrected, which take a dictionary",
