@@ -6,8 +6,7 @@ use circuitscope::tasks::Task;
 use clap::{Args, ValueEnum};
 
 use super::{
-    DeviceArgs, EXAMPLES, ModelArgs, PatchingArgs, SaeArgs, SeedArgs, count,
-    parse_circuit,
+    DeviceArgs, EXAMPLES, ModelArgs, PatchingArgs, SaeArgs, SeedArgs, count, parse_circuit,
 };
 
 /// Rank the heads of a model by how much they take part in a behaviour.

@@ -66,7 +66,7 @@ fn folders_of_other_tools_compute_the_same() {
         .into_iter()
         .filter_map(|name| name.strip_suffix(".codes"));
     let names: BTreeSet<&str> = names.collect();
-    assert_eq!(names.len(), 22);
+    assert!(names.len() >= 22, "{names:?}");
     let x = matrix(&expected.floats("x"), ROWS, D_IN);
     let mut read = BTreeSet::new();
     for name in names {

@@ -144,9 +144,13 @@ fn a_dictionary_from_outside() {
         .activations()
         .unwrap()
         .reshape([examples * heads, d]);
+    // A quarter of the vectors reach it on no axis.
+    let reach = x.clone().abs().max_dim(1).into_data();
+    let mut reach: Vec<f32> = reach.iter::<f32>().collect();
+    reach.sort_by(f32::total_cmp);
     let axes = Arc::new(Axes {
         width: d,
-        above: 0.05,
+        above: reach[reach.len() / 4],
     });
     let method =
         FixedDictionary::<Flex>::new(Arc::clone(&axes) as _, Inactive::IsACode).named("axes");
