@@ -338,7 +338,9 @@ fn dictionaries_of_sparsify() {
 
 #[test]
 fn wrong_settings_are_named() {
-    let all = "\"standard\", \"topk\", \"batchtopk\", \"jumprelu\" or \"gated\"";
+    let names = Architecture::ALL.map(|architecture| format!("{:?}", architecture.name()));
+    let (last, most) = names.split_last().unwrap();
+    let all = format!("{} or {last}", most.join(", "));
     let message = |edit: fn(&mut Map<String, Value>)| {
         let saved = Saved::new();
         saved.edit_cfg(edit);
