@@ -2,7 +2,7 @@
 
 use burn::Dispatch;
 use circuitscope::core::Seed;
-use circuitscope::sae::SaeConfig;
+use circuitscope::sae::{Encoder as _, SaeConfig};
 use circuitscope_benches::{SHAPES, devices};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 

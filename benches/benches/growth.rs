@@ -4,7 +4,7 @@
 use burn::Dispatch;
 use circuitscope::core::{HeadGrid, NoProgress, Seed};
 use circuitscope::model::capture_head_means;
-use circuitscope::sae::SaeConfig;
+use circuitscope::sae::{Encoder as _, SaeConfig};
 use circuitscope::score::pair_scores;
 use circuitscope_benches::{Shape, devices, sync};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};

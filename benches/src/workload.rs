@@ -8,7 +8,7 @@ use anyhow::Result;
 use burn::tensor::backend::Backend;
 use circuitscope::core::{NoProgress, Seed};
 use circuitscope::model::capture_head_means;
-use circuitscope::sae::{SaeConfig, TrainConfig, train};
+use circuitscope::sae::{Encoder as _, SaeConfig, TrainConfig, train};
 
 use crate::{SHAPES, Shape, exec, sync};
 

@@ -19,7 +19,7 @@ use burn::backend::flex::FlexDevice;
 use burn::tensor::{Tensor, TensorData};
 use circuitscope::core::{Exec, NoProgress, Polarity};
 use circuitscope::model::{LoadSettings, Processing, capture_head_means, load_dir};
-use circuitscope::sae::{SaeConfig, SparseAutoencoder, TrainConfig, Trainer};
+use circuitscope::sae::{Encoder as _, SaeConfig, SparseAutoencoder, TrainConfig, Trainer};
 use circuitscope::score::{CodeTable, node_scores, pair_scores};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};

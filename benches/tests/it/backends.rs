@@ -10,8 +10,8 @@ use circuitscope::model::{
     PaddedRows, PaddingSide, capture_head_means, capture_head_means_and_last, capture_sites,
 };
 use circuitscope::sae::{
-    EncodeConfig, SaeConfig, SparseAutoencoder, TrainConfig, TrainJob, Trained, train_many,
-    train_stacked,
+    EncodeConfig, Encoder as _, SaeConfig, SparseAutoencoder, TrainConfig, TrainJob, Trained,
+    train_many, train_stacked,
 };
 use circuitscope_benches::{SMALL, Shape, TINY, devices, exec};
 

@@ -1,4 +1,4 @@
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
@@ -6,7 +6,7 @@ use circuitscope_core::{Exec, HeadGrid, NoProgress, Polarity, Progress};
 use circuitscope_hooks::HeadActivations;
 
 use crate::causal::CausalEvidence;
-use crate::methods::{Encoded, Recipe};
+use crate::encodings::Encodings;
 use crate::{About, ActivationSource, Error, Result};
 
 /// What every method starts from: one vector for each head and example, and which examples show
@@ -20,7 +20,7 @@ pub struct Evidence<B: Backend> {
     activations: Activations<B>,
     labels: Vec<Polarity>,
     pairs: Vec<(usize, usize)>,
-    encodings: Arc<Mutex<Vec<Encoding<B>>>>,
+    encodings: Encodings<B>,
     causal: Option<Arc<CausalEvidence<B>>>,
     last: Option<Arc<Self>>,
     exec: Exec,
@@ -42,9 +42,6 @@ impl<B: Backend> Activations<B> {
         }
     }
 }
-
-/// Codes, and what made them.
-type Encoding<B> = (Recipe, Arc<Encoded<B>>);
 
 impl<B: Backend> Evidence<B> {
     /// Checks and joins the parts.
@@ -115,7 +112,7 @@ impl<B: Backend> Evidence<B> {
             activations,
             labels,
             pairs,
-            encodings: Arc::default(),
+            encodings: Encodings::default(),
             causal: None,
             last: None,
             exec: Exec::serial(),
@@ -149,35 +146,9 @@ impl<B: Backend> Evidence<B> {
         })
     }
 
-    /// The codes of each of `recipes`: those kept, and else those that `make` returns for all that are
-    /// missing, which are kept then.
-    pub(crate) fn encoded(
-        &self,
-        recipes: &[Recipe],
-        make: impl FnOnce(&[Recipe]) -> Result<Vec<Encoded<B>>>,
-    ) -> Result<Vec<Arc<Encoded<B>>>> {
-        // Nothing is changed halfway, so that a panic elsewhere leaves them as good as they were.
-        let lock = || {
-            self.encodings
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-        };
-        let missing: Vec<Recipe> = {
-            let kept = lock();
-            let is_kept = |recipe: &Recipe| kept.iter().any(|(made_by, _)| made_by == recipe);
-            let missing = recipes.iter().filter(|recipe| !is_kept(recipe));
-            missing.cloned().collect()
-        };
-        let made = make(&missing)?.into_iter().map(Arc::new);
-        let mut kept = lock();
-        kept.extend(missing.into_iter().zip(made));
-        let find = |recipe: &Recipe| {
-            let mut kept = kept.iter();
-            let found = kept.find(|(made_by, _)| made_by == recipe);
-            found.map(|(_, encoded)| Arc::clone(encoded))
-        };
-        let found = recipes.iter().filter_map(find).collect();
-        Ok(found)
+    /// Codes that were made of it.
+    pub(crate) const fn encodings(&self) -> &Encodings<B> {
+        &self.encodings
     }
 
     /// The evidence of the examples `rows`, some of which may occur several times; all of it for

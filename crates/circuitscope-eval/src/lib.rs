@@ -37,6 +37,7 @@ mod about;
 mod behaviour;
 pub mod causal;
 mod choose;
+mod encodings;
 mod error;
 mod evaluate;
 mod evidence;

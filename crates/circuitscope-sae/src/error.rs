@@ -1,6 +1,6 @@
 use core::ops::Range;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use circuitscope_core::did_you_mean;
 
@@ -83,19 +83,43 @@ pub enum Error {
         /// The valid choice most like the value.
         nearest: Option<String>,
     },
-    /// A folder of another tool, or of another kind of autoencoder.
-    #[error(
-        "{}: this is {found}; standard (ReLU) autoencoders are read, as circuitscope, SAELens 6 and SAELens 3 to 5 \
-         write them",
-        path.display()
-    )]
+    /// A dictionary of another tool, or one that its tool computes otherwise.
+    #[error("{}: this is {found}", path.display())]
     OtherFormat {
         /// Its `cfg.json`.
         path: PathBuf,
         /// What it is.
         found: String,
     },
-    /// `cfg.json` has a field that neither SAELens 6 nor this crate writes.
+    /// A folder that holds no dictionary, or that of more than one tool.
+    #[error(
+        "{}: found {}, expected one dictionary: cfg.json and sae_weights.safetensors (circuitscope, SAELens), cfg.json and \
+         sae.safetensors (sparsify), or params.npz (Gemma Scope)",
+        path.display(),
+        list(found, "nothing")
+    )]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What lies there, in order.
+        found: Vec<String>,
+    },
+    /// A dictionary that was trained on other activations than those it is to encode, or on activations of another
+    /// width.
+    #[error("{}", unfit(path, hook.as_deref(), *d_in, site.as_deref(), *width))]
+    Unfit {
+        /// Its folder.
+        path: PathBuf,
+        /// The site that it was trained on, where it says so.
+        hook: Option<String>,
+        /// The width that it takes.
+        d_in: usize,
+        /// The site of the activations, without layer, where it was compared.
+        site: Option<String>,
+        /// Their width.
+        width: usize,
+    },
+    /// `cfg.json` has a field that neither its tool nor this crate is known to write.
     #[error("{}: unknown field {field:?}{}", path.display(), did_you_mean(nearest.as_deref()))]
     UnknownField {
         /// The file.
@@ -114,8 +138,16 @@ pub enum Error {
         #[source]
         source: safetensors::SafeTensorError,
     },
+    /// A file is not an npz archive that can be read.
+    #[error("{}: not an npz archive: {reason}", path.display())]
+    Npz {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// A tensor is not in the file.
-    #[error("{}: no tensor {tensor:?}; the file holds {}", path.display(), list(found))]
+    #[error("{}: no tensor {tensor:?}; the file holds {}", path.display(), list(found, "none"))]
     MissingTensor {
         /// The file.
         path: PathBuf,
@@ -158,6 +190,18 @@ pub enum Error {
         /// Its type, as safetensors names it.
         found: String,
     },
+    /// A tensor has values that its architecture cannot have.
+    #[error("{}: tensor {tensor:?} has {found}: expected {expected}", path.display())]
+    Tensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: &'static str,
+        /// What it has, and where.
+        found: String,
+        /// What would do.
+        expected: String,
+    },
     /// A tensor holds a NaN or an infinity.
     #[error("{}: tensor {tensor:?} holds {value} at {index:?}", path.display())]
     NonFiniteWeight {
@@ -175,10 +219,20 @@ pub enum Error {
 /// The result of this crate's functions.
 pub type Result<T> = core::result::Result<T, Error>;
 
-fn list(names: &[String]) -> String {
+fn list(names: &[String], none: &str) -> String {
     if names.is_empty() {
-        "none".to_owned()
+        none.to_owned()
     } else {
         names.join(", ")
     }
+}
+
+fn unfit(path: &Path, hook: Option<&str>, d_in: usize, site: Option<&str>, width: usize) -> String {
+    let of = |site: Option<&str>| site.map_or_else(String::new, |site| format!("{site}, "));
+    format!(
+        "{}: found activations of {}width {width}, expected those that the dictionary takes, of {}width {d_in}",
+        path.display(),
+        of(site),
+        of(hook)
+    )
 }

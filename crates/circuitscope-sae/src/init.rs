@@ -1,12 +1,46 @@
+use burn::tensor::backend::Backend;
 use circuitscope_core::Seed;
 use circuitscope_core::draw::{normal_pair, unit};
 use rand::Rng;
 
 use crate::autoencoder::HostWeights;
-use crate::{Dictionary, SaeConfig};
+use crate::{Dictionary, Result, SaeConfig, SparseAutoencoder};
+
+impl SaeConfig {
+    /// An untrained autoencoder: the one that [`train`](crate::train) starts from with the same
+    /// seed, and so the *untrained dictionary* control.
+    ///
+    /// Weights are drawn from a standard normal distribution and normalised as
+    /// [`dictionary`](Self::dictionary) says; `b_enc` is uniform in ±1/√`d_in`; `b_dec` is zero.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) if a setting is out of range.
+    ///
+    /// # Determinism
+    /// Everything is drawn and normalised on the host, so that every backend starts from the same
+    /// numbers. The streams of `seed` are `sae/w_enc`, `sae/w_dec` and `sae/b_enc`; weights are
+    /// drawn in the order of PyTorch's layout (`[out, in]`, row by row). The draws do not depend on
+    /// `dictionary`.
+    ///
+    /// # Examples
+    /// ```
+    /// use circuitscope_core::Seed;
+    /// use circuitscope_sae::SaeConfig;
+    ///
+    /// type B = burn_flex::Flex;
+    /// let device = Default::default();
+    /// let sae = SaeConfig::new(16).with_d_sae(8).init::<B>(Seed::new(0), &device)?;
+    /// assert_eq!(sae.w_enc.dims(), [16, 8]);
+    /// # Ok::<(), circuitscope_sae::Error>(())
+    /// ```
+    pub fn init<B: Backend>(&self, seed: Seed, device: &B::Device) -> Result<SparseAutoencoder<B>> {
+        self.validate()?;
+        Ok(SparseAutoencoder::from_host(&draw(self, seed), device))
+    }
+}
 
 /// Draws the initial parameters; see [`SaeConfig::init`].
-pub(crate) fn draw(config: &SaeConfig, seed: Seed) -> HostWeights {
+fn draw(config: &SaeConfig, seed: Seed) -> HostWeights {
     let SaeConfig {
         d_in,
         d_sae,

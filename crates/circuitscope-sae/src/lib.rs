@@ -1,4 +1,4 @@
-//! Small sparse autoencoders: how vectors become integer codes.
+//! Sparse autoencoders: how vectors become integer codes.
 //!
 //! The discrete method of O'Neill & Bui (2024, arXiv 2405.12522) trains one small autoencoder on
 //! the outputs of all attention heads on a few prompts, then names every head output by its
@@ -16,6 +16,8 @@
 //! - *The host waits for the device only at the ends*: losses and codes are gathered on the device
 //!   and read back once.
 //! - *"No feature is active" is a code of its own*, [`INACTIVE`].
+//! - *Any dictionary is an [`Encoder`]*: those that are trained here, those that SAELens, sparsify and Gemma Scope
+//!   left in a folder ([`load_dir`]; one file for each [`Architecture`]), and those of other crates.
 //! - Everything is generic over burn's `Backend`; random numbers are drawn on the host, so that all
 //!   backends start alike.
 //!
@@ -28,7 +30,7 @@
 //! ```
 //! use burn::tensor::Tensor;
 //! use circuitscope_core::{NoProgress, Seed};
-//! use circuitscope_sae::{SaeConfig, TrainConfig, train};
+//! use circuitscope_sae::{Encoder as _, SaeConfig, TrainConfig, train};
 //!
 //! type B = burn_flex::Flex;
 //! # fn main() -> Result<(), circuitscope_sae::Error> {
@@ -51,26 +53,33 @@
 #![recursion_limit = "256"]
 
 mod adam;
+mod architecture;
 mod autoencoder;
 mod config;
 mod dictionary;
-mod encode;
+mod encoder;
 mod error;
 mod files;
-mod formats;
 mod history;
 mod init;
 mod many;
 mod read;
 mod stack;
+mod tensors;
 mod train;
 
+pub use architecture::{
+    Affine, Architecture, BatchTopK, Gated, JumpRelu, Normalisation, Standard, TopK,
+};
 pub use autoencoder::SparseAutoencoder;
 pub use config::{SaeConfig, TrainConfig};
 pub use dictionary::Dictionary;
-pub use encode::{Codes, EncodeConfig, INACTIVE};
+pub use encoder::{Codes, EncodeConfig, Encoder, INACTIVE};
 pub use error::{Error, Result};
-pub use files::{CFG_FILE, SaeMetadata, SavedSae, WEIGHTS_FILE, load_dir, save_dir};
+pub use files::{
+    CFG_FILE, Format, SaeMetadata, SavedSae, TrainedOn, WEIGHTS_FILE, load_dir, save_dir,
+};
 pub use history::History;
 pub use many::{TrainJob, train_many, train_stacked};
-pub use train::{Gradients, Trained, Trainer, train};
+pub use stack::{Gradients, Trained};
+pub use train::{Trainer, train};

@@ -96,7 +96,7 @@ fn run<B: Backend>(
     }
     let stacks = alike(jobs, stacked);
     let total = steps.steps * jobs.len();
-    progress.begin("training the dictionary", total as u64);
+    progress.begin(circuitscope_core::TRAINING, total as u64);
     let mut trained: Vec<Option<Trained<B>>> = vec![None; jobs.len()];
     let outcome = workers::run(
         steps.exec,

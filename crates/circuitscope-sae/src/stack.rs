@@ -7,10 +7,33 @@ use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData, Transaction};
 use crate::adam::{AdamStep, Moments};
 use crate::history::explained_variance;
 use crate::read::{execute, floats};
-use crate::{
-    Dictionary, Error, Gradients, History, Result, SparseAutoencoder, TrainConfig, Trained,
-    dictionary,
-};
+use crate::{Dictionary, Error, History, Result, SparseAutoencoder, TrainConfig, dictionary};
+
+/// What [`train`](crate::train) returns.
+#[derive(Debug, Clone)]
+pub struct Trained<B: Backend> {
+    /// The autoencoder after the last step, its weights normalised.
+    pub sae: SparseAutoencoder<B>,
+    /// How it got there.
+    pub history: History,
+}
+
+/// Gradients of the loss, as Adam sees them: those of the weights without their part along the
+/// vectors of fixed length.
+///
+/// # Shapes
+/// Those of the parameters of the same name in [`SparseAutoencoder`].
+#[derive(Debug, Clone)]
+pub struct Gradients<B: Backend> {
+    /// `[d_in, d_sae]`
+    pub w_enc: Tensor<B, 2>,
+    /// `[d_sae, d_in]`
+    pub w_dec: Tensor<B, 2>,
+    /// `[d_sae]`
+    pub b_enc: Tensor<B, 1>,
+    /// `[d_in]`
+    pub b_dec: Tensor<B, 1>,
+}
 
 /// The dictionaries, each with vectors of its own, and how far they are.
 #[derive(Debug)]
@@ -126,10 +149,6 @@ impl<B: Backend> Stack<B> {
             sparse: s == 1 && train.exec.in_host_memory,
             x,
         })
-    }
-
-    pub(crate) const fn set_sparse(&mut self, sparse: bool) {
-        self.sparse = sparse;
     }
 
     /// Dictionary `at` as it stands.

@@ -3,16 +3,7 @@ use burn::tensor::backend::Backend;
 use circuitscope_core::{Progress, Seed};
 
 use crate::stack::Stack;
-use crate::{Error, History, Result, SaeConfig, SparseAutoencoder, TrainConfig};
-
-/// What [`train`] returns.
-#[derive(Debug, Clone)]
-pub struct Trained<B: Backend> {
-    /// The autoencoder after the last step, its weights normalised.
-    pub sae: SparseAutoencoder<B>,
-    /// How it got there.
-    pub history: History,
-}
+use crate::{Error, Gradients, Result, SaeConfig, SparseAutoencoder, TrainConfig, Trained};
 
 /// Trains a new autoencoder on all rows of `x` at once.
 ///
@@ -66,7 +57,7 @@ pub fn train<B: Backend>(
 ) -> Result<Trained<B>> {
     let sae = config.init(seed, &x.device())?;
     let mut trainer = Trainer::<B>::new(config, train, sae, x)?;
-    progress.begin("training the dictionary", train.steps as u64);
+    progress.begin(circuitscope_core::TRAINING, train.steps as u64);
     for step in 0..train.steps {
         if progress.cancelled() {
             progress.end();
@@ -86,26 +77,10 @@ pub fn train<B: Backend>(
 
 /// Training one step at a time, from given weights: what [`train`] runs.
 ///
-/// A step only queues work on the device; nothing is read back before [`finish`](Self::finish).
+/// On GPUs a step only queues work, and nothing is read back before [`finish`](Self::finish). On CPUs each
+/// step reads which features are active ([`step`](Self::step)).
 #[derive(Debug)]
 pub struct Trainer<B: Backend>(Stack<B>);
-
-/// Gradients of the loss, as Adam sees them: those of the weights without their part along the
-/// vectors of fixed length.
-///
-/// # Shapes
-/// Those of the parameters of the same name in [`SparseAutoencoder`].
-#[derive(Debug, Clone)]
-pub struct Gradients<B: Backend> {
-    /// `[d_in, d_sae]`
-    pub w_enc: Tensor<B, 2>,
-    /// `[d_sae, d_in]`
-    pub w_dec: Tensor<B, 2>,
-    /// `[d_sae]`
-    pub b_enc: Tensor<B, 1>,
-    /// `[d_in]`
-    pub b_dec: Tensor<B, 1>,
-}
 
 impl<B: Backend> Trainer<B> {
     /// Starts from `sae`, whose weights are normalised first.
@@ -137,14 +112,6 @@ impl<B: Backend> Trainer<B> {
         let (dictionary, l1) = (config.dictionary, config.l1_coefficient);
         let stack = Stack::new(train, dictionary, vec![l1], vec![sae], vec![x])?;
         Ok(Self(stack))
-    }
-
-    /// Whether features that are active on no training vector are left out of the products
-    /// ([`step`](Self::step)). Default: on CPUs. Changes results by no more than rounding.
-    #[must_use]
-    pub const fn with_sparse(mut self, sparse: bool) -> Self {
-        self.0.set_sparse(sparse);
-        self
     }
 
     /// The autoencoder as it stands, its weights normalised.

@@ -97,6 +97,20 @@ pub(crate) struct DiscoverArgs {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) sae: SaeArgs,
+    /// Folder of a dictionary for --method sae or sae-corrected, instead of one that is trained on a few of the
+    /// prompts: from `train`, SAELens, sparsify or Gemma Scope (see `circuitscope encode --help`)
+    #[arg(
+        long = "sae",
+        id = "sae_dir",
+        value_name = "DIR",
+        help_heading = "Dictionary",
+        conflicts_with_all = ["codes", "l1", "train_examples", "steps"]
+    )]
+    pub(crate) sae_dir: Option<PathBuf>,
+    /// Take a dictionary that says it was trained on something else than outputs of heads
+    /// (`attn.hook_result`), as long as it has their width
+    #[arg(long, requires = "sae_dir", help_heading = "Dictionary")]
+    pub(crate) other_site: bool,
     #[command(flatten)]
     pub(crate) patching: PatchingArgs,
     #[command(flatten)]

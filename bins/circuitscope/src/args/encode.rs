@@ -13,9 +13,14 @@ The codes file is safetensors with `codes` i32 [examples, heads] (-1: no feature
 `amplitudes` f32 [examples, heads] (how active that feature is), `labels` [examples] and metadata
 n_layers, n_heads.")]
 pub(crate) struct EncodeArgs {
-    /// Folder of a dictionary, from `train` or SAELens
+    /// Folder of a dictionary: from `train`, SAELens (standard, topk, batchtopk, jumprelu, gated), sparsify, or
+    /// Gemma Scope (params.npz)
     #[arg(long, value_name = "DIR")]
     pub(crate) sae: PathBuf,
+    /// Take a dictionary that says it was trained on something else than outputs of heads
+    /// (`attn.hook_result`), as long as it has their width
+    #[arg(long)]
+    pub(crate) other_site: bool,
     /// Activations file
     #[arg(long, value_name = "FILE")]
     pub(crate) activations: PathBuf,

@@ -13,6 +13,7 @@ use circuitscope::eval::{
 };
 use circuitscope::hooks::HeadActivations;
 use circuitscope::measures::SETTINGS_FILE;
+use circuitscope::measures::Scores;
 use circuitscope::model::{self, Loaded, ModelProvenance};
 use circuitscope::report::{PAGE_FILE, PICTURES_FOLDER};
 use circuitscope::tasks::{
@@ -20,10 +21,11 @@ use circuitscope::tasks::{
 };
 use circuitscope::{
     CaptureSettings, CircuitChoice, DISCOVER_PAIRS, DiscoverSettings, Error, KnownCircuits,
-    MetricChoice, PromptBehaviour, PromptStart, capture, causal_evidence, discover_with,
-    known_circuits, pose, task_prompts,
+    MetricChoice, PromptBehaviour, PromptStart, capture, causal_evidence, discover_by,
+    discover_with, known_circuits, pose, task_prompts,
 };
 
+use super::dictionary::{self, Given, Origin};
 use super::found::{Found, OnlyCorrect, Settings, Stage};
 use super::kept::{DISCOVERY_FILE, Report, saved};
 use super::{bos, exports, inputs, pages};
@@ -71,6 +73,7 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
     }
     let device = args.device.device.open()?;
     provenance.on(&device);
+    let given = Given::load(args, &device, &mut provenance)?;
     if let Some(folder) = &args.output {
         inputs::writable_folder(folder)?;
         inputs::own_folder(folder, DISCOVERY_FILE, &RESULTS)?;
@@ -108,6 +111,9 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
             json: None,
         });
     }
+    if let Some(given) = &given {
+        dictionary::check(&given.saved, args.other_site, gathered.evidence.d())?;
+    }
     let settings = DiscoverSettings {
         method: gathered.method.name.clone().into_owned(),
         methods: MethodSettings {
@@ -123,6 +129,7 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
         found.examples = task.name.clone().into_owned();
         found.summary = Some(task.summary.clone().into_owned());
     }
+    found.settings.dictionary = given.as_ref().map(|given| Origin::of(&given.saved));
     let report = Report {
         printer,
         folder: args.output.as_deref(),
@@ -132,7 +139,7 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
         printer.part(&found.behaviour_text())?;
     }
     search(
-        args, &gathered, &settings, &device, &mut found, stages, report, progress,
+        args, &gathered, given, &settings, &device, &mut found, stages, report, progress,
     )?;
     found.provenance = provenance.now();
     report.save(&found)?;
@@ -149,6 +156,7 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
 fn search(
     args: &DiscoverArgs,
     gathered: &Gathered,
+    given: Option<Given>,
     settings: &DiscoverSettings,
     device: &Device,
     found: &mut Found,
@@ -160,15 +168,18 @@ fn search(
     let mut scored = start;
     let evidence = &gathered.evidence;
     let device = &device.training();
-    let discovery =
-        discover_with::<B, anyhow::Error>(evidence, settings, device, progress, |scores| {
-            stages.split(start, progress);
-            found.rank(scores);
-            found.stages.clone_from(&stages.0);
-            report.ranked(found, args.top)?;
-            scored = Instant::now();
-            Ok(())
-        })?;
+    let told = |scores: &Scores| {
+        stages.split(start, progress);
+        found.rank(scores);
+        found.stages.clone_from(&stages.0);
+        report.ranked(found, args.top)?;
+        scored = Instant::now();
+        anyhow::Ok(())
+    };
+    let discovery = match given {
+        None => discover_with::<B, anyhow::Error>(evidence, settings, device, progress, told),
+        Some(given) => discover_by(&given.method(), evidence, settings, progress, told),
+    }?;
     stages.add("choose", scored);
     found.complete(discovery, gathered.truth.as_ref());
     found.stages.clone_from(&stages.0);
@@ -566,6 +577,7 @@ impl Found {
             settings: Settings {
                 prepend_bos: gathered.bos.clone(),
                 methods: settings.methods.clone(),
+                dictionary: None,
                 seed: settings.seed,
             },
             stages: Vec::new(),

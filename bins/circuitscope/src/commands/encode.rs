@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use anyhow::{Context as _, Result};
 use burn::tensor::{Tensor, TensorData};
 use circuitscope::hooks::HeadActivations;
-use circuitscope::sae::{CFG_FILE, EncodeConfig, WEIGHTS_FILE, load_dir};
+use circuitscope::sae::EncodeConfig;
 use circuitscope::score::{CodeTable, INACTIVE};
 use serde::Serialize;
 
-use super::inputs;
+use super::{dictionary, inputs};
 use crate::args::EncodeArgs;
 use crate::device::B;
 use crate::output::{Printer, count};
@@ -29,6 +29,7 @@ struct Report {
     near_ties: usize,
     near_tie_tolerance: f64,
     paper_compatible: bool,
+    dictionary: dictionary::Origin,
     provenance: Provenance,
 }
 
@@ -36,10 +37,7 @@ pub(crate) fn run(args: &EncodeArgs, printer: Printer) -> Result<()> {
     let mut provenance = Provenance::start();
     let device = args.device.device.open()?;
     provenance.on(&device);
-    let saved = load_dir::<B>(&args.sae, device.plain())?;
-    for file in [CFG_FILE, WEIGHTS_FILE] {
-        provenance.input(&args.sae.join(file))?;
-    }
+    let saved = dictionary::load(&args.sae, &device, &mut provenance)?;
     provenance.input(&args.activations)?;
     inputs::writable_file("--output", &args.output)?;
     let HeadActivations {
@@ -48,18 +46,15 @@ pub(crate) fn run(args: &EncodeArgs, printer: Printer) -> Result<()> {
         labels,
         data,
     } = HeadActivations::read(&args.activations)?;
+    let of_file = || args.activations.display().to_string();
+    dictionary::check(&saved, args.other_site, d).with_context(of_file)?;
     let shape = [labels.len() * grid.len(), d];
     let x = Tensor::<B, 2>::from_data(TensorData::new(data, shape), device.plain());
     let config = EncodeConfig::new()
         .with_near_ties(NEAR_TIE)
         .with_amplitudes();
-    let encoded = saved.sae.encode_codes(x, &config).with_context(|| {
-        format!(
-            "{} does not fit {}",
-            args.activations.display(),
-            args.sae.display()
-        )
-    })?;
+    let encoded = saved.encoder.encode_codes(x, &config);
+    let encoded = encoded.with_context(of_file)?;
     let used: BTreeSet<i32> = encoded.codes.iter().copied().collect();
     let table = CodeTable::new(grid, labels, encoded.codes)?;
     let table = table.with_amplitudes(encoded.amplitudes.unwrap_or_default())?;
@@ -78,6 +73,7 @@ pub(crate) fn run(args: &EncodeArgs, printer: Printer) -> Result<()> {
         near_ties: encoded.near_ties.unwrap_or(0),
         near_tie_tolerance: NEAR_TIE,
         paper_compatible: args.paper_compatible,
+        dictionary: dictionary::Origin::of(&saved),
         provenance: provenance.now(),
     };
     printer.print(&report, || report.text())

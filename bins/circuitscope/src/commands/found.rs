@@ -10,6 +10,7 @@ use circuitscope::{Discovery, KnownAs, KnownCircuits, MetricChoice, PromptBehavi
 use serde::{Serialize, Serializer};
 
 use super::bos;
+use super::dictionary::Origin;
 use crate::output::{count, indented, table};
 use crate::provenance::{Provenance, human_bytes};
 
@@ -85,6 +86,9 @@ pub(crate) struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) prepend_bos: Option<PromptStart>,
     pub(crate) methods: MethodSettings,
+    /// The dictionary that was there already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) dictionary: Option<Origin>,
     pub(crate) seed: Seed,
 }
 

@@ -2,6 +2,7 @@
 
 mod bos;
 mod capture;
+mod dictionary;
 mod discover;
 mod doctor;
 mod encode;

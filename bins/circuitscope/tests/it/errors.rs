@@ -285,13 +285,19 @@ fn dictionaries_that_do_not_fit() {
     let encode = "encode --sae sae --activations a.safetensors --output c.safetensors";
     bench.fails(
         encode,
-        "cannot read `sae/cfg.json`: No such file or directory (os error 2)",
+        "failed to read directory `sae`: No such file or directory (os error 2)",
     );
-    bench.ok("train --activations a.safetensors --output sae --codes 6 --steps 2");
-    bench.set("sae/cfg.json", "architecture", json!("topk"));
+    fs_err::create_dir(bench.path("sae")).unwrap();
     bench.fails(
         encode,
-        "sae/cfg.json: architecture is \"topk\": expected \"standard\"",
+        "sae: found nothing, expected one dictionary: cfg.json and sae_weights.safetensors (circuitscope, SAELens), cfg.json and sae.safetensors (sparsify), or params.npz (Gemma Scope)",
+    );
+    bench.ok("train --activations a.safetensors --output sae --codes 6 --steps 2");
+    bench.set("sae/cfg.json", "k", json!(4));
+    bench.fails(encode, "sae/cfg.json: unknown field \"k\"");
+    bench.fails(
+        "discover --task ioi --sae sae --method hisp",
+        "--sae sae: found --method hisp, expected sae or sae-corrected, which take a dictionary",
     );
     bench.ok("train --activations a.safetensors --output sae --codes 6 --steps 2");
     bench.tensors(
@@ -303,7 +309,7 @@ fn dictionaries_that_do_not_fit() {
     );
     bench.fails(
         encode,
-        "a.safetensors does not fit sae: the activations have width 3, the dictionary takes d_in = 4",
+        "a.safetensors: sae: found activations of attn.hook_result, width 3, expected those that the dictionary takes, of width 4",
     );
     bench.fails(
         "train --activations a.safetensors --output s --train-examples 9",

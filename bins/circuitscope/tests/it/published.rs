@@ -1,5 +1,8 @@
 //! Models and dictionaries as others publish them.
 
+use std::path::Path;
+
+use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
 use crate::support::Bench;
@@ -182,9 +185,9 @@ fn chat_puts_prompts_into_the_template() {
     assert_ne!(plain["heads"], chat["heads"]);
 }
 
-/// Dictionaries of SAELens 5, of another architecture, and of sparsify.
+/// What SAELens 5 writes of the same dictionary has the same codes.
 #[test]
-fn dictionaries_of_other_tools() {
+fn dictionaries_of_older_saelens() {
     let bench = Bench::new();
     bench.activations("a.safetensors", &[1, 0, 1, 0]);
     bench.ok("train --activations a.safetensors --output sae --codes 6 --steps 2");
@@ -207,30 +210,10 @@ fn dictionaries_of_other_tools() {
     );
 
     let line = format!("{encode} x.safetensors");
-    bench.set("sae/cfg.json", "activation_fn_str", json!("topk"));
+    bench.set("sae/cfg.json", "activation_fn_str", json!("tanh-relu"));
     bench.fails(
         &line,
-        "sae/cfg.json: this is a dictionary of SAELens 5.3.0 with activation_fn_str \"topk\", where \"relu\" is read; standard (ReLU) autoencoders are read, as circuitscope, SAELens 6 and SAELens 3 to 5 write them",
-    );
-    bench.write("sae/cfg.json", old.to_string());
-    bench.set(
-        "sae/cfg.json",
-        "normalize_activations",
-        json!("expected_average_only_in"),
-    );
-    bench.fails(
-        &line,
-        "sae/cfg.json: normalize_activations is \"expected_average_only_in\": expected \"none\"",
-    );
-    let six = json!({
-        "d_in": 4, "d_sae": 6, "dtype": "float32", "device": "cpu", "apply_b_dec_to_input": true,
-        "normalize_activations": "none", "reshape_activations": "none", "architecture": "topk", "k": 4,
-        "metadata": {"sae_lens_version": "6.3.1"},
-    });
-    bench.write("sae/cfg.json", six.to_string());
-    bench.fails(
-        &line,
-        "sae/cfg.json: architecture is \"topk\": expected \"standard\"",
+        "sae/cfg.json: this is a dictionary of SAELens 5.3.0 with activation_fn_str \"tanh-relu\", where \"relu\" and \"topk\" are read",
     );
     let sparsify = json!({
         "expansion_factor": 32, "normalize_decoder": true, "num_latents": 24, "k": 4, "multi_topk": false,
@@ -239,8 +222,79 @@ fn dictionaries_of_other_tools() {
     bench.write("sae/cfg.json", sparsify.to_string());
     bench.fails(
         &line,
-        "sae/cfg.json: this is a dictionary of sparsify (TopK, k = 4, in sae.safetensors); standard (ReLU) autoencoders are read, as circuitscope, SAELens 6 and SAELens 3 to 5 write them",
+        "sae/cfg.json: this is a dictionary of sparsify, which lies in sae.safetensors, not in sae_weights.safetensors",
     );
+}
+
+/// Folders that SAELens, sparsify and Gemma Scope's formula made, with the codes that they give.
+#[test]
+fn dictionaries_of_other_tools() {
+    const GOLDEN: &str = "../../crates/circuitscope-sae/tests/it/golden/dictionaries";
+    let bench = Bench::new();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join(GOLDEN);
+    let expected = fs_err::read(golden.join("expected.safetensors")).unwrap();
+    let expected = SafeTensors::deserialize(&expected).unwrap();
+    let x = expected.tensor("x").unwrap();
+    bench.tensors(
+        "a.safetensors",
+        &[
+            ("activations", Dtype::F32, &[6, 4, 12], x.data()),
+            ("labels", Dtype::U8, &[6], &[1, 0, 1, 0, 1, 0]),
+        ],
+    );
+    let gemma = "gemma-scope-2b-pt-res/layer_6/width_16k/average_l0_4";
+    for (name, format, architecture, other_site) in [
+        ("standard", "SAELens 6", "standard", false),
+        ("topk", "SAELens 6", "topk", true),
+        ("batchtopk-trained", "SAELens 6", "jumprelu", false),
+        ("batchtopk-checkpoint", "SAELens 6", "batchtopk", false),
+        ("jumprelu", "SAELens 6", "jumprelu", false),
+        ("gated", "SAELens 6", "gated", false),
+        ("saelens-5-gated", "SAELens 3 to 5", "gated", false),
+        ("sparsify", "sparsify", "topk", false),
+        ("layers.7.mlp", "sparsify", "topk", true),
+        (gemma, "Gemma Scope", "jumprelu", true),
+    ] {
+        let folder = golden.join(name).display().to_string();
+        let line = format!("--sae {folder} --activations a.safetensors");
+        let encode = format!("encode {line} --output c.safetensors");
+        let discover = format!("discover {line} --method sae-corrected --select top:1");
+        if other_site {
+            let ran = bench.run(&encode);
+            assert_eq!(ran.code, Some(1), "{name}: {ran:?}");
+            let both = ran
+                .stderr
+                .contains("found activations of attn.hook_result, width 12")
+                && ran.stderr.contains("(--other-site takes it all the same)");
+            assert!(both, "{name}: {ran:?}");
+            assert_eq!(bench.run(&discover).code, Some(1), "{name}");
+        }
+        let more = if other_site { " --other-site" } else { "" };
+        let report = bench.json(&format!("{encode}{more}"));
+        assert_eq!(report["dictionary"]["format"], format, "{name}");
+        assert_eq!(report["dictionary"]["architecture"], architecture, "{name}");
+        let codes = fs_err::read(bench.path("c.safetensors")).unwrap();
+        let codes = SafeTensors::deserialize(&codes).unwrap();
+        let wanted = expected.tensor(&format!("{name}.codes")).unwrap();
+        assert_eq!(
+            codes.tensor("codes").unwrap().data(),
+            wanted.data(),
+            "{name}"
+        );
+
+        let found = bench.json(&format!("{discover}{more}"));
+        assert_eq!(found["method"], "sae-corrected");
+        assert_eq!(found["settings"]["dictionary"]["folder"], folder);
+        let scored = bench.json("score --codes c.safetensors");
+        for ranked in found["heads"].as_array().unwrap() {
+            let nodes = scored["nodes"].as_array().unwrap();
+            let node = nodes
+                .iter()
+                .find(|node| node["head"] == ranked["head"])
+                .unwrap();
+            assert_eq!(node["unique"].as_f64(), ranked["score"].as_f64(), "{name}");
+        }
+    }
 }
 
 /// A safetensors file without its header, which has times in it.

@@ -6,8 +6,9 @@ use circuitscope_core::{Progress, Seed};
 use circuitscope_measures::Scores;
 use circuitscope_score::{CodeTable, amplitude_scores, mutual_information, pair_scores};
 
-use super::coded::Coded;
-use super::sae::{Encoded, Sae, SaeSettings, unique_counts};
+use super::coded::{Coded, unique_counts};
+use super::sae::Sae;
+use crate::encodings::{Encoded, SaeSettings};
 use crate::{About, Discover, Evidence, Measured, Needs, Passes, Result};
 
 /// What is known of all: every resample is scored once for each dictionary.

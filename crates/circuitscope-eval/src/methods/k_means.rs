@@ -3,9 +3,9 @@ use burn::tensor::{Tensor, TensorData};
 use circuitscope_core::{Progress, Seed, draw};
 use circuitscope_score::CodeTable;
 
-use super::coded::{Coded, place};
-use super::sae::{SaeSettings, unique_codes, unique_counts};
+use super::coded::{Coded, place, unique_codes, unique_counts};
 use crate::causal::{host, values};
+use crate::encodings::SaeSettings;
 use crate::{About, Discover, Error, Evidence, Measured, Needs, Passes, Result};
 
 /// What is known of it.
@@ -68,19 +68,27 @@ fn starts(rows: &[&[f32]], k: usize, seed: Seed) -> Vec<usize> {
         .collect();
     while chosen.len() < k {
         let total: f64 = gaps.iter().sum();
-        let mut left = draw::unit(&mut rng) * total;
-        let next = gaps.iter().position(|gap| {
-            left -= gap;
-            left < 0.0
-        });
         // All vectors are centres already.
-        let Some(next) = next else { break };
+        let Some(next) = drawn(&gaps, draw::unit(&mut rng) * total) else {
+            break;
+        };
         for (gap, row) in gaps.iter_mut().zip(rows) {
             *gap = gap.min(distance(row, rows[next]));
         }
         chosen.push(next);
     }
     chosen
+}
+
+/// The first vector at which the sum of the gaps is above `point`. Where rounding leaves none, the last one that has
+/// a gap; `None` where none has.
+fn drawn(gaps: &[f64], point: f64) -> Option<usize> {
+    let mut left = point;
+    let reached = gaps.iter().position(|gap| {
+        left -= gap;
+        left < 0.0
+    });
+    reached.or_else(|| gaps.iter().rposition(|gap| *gap > 0.0))
 }
 
 /// Centres of some vectors, `[k, d]`; fewer where there are not as many different vectors.
@@ -197,6 +205,17 @@ mod tests {
                 .any(|c| (c[0] - x - 0.45).abs() < 1e-4 && (c[1] - y + 0.45).abs() < 1e-4);
             assert!(near, "{found:?}");
         }
+    }
+
+    #[test]
+    fn rounding_does_not_end_the_draw() {
+        assert_eq!(drawn(&[0.0, 0.1, 0.2, 0.0], 0.05), Some(1));
+        assert_eq!(drawn(&[0.0, 0.1, 0.2, 0.0], 0.15), Some(2));
+        // As far as the gaps reach, and further.
+        for point in [0.1 + 0.2, 0.5] {
+            assert_eq!(drawn(&[0.0, 0.1, 0.2, 0.0], point), Some(2));
+        }
+        assert_eq!(drawn(&[0.0, 0.0], 0.0), None);
     }
 
     #[test]

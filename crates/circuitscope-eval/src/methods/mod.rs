@@ -10,6 +10,7 @@ mod decomposition;
 mod direct;
 mod ensemble;
 mod finite;
+mod fixed;
 mod flow;
 mod from_file;
 mod k_means;
@@ -29,11 +30,13 @@ pub use acdc::Acdc;
 pub use activation_norm::ActivationNorm;
 pub use activation_patching::ActivationPatching;
 pub use attribution::Attribution;
+pub use coded::Inactive;
 pub use contrast::Contrast;
 pub use decomposition::ContextualDecomposition;
 pub use direct::DirectLogitAttribution;
 pub use ensemble::{CodeScore, Ensemble, RECOMMENDED};
 use finite::Finite;
+pub use fixed::FixedDictionary;
 pub use flow::InformationFlow;
 pub use from_file::FromFile;
 pub use k_means::KMeans;
@@ -42,10 +45,10 @@ pub use masks::MaskLearning;
 pub use mean_difference::MeanDifference;
 pub use paired_flip_rate::PairedFlipRate;
 pub use random::Random;
-pub(crate) use sae::Recipe;
-pub use sae::{Encoded, Sae, SaeSettings, Training};
+pub use sae::Sae;
 pub use settings::{MethodSettings, PatchedEdges, PatchingSettings};
 
+pub use crate::encodings::{Encoded, SaeSettings, Training};
 use crate::{About, Discover, Error, Result};
 
 /// A boxed method over the backend that evidence lives on.

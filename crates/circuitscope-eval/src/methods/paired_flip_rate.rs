@@ -3,7 +3,8 @@ use circuitscope_core::{HeadGrid, Progress, Seed};
 use circuitscope_measures::Scores;
 use circuitscope_score::paired_flip_rate;
 
-use super::sae::{Encoded, Sae, SaeSettings};
+use super::sae::Sae;
+use crate::encodings::{Encoded, SaeSettings};
 use crate::{About, Discover, Error, Evidence, Measured, Needs, Passes, Result};
 
 /// What is known of it.

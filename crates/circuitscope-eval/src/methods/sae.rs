@@ -1,18 +1,11 @@
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Progress, Seed, draw};
-use circuitscope_measures::DictionaryReport;
-use circuitscope_measures::Scores;
-use circuitscope_sae::{
-    Dictionary, EncodeConfig, History, INACTIVE, SaeConfig, SparseAutoencoder, TrainConfig,
-    TrainJob, train_many,
-};
-use circuitscope_score::{CodeTable, node_scores, pair_scores};
-use serde::{Deserialize, Serialize};
+use circuitscope_sae::{Dictionary, SaeConfig, TrainConfig, TrainJob, train_many};
 
-use super::coded::{of_dictionary, place};
+use super::coded::{Inactive, Made, encoded, of_dictionary};
+use crate::encodings::{Encoded, Recipe, SaeSettings, Training};
 use crate::{About, Discover, Error, Evidence, Measured, Needs, Passes, Result};
 
 /// What is known of `sae`.
@@ -37,39 +30,6 @@ pub(super) static UNTRAINED: About = About::new(
 .control()
 .quick()
 .needs(Needs::codes(), Passes::None);
-
-/// Settings of the dictionary, shared by every method that has one.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SaeSettings {
-    /// Number of features, default 200.
-    pub n_codes: usize,
-    /// λ of the ℓ1 term, default 0.02 (the authors use 0.05 for docstring).
-    pub l1_coefficient: f64,
-    /// Examples that the dictionary is trained on, drawn at random from both classes, default 10.
-    pub train_examples: usize,
-    /// Full-batch Adam steps, default 500.
-    pub steps: usize,
-}
-
-impl Default for SaeSettings {
-    fn default() -> Self {
-        Self {
-            n_codes: 200,
-            l1_coefficient: 0.02,
-            train_examples: 10,
-            steps: 500,
-        }
-    }
-}
-
-/// Whether a dictionary is trained before it is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Training {
-    /// Trained on a few examples.
-    Trained,
-    /// As initialised: the control that tells what training adds.
-    Untrained,
-}
 
 /// Discrete codes of one small sparse autoencoder: the method of arXiv 2405.12522.
 ///
@@ -148,7 +108,8 @@ impl Sae {
             seed,
         };
         let recipes: Vec<Recipe> = seeds.iter().map(recipe).collect();
-        evidence.encoded(&recipes, |missing| self.make(evidence, missing, progress))
+        let make = |missing: &[Recipe]| self.make(evidence, missing, progress);
+        evidence.encodings().of(&recipes, make)
     }
 
     /// Dictionaries with nothing different but their seeds.
@@ -168,9 +129,12 @@ impl Sae {
             .with_dictionary(self.dictionary);
         let weights = |recipe: &Recipe| recipe.seed.stream("sae/weights");
         if self.training == Training::Untrained {
-            let untrained = |recipe| Ok((config.init(weights(recipe), &evidence.device())?, None));
+            let untrained = |recipe| {
+                let sae = config.init::<B>(weights(recipe), &evidence.device())?;
+                Ok(Made::of(Arc::new(sae), None))
+            };
             let dictionaries = recipes.iter().map(untrained).collect::<Result<_>>()?;
-            return self.encoded(evidence, dictionaries, progress);
+            return encoded(evidence, dictionaries, self.inactive(), progress);
         }
         let examples = evidence.labels().len();
         if examples < settings.train_examples {
@@ -194,104 +158,14 @@ impl Sae {
             .with_steps(settings.steps)
             .with_exec(evidence.exec());
         let trained = train_many(&jobs, &steps, progress)?.into_iter();
-        let dictionaries = trained.map(|trained| (trained.sae, Some(trained.history)));
-        self.encoded(evidence, dictionaries.collect(), progress)
+        let dictionaries = trained.map(|made| Made::of(Arc::new(made.sae), Some(made.history)));
+        encoded(evidence, dictionaries.collect(), self.inactive(), progress)
     }
 
-    /// Encodes all evidence with each of the dictionaries, reading it once.
-    fn encoded<B: Backend>(
-        &self,
-        evidence: &Evidence<B>,
-        dictionaries: Vec<(SparseAutoencoder<B>, Option<History>)>,
-        progress: &dyn Progress,
-    ) -> Result<Vec<Encoded<B>>> {
-        if dictionaries.is_empty() {
-            return Ok(Vec::new());
-        }
-        let (heads, d) = (evidence.grid().len(), evidence.d());
-        let entries = evidence.labels().len() * heads;
-        let mut tables = vec![(vec![0; entries], vec![0.0; entries]); dictionaries.len()];
-        let config = EncodeConfig::new().with_amplitudes();
-        evidence.for_each_block(progress, |rows, x| {
-            let x = x.reshape([rows.len() * heads, d]);
-            for ((sae, _), (codes, amplitudes)) in dictionaries.iter().zip(&mut tables) {
-                let found = sae.encode_codes(x.clone(), &config)?;
-                place(codes, rows, &found.codes);
-                place(amplitudes, rows, &found.amplitudes.unwrap_or_default());
-            }
-            Ok(())
-        })?;
-        let made = dictionaries.into_iter().zip(tables);
-        made.map(|((sae, history), (codes, amplitudes))| {
-            let table = CodeTable::new(evidence.grid(), evidence.labels().to_vec(), codes)?;
-            let table = table.with_amplitudes(amplitudes)?;
-            let table = match self.dictionary {
-                Dictionary::PaperCompatible => table.paper_compatible(),
-                Dictionary::UnitNormAtoms => table,
-            };
-            Ok(Encoded {
-                sae,
-                history,
-                table,
-            })
-        })
-        .collect()
-    }
-}
-
-/// All that codes of given evidence depend on.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Recipe {
-    settings: SaeSettings,
-    dictionary: Dictionary,
-    training: Training,
-    seed: Seed,
-}
-
-/// A dictionary and what it makes of the evidence.
-#[derive(Debug, Clone)]
-pub struct Encoded<B: Backend> {
-    /// The dictionary.
-    pub sae: SparseAutoencoder<B>,
-    /// Its training; `None` for a dictionary that was not trained.
-    pub history: Option<History>,
-    /// One code for each example and head.
-    pub table: CodeTable,
-}
-
-impl<B: Backend> Encoded<B> {
-    /// What the dictionary looked like.
-    pub fn report(&self) -> DictionaryReport {
-        let codes = self.table.codes();
-        let used: BTreeSet<i32> = codes
-            .iter()
-            .copied()
-            .filter(|code| *code != INACTIVE)
-            .collect();
-        let heads = self.table.grid().len();
-        let constant = (0..heads).filter(|&head| {
-            let mut of_head = codes.iter().skip(head).step_by(heads);
-            let first = of_head.next();
-            of_head.all(|code| Some(code) == first)
-        });
-        let inactive = codes.iter().filter(|code| **code == INACTIVE).count();
-        let last = |values: fn(&History) -> &Vec<f64>| {
-            self.history
-                .as_ref()
-                .and_then(|history| values(history).last().copied())
-        };
-        DictionaryReport {
-            n_codes: self.sae.d_sae(),
-            codes_used: used.len(),
-            inactive_share: inactive as f64 / codes.len() as f64,
-            constant_heads: constant.count(),
-            loss: last(|history| &history.loss),
-            l0: last(|history| &history.l0),
-            explained_variance: last(|history| &history.explained_variance),
-            dead: self
-                .history
-                .as_ref()
-                .and_then(|history| history.dead.last().copied()),
+    const fn inactive(&self) -> Inactive {
+        match self.dictionary {
+            Dictionary::PaperCompatible => Inactive::IsFeatureZero,
+            Dictionary::UnitNormAtoms => Inactive::IsACode,
         }
     }
 }
@@ -310,21 +184,4 @@ impl<B: Backend> Discover<B> for Sae {
         let encoded = self.encode(evidence, &[seed], progress)?;
         Ok(of_dictionary(&encoded[0]))
     }
-}
-
-/// The paper's scores of heads.
-pub(super) fn unique_counts(table: &CodeTable) -> Result<Vec<f64>> {
-    let scores = node_scores(table)?;
-    Ok(scores.iter().map(|score| f64::from(score.unique)).collect())
-}
-
-/// The paper's scores of heads and pairs.
-pub(super) fn unique_codes(table: &CodeTable) -> Result<Scores> {
-    let nodes = unique_counts(table)?;
-    let pairs = pair_scores(table)?;
-    let heads = table.grid().len();
-    let mut scores = Scores::of_nodes(table.grid(), nodes)
-        .with_edges(|source, destination| f64::from(pairs.unique()[source * heads + destination]));
-    scores.paper_edge_head_counts = Some(pairs.paper_head_counts(None));
-    Ok(scores)
 }

@@ -12,6 +12,7 @@ use circuitscope_eval::methods::BoxedMethod;
 use circuitscope_eval::{
     About, Discover, Error, EvaluateSettings, Evidence, JudgedTask, Measured, Result, evaluate,
 };
+use circuitscope_measures::{FolderStore, MemoryStore, RunKey, RunStore, Scores, judge, summarise};
 use circuitscope_tasks::GroundTruth;
 use serde_json::json;
 

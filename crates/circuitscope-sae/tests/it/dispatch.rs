@@ -5,7 +5,7 @@ use burn::tensor::{Tensor, TensorData};
 use burn::{Dispatch, DispatchDevice};
 use circuitscope_core::{NoProgress, Seed};
 use circuitscope_sae::{
-    EncodeConfig, SaeConfig, SaeMetadata, TrainConfig, load_dir, save_dir, train,
+    EncodeConfig, Encoder as _, SaeConfig, SaeMetadata, TrainConfig, load_dir, save_dir, train,
 };
 
 use crate::{matrix, uniform, values};
@@ -64,5 +64,7 @@ fn dispatch_trains_and_encodes_alike() {
     let folder = tempfile::tempdir().unwrap();
     save_dir(&dispatched.sae, &SaeMetadata::default(), folder.path()).unwrap();
     let loaded = load_dir::<Dispatch>(folder.path(), &plain).unwrap();
-    assert_eq!(loaded.sae.w_dec.to_data(), dispatched.sae.w_dec.to_data());
+    let atoms = loaded.encoder.atoms().unwrap();
+    assert_eq!(atoms.device(), plain);
+    assert_eq!(atoms.to_data(), dispatched.sae.w_dec.to_data());
 }

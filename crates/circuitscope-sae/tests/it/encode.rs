@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use circuitscope_core::Seed;
-use circuitscope_sae::{EncodeConfig, Error, INACTIVE, SaeConfig, SparseAutoencoder};
+use circuitscope_sae::{EncodeConfig, Encoder as _, Error, INACTIVE, SaeConfig, SparseAutoencoder};
 use proptest::prelude::*;
 
 use crate::{B, device, matrix, uniform, values};

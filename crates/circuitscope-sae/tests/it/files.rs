@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use burn::tensor::Tensor;
 use circuitscope_core::{NoProgress, Seed};
 use circuitscope_sae::{
-    CFG_FILE, Dictionary, Error, SaeConfig, SaeMetadata, SavedSae, TrainConfig, WEIGHTS_FILE,
-    load_dir, save_dir, train,
+    Architecture, CFG_FILE, Dictionary, Encoder as _, Error, Format, SaeConfig, SaeMetadata,
+    SavedSae, TrainConfig, WEIGHTS_FILE, load_dir, save_dir, train,
 };
 use proptest::prelude::*;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
@@ -137,12 +138,36 @@ fn a_trained_dictionary_comes_back_whole() {
     save_dir(&trained.sae, &metadata, &folder).unwrap();
     let saved = load_dir::<B>(&folder, &device()).unwrap();
     assert_eq!(saved.metadata, metadata);
-    assert_eq!(values(&saved.sae.w_enc), values(&trained.sae.w_enc));
-    assert_eq!(values(&saved.sae.w_dec), values(&trained.sae.w_dec));
-    assert_eq!(values(&saved.sae.b_enc), values(&trained.sae.b_enc));
-    assert_eq!(values(&saved.sae.b_dec), values(&trained.sae.b_dec));
+    assert_eq!(saved.architecture, Architecture::Standard);
+    assert_eq!(saved.format, Format::SaeLens6);
     assert_eq!(
-        saved.sae.codes(x.clone()).unwrap(),
+        saved.files,
+        [folder.join(CFG_FILE), folder.join(WEIGHTS_FILE)]
+    );
+    let bytes = fs_err::read(folder.join(WEIGHTS_FILE)).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    for (name, expected) in [
+        ("W_enc", values(&trained.sae.w_enc)),
+        ("W_dec", values(&trained.sae.w_dec)),
+        ("b_enc", values(&trained.sae.b_enc)),
+        ("b_dec", values(&trained.sae.b_dec)),
+    ] {
+        let bytes: Vec<u8> = expected.iter().flat_map(|v| v.to_le_bytes()).collect();
+        assert_eq!(file.tensor(name).unwrap().data(), bytes, "{name}");
+    }
+    // Bit for bit what the trained one computes.
+    let pair = |found: Tensor<B, 2>, expected| assert_eq!(values(&found), values(&expected));
+    pair(
+        saved.encoder.encode(x.clone()),
+        trained.sae.encode(x.clone()),
+    );
+    pair(
+        saved.encoder.reconstruct(x.clone()).unwrap(),
+        trained.sae.reconstruct(x.clone()).unwrap(),
+    );
+    pair(saved.encoder.atoms().unwrap(), trained.sae.w_dec.clone());
+    assert_eq!(
+        saved.encoder.codes(x.clone()).unwrap(),
         trained.sae.codes(x).unwrap()
     );
     // Saving again replaces, and leaves nothing else behind.
@@ -164,9 +189,17 @@ fn half_precision_weights_are_widened() {
             .flat_map(|v| half::bf16::from_f32(*v).to_le_bytes());
         tensors.insert("b_dec".to_owned(), (Dtype::BF16, vec![3], bytes.collect()));
     });
-    let sae = saved.load().unwrap().sae;
-    assert_eq!(values(&sae.b_enc), exact);
-    assert_eq!(values(&sae.b_dec), [1.0, 2.0, -3.0]);
+    let encoder = saved.load().unwrap().encoder;
+    // Of b_dec itself nothing is left but b_enc.
+    let x = matrix(&[1.0, 2.0, -3.0], 1, 3);
+    assert_eq!(values(&encoder.strengths(x.clone())), exact);
+    let atom = values(&encoder.atoms().unwrap().slice_dim(0, 0..1));
+    let sums: Vec<f32> = values(&x)
+        .iter()
+        .zip(&atom)
+        .map(|(b, w)| 0.5 * w + b)
+        .collect();
+    assert_eq!(values(&encoder.reconstruct(x).unwrap()), sums);
 }
 
 #[test]
@@ -188,12 +221,36 @@ fn weights_that_are_not_finite_are_not_saved() {
 }
 
 #[test]
-fn missing_files_are_named() {
-    let saved = Saved::new();
-    fs_err::remove_file(saved.weights()).unwrap();
-    assert!(saved.message().contains("sae_weights.safetensors"));
-    fs_err::remove_file(saved.cfg()).unwrap();
-    assert!(saved.message().contains("cfg.json"));
+fn unclear_folders_are_named() {
+    let expected = "expected one dictionary: cfg.json and sae_weights.safetensors (circuitscope, SAELens), cfg.json and \
+                    sae.safetensors (sparsify), or params.npz (Gemma Scope)";
+    let found = |edit: fn(&Saved), found: &str| {
+        let saved = Saved::new();
+        edit(&saved);
+        let path = saved.folder.path().display().to_string();
+        let message = saved.load().unwrap_err().to_string();
+        assert_eq!(message, format!("{path}: found {found}, {expected}"));
+    };
+    found(
+        |saved| fs_err::remove_file(saved.weights()).unwrap(),
+        "cfg.json",
+    );
+    found(
+        |saved| {
+            fs_err::remove_file(saved.weights()).unwrap();
+            fs_err::remove_file(saved.cfg()).unwrap();
+        },
+        "nothing",
+    );
+    found(
+        |saved| {
+            fs_err::create_dir(saved.folder.path().join("layers.3")).unwrap();
+            fs_err::write(saved.folder.path().join("params.npz"), "").unwrap();
+        },
+        "cfg.json, layers.3/, params.npz, sae_weights.safetensors",
+    );
+    let nowhere = load_dir::<B>(Path::new("no/such/folder"), &device()).unwrap_err();
+    assert!(nowhere.to_string().contains("no/such/folder"), "{nowhere}");
 }
 
 /// SAELens 3 to 5 keep everything in one object; what computes the same is the same dictionary.
@@ -220,37 +277,39 @@ fn dictionaries_of_older_saelens() {
         });
         saved
     };
-    let new = Saved::new().load().unwrap().sae;
+    let new = Saved::new().load().unwrap();
+    let x = matrix(&uniform(2, 9, 3), 9, 3);
     for edit in [
         (|_| {}) as fn(&mut Map<String, Value>),
         |cfg| drop(cfg.remove("architecture")),
         |cfg| drop(cfg.insert("finetuning_scaling_factor".into(), Value::Null)),
     ] {
         let read = old(edit).load().unwrap();
-        assert_eq!(values(&read.sae.w_enc), values(&new.w_enc));
+        let [found, expected] = [&read, &new].map(|saved| values(&saved.encoder.encode(x.clone())));
+        assert_eq!(found, expected);
         assert_eq!(read.metadata, SaeMetadata::default());
+        assert_eq!(read.format, Format::SaeLens5);
+        let hook = read.trained_on.hook_name.as_deref();
+        assert_eq!(hook, Some("blocks.0.attn.hook_result"));
+        assert_eq!(read.trained_on.site(), Some("attn.hook_result"));
     }
     let message = |edit| old(edit).message();
     let is = "cfg.json: this is a dictionary of SAELens 5.3.0 with ";
     for (found, expected) in [
         (
-            message(|cfg| drop(cfg.insert("activation_fn_str".into(), json!("topk")))),
-            "activation_fn_str \"topk\", where \"relu\" is read",
-        ),
-        (
-            message(|cfg| drop(cfg.insert("architecture".into(), json!("gated")))),
-            "architecture \"gated\", where \"standard\" is read",
+            message(|cfg| drop(cfg.insert("activation_fn_str".into(), json!("tanh-relu")))),
+            "activation_fn_str \"tanh-relu\", where \"relu\" and \"topk\" are read",
         ),
         (
             message(|cfg| drop(cfg.insert("finetuning_scaling_factor".into(), json!(true)))),
             "finetuning_scaling_factor true, where false is read",
         ),
     ] {
-        assert!(found.starts_with(&format!("{is}{expected}; ")), "{found}");
+        assert_eq!(found, format!("{is}{expected}"));
     }
     assert_eq!(
-        message(|cfg| drop(cfg.insert("apply_b_dec_to_input".into(), json!(false)))),
-        "cfg.json: apply_b_dec_to_input is false: expected true"
+        message(|cfg| drop(cfg.insert("activation_fn_str".into(), json!("topk")))),
+        "cfg.json: activation_fn_kwargs.k is missing: expected an integer of at least 1"
     );
     assert_eq!(
         message(|cfg| drop(cfg.insert("hook_layers".into(), json!(1)))),
@@ -272,13 +331,16 @@ fn dictionaries_of_sparsify() {
     });
     let message = saved.message();
     assert!(
-        message.starts_with("cfg.json: this is a dictionary of sparsify (TopK, k = 4, "),
+        message.starts_with("cfg.json: this is a dictionary of sparsify, which lies in "),
         "{message}"
     );
 }
 
 #[test]
 fn wrong_settings_are_named() {
+    let names = Architecture::ALL.map(|architecture| format!("{:?}", architecture.name()));
+    let (last, most) = names.split_last().unwrap();
+    let all = format!("{} or {last}", most.join(", "));
     let message = |edit: fn(&mut Map<String, Value>)| {
         let saved = Saved::new();
         saved.edit_cfg(edit);
@@ -286,15 +348,15 @@ fn wrong_settings_are_named() {
     };
     assert_eq!(
         message(|cfg| drop(cfg.insert("architecture".into(), json!("standrd")))),
-        "cfg.json: architecture is \"standrd\": expected \"standard\" (did you mean `standard`?)"
+        format!("cfg.json: architecture is \"standrd\": expected {all} (did you mean `standard`?)")
     );
     assert_eq!(
-        message(|cfg| drop(cfg.insert("architecture".into(), json!("topk")))),
-        "cfg.json: architecture is \"topk\": expected \"standard\""
+        message(|cfg| drop(cfg.insert("architecture".into(), json!("transcoder")))),
+        format!("cfg.json: architecture is \"transcoder\": expected {all}")
     );
     assert_eq!(
         message(|cfg| drop(cfg.remove("architecture"))),
-        "cfg.json: architecture is missing: expected \"standard\""
+        format!("cfg.json: architecture is missing: expected {all}")
     );
     assert_eq!(
         message(|cfg| drop(cfg.insert("d_sea".into(), json!(2)))),
@@ -309,12 +371,52 @@ fn wrong_settings_are_named() {
         "cfg.json: d_in is -3: expected an integer of at least 1"
     );
     assert_eq!(
-        message(|cfg| drop(cfg.insert("apply_b_dec_to_input".into(), json!(false)))),
-        "cfg.json: apply_b_dec_to_input is false: expected true"
+        message(|cfg| drop(cfg.insert("apply_b_dec_to_input".into(), json!("no")))),
+        "cfg.json: apply_b_dec_to_input is \"no\": expected true or false"
     );
     assert_eq!(
-        message(|cfg| drop(cfg.insert("normalize_activations".into(), json!("layer_norm")))),
-        "cfg.json: normalize_activations is \"layer_norm\": expected \"none\""
+        message(|cfg| drop(cfg.insert(
+            "normalize_activations".into(),
+            json!("covariance_whitening")
+        ))),
+        "cfg.json: normalize_activations is \"covariance_whitening\": expected \"none\", \
+         \"expected_average_only_in\", \"constant_norm_rescale\" or \"layer_norm\""
+    );
+    assert_eq!(
+        message(|cfg| drop(cfg.insert(
+            "normalize_activations".into(),
+            json!("expected_average_only_in")
+        ))),
+        "cfg.json: normalize_activations is \"expected_average_only_in\": expected \"none\", or the factor of the input \
+         as \"scaling_factor\" in activation_scaler.json beside it: expected_average_only_in is relative to activations \
+         that are not in the folder"
+    );
+    assert_eq!(
+        message(|cfg| drop(cfg.insert("reshape_activations".into(), json!("hook_q")))),
+        "cfg.json: reshape_activations is \"hook_q\": expected \"none\" or \"hook_z\" (did you mean `hook_z`?)"
+    );
+    assert_eq!(
+        message(|cfg| drop(cfg.insert("rescale_acts_by_decoder_norm".into(), json!(true)))),
+        "cfg.json: rescale_acts_by_decoder_norm is true: expected false with architecture standard"
+    );
+    assert_eq!(
+        message(|cfg| drop(cfg.insert("metadata".into(), json!({"hook_name": 3})))),
+        "cfg.json: metadata.hook_name is 3: expected a text"
+    );
+    assert_eq!(
+        message(|cfg| drop(cfg.insert("metadata".into(), json!({"hook_head_index": -1})))),
+        "cfg.json: metadata.hook_head_index is -1: expected a number of a head, from 0"
+    );
+    assert_eq!(
+        message(|cfg| drop(cfg.insert("k".into(), json!(2)))),
+        "cfg.json: unknown field \"k\""
+    );
+    assert_eq!(
+        message(|cfg| cfg.extend([
+            ("architecture".into(), json!("topk")),
+            ("k".into(), json!(3)),
+        ])),
+        "cfg.json: k is 3: expected at most 2, the number of features"
     );
     assert_eq!(
         message(|cfg| drop(cfg.insert("metadata".into(), json!([])))),
@@ -431,7 +533,7 @@ proptest! {
         if which < 2 {
             flip(&path, at, bit);
             if let Ok(saved) = saved.load() {
-                prop_assert_eq!((saved.sae.d_in(), saved.sae.d_sae()), (3, 2));
+                prop_assert_eq!((saved.encoder.d_in(), saved.encoder.n_codes()), (3, 2));
             }
         } else {
             let bytes = fs_err::read(&path).unwrap();

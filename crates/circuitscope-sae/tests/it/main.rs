@@ -5,7 +5,9 @@
     reason = "helpers of tests fail by panicking, as tests do"
 )]
 
+mod architectures;
 mod constraint;
+mod dictionaries;
 mod dispatch;
 mod encode;
 mod files;

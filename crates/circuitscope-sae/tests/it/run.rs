@@ -4,7 +4,9 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use burn::tensor::Tensor;
 use circuitscope_core::{NoProgress, Progress, Seed};
-use circuitscope_sae::{Dictionary, Error, SaeConfig, TrainConfig, Trained, Trainer, train};
+use circuitscope_sae::{
+    Dictionary, Encoder as _, Error, SaeConfig, TrainConfig, Trained, Trainer, train,
+};
 
 use crate::{B, device, matrix, uniform, values};
 

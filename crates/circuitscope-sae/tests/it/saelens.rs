@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use circuitscope_sae::{SaeMetadata, load_dir};
+use circuitscope_sae::{Architecture, Format, SaeMetadata, load_dir};
 use safetensors::SafeTensors;
 
 use crate::{B, device, matrix, values};
@@ -14,8 +14,10 @@ const TOLERANCE: f32 = 1e-6;
 fn saelens_folder_computes_the_same() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/golden/saelens");
     let saved = load_dir::<B>(&folder, &device()).unwrap();
-    assert_eq!((saved.sae.d_in(), saved.sae.d_sae()), (5, 7));
+    assert_eq!((saved.encoder.d_in(), saved.encoder.n_codes()), (5, 7));
     assert_eq!(saved.metadata, SaeMetadata::default());
+    assert_eq!(saved.architecture, Architecture::Standard);
+    assert_eq!(saved.format, Format::SaeLens6);
 
     let bytes = fs_err::read(folder.join("expected.safetensors")).unwrap();
     let expected = SafeTensors::deserialize(&bytes).unwrap();
@@ -26,8 +28,9 @@ fn saelens_folder_computes_the_same() {
             .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
             .collect()
     };
-    let features = saved.sae.encode(matrix(&expected("x"), 4, 5));
-    let reconstruction = saved.sae.decode(features.clone());
+    let x = matrix(&expected("x"), 4, 5);
+    let features = saved.encoder.encode(x.clone());
+    let reconstruction = saved.encoder.reconstruct(x).unwrap();
     for (name, found) in [
         ("features", values(&features)),
         ("reconstruction", values(&reconstruction)),

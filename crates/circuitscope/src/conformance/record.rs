@@ -9,7 +9,7 @@ use circuitscope_core::{Exec, NoProgress, Seed};
 use circuitscope_files::{Entry, Metadata, Reader, Writer};
 use circuitscope_hooks::{Capture, NoTap, Reduce, Site, Tap};
 use circuitscope_model::{LoadSettings, PaddingSide, Processing, TokenBatch, capture_head_means};
-use circuitscope_sae::{SaeConfig, TrainConfig, train};
+use circuitscope_sae::{Encoder as _, SaeConfig, TrainConfig, train};
 use circuitscope_tasks::{TASKS, Vocabulary, generate};
 
 use super::{Check, Conformance, Error, NEAR_TIE, Worst};

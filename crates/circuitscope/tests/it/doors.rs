@@ -1,15 +1,19 @@
-//! What another crate may bring: a method, through `discover` and `evaluate`.
+//! What another crate may bring: a method and a dictionary, through `discover` and `evaluate`.
+
+use std::sync::Arc;
 
 use burn::backend::Autodiff;
+use burn::tensor::activation::relu;
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use burn_flex::{Flex, FlexDevice};
 use circuitscope::core::{NoProgress, Polarity, Progress, Seed};
-use circuitscope::eval::methods::BoxedMethod;
+use circuitscope::eval::methods::{BoxedMethod, FixedDictionary, Inactive};
 use circuitscope::eval::{
     About, Choice, Discover, EvaluateSettings, Evidence, Measured, Result, evaluate,
 };
 use circuitscope::measures::{MemoryStore, Scores, Selection};
 use circuitscope::model::Processing;
+use circuitscope::sae::{Encoder, INACTIVE};
 use circuitscope::tasks::IOI;
 use circuitscope::{
     CaptureSettings, DiscoverSettings, Error, discover_by, judged_task, known_circuits,
@@ -104,4 +108,122 @@ fn a_method_from_outside() {
         // Better than chance: heads that do something vary.
         assert!(run.judgement.node_auc > 0.6, "{}", run.judgement.node_auc);
     }
+}
+
+/// Both ends of every axis, above a threshold: a dictionary that nobody trained.
+#[derive(Debug)]
+struct Axes {
+    width: usize,
+    above: f32,
+}
+
+impl<B: Backend> Encoder<B> for Axes {
+    fn d_in(&self) -> usize {
+        self.width
+    }
+
+    fn n_codes(&self) -> usize {
+        2 * self.width
+    }
+
+    fn encode(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        relu(Tensor::cat(vec![x.clone(), -x], 1).sub_scalar(self.above))
+    }
+}
+
+/// A dictionary of one's own, through the paper's method: the codes are those of its features, and the report is of
+/// it.
+#[test]
+fn a_dictionary_from_outside() {
+    let loaded = load_reference::<Flex>(on_all_cores(Processing::Folded), &FlexDevice).unwrap();
+    let posed = posed_task(&loaded, Task::GreaterThan, 30, Seed::new(1), None).unwrap();
+    let truths = known_circuits(&loaded, Task::GreaterThan, None).unwrap();
+    let settings = CaptureSettings::default();
+    let judged = judged_task(&loaded, &posed, truths, settings, &FlexDevice, &NoProgress).unwrap();
+    let evidence = &judged.evidence;
+    let [examples, heads, d] = evidence.activations().unwrap().dims();
+    let x: Tensor<Flex, 2> = evidence
+        .activations()
+        .unwrap()
+        .reshape([examples * heads, d]);
+    // A quarter of the vectors reach it on no axis.
+    let reach = x.clone().abs().max_dim(1).into_data();
+    let mut reach: Vec<f32> = reach.iter::<f32>().collect();
+    reach.sort_by(f32::total_cmp);
+    let axes = Arc::new(Axes {
+        width: d,
+        above: reach[reach.len() / 4],
+    });
+    let method =
+        FixedDictionary::<Flex>::new(Arc::clone(&axes) as _, Inactive::IsACode).named("axes");
+
+    let settings = DiscoverSettings {
+        choice: Some(Choice::Rule(Selection::Top(3))),
+        ..DiscoverSettings::default()
+    };
+    let found = discover_by(&method, evidence, &settings, &NoProgress, |_| {
+        Ok::<(), Error>(())
+    });
+    let found = found.unwrap();
+    assert_eq!(found.method, "axes");
+    assert_eq!(found.chosen.circuit.heads().count(), 3);
+
+    // Counted by hand.
+    let codes = Encoder::<Flex>::codes(axes.as_ref(), x).unwrap();
+    let inactive = codes.iter().filter(|code| **code == INACTIVE).count();
+    assert!(0 < inactive && inactive < codes.len(), "{inactive}");
+    let report = found.scores.dictionary.as_ref().unwrap();
+    assert_eq!(report.n_codes, 2 * d);
+    assert_eq!(report.inactive_share, inactive as f64 / codes.len() as f64);
+    assert_eq!(report.loss, None);
+    for (head, score) in found.scores.nodes.iter().enumerate() {
+        let seen = |wanted: Polarity| {
+            let rows = evidence
+                .labels()
+                .iter()
+                .zip(codes.iter().skip(head).step_by(heads));
+            let of = rows.filter(|(label, _)| **label == wanted);
+            of.map(|(_, code)| *code)
+                .collect::<std::collections::BTreeSet<i32>>()
+        };
+        let unique = seen(Polarity::Positive)
+            .difference(&seen(Polarity::Negative))
+            .count();
+        assert_eq!(*score, unique as f64, "head {head}");
+    }
+
+    let methods: Vec<BoxedMethod<Autodiff<Flex>>> = vec![Box::new(method)];
+    let how = EvaluateSettings {
+        resamples: 2,
+        ..EvaluateSettings::default()
+    };
+    let mut store = MemoryStore::default();
+    let seeds = [Seed::new(0)];
+    let runs =
+        evaluate::<Autodiff<Flex>>(&[judged], &methods, &seeds, how, &mut store, &NoProgress);
+    let runs = runs.unwrap();
+    assert_eq!(runs[0].method, "axes");
+    assert_eq!(runs[0].scores, found.scores);
+}
+
+/// A dictionary of another width is refused, not run.
+#[test]
+fn a_dictionary_of_another_width() {
+    let loaded = load_reference::<Flex>(on_all_cores(Processing::Folded), &FlexDevice).unwrap();
+    let posed = posed_task(&loaded, &IOI, 5, Seed::new(1), None).unwrap();
+    let truths = known_circuits(&loaded, &IOI, None).unwrap().truths;
+    let settings = CaptureSettings::default();
+    let judged = judged_task(&loaded, &posed, truths, settings, &FlexDevice, &NoProgress).unwrap();
+    let axes = Arc::new(Axes {
+        width: 3,
+        above: 0.0,
+    });
+    let method = FixedDictionary::<Flex>::new(axes, Inactive::IsFeatureZero);
+    let error = method
+        .scores(&judged.evidence, Seed::new(0), &NoProgress)
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("the dictionary takes d_in = 3"),
+        "{error}"
+    );
 }

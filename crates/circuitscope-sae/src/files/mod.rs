@@ -1,0 +1,198 @@
+//! Dictionaries on disk: what a folder holds is told by its files.
+
+mod gemma_scope;
+mod keys;
+mod sae_lens;
+mod sparsify;
+mod trained_on;
+
+use core::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::tensor::backend::Backend;
+
+pub use sae_lens::{CFG_FILE, SaeMetadata, WEIGHTS_FILE, save_dir};
+pub use trained_on::TrainedOn;
+
+use crate::architecture::Settings;
+use crate::tensors::Tensors;
+use crate::{Architecture, Encoder, Error, Result};
+
+/// Whose files a folder holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Format {
+    /// `cfg.json` and `sae_weights.safetensors` of SAELens 6 and of this crate.
+    SaeLens6,
+    /// The same files of SAELens 3 to 5: everything in one object.
+    SaeLens5,
+    /// `cfg.json` and `sae.safetensors` of sparsify (Eleuther AI).
+    Sparsify,
+    /// `params.npz` of Gemma Scope.
+    GemmaScope,
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SaeLens6 => "SAELens 6",
+            Self::SaeLens5 => "SAELens 3 to 5",
+            Self::Sparsify => "sparsify",
+            Self::GemmaScope => "Gemma Scope",
+        })
+    }
+}
+
+/// A dictionary read from a folder.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SavedSae<B: Backend> {
+    /// The dictionary.
+    pub encoder: Arc<dyn Encoder<B>>,
+    /// What it computes.
+    pub architecture: Architecture,
+    /// Whose files they are.
+    pub format: Format,
+    /// What it was trained on.
+    pub trained_on: TrainedOn,
+    /// What the folder says about its making, where this crate wrote it.
+    pub metadata: SaeMetadata,
+    /// The folder.
+    pub folder: PathBuf,
+    /// The files that were read.
+    pub files: Vec<PathBuf>,
+}
+
+impl<B: Backend> SavedSae<B> {
+    /// Whether it can encode activations of width `width` at `site`, under TransformerLens' name without layer, e.g.
+    /// `attn.hook_result` for the outputs of heads. A folder that does not say what it was trained on fits every site;
+    /// with `None` the site is not compared, only the width.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`], which names both.
+    ///
+    /// # Examples
+    /// ```
+    /// # use circuitscope_core::Seed;
+    /// # use circuitscope_sae::{SaeConfig, SaeMetadata, load_dir, save_dir};
+    /// # type B = burn_flex::Flex;
+    /// # let device = Default::default();
+    /// # let folder = tempfile::tempdir()?;
+    /// # let sae = SaeConfig::new(6).with_d_sae(4).init::<B>(Seed::new(0), &device)?;
+    /// # save_dir(&sae, &SaeMetadata::default(), folder.path())?;
+    /// let mut saved = load_dir::<B>(folder.path(), &device)?;
+    /// saved.fits(Some("attn.hook_result"), 6)?;
+    /// assert!(saved.fits(Some("attn.hook_result"), 7).is_err());
+    /// saved.trained_on.hook_name = Some("blocks.0.attn.hook_z".to_owned());
+    /// assert!(saved.fits(Some("attn.hook_result"), 6).is_err());
+    /// saved.fits(None, 6)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn fits(&self, site: Option<&str>, width: usize) -> Result<()> {
+        let d_in = self.encoder.d_in();
+        let other = site.is_some_and(|site| self.trained_on.site().is_some_and(|own| own != site));
+        if width == d_in && !other {
+            return Ok(());
+        }
+        Err(Error::Unfit {
+            path: self.folder.clone(),
+            hook: self.trained_on.hook_name.clone(),
+            d_in,
+            site: site.map(str::to_owned),
+            width,
+        })
+    }
+}
+
+/// Reads the dictionary in the folder `folder`:
+///
+/// - `cfg.json` and `sae_weights.safetensors`: what [`save_dir`] wrote, or SAELens 6, or SAELens 3 to 5, of any
+///   [`Architecture`];
+/// - `cfg.json` and `sae.safetensors`: `TopK` of sparsify;
+/// - `params.npz`: `JumpReLU` of Gemma Scope.
+///
+/// Weights in f16 or bf16 are widened. Every key of `cfg.json` is read, known to change nothing, or refused.
+///
+/// # Errors
+/// Names the file, the field or tensor, what was found and what was expected: [`Error::Folder`] for a folder that
+/// holds none of these or more than one, [`Error::Io`], [`Error::Json`], [`Error::OtherFormat`], [`Error::Field`],
+/// [`Error::UnknownField`], [`Error::Safetensors`], [`Error::Npz`], [`Error::MissingTensor`],
+/// [`Error::UnexpectedTensor`], [`Error::Shape`], [`Error::Dtype`], [`Error::NonFiniteWeight`], [`Error::Tensor`].
+pub fn load_dir<B: Backend>(folder: &Path, device: &B::Device) -> Result<SavedSae<B>> {
+    let found = names(folder)?;
+    let has = |name: &str| found.iter().any(|found| found == name);
+    let kinds = [
+        (has(CFG_FILE) && has(WEIGHTS_FILE), Kind::SaeLens),
+        (has(CFG_FILE) && has(sparsify::WEIGHTS_FILE), Kind::Sparsify),
+        (has(gemma_scope::FILE), Kind::GemmaScope),
+    ];
+    let mut fitting = kinds.into_iter().filter(|(fits, _)| *fits);
+    let (Some((_, kind)), None) = (fitting.next(), fitting.next()) else {
+        return Err(Error::Folder {
+            path: folder.to_owned(),
+            found,
+        });
+    };
+    match kind {
+        Kind::SaeLens => sae_lens::load(folder, device),
+        Kind::Sparsify => sparsify::load(folder, device),
+        Kind::GemmaScope => gemma_scope::load(folder, device),
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    SaeLens,
+    Sparsify,
+    GemmaScope,
+}
+
+/// What lies in a folder, in order; folders end with `/`.
+fn names(folder: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs_err::read_dir(folder)? {
+        let entry = entry?;
+        let mut name = entry.file_name().to_string_lossy().into_owned();
+        if entry.path().is_dir() {
+            name.push('/');
+        }
+        names.push(name);
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// A dictionary of these tensors.
+struct Found<'a> {
+    format: Format,
+    architecture: Architecture,
+    settings: Settings,
+    trained_on: TrainedOn,
+    metadata: SaeMetadata,
+    folder: &'a Path,
+    files: Vec<PathBuf>,
+}
+
+impl Found<'_> {
+    fn read<B: Backend>(self, tensors: &Tensors<'_>, device: &B::Device) -> Result<SavedSae<B>> {
+        let encoder = self.architecture.read(&self.settings, tensors, device)?;
+        Ok(SavedSae {
+            encoder,
+            architecture: self.architecture,
+            format: self.format,
+            trained_on: self.trained_on,
+            metadata: self.metadata,
+            folder: self.folder.to_owned(),
+            files: self.files,
+        })
+    }
+}
+
+/// The names of the tensors of an architecture.
+fn tensor_names(architecture: Architecture) -> Vec<&'static str> {
+    let common = ["W_enc", "W_dec", "b_dec"].into_iter();
+    common
+        .chain(architecture.tensors().iter().copied())
+        .collect()
+}

@@ -1,0 +1,455 @@
+//! SAELens: `cfg.json` and `sae_weights.safetensors`, of version 6 and of 3 to 5. Version 6 is written, too, with our own
+//! settings under `metadata`.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Transaction;
+use burn::tensor::backend::Backend;
+use circuitscope_core::Seed;
+use circuitscope_core::files::write_atomic;
+use safetensors::tensor::{Dtype, TensorView, serialize};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::keys::Keys;
+use super::{Format, Found, SavedSae, TrainedOn, tensor_names};
+use crate::architecture::Settings;
+use crate::read::{execute, floats};
+use crate::tensors::{Tensors, bytes_of, check_finite};
+use crate::{
+    Architecture, Dictionary, Error, Normalisation, Result, SparseAutoencoder, TrainConfig,
+};
+
+/// Name of the settings file.
+pub const CFG_FILE: &str = "cfg.json";
+/// Name of the weights file.
+pub const WEIGHTS_FILE: &str = "sae_weights.safetensors";
+/// Where SAELens keeps the factor of `expected_average_only_in` beside a checkpoint.
+const SCALER_FILE: &str = "activation_scaler.json";
+
+/// The SAELens release whose format is written. SAELens takes older versions for its earlier
+/// format.
+const SAE_LENS_VERSION: &str = "6.0.0";
+/// Version of what is written under `metadata.circuitscope`.
+const SCHEMA: u64 = 1;
+/// The tensors that are written.
+const TENSORS: [&str; 4] = ["W_enc", "W_dec", "b_enc", "b_dec"];
+/// Of ones, in some folders of SAELens 3.
+const SCALING: &str = "scaling_factor";
+
+/// Keys of version 6 that are read.
+const READ: [&str; 7] = [
+    "d_in",
+    "d_sae",
+    "apply_b_dec_to_input",
+    "normalize_activations",
+    "reshape_activations",
+    "architecture",
+    "metadata",
+];
+/// Keys of architectures that choose features by the norms of their atoms.
+const OF_TOPK: [&str; 2] = ["k", "rescale_acts_by_decoder_norm"];
+/// Keys that cannot change what a vector is encoded as: how numbers were stored, and how a checkpoint was trained.
+const HARMLESS: [&str; 18] = [
+    "dtype",
+    "device",
+    "aux_loss_coefficient",
+    "decoder_init_norm",
+    "jumprelu_bandwidth",
+    "jumprelu_init_threshold",
+    "jumprelu_sparsity_loss_mode",
+    "jumprelu_ste_to_input",
+    "jumprelu_tanh_scale",
+    "l0_coefficient",
+    "l0_warm_up_steps",
+    "l1_coefficient",
+    "l1_warm_up_steps",
+    "lp_norm",
+    "pre_act_loss_coefficient",
+    "target_l0",
+    "topk_threshold_lr",
+    "use_sparse_activations",
+];
+/// Keys of versions 3 to 5 beside these; those that are read say what it was trained on, and the activation function.
+const OLD: [&str; 20] = [
+    "activation_fn",
+    "activation_fn_kwargs",
+    "activation_fn_str",
+    "context_size",
+    "dataset_path",
+    "dataset_trust_remote_code",
+    "finetuning_scaling_factor",
+    "hook_head_index",
+    "hook_layer",
+    "hook_name",
+    "hook_point",
+    "hook_point_head_index",
+    "hook_point_layer",
+    "model_from_pretrained_kwargs",
+    "model_name",
+    "neuronpedia_id",
+    "prepend_bos",
+    "sae_lens_training_version",
+    "sae_lens_version",
+    "seqpos_slice",
+];
+
+/// What a saved dictionary says about its making. All of it is optional: a folder that SAELens
+/// wrote says nothing of the kind.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SaeMetadata {
+    /// Which vectors have unit length.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dictionary: Option<Dictionary>,
+    /// Weight of the sparsity penalty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub l1_coefficient: Option<f64>,
+    /// How it was trained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training: Option<TrainConfig>,
+    /// From which seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<Seed>,
+    /// Whatever else made it: command, versions, hashes of the data.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub provenance: Map<String, Value>,
+}
+
+/// Writes `sae` into the folder `folder`, which is created if need be: `cfg.json` and
+/// `sae_weights.safetensors` (f32), readable by SAELens 6 and by [`load_dir`](crate::load_dir).
+///
+/// `metadata` becomes `metadata.circuitscope` of `cfg.json`. Each file is complete or absent;
+/// `cfg.json` is written last, so that a folder that has it is whole.
+///
+/// # Errors
+/// [`Error::Io`] naming the file that cannot be written, [`Error::Device`] if the weights cannot
+/// be read back, [`Error::NonFiniteWeight`] if they hold NaN or infinite values, in which case
+/// nothing is written.
+///
+/// # Examples
+/// ```
+/// use circuitscope_core::Seed;
+/// use circuitscope_sae::{SaeConfig, SaeMetadata, load_dir, save_dir};
+///
+/// type B = burn_flex::Flex;
+/// let device = Default::default();
+/// let folder = tempfile::tempdir()?;
+/// let sae = SaeConfig::new(6).with_d_sae(4).init::<B>(Seed::new(0), &device)?;
+/// let metadata = SaeMetadata { seed: Some(Seed::new(0)), ..SaeMetadata::default() };
+/// save_dir(&sae, &metadata, folder.path())?;
+///
+/// let saved = load_dir::<B>(folder.path(), &device)?;
+/// assert_eq!(saved.metadata, metadata);
+/// assert_eq!(saved.encoder.atoms().map(|atoms| atoms.to_data()), Some(sae.w_dec.to_data()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn save_dir<B: Backend>(
+    sae: &SparseAutoencoder<B>,
+    metadata: &SaeMetadata,
+    folder: &Path,
+) -> Result<()> {
+    let weights_path = folder.join(WEIGHTS_FILE);
+    let cfg_path = folder.join(CFG_FILE);
+    let (d_in, d_sae) = (sae.d_in(), sae.d_sae());
+    let read = floats(execute(
+        Transaction::default()
+            .register(sae.w_enc.clone())
+            .register(sae.w_dec.clone())
+            .register(sae.b_enc.clone())
+            .register(sae.b_dec.clone()),
+    )?);
+    let shapes = [
+        vec![d_in, d_sae],
+        vec![d_sae, d_in],
+        vec![d_sae],
+        vec![d_in],
+    ];
+    let mut tensors = Vec::with_capacity(TENSORS.len());
+    for ((name, shape), values) in TENSORS.into_iter().zip(shapes).zip(read) {
+        let values: Vec<f32> = values.into_iter().map(|value| value as f32).collect();
+        check_finite(&weights_path, name, &shape, &values)?;
+        let bytes: Vec<u8> = values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
+        tensors.push((name, shape, bytes));
+    }
+    let unwritable = |source| Error::Safetensors {
+        path: weights_path.clone(),
+        source,
+    };
+    let views = tensors
+        .iter()
+        .map(|(name, shape, bytes)| Ok((*name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
+        .collect::<core::result::Result<Vec<_>, _>>()
+        .map_err(unwritable)?;
+    let weights = serialize(views, None).map_err(unwritable)?;
+
+    let no_json = |source| Error::Json {
+        path: cfg_path.clone(),
+        source,
+    };
+    let mut own = Map::from_iter([("schema".to_owned(), json!(SCHEMA))]);
+    if let Value::Object(fields) = serde_json::to_value(metadata).map_err(no_json)? {
+        own.extend(fields);
+    }
+    let cfg = json!({
+        "d_in": d_in,
+        "d_sae": d_sae,
+        "dtype": "float32",
+        "device": "cpu",
+        "apply_b_dec_to_input": true,
+        "normalize_activations": "none",
+        "reshape_activations": "none",
+        "architecture": "standard",
+        "metadata": {
+            "sae_lens_version": SAE_LENS_VERSION,
+            "sae_lens_training_version": null,
+            "circuitscope": own,
+        },
+    });
+    let mut cfg = serde_json::to_vec_pretty(&cfg).map_err(no_json)?;
+    cfg.push(b'\n');
+
+    // A stale `cfg.json` beside new weights would describe them wrongly.
+    if let Err(error) = fs_err::remove_file(&cfg_path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error.into());
+    }
+    write_atomic(&weights_path, |out| out.write_all(&weights))?;
+    write_atomic(&cfg_path, |out| out.write_all(&cfg))?;
+    Ok(())
+}
+
+pub(super) fn load<B: Backend>(folder: &Path, device: &B::Device) -> Result<SavedSae<B>> {
+    let mut cfg = Keys::read(folder.join(CFG_FILE))?;
+    let mut files = vec![cfg.path().to_owned()];
+    // What a folder is comes before its details.
+    let format = format_of(&cfg)?;
+    let architecture = architecture_of(&cfg, format)?;
+    let by_norm = matches!(architecture, Architecture::TopK | Architecture::BatchTopK);
+    let old: &[&str] = if format == Format::SaeLens5 {
+        &OLD
+    } else {
+        &[]
+    };
+    let more: &[&str] = if by_norm { &OF_TOPK } else { &OF_TOPK[1..] };
+    cfg.only(&[&READ, &HARMLESS, old, more])?;
+
+    let (d_in, d_sae) = (cfg.size("d_in")?, cfg.size("d_sae")?);
+    let k = match (architecture, format) {
+        (Architecture::TopK, Format::SaeLens5) => {
+            let kwargs = cfg.get("activation_fn_kwargs");
+            let of_function = kwargs.and_then(|kwargs| kwargs.get("k"));
+            match cfg.get("k") {
+                Some(found) => cfg.k("k", Some(found), d_sae)?,
+                None => cfg.k("activation_fn_kwargs.k", of_function, d_sae)?,
+            }
+        }
+        (Architecture::TopK, _) => cfg.k("k", cfg.get("k"), d_sae)?,
+        // Of a batch: what is read is the threshold that stands for it.
+        _ => 0,
+    };
+    let by_decoder_norm = cfg.flag("rescale_acts_by_decoder_norm", false)?;
+    if by_decoder_norm && !by_norm {
+        let found = Value::Bool(true);
+        let expected = format!("false with architecture {architecture}");
+        return Err(cfg.wrong("rescale_acts_by_decoder_norm", Some(&found), &expected));
+    }
+    // Heads side by side are one vector; whose they are is for whoever encodes.
+    if cfg.get("reshape_activations").is_some() {
+        cfg.one_of("reshape_activations", &["none", "hook_z"], None)?;
+    }
+    // SAELens' default is true.
+    let centred = cfg.flag("apply_b_dec_to_input", true)?;
+    let normalisation = normalisation(&cfg, format, folder, d_in, &mut files)?;
+    let (trained_on, metadata) = made(&mut cfg, format)?;
+
+    let path = folder.join(WEIGHTS_FILE);
+    let bytes = bytes_of(&path)?;
+    let tensors = Tensors::of_safetensors(&path, &bytes)?;
+    let mut names = tensor_names(architecture);
+    if tensors.has(SCALING) {
+        tensors.floats_that((SCALING, &[d_sae], "[d_sae]"), "ones", |value| value == 1.0)?;
+        names.push(SCALING);
+    }
+    tensors.only(&names)?;
+    files.push(path.clone());
+    Found {
+        format,
+        architecture,
+        settings: Settings {
+            d_in,
+            d_sae,
+            k,
+            by_decoder_norm,
+            centred,
+            normalisation,
+        },
+        trained_on,
+        metadata,
+        folder,
+        files,
+    }
+    .read(&tensors, device)
+}
+
+/// Tells the version by its keys.
+///
+/// # Errors
+/// [`Error::OtherFormat`] for sparsify, and for what SAELens 3 to 5 has beyond an architecture of version 6.
+fn format_of(cfg: &Keys) -> Result<Format> {
+    let other = |found: String| Error::OtherFormat {
+        path: cfg.path().to_owned(),
+        found,
+    };
+    let sparsify = [
+        "expansion_factor",
+        "multi_topk",
+        "num_latents",
+        "skip_connection",
+    ];
+    if !cfg.has("architecture") && sparsify.iter().any(|key| cfg.has(key)) {
+        return Err(other(format!(
+            "a dictionary of sparsify, which lies in sae.safetensors, not in {WEIGHTS_FILE}"
+        )));
+    }
+    let old = [
+        "activation_fn",
+        "activation_fn_str",
+        "hook_layer",
+        "hook_point",
+        "finetuning_scaling_factor",
+    ];
+    if !old.iter().any(|key| cfg.has(key)) {
+        return Ok(Format::SaeLens6);
+    }
+    let version = cfg.get("sae_lens_training_version").and_then(Value::as_str);
+    let tool = version.map_or_else(|| "SAELens 3 to 5".to_owned(), |v| format!("SAELens {v}"));
+    if let Some(activation) = activation(cfg)
+        && ![json!("relu"), json!("topk")].contains(activation)
+    {
+        return Err(other(format!(
+            "a dictionary of {tool} with activation_fn_str {activation}, where \"relu\" and \"topk\" are read"
+        )));
+    }
+    if let Some(found) = cfg.get("finetuning_scaling_factor")
+        && *found != json!(false)
+    {
+        return Err(other(format!(
+            "a dictionary of {tool} with finetuning_scaling_factor {found}, where false is read"
+        )));
+    }
+    Ok(Format::SaeLens5)
+}
+
+/// Of versions 3 to 5.
+fn activation(cfg: &Keys) -> Option<&Value> {
+    cfg.get("activation_fn_str").or(cfg.get("activation_fn"))
+}
+
+fn architecture_of(cfg: &Keys, format: Format) -> Result<Architecture> {
+    let default = (format == Format::SaeLens5).then_some("standard");
+    let name = cfg.one_of(
+        "architecture",
+        &Architecture::ALL.map(Architecture::name),
+        default,
+    )?;
+    let named = Architecture::ALL
+        .into_iter()
+        .find(|architecture| architecture.name() == name);
+    let named = named.unwrap_or(Architecture::Standard);
+    // What version 6 calls an architecture was an activation function.
+    if format == Format::SaeLens5 && activation(cfg) == Some(&json!("topk")) {
+        return match named {
+            Architecture::Standard | Architecture::TopK => Ok(Architecture::TopK),
+            _ => Err(cfg.wrong(
+                "activation_fn_str",
+                activation(cfg),
+                &format!("\"relu\" with architecture {named}"),
+            )),
+        };
+    }
+    Ok(named)
+}
+
+fn normalisation(
+    cfg: &Keys,
+    format: Format,
+    folder: &Path,
+    d_in: usize,
+    files: &mut Vec<PathBuf>,
+) -> Result<Normalisation> {
+    const KEY: &str = "normalize_activations";
+    const AVERAGE: &str = "expected_average_only_in";
+    let name = match cfg.get(KEY) {
+        None => "none",
+        Some(Value::Bool(true)) if format == Format::SaeLens5 => AVERAGE,
+        Some(Value::Bool(false)) if format == Format::SaeLens5 => "none",
+        Some(_) => cfg.one_of(
+            KEY,
+            &["none", AVERAGE, "constant_norm_rescale", "layer_norm"],
+            None,
+        )?,
+    };
+    match name {
+        AVERAGE => {
+            let scaler = folder.join(SCALER_FILE);
+            let wanted = format!(
+                "\"none\", or the factor of the input as \"scaling_factor\" in {SCALER_FILE} beside it: {AVERAGE} is \
+                 relative to activations that are not in the folder"
+            );
+            if !scaler.exists() {
+                return Err(cfg.wrong(KEY, cfg.get(KEY), &wanted));
+            }
+            let scaler = Keys::read(scaler)?;
+            let found = scaler.get("scaling_factor");
+            let factor = found.and_then(Value::as_f64);
+            let factor = factor.filter(|factor| factor.is_normal() && *factor > 0.0);
+            files.push(scaler.path().to_owned());
+            factor
+                .map(Normalisation::Scale)
+                .ok_or_else(|| scaler.wrong("scaling_factor", found, "a number above 0"))
+        }
+        "constant_norm_rescale" => Ok(Normalisation::ConstantNorm),
+        "layer_norm" if d_in < 2 => Err(cfg.wrong(KEY, cfg.get(KEY), "\"none\" with d_in 1")),
+        "layer_norm" => Ok(Normalisation::LayerNorm),
+        _ => Ok(Normalisation::None),
+    }
+}
+
+/// What it was trained on, and what this crate wrote.
+fn made(cfg: &mut Keys, format: Format) -> Result<(TrainedOn, SaeMetadata)> {
+    let mut metadata = match cfg.take("metadata") {
+        None | Some(Value::Null) => Map::new(),
+        Some(Value::Object(metadata)) => metadata,
+        Some(other) => return Err(cfg.wrong("metadata", Some(&other), "an object")),
+    };
+    let own = own_metadata(cfg, metadata.remove("circuitscope"))?;
+    let trained_on = if format == Format::SaeLens5 {
+        TrainedOn::of_sae_lens(cfg, str::to_owned, |key| cfg.get(key).cloned())?
+    } else {
+        let name = |key: &str| format!("metadata.{key}");
+        TrainedOn::of_sae_lens(cfg, name, |key| metadata.get(key).cloned())?
+    };
+    Ok((trained_on, own))
+}
+
+fn own_metadata(cfg: &Keys, own: Option<Value>) -> Result<SaeMetadata> {
+    const FIELD: &str = "metadata.circuitscope";
+    let mut own = match own {
+        None => return Ok(SaeMetadata::default()),
+        Some(Value::Object(own)) => own,
+        Some(other) => return Err(cfg.wrong(FIELD, Some(&other), "an object")),
+    };
+    let schema = own.remove("schema");
+    if schema != Some(json!(SCHEMA)) {
+        let key = "metadata.circuitscope.schema";
+        return Err(cfg.wrong(key, schema.as_ref(), &SCHEMA.to_string()));
+    }
+    let own = Value::Object(own);
+    SaeMetadata::deserialize(&own).map_err(|error| cfg.wrong(FIELD, Some(&own), &error.to_string()))
+}
