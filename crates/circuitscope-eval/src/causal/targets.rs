@@ -182,13 +182,13 @@ mod tests {
         let targets = Targets::new(answers.into_iter(), 4);
         let clean = Tensor::from_data([[0.0f32, 0.0, 0.0, 0.0], [1.0, 2.0, 3.0, 4.0]], &FlexDevice);
         let logits = Tensor::from_data(logits, &FlexDevice);
-        let values = metric.values::<Flex>(logits.clone(), &targets, Some(&clean));
+        let values = targets.values::<Flex>(metric, logits.clone(), Some(&clean));
         let values: Vec<f32> = values.into_data().to_vec().unwrap();
         if metric.reads_answers_only() {
             // Over the answers alone: tokens 0 to 2 of the first prompt, 0, 1 and 3 of the second.
             let (tokens, apart) = targets.apart();
             assert_eq!(tokens, [0, 1, 2, 3]);
-            let again = metric.values::<Flex>(logits, &apart, None);
+            let again = apart.values::<Flex>(metric, logits, None);
             assert_eq!(again.into_data().to_vec::<f32>().unwrap(), values);
         }
         values
