@@ -3,7 +3,7 @@ mod knee;
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Circuit, HeadId, Progress, Seed};
 use circuitscope_measures::{Scores, Selection};
-use circuitscope_score::stats::{Stability, half_samples};
+use circuitscope_score::stats::{Resample, Stability, half_samples};
 use serde::{Deserialize, Serialize};
 
 pub use knee::KneeChoice;
@@ -275,17 +275,19 @@ fn stable<B: Backend>(
     let best = Stability::largest_q(evidence.grid().len(), threshold, 1.0)?.max(1);
     let seed = seed.stream("stability");
     let halves = half_samples(evidence.labels(), evidence.pairs(), HALF_SAMPLES, seed)?;
+    let rows: Vec<&[usize]> = halves.iter().map(Resample::rows).collect();
     let mut scores = Vec::with_capacity(halves.len());
     progress.begin("half samples", halves.len() as u64);
-    for half in &halves {
+    let outcome = measured.each(&rows, &mut |found| {
         if progress.cancelled() {
-            progress.end();
             return Err(Error::Cancelled);
         }
-        scores.push(measured.scores(Some(half.rows()))?.nodes);
+        scores.push(found.nodes);
         progress.advance(1);
-    }
+        Ok(())
+    });
     progress.end();
+    outcome?;
     let stability = Stability::new(&scores, best)?;
     let found = stability.stable(threshold)?;
     let choice = StableChoice {

@@ -195,16 +195,14 @@ impl<B: Backend> Evidence<B> {
         Self::new(self.grid, activations, labels, self.joined(rows, false))
     }
 
-    /// The same examples under other labels, not matched; `None` where activations are not held, since
-    /// they would have to be made anew each time.
+    /// The same activations, held: what is read often is then made once. What else comes with the evidence is
+    /// left out.
     ///
     /// # Errors
-    /// As [`Evidence::new`].
-    pub(crate) fn relabelled(&self, labels: Vec<Polarity>) -> Option<Result<Self>> {
-        match &self.activations {
-            Activations::Held(held) => Some(Self::new(self.grid, held.clone(), labels, Vec::new())),
-            Activations::Streamed(_) => None,
-        }
+    /// If they cannot be made.
+    pub(crate) fn held(&self) -> Result<Self> {
+        let (labels, pairs) = (self.labels.clone(), self.pairs.clone());
+        Self::new(self.grid, self.activations()?, labels, pairs)
     }
 
     /// The pairs of which both prompts are among `rows`, as often as they occur there, by their
@@ -368,7 +366,7 @@ impl<B: Backend> Evidence<B> {
     }
 
     /// The sum of `part` over all groups of examples.
-    fn summed<const D: usize>(
+    pub(crate) fn summed<const D: usize>(
         &self,
         mut part: impl FnMut(&[usize], Tensor<B, 3>) -> Tensor<B, D>,
     ) -> Result<Tensor<B, D>> {
@@ -390,7 +388,7 @@ impl<B: Backend> Evidence<B> {
     pub(crate) fn mean_lengths(&self) -> Result<[Tensor<B, 1>; 2]> {
         // [2, examples] x [examples, heads]
         let means = self.summed(|examples, x| {
-            let lengths = x.powi_scalar(2).sum_dim(2).sqrt().squeeze_dim::<2>(2);
+            let lengths = lengths(x).squeeze_dim::<2>(2);
             let weights = [Polarity::Positive, Polarity::Negative];
             let weights = weights.map(|class| self.class_weights(class, examples));
             Tensor::cat(weights.to_vec(), 0).matmul(lengths)
@@ -400,16 +398,27 @@ impl<B: Backend> Evidence<B> {
 
     /// Mean square of what entries differ by from the mean of their class, positives first, `[heads, d]`.
     pub(crate) fn within_classes(&self, means: &[Tensor<B, 2>; 2]) -> Result<Tensor<B, 2>> {
-        let means: Tensor<B, 3> = Tensor::stack(means.to_vec(), 0);
         let sum = self.summed(|examples, x| {
-            let class = |&row: &usize| i64::from(self.labels[row] == Polarity::Negative);
-            let classes: Vec<i64> = examples.iter().map(class).collect();
-            let classes = TensorData::new(classes, [examples.len()]);
-            let classes = Tensor::<B, 1, Int>::from_data(classes, &x.device());
-            let deviation = x - means.clone().select(0, classes);
+            let deviation = self.less(examples, x, means);
             deviation.powi_scalar(2).sum_dim(0).squeeze_dim::<2>(0)
         })?;
         Ok(sum.div_scalar(self.labels.len() as f64))
+    }
+
+    /// What some examples, `[examples, heads, d]`, are apart from a vector for each class, positives first,
+    /// `[heads, d]` each.
+    pub(crate) fn less(
+        &self,
+        examples: &[usize],
+        x: Tensor<B, 3>,
+        of_classes: &[Tensor<B, 2>; 2],
+    ) -> Tensor<B, 3> {
+        let of_classes: Tensor<B, 3> = Tensor::stack(of_classes.to_vec(), 0);
+        let class = |&row: &usize| i64::from(self.labels[row] == Polarity::Negative);
+        let classes: Vec<i64> = examples.iter().map(class).collect();
+        let classes = TensorData::new(classes, [examples.len()]);
+        let classes = Tensor::<B, 1, Int>::from_data(classes, &x.device());
+        x - of_classes.select(0, classes)
     }
 
     /// Share of positive and of negative examples.
@@ -456,4 +465,9 @@ impl<B: Backend> Evidence<B> {
             &self.device(),
         )
     }
+}
+
+/// The length of each vector, `[examples, heads, 1]`.
+pub(crate) fn lengths<B: Backend>(x: Tensor<B, 3>) -> Tensor<B, 3> {
+    x.powi_scalar(2).sum_dim(2).sqrt()
 }

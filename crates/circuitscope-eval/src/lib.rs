@@ -41,6 +41,7 @@ mod error;
 mod evaluate;
 mod evidence;
 mod faithful;
+mod means;
 mod method;
 pub mod methods;
 mod null;

@@ -198,6 +198,12 @@ impl RunRecord {
             if let Some(value) = shares.find(|value| !(0.0..=1.0).contains(*value)) {
                 return Err(wrong(format!("resampled: found {value}, expected 0 to 1")));
             }
+            if !(resampled.scale > 0.0 && resampled.scale.is_finite()) {
+                return Err(wrong(format!(
+                    "resampled: found scale {}, expected a number above 0",
+                    resampled.scale
+                )));
+            }
         }
         if !(0.0..=f64::MAX).contains(&record.seconds) {
             let found = record.seconds;

@@ -446,7 +446,7 @@ pub(crate) fn summary_table(rows: &[SummaryRow]) -> String {
         "time",
     ];
     format!(
-        "{}mean ± standard deviation over {}; 95 %: over bootstrap resamples of the prompts; Jaccard: \
+        "{}mean ± standard deviation over {}; 95 %: from half samples of the prompts; Jaccard: \
          likeness of the circuits chosen on them; the paper's edge AUC judges heads, not edges\n",
         table(&header, &cells),
         output::count(seeds, "seed")

@@ -98,15 +98,18 @@ impl<B: Backend> Measured for OfPairs<'_, B> {
 
     /// A pair whose labels are exchanged counts with the other sign: what a head does from the negative
     /// prompt to the positive one is, to first order, the opposite of what it does the other way.
-    fn relabelled(&self, labels: Vec<Polarity>) -> Option<Result<Vec<f64>>> {
+    fn relabelled(&self, labellings: &[Vec<Polarity>]) -> Option<Result<Vec<Vec<f64>>>> {
         if self.effects.are_sizes() {
             return None;
         }
-        let sign = |&(positive, _): &(usize, usize)| match labels[positive] {
-            Polarity::Positive => 1.0,
-            Polarity::Negative => -1.0,
+        let under = |labels: &Vec<Polarity>| {
+            let sign = |&(positive, _): &(usize, usize)| match labels[positive] {
+                Polarity::Positive => 1.0,
+                Polarity::Negative => -1.0,
+            };
+            let signs: Vec<f64> = self.effects.rows.iter().map(sign).collect();
+            Scores::of_graph(self.effects.mean(&signs)).nodes
         };
-        let signs: Vec<f64> = self.effects.rows.iter().map(sign).collect();
-        Some(Ok(Scores::of_graph(self.effects.mean(&signs)).nodes))
+        Some(Ok(labellings.iter().map(under).collect()))
     }
 }

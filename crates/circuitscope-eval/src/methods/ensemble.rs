@@ -292,11 +292,12 @@ impl<B: Backend> Discover<B> for Ensemble {
     ) -> Result<Box<dyn Measured + 'a>> {
         let members = self.members(evidence, seed, progress)?;
         let tables = members.iter().map(|member| member.table.clone()).collect();
+        let heads = evidence.grid().len();
         Ok(Box::new(Coded {
             tables,
             score: |tables: &[CodeTable]| self.averaged(tables),
-            nodes: |tables: &[CodeTable]| {
-                let mut sum = vec![0.0; evidence.grid().len()];
+            nodes: move |tables: &[CodeTable]| {
+                let mut sum = vec![0.0; heads];
                 for table in tables {
                     let scores = self.nodes(table)?;
                     for (sum, score) in sum.iter_mut().zip(scores) {

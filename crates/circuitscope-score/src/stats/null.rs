@@ -1,9 +1,8 @@
 use circuitscope_core::{Polarity, Seed, draw};
-use rayon::prelude::*;
 
 use super::interval::require_finite;
 use super::resample::Units;
-use crate::{CodeTable, Error, Result};
+use crate::{Error, Result};
 
 /// `n` random relabellings of the examples under which labels mean nothing: the two labels of each
 /// matched pair are swapped with probability ½, and the labels of unmatched examples are shuffled among
@@ -95,48 +94,6 @@ impl LabelNull {
         Ok(Self { observed, null })
     }
 
-    /// Scores the table under its own labels and under `n` relabellings, in parallel.
-    ///
-    /// # Errors
-    /// Those of [`relabellings`], of `scores` and of [`new`](Self::new).
-    ///
-    /// # Examples
-    /// ```
-    /// use circuitscope_core::{HeadGrid, Polarity::{Negative, Positive}, Seed};
-    /// use circuitscope_score::{CodeTable, node_scores};
-    /// use circuitscope_score::stats::LabelNull;
-    ///
-    /// # fn main() -> Result<(), circuitscope_score::Error> {
-    /// // Head 0 has a code of its own for every example; head 1 tells positives from negatives.
-    /// let n = 8;
-    /// let labels = [vec![Positive; n], vec![Negative; n]].concat();
-    /// let pairs: Vec<_> = (0..n).map(|at| (at, n + at)).collect();
-    /// let codes = (0..2 * n as i32).flat_map(|e| [e, if e < 8 { e % 4 } else { 9 }]).collect();
-    /// let table = CodeTable::new(HeadGrid::new(1, 2), labels, codes)?;
-    ///
-    /// let null = LabelNull::of_codes(&table, &pairs, 999, Seed::new(0), |table| {
-    ///     Ok(node_scores(table)?.iter().map(|score| score.normalised).collect())
-    /// })?;
-    /// let p = null.p_values();
-    /// assert_eq!(p[0], 1.0); // half of its codes are unique to positives whatever the labels
-    /// assert!(p[1] < 0.02, "{}", p[1]);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn of_codes(
-        table: &CodeTable,
-        pairs: &[(usize, usize)],
-        n: usize,
-        seed: Seed,
-        scores: impl Fn(&CodeTable) -> Result<Vec<f64>> + Sync,
-    ) -> Result<Self> {
-        let null = relabellings(table.labels(), pairs, n, seed)?
-            .into_par_iter()
-            .map(|labels| scores(&table.with_labels(labels)?))
-            .collect::<Result<_>>()?;
-        Self::new(scores(table)?, null)
-    }
-
     /// Scores under the true labels, `[heads]`.
     pub fn observed(&self) -> &[f64] {
         &self.observed
@@ -160,50 +117,9 @@ impl LabelNull {
             .enumerate()
             .map(|(head, &observed)| {
                 let extreme = self.null.iter().filter(|null| null[head] >= observed);
-                self.share(extreme.count(), 1)
+                (1 + extreme.count()) as f64 / (1 + self.null.len()) as f64
             })
             .collect()
-    }
-
-    /// `p_h = (1 + #{i, g : null_ig ≥ observed_h}) / (1 + n m)`: each head's score against the null of
-    /// all m heads together, which resolves m times finer (as SAM does, Tusher et al., PNAS 98:5116,
-    /// 2001).
-    ///
-    /// Valid on average over heads, and for a single head only if all heads have the same null
-    /// distribution. For counts of unique codes they have not (a head with many codes has many unique
-    /// ones by chance): prefer [`p_values`](Self::p_values) there.
-    #[must_use]
-    pub fn pooled_p_values(&self) -> Vec<f64> {
-        let mut pool: Vec<f64> = self.null.iter().flatten().copied().collect();
-        pool.sort_by(f64::total_cmp);
-        self.observed
-            .iter()
-            .map(|&observed| {
-                let below = pool.partition_point(|&null| null < observed);
-                self.share(pool.len() - below, self.observed.len())
-            })
-            .collect()
-    }
-
-    /// `p_h = (1 + #{i : max_g null_ig ≥ observed_h}) / (1 + n)`: each head's score against the best
-    /// head of each relabelling, which corrects for the number of heads (Westfall & Young 1993, maxT).
-    /// Selecting p ≤ α selects any head at all with probability at most α if no head depends on the
-    /// label.
-    #[must_use]
-    pub fn family_wise_p_values(&self) -> Vec<f64> {
-        let best: Vec<f64> = self
-            .null
-            .iter()
-            .map(|null| null.iter().copied().fold(f64::NEG_INFINITY, f64::max))
-            .collect();
-        self.observed
-            .iter()
-            .map(|&observed| self.share(best.iter().filter(|&&best| best >= observed).count(), 1))
-            .collect()
-    }
-
-    fn share(&self, extreme: usize, of: usize) -> f64 {
-        (1 + extreme) as f64 / (1 + self.null.len() * of) as f64
     }
 }
 
@@ -211,7 +127,7 @@ impl LabelNull {
 mod tests {
     use super::super::benjamini_hochberg;
     use super::*;
-    use crate::node_scores;
+    use crate::{CodeTable, node_scores};
     use Polarity::{Negative, Positive};
     use circuitscope_core::HeadGrid;
     use proptest::prelude::*;
@@ -225,10 +141,6 @@ mod tests {
         .unwrap();
         // Head 0: one of three reaches 3. Head 1: two of three reach 1.
         assert_eq!(null.p_values(), [2.0 / 4.0, 3.0 / 4.0]);
-        // The pool 0 0 1 2 2 3: one reaches 3, four reach 1.
-        assert_eq!(null.pooled_p_values(), [2.0 / 7.0, 5.0 / 7.0]);
-        // The best of each, 1 3 2: one reaches 3, all reach 1.
-        assert_eq!(null.family_wise_p_values(), [2.0 / 4.0, 1.0]);
         assert_eq!(null.relabellings(), 3);
     }
 
@@ -273,6 +185,22 @@ mod tests {
         assert!((swapped as f64 - n as f64 / 2.0).abs() < 5.0 * (n as f64 / 4.0).sqrt());
     }
 
+    /// The null of codes, as their relabellings score.
+    fn null_of(
+        table: &CodeTable,
+        pairs: &[(usize, usize)],
+        n: usize,
+        seed: Seed,
+        score: fn(&crate::NodeScore) -> f64,
+    ) -> LabelNull {
+        let scores = |table: &CodeTable| node_scores(table).unwrap().iter().map(score).collect();
+        let others = relabellings(table.labels(), pairs, n, seed).unwrap();
+        let others = others
+            .into_iter()
+            .map(|labels| scores(&table.with_labels(labels).unwrap()));
+        LabelNull::new(scores(table), others.collect()).unwrap()
+    }
+
     /// Three pairs have eight relabellings, all equally likely: the p-value of a head whose codes
     /// follow the label is that of the one relabelling in eight that scores as high.
     #[test]
@@ -283,13 +211,11 @@ mod tests {
             vec![1, 2, 3, 0, 0, 0],
         )
         .unwrap();
-        let scores = |table: &CodeTable| {
-            let unique = |score: &crate::NodeScore| f64::from(score.unique);
-            Ok(node_scores(table)?.iter().map(unique).collect())
-        };
         let n = 4000;
         let pairs = [(0, 3), (1, 4), (2, 5)];
-        let null = LabelNull::of_codes(&table, &pairs, n, Seed::new(3), scores).unwrap();
+        let null = null_of(&table, &pairs, n, Seed::new(3), |score| {
+            f64::from(score.unique)
+        });
         let error = (1.0 / 8.0 * 7.0 / 8.0 / n as f64).sqrt();
         assert!((null.p_values()[0] - 1.0 / 8.0).abs() < 5.0 * error);
     }
@@ -309,11 +235,7 @@ mod tests {
                 .map(|cell| draw::below(&mut rng, 2 + 3 * (cell % heads)) as i32)
                 .collect();
             let table = CodeTable::new(HeadGrid::new(1, heads), labels.clone(), codes).unwrap();
-            let scores = |table: &CodeTable| {
-                let share = |score: &crate::NodeScore| score.normalised;
-                Ok(node_scores(table)?.iter().map(share).collect())
-            };
-            let null = LabelNull::of_codes(&table, &pairs, 99, Seed::new(at), scores).unwrap();
+            let null = null_of(&table, &pairs, 99, Seed::new(at), |score| score.normalised);
             let q = benjamini_hochberg(&null.p_values()).unwrap();
             any += usize::from(q.iter().any(|&q| q <= alpha));
         }
