@@ -1,7 +1,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::causal::Metric;
+use circuitscope_core::Metric;
+
 use crate::{Choice, Error, Result};
 
 /// What is known of a method before one is made: what help texts, tables and pages show of it, and what has to be

@@ -1,28 +1,29 @@
-use std::sync::{Arc, Mutex, PoisonError};
+use std::rc::Rc;
+use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use circuitscope_core::{HeadGrid, NoProgress, Polarity, Progress};
 use circuitscope_hooks::HeadActivations;
 
+use crate::cache::Cache;
 use crate::causal::CausalEvidence;
-use crate::methods::{Encoded, Recipe};
 use crate::{About, ActivationSource, Error, Result};
 
 /// What every method starts from: one vector for each head and example, and which examples show
 /// the behaviour.
 ///
 /// Codes that a method made of it are kept, so that another method with the same dictionary need not
-/// train it again; clones share them.
+/// train it again; clones share them, and evidence made of some of the examples starts without.
 #[derive(Debug, Clone)]
 pub struct Evidence<B: Backend> {
     grid: HeadGrid,
     activations: Activations<B>,
     labels: Vec<Polarity>,
     pairs: Vec<(usize, usize)>,
-    encodings: Arc<Mutex<Vec<Encoding<B>>>>,
+    made: Rc<Cache>,
     causal: Option<Arc<CausalEvidence<B>>>,
-    last: Option<Arc<Self>>,
+    last: Option<Last<B>>,
 }
 
 /// One vector for each example and head.
@@ -42,8 +43,12 @@ impl<B: Backend> Activations<B> {
     }
 }
 
-/// Codes, and what made them.
-type Encoding<B> = (Recipe, Arc<Encoded<B>>);
+/// The same examples at the last position, and what was made of them.
+#[derive(Debug, Clone)]
+struct Last<B: Backend> {
+    activations: Activations<B>,
+    made: Rc<Cache>,
+}
 
 impl<B: Backend> Evidence<B> {
     /// Checks and joins the parts.
@@ -114,26 +119,52 @@ impl<B: Backend> Evidence<B> {
             activations,
             labels,
             pairs,
-            encodings: Arc::default(),
+            made: Rc::default(),
             causal: None,
             last: None,
         })
     }
 
     /// Adds the same examples with the heads' outputs at the last position, for methods that read them
-    /// beside the means.
+    /// beside the means. Of `last` nothing but activations is taken, and what was made of them.
     ///
     /// # Errors
-    /// [`Error::Shape`] if there are not as many.
+    /// [`Error::Shape`] if there are not as many examples, or they are of another width;
+    /// [`Error::OtherExamples`] if they have other labels.
     pub fn with_last(mut self, last: Self) -> Result<Self> {
-        if last.labels.len() != self.labels.len() {
-            return Err(Error::Shape {
-                what: "examples at the last position",
-                found: last.labels.len(),
-                expected: self.labels.len(),
+        for (what, found, expected) in [
+            (
+                "examples at the last position",
+                last.labels.len(),
+                self.labels.len(),
+            ),
+            (
+                "heads at the last position",
+                last.grid.len(),
+                self.grid.len(),
+            ),
+            ("width of outputs at the last position", last.d(), self.d()),
+        ] {
+            if found != expected {
+                return Err(Error::Shape {
+                    what,
+                    found,
+                    expected,
+                });
+            }
+        }
+        let mut labels = last.labels.iter().zip(&self.labels);
+        if let Some(example) = labels.position(|(found, expected)| found != expected) {
+            return Err(Error::OtherExamples {
+                example,
+                found: last.labels[example],
+                expected: self.labels[example],
             });
         }
-        self.last = Some(Arc::new(last));
+        self.last = Some(Last {
+            activations: last.activations,
+            made: last.made,
+        });
         Ok(self)
     }
 
@@ -141,41 +172,24 @@ impl<B: Backend> Evidence<B> {
     ///
     /// # Errors
     /// [`Error::NeedsLast`] if the evidence came without.
-    pub fn at_last(&self, method: &str) -> Result<&Self> {
-        self.last.as_deref().ok_or_else(|| Error::NeedsLast {
+    pub fn at_last(&self, method: &str) -> Result<Self> {
+        let last = self.last.as_ref().ok_or_else(|| Error::NeedsLast {
             method: method.to_owned(),
+        })?;
+        Ok(Self {
+            grid: self.grid,
+            activations: last.activations.clone(),
+            labels: self.labels.clone(),
+            pairs: self.pairs.clone(),
+            made: Rc::clone(&last.made),
+            causal: None,
+            last: None,
         })
     }
 
-    /// The codes of each of `recipes`: those kept, and else those that `make` returns for all that are
-    /// missing, which are kept then.
-    pub(crate) fn encoded(
-        &self,
-        recipes: &[Recipe],
-        make: impl FnOnce(&[Recipe]) -> Result<Vec<Encoded<B>>>,
-    ) -> Result<Vec<Arc<Encoded<B>>>> {
-        // Nothing is changed halfway, so that a panic elsewhere leaves them as good as they were.
-        let lock = || {
-            self.encodings
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-        };
-        let missing: Vec<Recipe> = {
-            let kept = lock();
-            let is_kept = |recipe: &Recipe| kept.iter().any(|(made_by, _)| made_by == recipe);
-            let missing = recipes.iter().filter(|recipe| !is_kept(recipe));
-            missing.cloned().collect()
-        };
-        let made = make(&missing)?.into_iter().map(Arc::new);
-        let mut kept = lock();
-        kept.extend(missing.into_iter().zip(made));
-        let find = |recipe: &Recipe| {
-            let mut kept = kept.iter();
-            let found = kept.find(|(made_by, _)| made_by == recipe);
-            found.map(|(_, encoded)| Arc::clone(encoded))
-        };
-        let found = recipes.iter().filter_map(find).collect();
-        Ok(found)
+    /// What methods made of this evidence at a cost, so that others need not make it again.
+    pub(crate) fn made(&self) -> &Cache {
+        &self.made
     }
 
     /// The evidence of the examples `rows`, some of which may occur several times; all of it for

@@ -15,6 +15,9 @@ pub trait RunStore {
     /// If it is there but cannot be read.
     fn load(&self, key: &RunKey) -> Result<Option<RunRecord>>;
 
+    /// Whether there is a finished run, which may turn out not to be readable.
+    fn contains(&self, key: &RunKey) -> bool;
+
     /// Keeps a finished run.
     ///
     /// # Errors
@@ -31,6 +34,10 @@ pub struct MemoryStore {
 impl RunStore for MemoryStore {
     fn load(&self, key: &RunKey) -> Result<Option<RunRecord>> {
         Ok(self.runs.get(key).cloned())
+    }
+
+    fn contains(&self, key: &RunKey) -> bool {
+        self.runs.contains_key(key)
     }
 
     fn save(&mut self, key: &RunKey, record: &RunRecord) -> Result<()> {
@@ -110,7 +117,7 @@ impl FolderStore {
 impl RunStore for FolderStore {
     fn load(&self, key: &RunKey) -> Result<Option<RunRecord>> {
         let path = self.path(key);
-        if !path.exists() {
+        if !self.contains(key) {
             return Ok(None);
         }
         let record = RunRecord::read(&path, &self.hash)?;
@@ -122,6 +129,10 @@ impl RunStore for FolderStore {
             path,
             reason: format!("found the run {found}, expected {key}; delete it to run again"),
         })
+    }
+
+    fn contains(&self, key: &RunKey) -> bool {
+        self.path(key).exists()
     }
 
     fn save(&mut self, key: &RunKey, record: &RunRecord) -> Result<()> {

@@ -5,10 +5,10 @@ use circuitscope_eval::Behaviour;
 use circuitscope_eval::causal::CausalEvidence;
 use circuitscope_hooks::{Capture, Site, wide};
 use circuitscope_model::{Loaded, PaddingSide, TokenBatch, Tokenizer, check_finite};
-use circuitscope_tasks::{AnswerToken, LabelledPrompts, Origin};
+use circuitscope_tasks::{AnswerToken, LabelledPrompts};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Error, PreparedPrompts, Result};
 
 /// What a model makes of the prompts, before any head is scored: whether it shows the behaviour, and the
 /// prompts as it sees them.
@@ -67,28 +67,21 @@ impl PromptBehaviour {
     /// first prompt of each class.
     ///
     /// # Errors
-    /// Prompts that cannot be tokenised; a device that fails; a request to stop.
+    /// Prompts that do not fit the model; a device that fails; a request to stop.
     pub fn measure<B: Backend>(
         loaded: &Loaded<B>,
-        prompts: &LabelledPrompts,
+        prepared: &PreparedPrompts,
         causal: Option<&CausalEvidence<B>>,
-        prepend_bos: bool,
         device: &B::Device,
         seed: Seed,
         progress: &dyn Progress,
     ) -> Result<Self> {
         let tokenizer = loaded.tokenizer()?;
-        let pair = causal.and_then(|causal| causal.pairs().first());
+        let prompts = prepared.prompts();
         let first = |class: Polarity| {
             let at = prompts.labels.iter().position(|label| *label == class);
-            let text = at.map_or("", |at| prompts.texts[at].as_str());
-            // Pairs are as causal runs read them.
-            let tokens = match (pair, class) {
-                (Some(pair), Polarity::Positive) => pair.clean.clone(),
-                (Some(pair), Polarity::Negative) => pair.corrupt.clone(),
-                (None, _) => tokenizer.encode(text, prepend_bos)?,
-            };
-            seen(loaded, text, &tokens, device)
+            let at = at.ok_or(circuitscope_eval::Error::EmptyClass { polarity: class })?;
+            seen(loaded, &prompts.texts[at], &prepared.tokens()[at], device)
         };
         let (positive, negative) = (first(Polarity::Positive)?, first(Polarity::Negative)?);
         let measured = match causal {
@@ -315,49 +308,6 @@ fn with_space(tokenizer: &Tokenizer, prompts: &LabelledPrompts) -> Vec<Vec<u32>>
         meant
     });
     meant.collect()
-}
-
-/// Some pairs of matched prompts, in the order of `pairs`, and nothing else.
-///
-/// # Panics
-/// If there is no such pair.
-#[must_use]
-pub fn only_pairs(prompts: &LabelledPrompts, pairs: &[usize]) -> LabelledPrompts {
-    let texts = pairs.iter().map(|&pair| {
-        let (positive, negative) = prompts.pairs[pair];
-        (
-            prompts.texts[positive].clone(),
-            prompts.texts[negative].clone(),
-        )
-    });
-    let LabelledPrompts {
-        texts,
-        labels,
-        pairs: matched,
-        ..
-    } = LabelledPrompts::from_pairs(texts);
-    // Every field is named, so that a new one is not forgotten.
-    LabelledPrompts {
-        texts,
-        labels,
-        pairs: matched,
-        answers: of_pairs(&prompts.answers, pairs),
-        appended: of_pairs(&prompts.appended, pairs),
-        spans: of_pairs(&prompts.spans, pairs),
-        origin: prompts.origin.clone().map(|origin| Origin {
-            places: of_pairs(&origin.places, pairs),
-            ..origin
-        }),
-        notes: prompts.notes.clone(),
-    }
-}
-
-/// What there is for each pair, if anything, for some pairs.
-fn of_pairs<T: Clone>(all: &[T], pairs: &[usize]) -> Vec<T> {
-    pairs
-        .iter()
-        .filter_map(|&pair| all.get(pair).cloned())
-        .collect()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub mod conformance;
 mod discover;
 mod error;
 mod prepare;
+mod prepared;
 mod stream;
 
 pub use circuitscope_core as core;
@@ -21,12 +22,13 @@ pub use circuitscope_sae as sae;
 pub use circuitscope_score as score;
 pub use circuitscope_tasks as tasks;
 
-pub use answers::{ChangedAnswers, MetricChoice, Posed, metric_choice, pose, prompt_tokens};
-pub use behaviour::{FailingPrompt, PromptBehaviour, SeenPrompt, only_pairs};
+pub use answers::{ChangedAnswers, MetricChoice, metric_choice};
+pub use behaviour::{FailingPrompt, PromptBehaviour, SeenPrompt};
 pub use circuits::{KnownAs, is_reference, known_as, known_circuits};
 pub use discover::{DiscoverSettings, Discovery, discover, discover_by, discover_with};
 pub use error::{Error, Result};
 pub use prepare::{
-    CaptureSettings, CausalSettings, TaskPrompts, capture, causal_evidence, default_metric,
-    judged_task, load_reference, posed_task, task_prompts, vocabulary,
+    CaptureSettings, TaskPrompts, capture, causal_evidence, default_metric, judged_task,
+    load_reference, prepare_task, task_prompts, vocabulary,
 };
+pub use prepared::{PrepareSettings, PreparedPrompts, prepare};

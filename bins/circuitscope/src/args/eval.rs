@@ -50,7 +50,7 @@ pub(crate) struct EvalArgs {
     /// Pairs of prompts for each task: N positive and N negative examples
     #[arg(long, value_name = "N", default_value_t = 250, value_parser = count::<EXAMPLES>)]
     pub(crate) examples: usize,
-    /// Bootstrap resamples of the prompts for each run, at most; costly methods take none
+    /// Random halves of the prompts that each run is scored on for its intervals, at most; costly methods take none
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = count_or_none::<100_000>)]
     pub(crate) resamples: usize,
     /// Also run circuits of growing size with everything else ablated, on --patch-pairs pairs: CPR,

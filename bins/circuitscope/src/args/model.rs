@@ -1,6 +1,5 @@
 use core::fmt;
 
-use circuitscope::CausalSettings;
 use circuitscope::eval::About;
 use circuitscope::eval::causal::{Ablation, Metric};
 use circuitscope::eval::methods::{PatchedEdges, PatchingSettings, SaeSettings};
@@ -167,12 +166,5 @@ impl PatchingArgs {
         };
         let mut methods = methods.iter();
         methods.try_for_each(|about| about.check_metric(metric))
-    }
-
-    pub(crate) const fn causal(&self) -> CausalSettings {
-        CausalSettings {
-            metric: self.metric,
-            ablation: self.ablation,
-        }
     }
 }

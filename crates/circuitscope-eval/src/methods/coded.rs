@@ -1,9 +1,7 @@
-use burn::tensor::backend::Backend;
 use circuitscope_core::{Polarity, workers};
 use circuitscope_measures::Scores;
 use circuitscope_score::CodeTable;
 
-use super::sae::{Encoded, unique_codes, unique_counts};
 use crate::{Measured, Result};
 
 /// Scores made of codes alone: resamples and other labels cost no more than counting.
@@ -50,20 +48,6 @@ where
         );
         Some(outcome.map(|()| all))
     }
-}
-
-/// The paper's scores of one dictionary's codes.
-pub(super) fn of_dictionary<B: Backend>(encoded: &Encoded<B>) -> Box<dyn Measured> {
-    let report = encoded.report();
-    Box::new(Coded {
-        tables: vec![encoded.table.clone()],
-        score: move |tables: &[CodeTable]| {
-            let mut scores = unique_codes(&tables[0])?;
-            scores.dictionary = Some(report.clone());
-            Ok(scores)
-        },
-        nodes: |tables: &[CodeTable]| unique_counts(&tables[0]),
-    })
 }
 
 /// Copies what was found for some examples, head by head, to their places among all.

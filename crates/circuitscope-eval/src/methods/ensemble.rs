@@ -206,12 +206,12 @@ impl Ensemble {
         progress: &dyn Progress,
     ) -> Result<Vec<Arc<Encoded<B>>>> {
         let settings = &self.settings;
-        let mut views = vec![evidence];
+        let mut views = vec![evidence.clone()];
         if self.last {
             views.push(evidence.at_last(&self.about.name)?);
         }
         let mut members = Vec::new();
-        for evidence in views {
+        for evidence in &views {
             for (sae, count, stream) in [
                 (
                     Sae::corrected(settings.clone()),

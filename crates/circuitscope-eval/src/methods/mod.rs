@@ -17,6 +17,7 @@ mod linear_probe;
 mod masks;
 mod mean_difference;
 mod of_activations;
+mod of_pairs;
 mod paired_flip_rate;
 mod random;
 mod sae;
@@ -42,7 +43,6 @@ pub use masks::MaskLearning;
 pub use mean_difference::MeanDifference;
 pub use paired_flip_rate::PairedFlipRate;
 pub use random::Random;
-pub(crate) use sae::Recipe;
 pub use sae::{Encoded, Sae, SaeSettings, Training};
 pub use settings::{MethodSettings, PatchedEdges, PatchingSettings};
 

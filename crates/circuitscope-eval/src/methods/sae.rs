@@ -13,7 +13,7 @@ use circuitscope_score::{CodeTable, node_scores, pair_scores};
 use rand::seq::index;
 use serde::{Deserialize, Serialize};
 
-use super::coded::{of_dictionary, place};
+use super::coded::{Coded, place};
 use crate::{About, Discover, Error, Evidence, Measured, Needs, Passes, Result};
 
 /// What is known of `sae`.
@@ -149,7 +149,8 @@ impl Sae {
             seed,
         };
         let recipes: Vec<Recipe> = seeds.iter().map(recipe).collect();
-        evidence.encoded(&recipes, |missing| self.make(evidence, missing, progress))
+        let make = |missing: &[Recipe]| self.make(evidence, missing, progress);
+        evidence.made().all(&recipes, make)
     }
 
     /// Dictionaries with nothing different but their seeds.
@@ -240,7 +241,7 @@ impl Sae {
 
 /// All that codes of given evidence depend on.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Recipe {
+struct Recipe {
     settings: SaeSettings,
     dictionary: Dictionary,
     training: Training,
@@ -326,4 +327,18 @@ pub(super) fn unique_codes(table: &CodeTable) -> Result<Scores> {
         .with_edges(|source, destination| f64::from(pairs.unique()[source * heads + destination]));
     scores.paper_edge_head_counts = Some(pairs.paper_head_counts(None));
     Ok(scores)
+}
+
+/// The paper's scores of one dictionary's codes.
+fn of_dictionary<B: Backend>(encoded: &Encoded<B>) -> Box<dyn Measured> {
+    let report = encoded.report();
+    Box::new(Coded {
+        tables: vec![encoded.table.clone()],
+        score: move |tables: &[CodeTable]| {
+            let mut scores = unique_codes(&tables[0])?;
+            scores.dictionary = Some(report.clone());
+            Ok(scores)
+        },
+        nodes: |tables: &[CodeTable]| unique_counts(&tables[0]),
+    })
 }

@@ -12,8 +12,8 @@ use circuitscope::measures::{MemoryStore, Scores, Selection};
 use circuitscope::model::Processing;
 use circuitscope::tasks::Task;
 use circuitscope::{
-    CaptureSettings, DiscoverSettings, Error, discover_by, judged_task, known_circuits,
-    load_reference, posed_task,
+    CaptureSettings, DiscoverSettings, Error, PrepareSettings, discover_by, judged_task,
+    known_circuits, load_reference, prepare_task,
 };
 
 /// How much a head's output varies over the positives, summed over the residual.
@@ -61,10 +61,19 @@ impl<B: Backend> Discover<B> for Variance {
 #[test]
 fn a_method_from_outside() {
     let loaded = load_reference::<Flex>(Processing::Folded, &FlexDevice).unwrap();
-    let posed = posed_task(&loaded, Task::Ioi, 40, Seed::new(1), None).unwrap();
+    let how = PrepareSettings::default();
+    let prompts = prepare_task(&loaded, Task::Ioi, 40, Seed::new(1), how).unwrap();
     let truths = known_circuits(&loaded, Task::Ioi, None).unwrap();
     let settings = CaptureSettings::default();
-    let judged = judged_task(&loaded, &posed, truths, settings, &FlexDevice, &NoProgress).unwrap();
+    let judged = judged_task(
+        &loaded,
+        &prompts,
+        truths,
+        settings,
+        &FlexDevice,
+        &NoProgress,
+    )
+    .unwrap();
 
     let settings = DiscoverSettings::default();
     let mut told = None;

@@ -16,14 +16,20 @@
 
 use std::collections::BTreeSet;
 
+use burn::backend::Autodiff;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Int, Tensor, TensorData};
 use burn_flex::{Flex, FlexDevice};
-use circuitscope::core::{HeadGrid, HeadId, Node, Seed};
+use circuitscope::core::{HeadGrid, HeadId, NoProgress, Seed};
+use circuitscope::eval::causal::PatchedRuns;
+use circuitscope::eval::methods::{MethodSettings, method};
 use circuitscope::hooks::{AnyTensor, Capture, Intervene, Intervention, Op, Site};
 use circuitscope::model::{Loaded, PaddingSide, Processing, TokenBatch};
 use circuitscope::tasks::{GroundTruth, Prompt, Task};
-use circuitscope::{known_circuits, load_reference, task_prompts};
+use circuitscope::{
+    CaptureSettings, PrepareSettings, judged_task, known_circuits, load_reference, prepare_task,
+    task_prompts,
+};
 
 use crate::planted_program::{Change, answer};
 
@@ -371,18 +377,58 @@ fn induction() {
     check_edges(Task::Induction);
 }
 
-/// The decoys exist, are outsiders of every task, and see what tells the classes apart.
+/// What a decoy claims: that it sees what tells the classes apart, and does not write it into the answer.
+///
+/// Seen: a linear probe of its output on one part of the pairs tells the prompts of the others apart, almost as surely
+/// as can be (ln 2 more than guessing). Not written: with its output on the negative prompt in its place, the metric
+/// keeps what it had, but for a small share of what it loses with everything ablated. Heads of the circuit lose it.
 #[test]
-fn decoys_are_outsiders() {
-    let loaded = load_reference::<Flex>(Processing::Raw, &FlexDevice).unwrap();
+fn decoys_see_the_classes_and_do_not_write_them() {
+    let loaded = load_reference::<Flex>(Processing::Folded, &FlexDevice).unwrap();
     for task in Task::ALL {
-        let truth = known_circuits(&loaded, task, None).unwrap().remove(0);
+        let how = PrepareSettings::default();
+        let prompts = prepare_task(&loaded, task, 60, Seed::new(2026), how).unwrap();
+        let truths = known_circuits(&loaded, task, None).unwrap();
+        let settings = CaptureSettings::default();
+        let judged = judged_task(
+            &loaded,
+            &prompts,
+            truths,
+            settings,
+            &FlexDevice,
+            &NoProgress,
+        );
+        let judged = judged.unwrap();
+        let (evidence, truth) = (&judged.evidence, &judged.truths[0]);
+        let scores = |name: &str| {
+            let settings = MethodSettings::default();
+            let method = method::<Autodiff<Flex>>(name, &settings, &FlexDevice).unwrap();
+            method.scores(evidence, Seed::new(0), &NoProgress).unwrap()
+        };
+        let (seen, effects) = (scores("linear-probe"), scores("activation-patching"));
+        let causal = evidence.causal("decoys").unwrap();
+        let pairs = MethodSettings::default().patching.patch_pairs;
+        let runs = PatchedRuns::new(causal, pairs).unwrap();
+        let fall = runs.baseline(causal.metric()).unwrap().fall();
+        let of = |head: HeadId| {
+            let at = truth.circuit.grid.index(head).unwrap();
+            (seen.nodes[at], effects.nodes[at] / fall.abs())
+        };
         assert_eq!(truth.decoys.len(), 4);
-        for decoy in &truth.decoys {
-            assert!(
-                !truth.circuit.nodes.contains(&Node::Head(*decoy)),
-                "{task}: {decoy}"
-            );
+        for &decoy in &truth.decoys {
+            let (seen, effect) = of(decoy);
+            println!("{task}: decoy {decoy}: seen {seen:.3}, effect {effect:.4}");
+            assert!(seen >= SEEN, "{task}: {decoy} sees {seen}");
+            assert!(effect <= WRITTEN, "{task}: {decoy} has effect {effect}");
         }
+        let members = truth.circuit.heads().map(|head| of(head).1);
+        let largest = members.fold(0.0, f64::max);
+        println!("{task}: largest effect of the circuit {largest:.3}");
+        assert!(largest >= 5.0 * WRITTEN, "{task}: {largest}");
     }
 }
+
+/// Least that a probe of a decoy says more than guessing, in nats: at most ln 2 = 0.69.
+const SEEN: f64 = 0.5;
+/// Largest share of the whole effect that a decoy has.
+const WRITTEN: f64 = 0.05;

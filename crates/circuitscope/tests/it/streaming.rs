@@ -6,15 +6,16 @@ use circuitscope::core::{NoProgress, Seed};
 use circuitscope::model::Processing;
 use circuitscope::tasks::Task;
 use circuitscope::{
-    CaptureSettings, DiscoverSettings, capture, discover, load_reference, task_prompts,
+    CaptureSettings, DiscoverSettings, PrepareSettings, capture, discover, load_reference,
+    prepare_task,
 };
 
 /// 300 pairs are three blocks of prompts; prompts that begin alike are in one.
 #[test]
 fn a_circuit_is_the_same_without_holding_its_evidence() {
     let loaded = load_reference::<Flex>(Processing::Folded, &FlexDevice).unwrap();
-    let prompts = task_prompts(&loaded, Task::Ioi, 300, Seed::new(0)).unwrap();
-    let prompts = prompts.set.labelled();
+    let how = PrepareSettings::default();
+    let prompts = prepare_task(&loaded, Task::Ioi, 300, Seed::new(0), how).unwrap();
     let capture = |hold, last_position| {
         let settings = CaptureSettings {
             hold,
