@@ -77,7 +77,9 @@ impl Samples {
             }
             for ((all, mut times), count) in all.weights.iter_mut().zip(times).zip(counts) {
                 let share = 1.0 / count as f32;
-                times.iter_mut().for_each(|times| *times *= share);
+                for times in &mut times {
+                    *times *= share;
+                }
                 all.push(times);
             }
             all.counts.push(counts);

@@ -90,13 +90,16 @@ impl<F: Fn(Option<&[usize]>) -> Result<Scores>> Measured for F {
 /// Labellings that are scored between two questions whether to stop.
 const TOGETHER: usize = 64;
 
+/// Of each head under the true labels, and under each of some others.
+type UnderLabels = (Vec<f64>, Vec<Vec<f64>>);
+
 /// [`Measured::relabelled`] under the true labels and then under others, of which `progress` is told.
 pub(crate) fn under_labels(
     measured: &dyn Measured,
     labels: &[Polarity],
     others: Vec<Vec<Polarity>>,
     progress: &dyn Progress,
-) -> Option<Result<(Vec<f64>, Vec<Vec<f64>>)>> {
+) -> Option<Result<UnderLabels>> {
     let mut all = vec![labels.to_vec()];
     all.extend(others);
     let mut found = Vec::with_capacity(all.len());

@@ -30,8 +30,7 @@ fn planted(head: usize) -> bool {
 fn drawn(at: u64) -> Evidence<Flex> {
     let mut rng = Seed::new(5).nth("coverage", at).rng();
     let mut normal = || draw::normal_pair(&mut rng)[0] as f32;
-    let width = GRID.len() * D;
-    let mut rows = vec![Vec::with_capacity(width); 2 * PAIRS];
+    let mut rows = vec![Vec::new(); 2 * PAIRS];
     for pair in 0..PAIRS {
         for head in 0..GRID.len() {
             // Half of the planted heads are loud on some pairs alone.

@@ -21,6 +21,7 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Int, Tensor, TensorData};
 use burn_flex::{Flex, FlexDevice};
 use circuitscope::core::{HeadGrid, HeadId, NoProgress, Seed};
+use circuitscope::eval::Evidence;
 use circuitscope::eval::causal::PatchedRuns;
 use circuitscope::eval::methods::{MethodSettings, method};
 use circuitscope::hooks::{AnyTensor, Capture, Intervene, Intervention, Op, Site};
@@ -379,8 +380,8 @@ fn induction() {
 
 /// What a decoy claims: that it sees what tells the classes apart, and does not write it into the answer.
 ///
-/// Seen: a linear probe of its output on one part of the pairs tells the prompts of the others apart, almost as surely
-/// as can be (ln 2 more than guessing). Not written: with its output on the negative prompt in its place, the metric
+/// Seen: what it puts out moves where the words do that tell the two prompts of a pair apart. (A probe of the class would
+/// ask for more than it claims: in indirect objects no word says which class a prompt is of.) Not written: with its output on the negative prompt in its place, the metric
 /// keeps what it had, but for a small share of what it loses with everything ablated. Heads of the circuit lose it.
 #[test]
 fn decoys_see_the_classes_and_do_not_write_them() {
@@ -405,14 +406,15 @@ fn decoys_see_the_classes_and_do_not_write_them() {
             let method = method::<Autodiff<Flex>>(name, &settings, &FlexDevice).unwrap();
             method.scores(evidence, Seed::new(0), &NoProgress).unwrap()
         };
-        let (seen, effects) = (scores("linear-probe"), scores("activation-patching"));
+        let effects = scores("activation-patching");
+        let seen = moved(evidence);
         let causal = evidence.causal("decoys").unwrap();
         let pairs = MethodSettings::default().patching.patch_pairs;
         let runs = PatchedRuns::new(causal, pairs).unwrap();
         let fall = runs.baseline(causal.metric()).unwrap().fall();
         let of = |head: HeadId| {
             let at = truth.circuit.grid.index(head).unwrap();
-            (seen.nodes[at], effects.nodes[at] / fall.abs())
+            (seen[at], effects.nodes[at] / fall.abs())
         };
         assert_eq!(truth.decoys.len(), 4);
         for &decoy in &truth.decoys {
@@ -428,7 +430,21 @@ fn decoys_see_the_classes_and_do_not_write_them() {
     }
 }
 
-/// Least that a probe of a decoy says more than guessing, in nats: at most ln 2 = 0.69.
-const SEEN: f64 = 0.5;
+/// For each head, how far its mean outputs on the prompts of a pair are apart, in units of their length, mean over
+/// pairs.
+fn moved(evidence: &Evidence<Flex>) -> Vec<f64> {
+    let (positives, negatives): (Vec<usize>, Vec<usize>) = evidence.pairs().iter().copied().unzip();
+    let [here, there] = [positives, negatives].map(|rows| evidence.rows(&rows).unwrap());
+    let length = |x: Tensor<Flex, 2>| x.powi_scalar(2).sum_dim(1).sqrt();
+    let apart = length(here.clone() - there) / length(here);
+    let apart: Vec<f32> = apart.into_data().to_vec().unwrap();
+    let (heads, pairs) = (evidence.grid().len(), evidence.pairs().len());
+    let of_head = |head: usize| apart.iter().skip(head).step_by(heads);
+    let mean = |head| of_head(head).map(|apart| f64::from(*apart)).sum::<f64>() / pairs as f64;
+    (0..heads).map(mean).collect()
+}
+
+/// Least that the output of a decoy moves, in units of its length: one word of twenty.
+const SEEN: f64 = 0.02;
 /// Largest share of the whole effect that a decoy has.
 const WRITTEN: f64 = 0.05;
