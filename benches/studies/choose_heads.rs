@@ -19,7 +19,9 @@ use circuitscope::eval::{Choice, ChooseSettings, choose};
 use circuitscope::measures::Selection;
 use circuitscope::model::{LoadSettings, Processing};
 use circuitscope::tasks::TASKS;
-use circuitscope::{CaptureSettings, judged_task, known_circuits, load_reference, posed_task};
+use circuitscope::{
+    CaptureSettings, PrepareSettings, judged_task, known_circuits, load_reference, prepare_task,
+};
 
 type B = Autodiff<Flex>;
 
@@ -53,9 +55,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let tasks = TASKS
         .iter()
         .map(|task| {
-            let posed = posed_task(&loaded, task, 250, SEED, None)?;
+            let prompts = prepare_task(&loaded, task, 250, SEED, PrepareSettings::default())?;
             let truths = known_circuits(&loaded, task, None)?.truths;
-            judged_task(&loaded, &posed, truths, settings, &FlexDevice, &NoProgress)
+            judged_task(
+                &loaded,
+                &prompts,
+                truths,
+                settings,
+                &FlexDevice,
+                &NoProgress,
+            )
         })
         .collect::<Result<Vec<_>, _>>()?;
     println!(

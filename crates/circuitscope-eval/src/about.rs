@@ -1,7 +1,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::causal::Metric;
+use circuitscope_core::Metric;
+
 use crate::{Choice, Error, Result};
 
 /// What is known of a method before one is made: what help texts, tables and pages show of it, and what has to be
@@ -35,7 +36,7 @@ pub struct About {
     pub quick: bool,
     /// Whether anything is drawn at random. What does not depend on the seed is measured once for all seeds.
     pub uses_seed: bool,
-    /// How many bootstrap resamples of the prompts an evaluation takes at most. Methods whose
+    /// How many half samples of the prompts an evaluation takes at most. Methods whose
     /// [`Measured::scores`](crate::Measured::scores) has to run the model again say 0.
     pub resamples: usize,
     /// The rule that suits its scores, where one is known to: taken unless another one is asked for.

@@ -3,53 +3,16 @@ mod knee;
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Circuit, HeadId, Progress, Seed};
 use circuitscope_measures::{Scores, Selection};
-use circuitscope_score::stats::{Stability, half_samples};
+use circuitscope_score::stats::{Resample, Stability, half_samples};
 use serde::{Deserialize, Serialize};
 
 pub use knee::KneeChoice;
 
 use crate::ablate::HeadCircuits;
 use crate::words::figure;
-use crate::{Discover, Error, Evidence, Measured, Null, Result, Significance, null, significance};
-
-/// How heads are chosen where no circuit is known.
-///
-/// What each gives on models whose circuits are known is in `docs/methods/choosing.md`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Choice {
-    /// Heads that stand out from random relabellings of the prompts at this false discovery rate
-    /// ([`significance`]). Methods that start anew on other labels, and scores without a
-    /// sign, have no such null.
-    FalseDiscoveryRate(f64),
-    /// Heads that are among the best on at least this share of half samples of the prompts
-    /// ([`Stability`]). Only methods that score a resample without starting anew can tell.
-    Stability(f64),
-    /// The best heads up to where faithfulness stops growing fast ([`knee`](circuitscope_score::stats::knee) of faithfulness over the
-    /// number of heads kept): needs the model and answers, and knows what the metric knows.
-    Knee,
-    /// By the scores alone.
-    #[serde(untagged)]
-    Rule(Selection),
-}
-
-impl Choice {
-    /// What is taken where nothing is asked for: [`Choice::Knee`] where the model is there with pairs of
-    /// prompts, else Otsu's threshold.
-    #[must_use]
-    pub const fn default_for(runs_model: bool) -> Self {
-        if runs_model {
-            Self::Knee
-        } else {
-            Self::Rule(Selection::Otsu)
-        }
-    }
-
-    /// Whether a number of heads was asked for, whatever they score.
-    const fn is_a_number(self) -> bool {
-        matches!(self, Self::Rule(Selection::Top(_)))
-    }
-}
+use crate::{
+    Choice, Discover, Error, Evidence, Measured, Null, Result, Significance, null, significance,
+};
 
 /// How heads are chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -234,7 +197,7 @@ pub fn choose<B: Backend>(
                     return Ok(chosen);
                 }
                 if size.is_none() {
-                    chosen.verdict = if curve.faithfulness.is_empty() {
+                    chosen.verdict = if curve.head_shares.is_empty() {
                         Verdict::NoEffect
                     } else {
                         Verdict::NoBend
@@ -275,16 +238,19 @@ fn stable<B: Backend>(
     let best = Stability::largest_q(evidence.grid().len(), threshold, 1.0)?.max(1);
     let seed = seed.stream("stability");
     let halves = half_samples(evidence.labels(), evidence.pairs(), HALF_SAMPLES, seed)?;
+    let rows: Vec<&[usize]> = halves.iter().map(Resample::rows).collect();
     let mut scores = Vec::with_capacity(halves.len());
     let stage = progress.stage("half samples", halves.len() as u64);
-    for half in &halves {
+    let outcome = measured.each(&rows, &mut |found| {
         if progress.cancelled() {
             return Err(Error::Cancelled);
         }
-        scores.push(measured.scores(Some(half.rows()))?.nodes);
+        scores.push(found.nodes);
         progress.advance(1);
-    }
+        Ok(())
+    });
     drop(stage);
+    outcome?;
     let stability = Stability::new(&scores, best)?;
     let found = stability.stable(threshold)?;
     let choice = StableChoice {
@@ -388,30 +354,5 @@ impl Chosen {
             null => sentences.extend(null.as_ref().map(Null::sentence)),
         }
         sentences
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn choices_are_written_by_name() {
-        let json = |choice: Choice| serde_json::to_string(&choice).unwrap();
-        assert_eq!(json(Choice::Rule(Selection::Otsu)), r#""otsu""#);
-        assert_eq!(json(Choice::Rule(Selection::Top(3))), r#"{"top":3}"#);
-        assert_eq!(json(Choice::Knee), r#""knee""#);
-        assert_eq!(json(Choice::Stability(0.9)), r#"{"stability":0.9}"#);
-        for choice in [
-            Choice::Rule(Selection::Otsu),
-            Choice::Rule(Selection::Softmax(0.5)),
-            Choice::Knee,
-            Choice::FalseDiscoveryRate(0.05),
-        ] {
-            assert_eq!(
-                serde_json::from_str::<Choice>(&json(choice)).unwrap(),
-                choice
-            );
-        }
     }
 }

@@ -1,14 +1,12 @@
-//! Codes that dictionaries made of evidence, kept for whoever asks for them again.
+//! What dictionaries are made with, and the codes that they make of evidence.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
 use circuitscope_core::Seed;
 use circuitscope_sae::{Dictionary, Encoder, History};
 use circuitscope_score::CodeTable;
 use serde::{Deserialize, Serialize};
-
-use crate::Result;
 
 /// Settings of the dictionary, shared by every method that has one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -61,46 +59,4 @@ pub struct Encoded<B: Backend> {
     pub history: Option<History>,
     /// One code for each example and head.
     pub table: CodeTable,
-}
-
-/// Codes by what made them. Clones share them.
-#[derive(Debug, Clone)]
-pub(crate) struct Encodings<B: Backend>(Arc<Mutex<Vec<Kept<B>>>>);
-
-/// Codes, and what made them.
-type Kept<B> = (Recipe, Arc<Encoded<B>>);
-
-impl<B: Backend> Default for Encodings<B> {
-    fn default() -> Self {
-        Self(Arc::default())
-    }
-}
-
-impl<B: Backend> Encodings<B> {
-    /// The codes of each of `recipes`: those kept, and else those that `make` returns for all that are
-    /// missing, which are kept then.
-    pub(crate) fn of(
-        &self,
-        recipes: &[Recipe],
-        make: impl FnOnce(&[Recipe]) -> Result<Vec<Encoded<B>>>,
-    ) -> Result<Vec<Arc<Encoded<B>>>> {
-        // Nothing is changed halfway, so that a panic elsewhere leaves them as good as they were.
-        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let missing: Vec<Recipe> = {
-            let kept = lock();
-            let is_kept = |recipe: &Recipe| kept.iter().any(|(made_by, _)| made_by == recipe);
-            let missing = recipes.iter().filter(|recipe| !is_kept(recipe));
-            missing.cloned().collect()
-        };
-        let made = make(&missing)?.into_iter().map(Arc::new);
-        let mut kept = lock();
-        kept.extend(missing.into_iter().zip(made));
-        let find = |recipe: &Recipe| {
-            let mut kept = kept.iter();
-            let found = kept.find(|(made_by, _)| made_by == recipe);
-            found.map(|(_, encoded)| Arc::clone(encoded))
-        };
-        let found = recipes.iter().filter_map(find).collect();
-        Ok(found)
-    }
 }

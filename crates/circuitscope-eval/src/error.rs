@@ -78,18 +78,8 @@ pub enum Error {
     NoPairs,
 
     /// The prompts of a pair do not align.
-    #[error(
-        "pair {}: the positive prompt has {positive} tokens, the negative one {negative}: expected as many, or an alignment",
-        pair + 1
-    )]
-    PairLength {
-        /// Index of the pair, from 0; told from 1.
-        pair: usize,
-        /// Tokens of the positive prompt.
-        positive: usize,
-        /// Tokens of the negative prompt.
-        negative: usize,
-    },
+    #[error(transparent)]
+    Unaligned(#[from] Unaligned),
 
     /// A metric reads answers that a pair does not have.
     #[error(
@@ -157,6 +147,20 @@ pub enum Error {
     NeedsLast {
         /// Its name.
         method: String,
+    },
+
+    /// Outputs at the last position that are of other examples.
+    #[error(
+        "example {} is {} at the last position and {} among the means over positions: expected the same examples",
+        example + 1, polarity_name(*found), polarity_name(*expected)
+    )]
+    OtherExamples {
+        /// Index of the example, from 0; told from 1.
+        example: usize,
+        /// Its label at the last position.
+        found: Polarity,
+        /// Its label among the means.
+        expected: Polarity,
     },
 
     /// A method that would have to run the model again for each resample of the prompts.
@@ -256,6 +260,24 @@ pub enum Error {
     /// The caller asked to stop.
     #[error("cancelled")]
     Cancelled,
+}
+
+/// Two prompts of a pair whose tokens cannot be said to correspond.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{place}: prompts of {positive} and {negative} tokens that cannot be aligned: {why}; methods that run \
+     the model again patch position by position: name the parts that correspond in `spans`, or take a \
+     method that reads means over positions"
+)]
+pub struct Unaligned {
+    /// Which pair: file and line, or its number.
+    pub place: String,
+    /// Tokens of the positive prompt.
+    pub positive: usize,
+    /// Tokens of the negative prompt.
+    pub negative: usize,
+    /// Why not.
+    pub why: String,
 }
 
 /// Result of this crate.

@@ -4,7 +4,7 @@ use std::time::Instant;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use circuitscope_core::{Progress, Seed};
 use circuitscope_measures::{Resampled, RunKey, RunRecord, RunStore, Scores, Selection, judge};
-use circuitscope_score::stats::{bootstrap, mean_pairwise_jaccard};
+use circuitscope_score::stats::{Resample, half_samples, mean_pairwise_jaccard};
 use circuitscope_tasks::GroundTruth;
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +25,7 @@ pub struct JudgedTask<B: Backend> {
 /// What an evaluation does besides judging scores on all prompts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EvaluateSettings {
-    /// Bootstrap resamples of the prompts for each run, at most; methods that have to run the model
+    /// Half samples of the prompts for each run, at most; methods that have to run the model
     /// again for each take none ([`About::resamples`](crate::About::resamples)). Default 100.
     pub resamples: usize,
     /// Pairs of prompts on which circuits of growing size are run, for the first seed of each method;
@@ -111,7 +111,7 @@ fn record<B: Backend>(
     let count = settings.resamples.min(method.about().resamples);
     let resampled = if count > 0 {
         let measured = measured.as_ref();
-        Some(resample(task, truth, measured, count, seed, progress)?)
+        resample(task, truth, measured, count, seed, progress)?
     } else {
         None
     };
@@ -143,27 +143,41 @@ fn resample<B: Backend>(
     count: usize,
     seed: Seed,
     progress: &dyn Progress,
-) -> Result<Resampled> {
+) -> Result<Option<Resampled>> {
     let start = Instant::now();
     let (labels, pairs) = (task.evidence.labels(), task.evidence.pairs());
+    let halves = match half_samples(labels, pairs, count, seed) {
+        // A single pair says nothing of how much pairs vary.
+        Err(circuitscope_score::Error::TooFewToHalve { .. }) => return Ok(None),
+        halves => halves?,
+    };
+    let Some(scale) = halves.first().map(Resample::scale) else {
+        return Ok(None);
+    };
+    let rows: Vec<&[usize]> = halves.iter().map(Resample::rows).collect();
     let (mut node_auc, mut edge_auc, mut chosen) = (Vec::new(), Vec::new(), Vec::new());
-    for resample in bootstrap(labels, pairs, count, seed)? {
+    progress.begin("halves of the prompts", count as u64);
+    let outcome = measured.each(&rows, &mut |scores| {
         if progress.cancelled() {
             return Err(Error::Cancelled);
         }
-        let scores = measured.scores(Some(resample.rows()))?;
         let judgement = judge(&scores, truth)?;
         node_auc.push(judgement.node_auc);
         edge_auc.extend(judgement.edge_auc);
         let circuit = Selection::Otsu.circuit(&scores);
         chosen.push(circuit.heads().collect::<BTreeSet<_>>());
-    }
-    Ok(Resampled {
+        progress.advance(1);
+        Ok(())
+    });
+    progress.end();
+    outcome?;
+    Ok(Some(Resampled {
         node_auc,
         edge_auc,
+        scale,
         jaccard: mean_pairwise_jaccard(&chosen).unwrap_or(1.0),
         seconds: start.elapsed().as_secs_f64(),
-    })
+    }))
 }
 
 /// Runs every method on every task with every seed, in that order of nesting, and keeps each result

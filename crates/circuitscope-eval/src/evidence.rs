@@ -1,3 +1,4 @@
+use std::rc::Rc;
 use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
@@ -5,24 +6,24 @@ use burn::tensor::{Int, Tensor, TensorData};
 use circuitscope_core::{Exec, HeadGrid, NoProgress, Polarity, Progress};
 use circuitscope_hooks::HeadActivations;
 
+use crate::cache::Cache;
 use crate::causal::CausalEvidence;
-use crate::encodings::Encodings;
 use crate::{About, ActivationSource, Error, Result};
 
 /// What every method starts from: one vector for each head and example, and which examples show
 /// the behaviour.
 ///
 /// Codes that a method made of it are kept, so that another method with the same dictionary need not
-/// train it again; clones share them.
+/// train it again; clones share them, and evidence made of some of the examples starts without.
 #[derive(Debug, Clone)]
 pub struct Evidence<B: Backend> {
     grid: HeadGrid,
     activations: Activations<B>,
     labels: Vec<Polarity>,
     pairs: Vec<(usize, usize)>,
-    encodings: Encodings<B>,
+    made: Rc<Cache>,
     causal: Option<Arc<CausalEvidence<B>>>,
-    last: Option<Arc<Self>>,
+    last: Option<Last<B>>,
     exec: Exec,
 }
 
@@ -41,6 +42,13 @@ impl<B: Backend> Activations<B> {
             Self::Streamed(source) => source.shape(),
         }
     }
+}
+
+/// The same examples at the last position, and what was made of them.
+#[derive(Debug, Clone)]
+struct Last<B: Backend> {
+    activations: Activations<B>,
+    made: Rc<Cache>,
 }
 
 impl<B: Backend> Evidence<B> {
@@ -112,7 +120,7 @@ impl<B: Backend> Evidence<B> {
             activations,
             labels,
             pairs,
-            encodings: Encodings::default(),
+            made: Rc::default(),
             causal: None,
             last: None,
             exec: Exec::serial(),
@@ -120,19 +128,45 @@ impl<B: Backend> Evidence<B> {
     }
 
     /// Adds the same examples with the heads' outputs at the last position, for methods that read them
-    /// beside the means.
+    /// beside the means. Of `last` nothing but activations is taken, and what was made of them.
     ///
     /// # Errors
-    /// [`Error::Shape`] if there are not as many.
+    /// [`Error::Shape`] if there are not as many examples, or they are of another width;
+    /// [`Error::OtherExamples`] if they have other labels.
     pub fn with_last(mut self, last: Self) -> Result<Self> {
-        if last.labels.len() != self.labels.len() {
-            return Err(Error::Shape {
-                what: "examples at the last position",
-                found: last.labels.len(),
-                expected: self.labels.len(),
+        for (what, found, expected) in [
+            (
+                "examples at the last position",
+                last.labels.len(),
+                self.labels.len(),
+            ),
+            (
+                "heads at the last position",
+                last.grid.len(),
+                self.grid.len(),
+            ),
+            ("width of outputs at the last position", last.d(), self.d()),
+        ] {
+            if found != expected {
+                return Err(Error::Shape {
+                    what,
+                    found,
+                    expected,
+                });
+            }
+        }
+        let mut labels = last.labels.iter().zip(&self.labels);
+        if let Some(example) = labels.position(|(found, expected)| found != expected) {
+            return Err(Error::OtherExamples {
+                example,
+                found: last.labels[example],
+                expected: self.labels[example],
             });
         }
-        self.last = Some(Arc::new(last));
+        self.last = Some(Last {
+            activations: last.activations,
+            made: last.made,
+        });
         Ok(self)
     }
 
@@ -140,15 +174,25 @@ impl<B: Backend> Evidence<B> {
     ///
     /// # Errors
     /// [`Error::NeedsLast`] if the evidence came without.
-    pub fn at_last(&self, method: &str) -> Result<&Self> {
-        self.last.as_deref().ok_or_else(|| Error::NeedsLast {
+    pub fn at_last(&self, method: &str) -> Result<Self> {
+        let last = self.last.as_ref().ok_or_else(|| Error::NeedsLast {
             method: method.to_owned(),
+        })?;
+        Ok(Self {
+            grid: self.grid,
+            activations: last.activations.clone(),
+            labels: self.labels.clone(),
+            pairs: self.pairs.clone(),
+            made: Rc::clone(&last.made),
+            causal: None,
+            last: None,
+            exec: self.exec,
         })
     }
 
-    /// Codes that were made of it.
-    pub(crate) const fn encodings(&self) -> &Encodings<B> {
-        &self.encodings
+    /// What methods made of this evidence at a cost, so that others need not make it again.
+    pub(crate) fn made(&self) -> &Cache {
+        &self.made
     }
 
     /// The evidence of the examples `rows`, some of which may occur several times; all of it for
@@ -169,19 +213,15 @@ impl<B: Backend> Evidence<B> {
         Ok(sampled.with_exec(self.exec))
     }
 
-    /// The same examples under other labels, not matched; `None` where activations are not held, since
-    /// they would have to be made anew each time.
+    /// The same activations, held: what is read often is then made once. What else comes with the evidence is
+    /// left out.
     ///
     /// # Errors
-    /// As [`Evidence::new`].
-    pub(crate) fn relabelled(&self, labels: Vec<Polarity>) -> Option<Result<Self>> {
-        match &self.activations {
-            Activations::Held(held) => {
-                let other = Self::new(self.grid, held.clone(), labels, Vec::new());
-                Some(other.map(|other| other.with_exec(self.exec)))
-            }
-            Activations::Streamed(_) => None,
-        }
+    /// If they cannot be made.
+    pub(crate) fn held(&self) -> Result<Self> {
+        let (labels, pairs) = (self.labels.clone(), self.pairs.clone());
+        let held = Self::new(self.grid, self.activations()?, labels, pairs)?;
+        Ok(held.with_exec(self.exec))
     }
 
     /// The pairs of which both prompts are among `rows`, as often as they occur there, by their
@@ -358,7 +398,7 @@ impl<B: Backend> Evidence<B> {
     }
 
     /// The sum of `part` over all groups of examples.
-    fn summed<const D: usize>(
+    pub(crate) fn summed<const D: usize>(
         &self,
         mut part: impl FnMut(&[usize], Tensor<B, 3>) -> Tensor<B, D>,
     ) -> Result<Tensor<B, D>> {
@@ -380,7 +420,7 @@ impl<B: Backend> Evidence<B> {
     pub(crate) fn mean_lengths(&self) -> Result<[Tensor<B, 1>; 2]> {
         // [2, examples] x [examples, heads]
         let means = self.summed(|examples, x| {
-            let lengths = x.powi_scalar(2).sum_dim(2).sqrt().squeeze_dim::<2>(2);
+            let lengths = lengths(x).squeeze_dim::<2>(2);
             let weights = [Polarity::Positive, Polarity::Negative];
             let weights = weights.map(|class| self.class_weights(class, examples));
             Tensor::cat(weights.to_vec(), 0).matmul(lengths)
@@ -390,16 +430,27 @@ impl<B: Backend> Evidence<B> {
 
     /// Mean square of what entries differ by from the mean of their class, positives first, `[heads, d]`.
     pub(crate) fn within_classes(&self, means: &[Tensor<B, 2>; 2]) -> Result<Tensor<B, 2>> {
-        let means: Tensor<B, 3> = Tensor::stack(means.to_vec(), 0);
         let sum = self.summed(|examples, x| {
-            let class = |&row: &usize| i64::from(self.labels[row] == Polarity::Negative);
-            let classes: Vec<i64> = examples.iter().map(class).collect();
-            let classes = TensorData::new(classes, [examples.len()]);
-            let classes = Tensor::<B, 1, Int>::from_data(classes, &x.device());
-            let deviation = x - means.clone().select(0, classes);
+            let deviation = self.less(examples, x, means);
             deviation.powi_scalar(2).sum_dim(0).squeeze_dim::<2>(0)
         })?;
         Ok(sum.div_scalar(self.labels.len() as f64))
+    }
+
+    /// What some examples, `[examples, heads, d]`, are apart from a vector for each class, positives first,
+    /// `[heads, d]` each.
+    pub(crate) fn less(
+        &self,
+        examples: &[usize],
+        x: Tensor<B, 3>,
+        of_classes: &[Tensor<B, 2>; 2],
+    ) -> Tensor<B, 3> {
+        let of_classes: Tensor<B, 3> = Tensor::stack(of_classes.to_vec(), 0);
+        let class = |&row: &usize| i64::from(self.labels[row] == Polarity::Negative);
+        let classes: Vec<i64> = examples.iter().map(class).collect();
+        let classes = TensorData::new(classes, [examples.len()]);
+        let classes = Tensor::<B, 1, Int>::from_data(classes, &x.device());
+        x - of_classes.select(0, classes)
     }
 
     /// Share of positive and of negative examples.
@@ -446,4 +497,9 @@ impl<B: Backend> Evidence<B> {
             &self.device(),
         )
     }
+}
+
+/// The length of each vector, `[examples, heads, 1]`.
+pub(crate) fn lengths<B: Backend>(x: Tensor<B, 3>) -> Tensor<B, 3> {
+    x.powi_scalar(2).sum_dim(2).sqrt()
 }

@@ -1,7 +1,7 @@
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Metric, Progress};
 use circuitscope_measures::{
-    Curve, Faithfulness, MIB_SIZES, Order, Point, Scores, circuit_size, cmd, cpr, faithfulness,
+    Curve, Faithfulness, MIB_SIZES, Order, Point, Scores, circuit_size, cmd, cpr,
 };
 
 use crate::ablate::HeadCircuits;
@@ -25,8 +25,9 @@ pub fn measure_faithfulness<B: Backend>(
     let graph = causal.graph();
     let metric = causal.metric();
     let size = graph.readers() * graph.writers();
-    let (full, empty) = runs.full_and_empty(metric)?;
-    faithfulness(full, empty, full)?;
+    let baseline = runs.baseline(metric)?;
+    // Nothing is run where no share means anything.
+    baseline.share(baseline.full)?;
 
     // `run` gives metric and KL, pair by pair, of a circuit of some members.
     let curve = |members: usize, values: &[f64], run: &dyn Fn(&[usize]) -> Result<[f64; 2]>| {
@@ -44,7 +45,7 @@ pub fn measure_faithfulness<B: Backend>(
                     (last.faithfulness, last.kl)
                 } else {
                     let [value, kl] = run(&ranking[..size])?;
-                    (faithfulness(value, empty, full)?, -kl)
+                    (baseline.share(value)?, -kl)
                 };
                 points.push(Point {
                     share,
@@ -113,8 +114,7 @@ pub fn measure_faithfulness<B: Backend>(
     Ok(Faithfulness {
         metric,
         pairs: runs.rows().len(),
-        full,
-        empty,
+        baseline,
         nodes,
         edges,
     })

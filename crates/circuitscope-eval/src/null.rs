@@ -3,8 +3,9 @@ use circuitscope_core::{Polarity, Progress, Seed};
 use circuitscope_score::stats::relabellings;
 use serde::{Deserialize, Serialize};
 
+use crate::method::under_labels;
 use crate::words::{count, figure};
-use crate::{Error, Evidence, Measured, Result};
+use crate::{Evidence, Measured, Result};
 
 /// Whether the largest scores of a method say more than labels that mean nothing would.
 ///
@@ -119,25 +120,15 @@ pub fn null<B: Backend>(
     progress: &dyn Progress,
 ) -> Result<Option<Null>> {
     let labels = evidence.labels();
-    let Some(observed) = measured.relabelled(labels.to_vec()) else {
+    let count = Null::RELABELLINGS;
+    let drawn = relabellings(labels, evidence.pairs(), count, seed.stream("null"))?;
+    progress.begin("shuffling labels", count as u64 + 1);
+    let scores = under_labels(measured, labels, drawn, progress);
+    progress.end();
+    let Some(scores) = scores else {
         return Ok(None);
     };
-    let (observed, count) = (observed?, Null::RELABELLINGS);
-    let mut shuffled = Vec::with_capacity(count);
-    let stage = progress.stage("shuffling labels", count as u64);
-    let drawn = relabellings(labels, evidence.pairs(), count, seed.stream("null"))?;
-    let outcome = drawn.into_iter().try_for_each(|labels| {
-        if progress.cancelled() {
-            return Err(Error::Cancelled);
-        }
-        if let Some(scores) = measured.relabelled(labels) {
-            shuffled.push(scores?);
-        }
-        progress.advance(1);
-        Ok(())
-    });
-    drop(stage);
-    outcome?;
+    let (observed, shuffled) = scores?;
     let mut null = Null::new(&observed, &shuffled);
     null.too_few = labellings(labels, evidence.pairs()) < Null::ENOUGH;
     Ok(Some(null))

@@ -1,6 +1,6 @@
 use burn::tensor::backend::Backend;
 use circuitscope_core::{HeadId, Progress, Seed, draw};
-use circuitscope_measures::faithfulness;
+use circuitscope_measures::Baseline;
 use serde::{Deserialize, Serialize};
 
 use crate::ablate::HeadCircuits;
@@ -57,10 +57,14 @@ pub struct CircuitQuality {
     /// For members, in the order given, what the circuit loses without each: minimality (ibid. with the
     /// circuit itself as the set). Negative for a head that works against the behaviour.
     pub marginal: Vec<(HeadId, f64)>,
-    /// Share of the whole effect that the circuit keeps, `(circuit − empty) / (full − empty)`; absent
-    /// where ablating all heads changes nothing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub faithfulness: Option<f64>,
+    /// The head share ([`Baseline`]): what the circuit keeps of what all heads together do, `(circuit − empty) /
+    /// (full − empty)`; absent where ablating all heads changes nothing.
+    #[serde(
+        alias = "faithfulness",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub head_share: Option<f64>,
 }
 
 /// Effects of less than this share of the whole are not worth a word.
@@ -127,7 +131,7 @@ pub fn circuit_quality<B: Backend>(
             without,
             random: random.to_vec(),
             marginal: marginal.collect(),
-            faithfulness: faithfulness(kept, empty, full).ok(),
+            head_share: Baseline { full, empty }.share(kept).ok(),
         })
     };
     let quality = judge();
@@ -160,7 +164,7 @@ impl CircuitQuality {
         // A divergence is said as such, not as the negative number that it is maximised as.
         let divergence = self.metric == Metric::Kl;
         let value = |value: f64| figure(if divergence { -value } else { value });
-        let share = match self.faithfulness {
+        let share = match self.head_share {
             Some(share) if (0.0..=1.5).contains(&share) => format!(" ({:.0} %)", 100.0 * share),
             _ => String::new(),
         };
@@ -202,7 +206,7 @@ impl CircuitQuality {
                 value(high)
             ));
         }
-        if self.faithfulness.is_none() {
+        if self.head_share.is_none() {
             sentences.push(
                 "ablating all heads changes nothing: heads do not carry the difference between the prompts"
                     .to_owned(),
@@ -266,7 +270,7 @@ mod tests {
             without: 0.1,
             random: vec![-0.3, 0.4],
             marginal: vec![(HeadId::new(3, 1), 9.5), (HeadId::new(4, 0), -1.25)],
-            faithfulness: Some(0.875),
+            head_share: Some(0.875),
         }
     }
 
@@ -299,7 +303,7 @@ mod tests {
         let mut quality = quality();
         for (circuit, share) in [(-33.0, -2.74), (40.0, 3.4)] {
             quality.circuit = circuit;
-            quality.faithfulness = Some(share);
+            quality.head_share = Some(share);
             assert!(!quality.sentences()[0].contains('%'), "{quality:?}");
         }
     }
@@ -322,7 +326,7 @@ mod tests {
         (quality.metric, quality.full) = (Metric::Kl, 0.0);
         (quality.circuit, quality.without, quality.empty) = (-0.25, -2.0, -2.5);
         quality.random = vec![-2.4, -2.2];
-        quality.faithfulness = Some(0.9);
+        quality.head_share = Some(0.9);
         let sentences = quality.sentences();
         assert!(
             sentences[0].starts_with(

@@ -1,9 +1,10 @@
 use burn::tensor::backend::Backend;
-use circuitscope_core::{Circuit, HeadId, Polarity, Progress, Seed};
+use circuitscope_core::{Circuit, HeadId, Progress, Seed};
 use circuitscope_measures::Scores;
 use circuitscope_score::stats::{Discoveries, LabelNull, relabellings};
 use serde::{Deserialize, Serialize};
 
+use crate::method::under_labels;
 use crate::{Error, Evidence, Measured, Result};
 
 /// Heads whose scores could hardly come about if the labels meant nothing.
@@ -47,24 +48,14 @@ pub fn significance<B: Backend>(
     progress: &dyn Progress,
 ) -> Result<Significance> {
     let grid = evidence.grid();
-    let under = |labels: Vec<Polarity>| {
-        let statistic = measured.relabelled(labels);
-        statistic.ok_or_else(|| Error::NoNull {
-            method: method.to_owned(),
-        })?
-    };
     let labels = evidence.labels();
-    let observed = under(labels.to_vec())?;
-    let mut null = Vec::with_capacity(count);
-    let stage = progress.stage("relabelling", count as u64);
-    for labels in relabellings(labels, evidence.pairs(), count, seed)? {
-        if progress.cancelled() {
-            return Err(Error::Cancelled);
-        }
-        null.push(under(labels)?);
-        progress.advance(1);
-    }
-    drop(stage);
+    let others = relabellings(labels, evidence.pairs(), count, seed)?;
+    progress.begin("relabelling", count as u64 + 1);
+    let scores = under_labels(measured, labels, others, progress);
+    progress.end();
+    let (observed, null) = scores.ok_or_else(|| Error::NoNull {
+        method: method.to_owned(),
+    })??;
     let null = LabelNull::new(observed, null)?;
     let p_values = null.p_values();
     let found = Discoveries::at_rate(&p_values, rate)?;

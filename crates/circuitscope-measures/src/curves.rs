@@ -1,6 +1,8 @@
 use circuitscope_core::Metric;
 use serde::{Deserialize, Serialize};
 
+use crate::Baseline;
+
 /// What circuits of growing size, taken from the top of a ranking, keep of the behaviour when the rest
 /// of the model is ablated.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -9,11 +11,11 @@ pub struct Faithfulness {
     pub metric: Metric,
     /// Pairs of prompts run.
     pub pairs: usize,
-    /// `m(M)`: the metric of the full model.
-    pub full: f64,
-    /// `m(∅)`: the metric with every node ablated.
-    pub empty: f64,
-    /// Circuits of heads; all MLPs are kept, as MIB does with nodes without a score.
+    /// The metric of the whole model, and with everything ablated.
+    #[serde(flatten)]
+    pub baseline: Baseline,
+    /// Circuits of heads; all MLPs are kept, as MIB does with nodes without a score, so that a circuit without heads
+    /// is seldom at 0.
     pub nodes: Curve,
     /// Circuits of edges, where the method scores edges of all nodes.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -42,7 +44,7 @@ pub struct Point {
     pub share: f64,
     /// Members kept.
     pub size: usize,
-    /// See [`faithfulness`](crate::faithfulness).
+    /// [`Baseline::share`] of everything.
     pub faithfulness: f64,
     /// KL divergence of the circuit's output from the full model's, in nats.
     pub kl: f64,

@@ -42,24 +42,50 @@ impl Order {
     }
 }
 
-/// `f = (m(C) − m(∅)) / (m(M) − m(∅))`: the share of a metric that a circuit keeps, `m(M)` of the full
-/// model and `m(∅)` with everything ablated (arXiv 2504.13151, eq. 1). May lie outside 0 to 1.
+/// What a metric falls to, and from where: shares of the fall say what a circuit keeps.
 ///
-/// # Errors
-/// [`Error::NoEffect`] where ablating everything changes nothing.
+/// Two such shares have names of their own, for what is ablated is not the same:
+///
+/// | name | `empty` | where |
+/// |---|---|---|
+/// | *faithfulness* | everything ablated, MLPs and the input included (arXiv 2504.13151, eq. 1) | [`Faithfulness`](crate::Faithfulness), CPR, CMD |
+/// | *head share* | all heads ablated, MLPs and the input kept | a circuit that was chosen, the curve of the knee |
 ///
 /// ```
-/// use circuitscope_measures::faithfulness;
-/// assert_eq!(faithfulness(2.5, 0.5, 4.5)?, 0.5);
-/// assert!(faithfulness(1.0, 2.0, 2.0).is_err());
+/// use circuitscope_measures::Baseline;
+///
+/// let baseline = Baseline { full: 4.5, empty: 0.5 };
+/// assert_eq!(baseline.share(2.5)?, 0.5);
+/// assert_eq!(baseline.fall(), 4.0);
+/// assert!(Baseline { full: 2.0, empty: 2.0 }.share(1.0).is_err());
 /// # Ok::<(), circuitscope_measures::Error>(())
 /// ```
-pub fn faithfulness(circuit: f64, empty: f64, full: f64) -> Result<f64> {
-    let fall = full - empty;
-    if fall == 0.0 || !fall.is_finite() {
-        return Err(Error::NoEffect { full, empty });
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Baseline {
+    /// `m(M)`: the metric of the whole model.
+    pub full: f64,
+    /// `m(∅)`: the metric with everything ablated, or with all heads.
+    pub empty: f64,
+}
+
+impl Baseline {
+    /// What ablating takes from the metric; below 0 where it raises it.
+    #[must_use]
+    pub fn fall(self) -> f64 {
+        self.full - self.empty
     }
-    Ok((circuit - empty) / fall)
+
+    /// `(m(C) − m(∅)) / (m(M) − m(∅))`: the share of the fall that a circuit keeps. May lie outside 0 to 1.
+    ///
+    /// # Errors
+    /// [`Error::NoEffect`] where ablating changes nothing.
+    pub fn share(self, kept: f64) -> Result<f64> {
+        let (Self { full, empty }, fall) = (self, self.fall());
+        if fall == 0.0 || !fall.is_finite() {
+            return Err(Error::NoEffect { full, empty });
+        }
+        Ok((kept - empty) / fall)
+    }
 }
 
 /// Integrated circuit performance ratio, CPR: the area under faithfulness over circuit size, by the

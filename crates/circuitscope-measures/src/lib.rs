@@ -49,7 +49,7 @@ mod summary;
 
 pub use curves::{Curve, Faithfulness, Point};
 pub use error::{Error, Result};
-pub use faithfulness::{MIB_SIZES, Order, circuit_size, cmd, cpr, faithfulness};
+pub use faithfulness::{Baseline, MIB_SIZES, Order, circuit_size, cmd, cpr};
 pub use json::{read_json, write_json};
 pub use judge::{Judgement, Spread, judge};
 pub use ranking::{BestF1, Ranking};

@@ -24,7 +24,8 @@ pub struct RunRecord {
     /// Wall time of the method, capture excluded, in seconds. Where two methods use one dictionary,
     /// the one that ran first trained it and carries the time.
     pub seconds: f64,
-    /// The same measures on bootstrap resamples of the prompts.
+    /// The same measures on half samples of the prompts; absent for methods that would have to run the model again,
+    /// and where there are too few prompts to halve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resampled: Option<Resampled>,
     /// What circuits taken from the ranking keep of the behaviour.
@@ -34,8 +35,9 @@ pub struct RunRecord {
     pub scores: Scores,
 }
 
-/// Measures on bootstrap resamples of the prompts, resample by resample. All methods see the same
-/// resamples of a task and seed.
+/// Measures on half samples of the prompts
+/// ([`half_samples`](circuitscope_score::stats::half_samples)), sample by sample. All methods see the same
+/// ones of a task and seed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Resampled {
     /// See [`Judgement::node_auc`].
@@ -43,7 +45,9 @@ pub struct Resampled {
     /// See [`Judgement::edge_auc`]; empty where there is none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub edge_auc: Vec<f64>,
-    /// How alike the circuits are that [`Selection::Otsu`](crate::Selection::Otsu) chooses on two resamples: mean pairwise
+    /// What deviations are multiplied by ([`Resample::scale`](circuitscope_score::stats::Resample::scale)).
+    pub scale: f64,
+    /// How alike the circuits are that [`Selection::Otsu`](crate::Selection::Otsu) chooses on two half samples: mean pairwise
     /// Jaccard index. arXiv 2510.00845 asks for 0.8.
     pub jaccard: f64,
     /// Wall time of scoring all of them, in seconds.

@@ -20,6 +20,9 @@ pub trait RunStore {
     /// If it is there but cannot be read.
     fn load(&self, key: &RunKey) -> Result<Option<RunRecord>>;
 
+    /// Whether there is a finished run, which may turn out not to be readable.
+    fn contains(&self, key: &RunKey) -> bool;
+
     /// Keeps a finished run.
     ///
     /// # Errors
@@ -36,6 +39,10 @@ pub struct MemoryStore {
 impl RunStore for MemoryStore {
     fn load(&self, key: &RunKey) -> Result<Option<RunRecord>> {
         Ok(self.runs.get(key).cloned())
+    }
+
+    fn contains(&self, key: &RunKey) -> bool {
+        self.runs.contains_key(key)
     }
 
     fn save(&mut self, key: &RunKey, record: &RunRecord) -> Result<()> {
@@ -118,7 +125,7 @@ impl FolderStore {
 impl RunStore for FolderStore {
     fn load(&self, key: &RunKey) -> Result<Option<RunRecord>> {
         let path = self.path(key);
-        if !path.exists() {
+        if !self.contains(key) {
             return Ok(None);
         }
         let record = RunRecord::read(&path, &self.hash)?;
@@ -130,6 +137,10 @@ impl RunStore for FolderStore {
             path,
             reason: format!("found the run {found}, expected {key}; delete it to run again"),
         })
+    }
+
+    fn contains(&self, key: &RunKey) -> bool {
+        self.path(key).exists()
     }
 
     fn save(&mut self, key: &RunKey, record: &RunRecord) -> Result<()> {
@@ -203,6 +214,12 @@ impl RunRecord {
             let mut shares = shares.chain([&resampled.jaccard]);
             if let Some(value) = shares.find(|value| !(0.0..=1.0).contains(*value)) {
                 return Err(wrong(format!("resampled: found {value}, expected 0 to 1")));
+            }
+            if !(resampled.scale > 0.0 && resampled.scale.is_finite()) {
+                return Err(wrong(format!(
+                    "resampled: found scale {}, expected a number above 0",
+                    resampled.scale
+                )));
             }
         }
         if !(0.0..=f64::MAX).contains(&record.seconds) {

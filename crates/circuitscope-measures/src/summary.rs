@@ -1,4 +1,4 @@
-use circuitscope_score::stats::{Interval, PairedComparison};
+use circuitscope_score::stats::{Deviations, Interval, PairedComparison};
 use serde::{Deserialize, Serialize};
 
 use crate::{Judgement, Resampled, RunRecord, Spread};
@@ -32,7 +32,8 @@ pub struct SummaryRow {
     pub paper_f1: Spread,
     /// See [`RunRecord::seconds`].
     pub seconds: Spread,
-    /// The middle 95 % of the node AUC over bootstrap resamples of the prompts, of all seeds together.
+    /// The 95 % interval of the node AUC of one seed on as many prompts ([`Deviations`] over half samples of the
+    /// prompts, of all seeds together), as far as it lies between 0 and 1. It holds the mean.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_interval: Option<Interval>,
     /// The same of the edge AUC.
@@ -47,16 +48,16 @@ pub struct SummaryRow {
     /// See [`Curve::cmd`](crate::Curve::cmd), of heads, on the first seed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_cmd: Option<f64>,
-    /// For a method: its node AUC less that of each control of the task, on the same resamples.
+    /// For a method: its node AUC less that of each control of the task, on the same half samples.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub against: Vec<Against>,
     /// For a method: the controls that it is not clearly above: those whose mean node AUC it does not
     /// exceed, those from which the interval of the paired difference reaches down to 0, and, where a method is
-    /// not run on resamples, all of them: nothing says how far its lead would last.
+    /// not run on half samples, all of them: nothing says how far its lead would last.
     pub not_above: Vec<String>,
 }
 
-/// Middle share of resamples that every interval holds.
+/// The level of every interval.
 const LEVEL: f64 = 0.95;
 
 /// A method compared with a control on the same prompts.
@@ -64,26 +65,54 @@ const LEVEL: f64 = 0.95;
 pub struct Against {
     /// The control.
     pub control: String,
-    /// The method's node AUC less the control's, resample by resample.
+    /// The method's node AUC less the control's, sample by sample.
     #[serde(flatten)]
     pub comparison: PairedComparison,
 }
 
-/// Node AUCs of a method and of a control on the same resamples, seed by seed.
-fn paired(records: &[RunRecord], task: &str, method: &str, control: &str) -> (Vec<f64>, Vec<f64>) {
-    let of = |name: &str, seed: u64| {
-        let run = records
+/// The node AUC of a method less that of a control, of the seeds that both ran with.
+fn paired(
+    records: &[RunRecord],
+    task: &str,
+    method: &str,
+    control: &str,
+) -> Option<PairedComparison> {
+    let runs = |name| {
+        records
             .iter()
-            .find(|run| run.task == task && run.method == name && run.seed == seed)?;
-        Some(&run.resampled.as_ref()?.node_auc)
+            .filter(move |run| run.task == task && run.method == name)
     };
-    let runs = records
-        .iter()
-        .filter(|run| run.task == task && run.method == method);
-    let both = runs.filter_map(|run| Some((of(method, run.seed)?, of(control, run.seed)?)));
-    // Methods may take different numbers of resamples: the first ones are the same.
-    let pairs = both.flat_map(|(a, b)| a.iter().copied().zip(b.iter().copied()));
-    pairs.unzip()
+    let of_seed = |run: &RunRecord| {
+        let other = runs(control).find(|other| other.seed == run.seed)?;
+        let (ours, theirs) = (run.resampled.as_ref()?, other.resampled.as_ref()?);
+        // Methods may take different numbers of samples: the first ones are the same.
+        let both = ours.node_auc.iter().zip(&theirs.node_auc);
+        let differences: Vec<f64> = both.map(|(a, b)| a - b).collect();
+        let difference = run.judgement.node_auc - other.judgement.node_auc;
+        Deviations::new(difference, &differences, ours.scale).ok()
+    };
+    let seeds: Vec<Deviations> = runs(method).filter_map(of_seed).collect();
+    PairedComparison::new(&Deviations::pooled(&seeds)?, LEVEL).ok()
+}
+
+/// The interval of a measure, of all seeds together; `None` unless all of them ran on half samples.
+fn interval(
+    runs: &[&RunRecord],
+    measure: fn(&Judgement) -> Option<f64>,
+    samples: fn(&Resampled) -> &Vec<f64>,
+) -> Option<Interval> {
+    let of_seed = |run: &&RunRecord| {
+        let resampled = run.resampled.as_ref()?;
+        Deviations::new(
+            measure(&run.judgement)?,
+            samples(resampled),
+            resampled.scale,
+        )
+        .ok()
+    };
+    let seeds = runs.iter().map(of_seed).collect::<Option<Vec<_>>>()?;
+    let interval = Deviations::pooled(&seeds)?.interval(LEVEL).ok()?;
+    Some(interval.within(0.0, 1.0))
 }
 
 /// Means and standard deviations over seeds, one row for each (task, method) in order of first
@@ -124,16 +153,16 @@ pub fn summarise(records: &[RunRecord]) -> Vec<SummaryRow> {
                 best_f1: of(|j| j.best_f1)?,
                 paper_f1: of(|j| j.paper_f1)?,
                 seconds: Spread::of(runs.iter().map(|run| run.seconds))?,
-                node_interval: Interval::percentile(
-                    &pooled(&runs, |resampled| &resampled.node_auc),
-                    LEVEL,
-                )
-                .ok(),
-                edge_interval: Interval::percentile(
-                    &pooled(&runs, |resampled| &resampled.edge_auc),
-                    LEVEL,
-                )
-                .ok(),
+                node_interval: interval(
+                    &runs,
+                    |judgement| Some(judgement.node_auc),
+                    |resampled| &resampled.node_auc,
+                ),
+                edge_interval: interval(
+                    &runs,
+                    |judgement| judgement.edge_auc,
+                    |resampled| &resampled.edge_auc,
+                ),
                 jaccard: Spread::of(
                     runs.iter()
                         .filter_map(|run| Some(run.resampled.as_ref()?.jaccard)),
@@ -156,8 +185,7 @@ pub fn summarise(records: &[RunRecord]) -> Vec<SummaryRow> {
         .collect();
     for row in rows.iter_mut().filter(|row| !row.control) {
         for (_, control, mean) in controls.iter().filter(|(task, ..)| *task == row.task) {
-            let (values, theirs) = paired(records, &row.task, &row.method, control);
-            let comparison = PairedComparison::new(&values, &theirs, LEVEL).ok();
+            let comparison = paired(records, &row.task, &row.method, control);
             let unclear = comparison.is_none_or(|comparison| !comparison.is_ahead());
             if *mean >= row.node_auc.mean || unclear {
                 row.not_above.push(control.clone());
@@ -169,12 +197,4 @@ pub fn summarise(records: &[RunRecord]) -> Vec<SummaryRow> {
         }
     }
     rows
-}
-
-/// Values of all resamples of some runs.
-fn pooled(runs: &[&RunRecord], of: fn(&Resampled) -> &Vec<f64>) -> Vec<f64> {
-    let resampled = runs.iter().filter_map(|run| run.resampled.as_ref());
-    resampled
-        .flat_map(|resampled| of(resampled).clone())
-        .collect()
 }

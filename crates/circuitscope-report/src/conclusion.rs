@@ -61,7 +61,7 @@ pub(super) fn paragraph(task: &TaskReport) -> String {
         .collect();
     if !unsteady.is_empty() {
         sentences.push(format!(
-            "The circuits that {} would choose change from one resample of the prompts to another \
+            "The circuits that {} would choose change from one half of the prompts to another \
              (Jaccard index below 0.8): single heads in them should not be relied on.",
             unsteady.join(", ")
         ));

@@ -90,11 +90,11 @@ const MEASURES: [(&str, &str); 13] = [
     ),
     (
         "95 %",
-        "The middle 95 % of the node AUC over bootstrap resamples of the prompts",
+        "95 % interval of the node AUC of one seed, from half samples of the prompts",
     ),
     (
         "Jaccard",
-        "Mean likeness of the circuits chosen on two resamples: both over either",
+        "Mean likeness of the circuits chosen on two half samples of the prompts: both over either",
     ),
     (
         "CPR",

@@ -8,7 +8,6 @@ use circuitscope_model::{Loaded, Tokenizer};
 use circuitscope_tasks::{AnswerToken, Answers, LabelledPrompts, TaskSpec, following};
 use serde::{Deserialize, Serialize};
 
-use crate::align::alignment;
 use crate::{Error, Result};
 
 /// What is read from a model's output, and why that.
@@ -18,20 +17,6 @@ pub struct MetricChoice {
     pub metric: Metric,
     /// Why it was taken, as the end of a sentence.
     pub why: String,
-}
-
-/// Prompts as a model reads them.
-#[derive(Debug, Clone)]
-pub struct Posed {
-    /// The prompts. Answers are numbers of tokens; where those of a pair begin alike, that beginning is
-    /// in [`LabelledPrompts::appended`].
-    pub prompts: LabelledPrompts,
-    /// What is read from the output.
-    pub metric: MetricChoice,
-    /// Pairs whose answers are not simply one token each.
-    pub changed: Vec<ChangedAnswers>,
-    /// What was assumed, one sentence each.
-    pub notes: Vec<String>,
 }
 
 /// What became of the answers of a pair.
@@ -124,36 +109,31 @@ pub fn metric_choice(
     )
 }
 
-/// Prompts whose answers are tokens of the model, and the metric that reads them.
+/// Makes the answers of prompts tokens of the model, and says what became of them: what was changed, and in a sentence
+/// each what was assumed.
 ///
 /// An answer counts by its first token, as the tokenizer has it after the prompt. Where right and wrong
-/// answers of a pair begin with the same tokens, those are put after both prompts, and answers count by
-/// the first token that tells them apart; of lists, members that no token tells apart from a rival are
-/// left out. `Posed::changed` says for which pairs; posing prompts again changes nothing.
+/// answers of a pair begin with the same tokens, those are put after both prompts
+/// ([`LabelledPrompts::appended`]), and answers count by the first token that tells them apart; of lists, members that
+/// no token tells apart from a rival are left out. To read answers again changes nothing.
 ///
 /// # Errors
-/// Those of [`metric_choice`]; and where the metric reads answers, [`Error::Answers`], which names file,
-/// line and field, for a token beyond the vocabulary, an empty answer, or answers that no token tells
-/// apart.
-pub fn pose<B: Backend>(
+/// Where the metric reads answers, [`Error::Answers`], which names file, line and field, for a token beyond the
+/// vocabulary, an empty answer, or answers that no token tells apart.
+pub(crate) fn read_answers<B: Backend>(
     loaded: &Loaded<B>,
-    mut prompts: LabelledPrompts,
-    task: Option<&TaskSpec>,
-    asked: Option<Metric>,
-) -> Result<Posed> {
-    let metric = metric_choice(asked, task, &prompts)?;
-    let mut notes = prompts.notes.clone();
+    prompts: &mut LabelledPrompts,
+    metric: Metric,
+) -> Result<(Vec<ChangedAnswers>, Vec<String>)> {
+    let mut notes = Vec::new();
     let mut changed = Vec::new();
     if !prompts.answers.is_empty() {
         let mut reader = Reader::new(loaded)?;
-        let read = (0..prompts.answers.len()).map(|pair| reader.pair(&prompts, pair));
-        let kl = metric.metric.needs_clean();
+        let read = (0..prompts.answers.len()).map(|pair| reader.pair(prompts, pair));
+        let kl = metric.needs_clean();
         match read.collect::<Result<Vec<_>>>() {
             Ok(read) if kl && read.iter().any(|read| !read.appended.is_empty()) => {
-                notes.push(format!(
-                    "answers are not read: the metric is {}",
-                    metric.metric
-                ));
+                notes.push(format!("answers are not read: the metric is {metric}"));
                 prompts.answers.clear();
             }
             Ok(read) => {
@@ -178,70 +158,11 @@ pub fn pose<B: Backend>(
         }
     }
     notes.extend(describe(&changed));
-    notes.extend(unequal(loaded, &prompts)?);
-    Ok(Posed {
-        prompts,
-        metric,
-        changed,
-        notes,
-    })
-}
-
-/// The tokens of all prompts, those that stand after their texts included.
-///
-/// # Errors
-/// If there is no tokenizer, or it fails.
-pub fn prompt_tokens<B: Backend>(
-    loaded: &Loaded<B>,
-    prompts: &LabelledPrompts,
-    prepend_bos: bool,
-) -> Result<Vec<Vec<u32>>> {
-    let tokenizer = loaded.tokenizer()?;
-    let texts = prompts.texts.iter();
-    let tokens = texts.map(|text| tokenizer.encode(text, prepend_bos));
-    let mut tokens = tokens.collect::<Result<Vec<_>, _>>()?;
-    for (&(positive, negative), appended) in prompts.pairs.iter().zip(&prompts.appended) {
-        tokens[positive].extend(appended);
-        tokens[negative].extend(appended);
-    }
-    Ok(tokens)
-}
-
-/// What to say of pairs whose prompts differ in length, or name spans.
-fn unequal<B: Backend>(loaded: &Loaded<B>, prompts: &LabelledPrompts) -> Result<Option<String>> {
-    let tokens = prompt_tokens(loaded, prompts, false)?;
-    let lengths =
-        |&(positive, negative): &(usize, usize)| (tokens[positive].len(), tokens[negative].len());
-    let differs = |&(_, rows): &(usize, &(usize, usize))| {
-        let (positive, negative) = lengths(rows);
-        positive != negative
-    };
-    let mut unequal = prompts.pairs.iter().enumerate().filter(differs);
-    let Some((pair, rows)) = unequal.next() else {
-        return Ok(None);
-    };
-    let (positive, negative) = lengths(rows);
-    let how = match alignment(loaded.tokenizer()?, prompts, pair, &tokens) {
-        Ok(_)
-            if prompts
-                .spans
-                .get(pair)
-                .is_some_and(|spans| !spans.is_empty()) =>
-        {
-            "methods that run the model align them by their spans"
-        }
-        Ok(_) => "methods that run the model align them around the one span in which they differ",
-        Err(_) => "methods that run the model cannot align them",
-    };
-    Ok(Some(format!(
-        "{}: its prompts have {positive} and {negative} tokens{}: means over positions are compared; {how}",
-        prompts.place(pair),
-        more(unequal.count())
-    )))
+    Ok((changed, notes))
 }
 
 /// How many more pairs something is true of.
-fn more(pairs: usize) -> String {
+pub(crate) fn more(pairs: usize) -> String {
     match pairs {
         0 => String::new(),
         1 => " (and so for 1 more pair)".to_owned(),

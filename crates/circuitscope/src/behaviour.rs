@@ -8,7 +8,7 @@ use circuitscope_model::{Loaded, PaddingSide, TokenBatch, Tokenizer, check_finit
 use circuitscope_tasks::{AnswerToken, LabelledPrompts};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Error, PreparedPrompts, Result};
 
 /// What a model makes of the prompts, before any head is scored: whether it shows the behaviour, and the
 /// prompts as it sees them.
@@ -67,28 +67,21 @@ impl PromptBehaviour {
     /// first prompt of each class.
     ///
     /// # Errors
-    /// Prompts that cannot be tokenised; a device that fails; a request to stop.
+    /// Prompts that do not fit the model; a device that fails; a request to stop.
     pub fn measure<B: Backend>(
         loaded: &Loaded<B>,
-        prompts: &LabelledPrompts,
+        prepared: &PreparedPrompts,
         causal: Option<&CausalEvidence<B>>,
-        prepend_bos: bool,
         device: &B::Device,
         seed: Seed,
         progress: &dyn Progress,
     ) -> Result<Self> {
         let tokenizer = loaded.tokenizer()?;
-        let pair = causal.and_then(|causal| causal.pairs().first());
+        let prompts = prepared.prompts();
         let first = |class: Polarity| {
             let at = prompts.labels.iter().position(|label| *label == class);
-            let text = at.map_or("", |at| prompts.texts[at].as_str());
-            // Pairs are as causal runs read them.
-            let tokens = match (pair, class) {
-                (Some(pair), Polarity::Positive) => pair.clean.clone(),
-                (Some(pair), Polarity::Negative) => pair.corrupt.clone(),
-                (None, _) => tokenizer.encode(text, prepend_bos)?,
-            };
-            seen(loaded, text, &tokens, device)
+            let at = at.ok_or(circuitscope_eval::Error::EmptyClass { polarity: class })?;
+            seen(loaded, &prompts.texts[at], &prepared.tokens()[at], device)
         };
         let (positive, negative) = (first(Polarity::Positive)?, first(Polarity::Negative)?);
         let measured = match causal {

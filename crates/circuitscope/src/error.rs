@@ -45,23 +45,6 @@ pub enum Error {
         reason: String,
     },
 
-    /// Two prompts whose tokens cannot be said to correspond.
-    #[error(
-        "{place}: prompts of {positive} and {negative} tokens that cannot be aligned: {why}; methods that run \
-         the model again patch position by position: name the parts that correspond in `spans`, or take a \
-         method that reads means over positions"
-    )]
-    Unaligned {
-        /// Which pair: file and line, or its number.
-        place: String,
-        /// Tokens of the positive prompt.
-        positive: usize,
-        /// Tokens of the negative prompt.
-        negative: usize,
-        /// Why not.
-        why: String,
-    },
-
     /// No circuit of this task is known in this model, so that nothing can be judged.
     #[error(
         "no circuit is known for task `{task}` in {model} (known: in GPT-2 small, attn-only-4l and the \

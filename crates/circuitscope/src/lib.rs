@@ -10,6 +10,7 @@ mod discover;
 mod error;
 mod judged_by;
 mod prepare;
+mod prepared;
 mod results;
 mod stream;
 
@@ -25,7 +26,7 @@ pub use circuitscope_sae as sae;
 pub use circuitscope_score as score;
 pub use circuitscope_tasks as tasks;
 
-pub use answers::{ChangedAnswers, MetricChoice, Posed, metric_choice, pose, prompt_tokens};
+pub use answers::{ChangedAnswers, MetricChoice, metric_choice};
 pub use behaviour::{FailingPrompt, PromptBehaviour, SeenPrompt};
 pub use circuits::{
     CircuitChoice, KnownAs, KnownCircuits, is_reference, known_as, known_circuits, read_circuits,
@@ -34,9 +35,10 @@ pub use discover::{DiscoverSettings, Discovery, discover, discover_by, discover_
 pub use error::{Error, Result};
 pub use judged_by::JudgedBy;
 pub use prepare::{
-    CaptureSettings, CausalSettings, DISCOVER_PAIRS, EVAL_PAIRS, capture, causal_evidence,
-    judged_task, load_reference, posed_task, task_prompts, vocabulary,
+    CaptureSettings, DISCOVER_PAIRS, EVAL_PAIRS, capture, causal_evidence, judged_task,
+    load_reference, prepare_task, task_prompts, vocabulary,
 };
+pub use prepared::{PrepareSettings, PreparedPrompts, prepare};
 pub use results::{
     EvalProvenance, EvalSettings, PromptStart, RESULTS_FILE, Results, Schema, model_name, whose,
 };

@@ -2,30 +2,19 @@ use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Progress, Seed};
-use circuitscope_eval::causal::{Ablation, CausalEvidence, Metric, TokenPair};
+use circuitscope_eval::causal::{Ablation, CausalEvidence};
 use circuitscope_eval::{About, Evidence, JudgedTask};
 use circuitscope_hooks::Site;
 use circuitscope_model::{
-    DecoderConfig, LoadSettings, Loaded, ModelBytes, PrependBos, capture_head_means,
+    DecoderConfig, LoadSettings, Loaded, ModelBytes, capture_head_means,
     capture_head_means_and_last, load_bytes,
 };
-use circuitscope_tasks::{AnswerToken, GroundTruth, LabelledPrompts, TaskSpec, Vocabulary, draw};
+use circuitscope_tasks::{GroundTruth, LabelledPrompts, TaskSpec, Vocabulary, draw};
 
-use crate::align::alignment;
-use crate::answers::{Posed, pose, prompt_tokens};
 use crate::circuits::is_reference;
+use crate::prepared::{PrepareSettings, PreparedPrompts, prepare};
 use crate::stream::HeadOutputs;
 use crate::{Error, Result};
-
-/// What causal methods read from the model's output, and how they ablate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct CausalSettings {
-    /// What is read. Default: by the task ([`TaskSpec::metric`]); for prompts of one's own the logit
-    /// difference, the log-probability where no pair has wrong answers, KL where answers are not known.
-    pub metric: Option<Metric>,
-    /// What takes the place of an ablated output.
-    pub ablation: Ablation,
-}
 
 /// Head outputs that take more bytes than this are not held where a method reads them once.
 const HOLD: u64 = 128 << 20;
@@ -33,10 +22,6 @@ const HOLD: u64 = 128 << 20;
 /// How prompts become activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CaptureSettings {
-    /// Whether the model's beginning-of-sequence token is put before each prompt; its position counts
-    /// in the mean. Default: as the model's own tokenizer does, and yes for GPT-2 and TransformerLens
-    /// models, as in the paper.
-    pub prepend_bos: PrependBos,
     /// Largest batch, in padded tokens; changes no result. Default: by `memory`.
     pub max_batch_tokens: Option<usize>,
     /// Bytes that the device has for a batch and everything else
@@ -48,8 +33,8 @@ pub struct CaptureSettings {
     /// Head outputs that take more bytes than this are not held, but made anew whenever a method reads
     /// them; changes no result beyond rounding. Default: a quarter of `memory`.
     pub hold: Option<u64>,
-    /// For methods that change the model or differentiate it.
-    pub causal: CausalSettings,
+    /// What takes the place of an output that is ablated.
+    pub ablation: Ablation,
 }
 
 impl CaptureSettings {
@@ -81,12 +66,11 @@ impl CaptureSettings {
 impl Default for CaptureSettings {
     fn default() -> Self {
         Self {
-            prepend_bos: PrependBos::Auto,
             max_batch_tokens: None,
             memory: 2 << 30,
             last_position: false,
             hold: None,
-            causal: CausalSettings::default(),
+            ablation: Ablation::default(),
         }
     }
 }
@@ -163,17 +147,15 @@ pub fn task_prompts<B: Backend>(
 /// it, some hundred prompts at a time.
 ///
 /// # Errors
-/// If a prompt cannot be tokenised or does not fit the model, if a class is empty, or if `progress` asks
-/// to stop.
+/// If a prompt does not fit the model, if a class is empty, or if `progress` asks to stop.
 pub fn capture<B: Backend>(
     loaded: &Loaded<B>,
-    prompts: &LabelledPrompts,
+    prepared: &PreparedPrompts,
     settings: CaptureSettings,
     device: &B::Device,
     progress: &dyn Progress,
 ) -> Result<Evidence<B>> {
-    let bos = loaded.prepends_bos(settings.prepend_bos);
-    let tokens = prompt_tokens(loaded, prompts, bos)?;
+    let (prompts, tokens) = (prepared.prompts(), prepared.tokens());
     let model = &loaded.model;
     let config = model.config();
     let longest = tokens.iter().map(Vec::len).max().unwrap_or(0);
@@ -187,7 +169,8 @@ pub fn capture<B: Backend>(
     let kinds = 1 + u64::from(settings.last_position);
     let bytes = 4 * kinds * (tokens.len() * grid.len() * config.d_model) as u64;
     if bytes > settings.hold.unwrap_or(settings.memory / 4) {
-        config.check_tokens(&tokens)?;
+        config.check_tokens(tokens)?;
+        let tokens = Arc::clone(tokens);
         let source = HeadOutputs::new(model.clone(), tokens, batch, device.clone());
         let last = source.clone().at_last();
         let streamed = |source| {
@@ -203,95 +186,67 @@ pub fn capture<B: Backend>(
         });
     }
     if settings.last_position {
-        let [means, last] = capture_head_means_and_last(model, &tokens, batch, device, progress)?;
+        let [means, last] = capture_head_means_and_last(model, tokens, batch, device, progress)?;
         return Ok(evidence(means)?.with_last(evidence(last)?)?);
     }
-    evidence(capture_head_means(model, &tokens, batch, device, progress)?)
+    let means = capture_head_means(model, tokens, batch, device, progress)?;
+    evidence(means)
 }
 
 /// The model with matched prompts, for methods that change it or differentiate it.
 ///
-/// Without a metric in `settings`, answers decide ([`pose`]). Prompts that were posed are taken as they
-/// are. Prompts of a pair that differ in length are aligned by the spans that they name, or around the one
-/// span in which they differ.
-///
 /// # Errors
-/// [`circuitscope_eval::Error::NoPairs`] where prompts are not matched, [`Error::Unaligned`] where their
-/// tokens cannot be said to correspond, and those of [`pose`] and of [`CausalEvidence::new`].
+/// [`circuitscope_eval::Error::NoPairs`] where prompts are not matched, [`circuitscope_eval::Error::Unaligned`] where
+/// their tokens cannot be said to correspond, and those of [`CausalEvidence::new`].
 pub fn causal_evidence<B: Backend>(
     loaded: &Loaded<B>,
-    prompts: &LabelledPrompts,
+    prepared: &PreparedPrompts,
     settings: CaptureSettings,
     device: &B::Device,
 ) -> Result<CausalEvidence<B>> {
-    let posed = pose(loaded, prompts.clone(), None, settings.causal.metric)?;
-    let prompts = &posed.prompts;
-    let bos = loaded.prepends_bos(settings.prepend_bos);
-    let tokens = prompt_tokens(loaded, prompts, bos)?;
-    let tokenizer = loaded.tokenizer()?;
-    let aligned = (0..prompts.pairs.len()).map(|pair| alignment(tokenizer, prompts, pair, &tokens));
-    let aligned = aligned.collect::<Result<Vec<_>>>()?;
-    let ids = |answers: &[AnswerToken]| {
-        let ids = answers.iter().filter_map(|answer| match answer {
-            AnswerToken::Id(id) => Some(*id),
-            AnswerToken::Word(_) => None,
-        });
-        ids.collect()
-    };
-    let pairs = prompts.pairs.iter().enumerate().map(|(at, &rows)| {
-        let answers = prompts.answers.get(at).cloned().unwrap_or_default();
-        TokenPair {
-            rows,
-            clean: tokens[rows.0].clone(),
-            corrupt: tokens[rows.1].clone(),
-            position: None,
-            right: ids(&answers.right),
-            wrong: ids(&answers.wrong),
-        }
-    });
+    let (pairs, aligned) = prepared.pairs()?;
     Ok(CausalEvidence::aligned(
         loaded.model.clone(),
-        pairs.collect(),
+        pairs,
         aligned,
-        posed.metric.metric,
-        settings.causal.ablation,
+        prepared.metric().metric,
+        settings.ablation,
         settings.memory,
         device,
     )?)
 }
 
-/// Draws the prompts of a task for a model and poses them ([`pose`]).
+/// Draws the prompts of a task for a model and makes them ready ([`prepare`]).
 ///
 /// # Errors
-/// As [`task_prompts`] and [`pose`].
-pub fn posed_task<B: Backend>(
+/// As [`task_prompts`] and [`prepare`].
+pub fn prepare_task<B: Backend>(
     loaded: &Loaded<B>,
     task: &TaskSpec,
     n_pairs: usize,
     seed: Seed,
-    asked: Option<Metric>,
-) -> Result<Posed> {
+    settings: PrepareSettings,
+) -> Result<PreparedPrompts> {
     let prompts = task_prompts(loaded, task, n_pairs, seed)?;
-    pose(loaded, prompts, Some(task), asked)
+    prepare(loaded, prompts, Some(task), settings)
 }
 
-/// Captures posed prompts and joins them with the circuits known for their task
+/// Captures prompts and joins them with the circuits known for their task
 /// ([`known_circuits`](crate::known_circuits)): a task ready for [`circuitscope_eval::evaluate`].
 ///
 /// # Errors
 /// As [`capture`] and [`causal_evidence`]; [`Error::NoTruths`] without circuits.
 pub fn judged_task<B: Backend>(
     loaded: &Loaded<B>,
-    posed: &Posed,
+    prepared: &PreparedPrompts,
     truths: Vec<GroundTruth>,
-    mut settings: CaptureSettings,
+    settings: CaptureSettings,
     device: &B::Device,
     progress: &dyn Progress,
 ) -> Result<JudgedTask<B>> {
     let task = truths.first().ok_or(Error::NoTruths)?.task.clone();
-    settings.causal.metric = Some(posed.metric.metric);
-    let evidence = capture(loaded, &posed.prompts, settings, device, progress)?;
-    let causal = causal_evidence(loaded, &posed.prompts, settings, device)?;
+    let evidence = capture(loaded, prepared, settings, device, progress)?;
+    let causal = causal_evidence(loaded, prepared, settings, device)?;
     let evidence = evidence.with_causal(causal);
     Ok(JudgedTask {
         task,

@@ -24,13 +24,13 @@ impl<B: Backend> HeadOutputs<B> {
     /// Of prompts that fit the model.
     pub(crate) fn new(
         model: Decoder<B>,
-        tokens: Vec<Vec<u32>>,
+        tokens: Arc<Vec<Vec<u32>>>,
         batch_tokens: usize,
         device: B::Device,
     ) -> Self {
         Self {
             model,
-            tokens: Arc::new(tokens),
+            tokens,
             batch_tokens,
             last: false,
             device,

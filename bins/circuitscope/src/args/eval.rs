@@ -57,7 +57,7 @@ pub(crate) struct EvalArgs {
         help = examples_help("Pairs of prompts for each task: N positive and N negative examples", EVAL_PAIRS)
     )]
     pub(crate) examples: Option<usize>,
-    /// Bootstrap resamples of the prompts for each run, at most; costly methods take none
+    /// Random halves of the prompts that each run is scored on for its intervals, at most; costly methods take none
     #[arg(long, value_name = "N", default_value_t = EvaluateSettings::default().resamples, value_parser = count_or_none::<100_000>)]
     pub(crate) resamples: usize,
     /// Also run circuits of growing size with everything else ablated, on --patch-pairs pairs: CPR,

@@ -1,11 +1,11 @@
 use core::fmt;
 
+use circuitscope::PrepareSettings;
 use circuitscope::eval::About;
 use circuitscope::eval::causal::{Ablation, Metric};
 use circuitscope::eval::methods::{MethodSettings, PatchedEdges, PatchingSettings, SaeSettings};
 use circuitscope::model::{LoadSettings, Precision, PrependBos, Processing};
 use circuitscope::tasks::TaskSpec;
-use circuitscope::{CaptureSettings, CausalSettings};
 use clap::{Args, ValueEnum};
 
 use super::task::{l1_help, metric_help};
@@ -32,7 +32,7 @@ pub(crate) struct ModelArgs {
     pub(crate) processing: ProcessingArg,
     /// Put the beginning-of-sequence token before every prompt that does not begin with it: `auto` as the
     /// model's own tokenizer does, and yes for GPT-2 and TransformerLens models, as in the paper
-    #[arg(long, default_value_t = CaptureSettings::default().prepend_bos, value_name = "auto|true|false")]
+    #[arg(long, default_value_t = PrepareSettings::default().prepend_bos, value_name = "auto|true|false")]
     pub(crate) prepend_bos: PrependBos,
     /// Refuse a config.json with keys that no model here reads, instead of naming them in a note
     #[arg(long)]
@@ -171,12 +171,5 @@ impl PatchingArgs {
         };
         let mut methods = methods.iter();
         methods.try_for_each(|about| about.check_metric(metric))
-    }
-
-    pub(crate) const fn causal(&self) -> CausalSettings {
-        CausalSettings {
-            metric: self.metric,
-            ablation: self.ablation,
-        }
     }
 }

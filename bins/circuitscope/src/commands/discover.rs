@@ -21,8 +21,8 @@ use circuitscope::tasks::{
 };
 use circuitscope::{
     CaptureSettings, CircuitChoice, DISCOVER_PAIRS, DiscoverSettings, Error, KnownCircuits,
-    MetricChoice, PromptBehaviour, PromptStart, capture, causal_evidence, discover_by,
-    discover_with, known_circuits, pose, task_prompts,
+    MetricChoice, PrepareSettings, PreparedPrompts, PromptBehaviour, PromptStart, capture,
+    causal_evidence, discover_by, discover_with, known_circuits, prepare, task_prompts,
 };
 
 use super::dictionary::{self, Given, Origin};
@@ -294,26 +294,26 @@ fn gather(
     let bos = bos::settle(&loaded, &args.model, args.chat, &mut texts, place)?;
     prompts.texts = texts;
     prompts.move_spans(&plain);
-    let posed = pose(&loaded, prompts, task, args.patching.metric)?;
-    for said in &posed.notes {
+    let how = PrepareSettings {
+        metric: args.patching.metric,
+        prepend_bos: bos.setting(),
+    };
+    let mut prompts = prepare(&loaded, prompts, task, how)?;
+    for said in prompts.notes() {
         note(&format!("note: {said}"));
     }
-    let (mut prompts, metric) = (posed.prompts, posed.metric);
     let mut settings = inputs::capture_settings(&args.model, device);
-    settings.prepend_bos = bos.setting();
-    settings.causal = args.patching.causal();
-    settings.causal.metric = Some(metric.metric);
+    settings.ablation = args.patching.ablation;
     let mut causal = runs(args, &loaded, &prompts, settings, device)?;
     let behaviour = PromptBehaviour::measure(
         &loaded,
         &prompts,
         causal.as_ref(),
-        bos.done,
         device.plain(),
         seed,
         progress,
     );
-    let behaviour = behaviour.map_err(|error| located(error, args, &prompts))?;
+    let behaviour = behaviour.map_err(|error| located(error, args, prompts.prompts()))?;
     let mut only_correct = None;
     if args.only_correct {
         let correct = behaviour.measured.as_ref();
@@ -324,7 +324,7 @@ fn gather(
                 examples(args)
             );
         };
-        let of = prompts.pairs.len();
+        let of = prompts.prompts().pairs.len();
         if correct.is_empty() {
             bail!("--only-correct: the model gets none of {of} pairs right");
         }
@@ -333,7 +333,7 @@ fn gather(
             of,
         });
         if correct.len() < of {
-            prompts = prompts.only_pairs(&correct);
+            prompts = prompts.only(&correct);
             causal = runs(args, &loaded, &prompts, settings, device)?;
         }
     }
@@ -349,7 +349,7 @@ fn gather(
             method.name
         ));
     }
-    let mut warnings = prompt_warnings(&prompts);
+    let mut warnings = prompt_warnings(prompts.prompts());
     // Prompts of tasks are matched in their own way, but may be few.
     let few = |warning: &PromptWarning| matches!(warning, PromptWarning::FewPairs { .. });
     let ours = task.is_some_and(|task| task.files.is_empty());
@@ -363,8 +363,8 @@ fn gather(
         settings.hold = hold;
     }
     let evidence = capture(&loaded, &prompts, settings, device.plain(), progress);
-    let mut evidence = evidence.map_err(|error| located(error, args, &prompts))?;
-    let metric = causal.is_some().then_some(metric);
+    let mut evidence = evidence.map_err(|error| located(error, args, prompts.prompts()))?;
+    let metric = causal.is_some().then(|| prompts.metric().clone());
     if let Some(causal) = causal {
         evidence = evidence.with_causal(causal);
     }
@@ -399,7 +399,7 @@ fn suited(asked: &'static About, runs: bool) -> &'static About {
 fn runs(
     args: &DiscoverArgs,
     loaded: &Loaded<B>,
-    prompts: &LabelledPrompts,
+    prompts: &PreparedPrompts,
     settings: CaptureSettings,
     device: &Device,
 ) -> Result<Option<CausalEvidence<B>>> {
@@ -407,18 +407,18 @@ fn runs(
         || args.faithfulness == Judge::All
         || args.only_correct
         || args.select.is_some_and(|select| select.0 == Choice::Knee);
-    if prompts.pairs.is_empty() && !must {
+    if prompts.prompts().pairs.is_empty() && !must {
         return Ok(None);
     }
     match causal_evidence(loaded, prompts, settings, device.plain()) {
         Ok(causal) => Ok(Some(causal)),
-        Err(why @ Error::Unaligned { .. }) if !must => {
+        Err(Error::Eval(why @ eval::Error::Unaligned(_))) if !must => {
             note(&format!(
                 "note: the model's answers are not read and no circuit is run: {why}"
             ));
             Ok(None)
         }
-        Err(error) => Err(located(error, args, prompts)),
+        Err(error) => Err(located(error, args, prompts.prompts())),
     }
 }
 

@@ -17,8 +17,9 @@ use circuitscope::report::PAGE_FILE;
 use circuitscope::score::stats::Interval;
 use circuitscope::tasks::{IOI, PromptWarning, TASKS, TaskSpec, prompt_warnings};
 use circuitscope::{
-    CaptureSettings, CircuitChoice, EVAL_PAIRS, EvalSettings, JudgedBy, PromptBehaviour,
-    PromptStart, RESULTS_FILE, Results, Schema, judged_task, known_as, known_circuits, posed_task,
+    CaptureSettings, CircuitChoice, EVAL_PAIRS, EvalSettings, JudgedBy, PrepareSettings,
+    PromptBehaviour, PromptStart, RESULTS_FILE, Results, Schema, judged_task, known_as,
+    known_circuits, prepare_task,
 };
 
 use super::kept::DISCOVERY_FILE;
@@ -81,10 +82,13 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
         let names = methods.iter().map(|about| about.name.as_ref());
         let names: Vec<&str> = names.chain(files.iter().map(FromFile::name)).collect();
         let keys = keys(args, task, &names);
-        let finished = keys
-            .iter()
-            .map(|key| store.load(key))
-            .collect::<Result<Option<Vec<_>>, _>>()?;
+        // Where one is missing, all are read as they are come to.
+        let finished = if keys.iter().all(|key| store.contains(key)) {
+            let runs = keys.iter().map(|key| store.load(key));
+            runs.collect::<Result<Option<Vec<_>>, _>>()?
+        } else {
+            None
+        };
         let known = behaviour(&args.output, &task.name)?;
         let (behaviour, runs) = if let (Some(runs), Some(behaviour)) = (finished, known) {
             tracing::info!(%task, "all runs were finished before");
@@ -267,21 +271,25 @@ fn run_task(
         bail!("interrupted before task {task}");
     }
     let seed = Seed::new(args.seed.seed);
-    let posed = posed_task(loaded, task, by.pairs, seed, args.patching.metric)?;
-    for said in &posed.notes {
+    let how = PrepareSettings {
+        metric: args.patching.metric,
+        prepend_bos: args.model.prepend_bos,
+    };
+    let prompts = prepare_task(loaded, task, by.pairs, seed, how)?;
+    for said in prompts.notes() {
         note(&format!("note: {task}: {said}"));
     }
-    for warning in prompt_warnings(&posed.prompts) {
+    for warning in prompt_warnings(prompts.prompts()) {
         if matches!(warning, PromptWarning::FewPairs { .. }) {
             note(&format!("warning: {task}: {warning}"));
         }
     }
     let judged = judged_task(
         loaded,
-        &posed,
+        &prompts,
         by.circuits.truths.clone(),
         CaptureSettings {
-            causal: args.patching.causal(),
+            ablation: args.patching.ablation,
             last_position: args.method.0.iter().any(|about| about.needs.last),
             ..inputs::capture_settings(&args.model, device)
         },
@@ -290,9 +298,8 @@ fn run_task(
     )?;
     let behaviour = PromptBehaviour::measure(
         loaded,
-        &posed.prompts,
+        &prompts,
         judged.evidence.causal("eval").ok(),
-        loaded.prepends_bos(args.model.prepend_bos),
         device.plain(),
         seed,
         progress,
@@ -444,7 +451,7 @@ fn summary_table(rows: &[SummaryRow]) -> String {
         "time",
     ];
     format!(
-        "{}mean ± standard deviation over {}; 95 %: over bootstrap resamples of the prompts; Jaccard: \
+        "{}mean ± standard deviation over {}; 95 %: from half samples of the prompts; Jaccard: \
          likeness of the circuits chosen on them; the paper's edge AUC judges heads, not edges\n",
         table(&header, &cells),
         output::count(seeds, "seed")

@@ -145,7 +145,6 @@ fn file_model(
 /// How prompts are captured on a device.
 pub(crate) fn capture_settings(args: &ModelArgs, device: &Device) -> CaptureSettings {
     CaptureSettings {
-        prepend_bos: args.prepend_bos,
         max_batch_tokens: args.max_batch_tokens.map(|tokens| tokens as usize),
         memory: device.free_memory(),
         ..CaptureSettings::default()

@@ -136,7 +136,7 @@ fn passages(found: &Found) -> Vec<Passage> {
         .and_then(|chosen| chosen.knee.as_ref())
     {
         let rows = knee.sizes.iter().enumerate().map(|(at, size)| {
-            let share = knee.faithfulness.get(at);
+            let share = knee.head_shares.get(at);
             vec![
                 size.to_string(),
                 format!("{:.3}", knee.values[at]),

@@ -11,26 +11,27 @@ use std::process::Command;
 
 use burn::backend::Autodiff;
 use burn_flex::{Flex, FlexDevice};
-use circuitscope::core::{NoProgress, Seed};
+use circuitscope::core::{Exec, NoProgress, Seed};
 use circuitscope::eval::methods::about;
 use circuitscope::model::LoadSettings;
 use circuitscope::tasks::{TASKS, TaskSpec};
 use circuitscope::{
-    CaptureSettings, DISCOVER_PAIRS, DiscoverSettings, Discovery, capture, causal_evidence,
-    discover, load_reference, posed_task,
+    CaptureSettings, DISCOVER_PAIRS, DiscoverSettings, Discovery, PrepareSettings, capture,
+    causal_evidence, discover, load_reference, prepare_task,
 };
 use serde_json::{Value, json};
 
 /// What the library finds with nothing asked for but the method.
 fn found(task: &TaskSpec, settings: &DiscoverSettings) -> Discovery {
     let device = FlexDevice;
-    let loaded = load_reference::<Flex>(LoadSettings::default(), &device).unwrap();
+    let settings_of_model = LoadSettings::default().with_exec(Exec::all_cores());
+    let loaded = load_reference::<Flex>(settings_of_model, &device).unwrap();
     let pairs = task.examples_or(DISCOVER_PAIRS);
-    let posed = posed_task(&loaded, task, pairs, Seed::default(), None).unwrap();
-    let mut how = CaptureSettings::default().for_method(about(&settings.method).unwrap());
-    how.causal.metric = Some(posed.metric.metric);
-    let causal = causal_evidence(&loaded, &posed.prompts, how, &device).unwrap();
-    let evidence = capture(&loaded, &posed.prompts, how, &device, &NoProgress).unwrap();
+    let how = PrepareSettings::default();
+    let prompts = prepare_task(&loaded, task, pairs, Seed::default(), how).unwrap();
+    let how = CaptureSettings::default().for_method(about(&settings.method).unwrap());
+    let causal = causal_evidence(&loaded, &prompts, how, &device).unwrap();
+    let evidence = capture(&loaded, &prompts, how, &device, &NoProgress).unwrap();
     let evidence = evidence.with_causal(causal);
     discover::<Autodiff<Flex>>(&evidence, settings, &device, &NoProgress).unwrap()
 }

@@ -303,7 +303,7 @@ fn discover_with_methods_that_run_the_model() {
     );
     assert_eq!(found["heads"].as_array().unwrap().len(), 32);
     let quality = &found["quality"];
-    assert!(quality["faithfulness"].is_number() && quality["without"].is_number());
+    assert!(quality["head_share"].is_number() && quality["without"].is_number());
     let members = found["heads"].as_array().unwrap();
     let members = members.iter().filter(|head| head["selected"] == true);
     assert_eq!(
@@ -371,7 +371,7 @@ fn discover_with_answers_of_a_task_file() {
     assert_eq!(found["positives"], 2);
     let top = &found["heads"][0];
     assert!(top["score"].as_f64().unwrap() > 0.1, "{top}");
-    assert!(found["quality"]["faithfulness"].is_number());
+    assert!(found["quality"]["head_share"].is_number());
     // Of one answer alone the probability is read.
     bench.write(
         "right.jsonl",

@@ -135,7 +135,7 @@ fn every_method_gives_finite_scores() {
                 scores.first() > scores.last(),
                 "{family} {method}: {scores:?}"
             );
-            let kept = found["quality"]["faithfulness"].as_f64();
+            let kept = found["quality"]["head_share"].as_f64();
             assert!(
                 kept.is_some_and(f64::is_finite),
                 "{family} {method}: {found}"

@@ -1,4 +1,5 @@
-use std::sync::OnceLock;
+use core::any::Any;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
@@ -8,7 +9,7 @@ use circuitscope_model::{Decoder, TokenBatch, check_finite};
 use serde::{Deserialize, Serialize};
 
 use super::{Alignment, Metric, PairBatch};
-use crate::{Error, Result};
+use crate::{Error, Result, Unaligned};
 
 /// Two prompts, and what is right and wrong after the first.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +30,9 @@ pub struct TokenPair {
 
 /// Rows of a pair's prompts among the examples: positive, negative.
 type Rows = (usize, usize);
+
+/// Batches of pairs, and what runs of them share.
+type Shared = (Vec<Vec<usize>>, Arc<dyn Any + Send + Sync>);
 
 /// What takes the place of an output that is ablated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -72,6 +76,11 @@ pub struct CausalEvidence<B: Backend> {
     means: OnceLock<Tensor<B, 3>>,
     /// The same of nodes, once a method asks.
     node_means: OnceLock<NodeOutputs<B>>,
+    /// What runs of some batches of the pairs share, whoever asks for them.
+    shared: Arc<Mutex<Vec<Shared>>>,
+    /// Forward passes that were begun, but for those that go on from a layer.
+    #[cfg(test)]
+    pub(super) passes: Arc<core::sync::atomic::AtomicUsize>,
 }
 
 impl<B: Backend> CausalEvidence<B> {
@@ -81,7 +90,7 @@ impl<B: Backend> CausalEvidence<B> {
     ///
     /// # Errors
     /// - what `check_tokens` says of prompts that do not fit the model;
-    /// - [`Error::NoPairs`] without pairs, [`Error::PairLength`] for prompts of unequal length,
+    /// - [`Error::NoPairs`] without pairs, [`Error::Unaligned`] for prompts of unequal length,
     ///   [`Error::Position`] for a position beyond the prompt, [`Error::AnswerToken`] for an answer
     ///   beyond the vocabulary,
     ///   [`Error::NoAnswers`] where `metric` reads answers and a pair has none (wrong ones for
@@ -103,7 +112,7 @@ impl<B: Backend> CausalEvidence<B> {
     /// prompt is what the negative run put out at the position aligned with it.
     ///
     /// # Errors
-    /// As [`new`](Self::new); [`Error::PairLength`] where an alignment is for prompts of other lengths, too.
+    /// As [`new`](Self::new); [`Error::Unaligned`] where an alignment is for prompts of other lengths, too.
     pub fn aligned(
         model: Decoder<B>,
         pairs: Vec<TokenPair>,
@@ -128,11 +137,12 @@ impl<B: Backend> CausalEvidence<B> {
                 None => lengths.0 == lengths.1,
             };
             if !fits {
-                return Err(Error::PairLength {
-                    pair: at,
-                    positive: pair.clean.len(),
-                    negative: pair.corrupt.len(),
-                });
+                return Err(Error::Unaligned(Unaligned {
+                    place: format!("pair {}", at + 1),
+                    positive: lengths.0,
+                    negative: lengths.1,
+                    why: "expected as many, or an alignment of these lengths".to_owned(),
+                }));
             }
             let vocabulary = model.config().d_vocab_out;
             let mut answers = pair.right.iter().chain(&pair.wrong);
@@ -176,6 +186,9 @@ impl<B: Backend> CausalEvidence<B> {
             device: device.clone(),
             means: OnceLock::new(),
             node_means: OnceLock::new(),
+            shared: Arc::default(),
+            #[cfg(test)]
+            passes: Arc::default(),
         })
     }
 
@@ -202,6 +215,22 @@ impl<B: Backend> CausalEvidence<B> {
     /// What takes the place of an output that is ablated.
     pub const fn ablation(&self) -> Ablation {
         self.ablation
+    }
+
+    /// What runs of these batches of pairs share, of one kind: empty at first, and kept as long as the evidence or a clone.
+    pub(super) fn shared<V: Default + Send + Sync + 'static>(
+        &self,
+        batches: &[Vec<usize>],
+    ) -> Arc<V> {
+        let mut kept = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_these = kept.iter().filter(|(of, _)| of == batches);
+        let mut found = of_these.filter_map(|(_, made)| Arc::clone(made).downcast().ok());
+        if let Some(found) = found.next() {
+            return found;
+        }
+        let made = Arc::new(V::default());
+        kept.push((batches.to_vec(), Arc::clone(&made) as _));
+        made
     }
 
     /// Bytes that a batch may take.
@@ -330,6 +359,9 @@ impl<B: Backend> CausalEvidence<B> {
         model: &Decoder<C>,
         batch: &TokenBatch<C>,
     ) -> Result<StreamOutputs<C>> {
+        #[cfg(test)]
+        self.passes
+            .fetch_add(1, core::sync::atomic::Ordering::Relaxed);
         let mut capture = Capture::new(StreamOutputs::<C>::sites(&self.graph));
         model.forward(batch, &mut capture);
         Ok(StreamOutputs::take(&self.graph, capture)?)

@@ -21,7 +21,7 @@ pub(crate) use gradients::{Differentiable, host, values};
 pub(crate) use patched::mean;
 pub use patched::{FromLayer, PatchedRuns, Prepared};
 pub use path::{Between, Receiver, path_patching};
+pub(crate) use per_pair::Effects;
 pub use per_pair::PairEffects;
-pub(crate) use per_pair::{Effects, weights};
 pub use targets::Targets;
 pub(crate) use writers::{SingleWriters, WholeWriters, side_by_side, threads};

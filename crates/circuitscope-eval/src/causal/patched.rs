@@ -1,11 +1,13 @@
 use core::cell::OnceCell;
 use core::fmt;
 use core::ops::Range;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use circuitscope_core::{Graph, NoProgress, Progress};
 use circuitscope_hooks::{Capture, EdgePatch, Site, StreamOutputs, Tap};
+use circuitscope_measures::Baseline;
 use circuitscope_model::Decoder;
 
 use super::gradients::host;
@@ -18,12 +20,30 @@ use crate::{Error, Result};
 ///
 /// What such runs share is computed once, when the first of them asks for it: all outputs of all
 /// writers, or much less where only whole heads are ablated.
+///
+/// Runs of the same pairs share it: what whole heads need is kept as long as the evidence, all outputs of all writers,
+/// which take much more memory, as long as somebody runs them.
 pub struct PatchedRuns<'a, B: Backend> {
     evidence: &'a CausalEvidence<B>,
     batches: Vec<Vec<usize>>,
     progress: &'a dyn Progress,
-    prepared: OnceCell<Vec<Prepared<B>>>,
-    whole: OnceCell<Vec<WholeWriters<B>>>,
+    prepared: OnceCell<Arc<Vec<Prepared<B>>>>,
+    shared: Arc<Shared<B>>,
+}
+
+/// What runs of the same pairs in the same batches share.
+struct Shared<B: Backend> {
+    prepared: Mutex<Weak<Vec<Prepared<B>>>>,
+    whole: OnceLock<Vec<WholeWriters<B>>>,
+}
+
+impl<B: Backend> Default for Shared<B> {
+    fn default() -> Self {
+        Self {
+            prepared: Mutex::default(),
+            whole: OnceLock::new(),
+        }
+    }
 }
 
 impl<B: Backend> fmt::Debug for PatchedRuns<'_, B> {
@@ -105,12 +125,13 @@ impl<'a, B: Backend> PatchedRuns<'a, B> {
         count: usize,
         largest: usize,
     ) -> Result<Self> {
+        let batches = evidence.alike(count, largest);
         Ok(Self {
             evidence,
-            batches: evidence.alike(count, largest),
+            shared: evidence.shared(&batches),
+            batches,
             progress: &NoProgress,
             prepared: OnceCell::new(),
-            whole: OnceCell::new(),
         })
     }
 
@@ -136,6 +157,11 @@ impl<'a, B: Backend> PatchedRuns<'a, B> {
         if let Some(prepared) = self.prepared.get() {
             return Ok(prepared);
         }
+        let shared = self.shared.prepared.lock();
+        let mut shared = shared.unwrap_or_else(PoisonError::into_inner);
+        if let Some(prepared) = shared.upgrade() {
+            return Ok(self.prepared.get_or_init(|| prepared));
+        }
         let evidence = self.evidence;
         evidence.average(true, self.progress)?;
         let prepared = self.batches.iter().map(|members| {
@@ -150,13 +176,14 @@ impl<'a, B: Backend> PatchedRuns<'a, B> {
                 clean,
             })
         });
-        let prepared = prepared.collect::<Result<_>>()?;
+        let prepared = Arc::new(prepared.collect::<Result<_>>()?);
+        *shared = Arc::downgrade(&prepared);
         Ok(self.prepared.get_or_init(|| prepared))
     }
 
     /// The same for runs in which whole heads are ablated.
     fn whole(&self) -> Result<&[WholeWriters<B>]> {
-        if let Some(whole) = self.whole.get() {
+        if let Some(whole) = self.shared.whole.get() {
             return Ok(whole);
         }
         self.evidence.average(false, self.progress)?;
@@ -165,7 +192,7 @@ impl<'a, B: Backend> PatchedRuns<'a, B> {
             WholeWriters::new(self.evidence, members)
         });
         let whole = whole.collect::<Result<_>>()?;
-        Ok(self.whole.get_or_init(|| whole))
+        Ok(self.shared.whole.get_or_init(|| whole))
     }
 
     /// Rows of the pairs among the examples, in the order of all results.
@@ -198,18 +225,22 @@ impl<'a, B: Backend> PatchedRuns<'a, B> {
     ///
     /// # Errors
     /// None but those of the device.
-    pub fn full_and_empty(&self, metric: Metric) -> Result<(f64, f64)> {
+    pub fn baseline(&self, metric: Metric) -> Result<Baseline> {
         let full = mean(&self.clean(metric)?);
         let mut all = Vec::new();
         for part in self.whole()? {
             let Some(empty) = part.empty(self.evidence.model(), &[metric]) else {
                 let graph = self.graph();
                 let empty = vec![0.0; graph.readers() * graph.writers()];
-                return Ok((full, self.mean_of(&empty, 0, metric)?));
+                let empty = self.mean_of(&empty, 0, metric)?;
+                return Ok(Baseline { full, empty });
             };
             all.extend(self.evidence.located(empty)?.swap_remove(0));
         }
-        Ok((full, mean(&all)))
+        Ok(Baseline {
+            full,
+            empty: mean(&all),
+        })
     }
 
     /// The mean over all pairs with one set of edges; see [`run`](Self::run).
@@ -384,4 +415,74 @@ impl<B: Backend> FromLayer<'_, B> {
 
 pub(crate) fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use core::sync::atomic::Ordering;
+
+    use burn_flex::{Flex, FlexDevice};
+    use circuitscope_core::Seed;
+    use circuitscope_measures::Scores;
+    use circuitscope_model::DecoderConfig;
+
+    use super::*;
+    use crate::causal::{Ablation, TokenPair};
+    use crate::{HeadCircuits, QualitySettings, circuit_quality, measure_faithfulness};
+
+    /// Choice, quality, curves and edges of the same pairs begin with one run of the positive prompts and one of the
+    /// negative ones, and give what each would give alone.
+    #[test]
+    fn runs_of_the_same_pairs_share_two_passes() {
+        let evidence = || {
+            let config = DecoderConfig::gpt2(2, 2, 8, 8, 11);
+            let pair = |at: u32| TokenPair {
+                rows: (0, 1),
+                clean: vec![1, 2, at],
+                corrupt: vec![4, 2, at],
+                position: None,
+                right: vec![5],
+                wrong: vec![6],
+            };
+            let model = config.init::<Flex>(Seed::new(0), &FlexDevice);
+            let pairs = (0..6).map(pair).collect();
+            let (metric, ablation) = (Metric::LogitDifference, Ablation::Patching);
+            CausalEvidence::new(model, pairs, metric, ablation, 1 << 30, &FlexDevice).unwrap()
+        };
+        let grid = evidence().graph().grid();
+        let scores = Scores::of_nodes(grid, vec![1.0, 4.0, 3.0, 2.0]);
+        let heads = [grid.head(1), grid.head(2)];
+        let quality = |causal: &CausalEvidence<Flex>| {
+            let settings = QualitySettings {
+                pairs: 4,
+                ..QualitySettings::default()
+            };
+            circuit_quality(causal, &heads, settings, Seed::new(0), &NoProgress).unwrap()
+        };
+        let curves = |causal: &CausalEvidence<Flex>| {
+            measure_faithfulness(causal, &scores, 4, &NoProgress).unwrap()
+        };
+        let kept = |causal: &CausalEvidence<Flex>| {
+            let runs = HeadCircuits::new(causal, 4, &NoProgress).unwrap();
+            runs.keeping(&[true, false, true, false]).unwrap()
+        };
+        let passes = |causal: &CausalEvidence<Flex>| causal.passes.load(Ordering::Relaxed);
+        let shared = evidence();
+        let found = (kept(&shared), quality(&shared), curves(&shared));
+        assert_eq!(passes(&shared), 2, "three users of four pairs");
+        let alone = (kept(&evidence()), quality(&evidence()), curves(&evidence()));
+        assert_eq!(found, alone);
+        // Other pairs are other runs.
+        HeadCircuits::new(&shared, 6, &NoProgress).unwrap();
+        assert_eq!(passes(&shared), 4);
+        // All outputs of all writers: shared while somebody has them.
+        let edges = [0, 1].map(|_| PatchedRuns::new(&shared, 4).unwrap());
+        for runs in &edges {
+            runs.parts().unwrap();
+        }
+        assert_eq!(passes(&shared), 6);
+        drop(edges);
+        PatchedRuns::new(&shared, 4).unwrap().parts().unwrap();
+        assert_eq!(passes(&shared), 8);
+    }
 }

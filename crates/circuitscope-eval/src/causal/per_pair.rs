@@ -1,8 +1,5 @@
-use burn::tensor::backend::Backend;
-use circuitscope_core::{Graph, Polarity};
-use circuitscope_measures::{GraphScores, Scores};
-
-use crate::{Evidence, Measured, Result};
+use circuitscope_core::Graph;
+use circuitscope_measures::GraphScores;
 
 /// Rows of pairs among the examples, and for each pair effects.
 pub(crate) type Effects = (Vec<(usize, usize)>, Vec<Vec<f32>>);
@@ -48,65 +45,10 @@ impl PairEffects {
         }
     }
 
-    /// Ready to be scored; `evidence` says which pairs a resample holds.
-    pub(crate) fn measured<B: Backend>(self, evidence: &Evidence<B>) -> Box<dyn Measured + '_> {
-        Box::new(OfPairs {
-            effects: self,
-            evidence,
-        })
-    }
-
     /// Whether no effect has a sign: sizes, which exchanging the prompts of a pair says nothing of.
-    fn are_sizes(&self) -> bool {
+    pub(crate) fn are_sizes(&self) -> bool {
         let all = self.nodes.iter().chain(&self.edges).flatten().flatten();
         let mut all = all.copied();
         all.all(|effect| effect >= 0.0)
-    }
-}
-
-/// How often each of `pairs` is in the resample `rows` of the examples; once each where it is `None`, or
-/// misses all of the few pairs that a costly method has measured.
-pub(crate) fn weights<B: Backend>(
-    evidence: &Evidence<B>,
-    pairs: &[(usize, usize)],
-    rows: Option<&[usize]>,
-) -> Vec<f64> {
-    let once = || vec![1.0; pairs.len()];
-    let Some(rows) = rows else {
-        return once();
-    };
-    let drawn = evidence.sampled_pairs(rows);
-    let copies = |pair| drawn.iter().filter(|drawn| *drawn == pair).count() as f64;
-    let weights: Vec<f64> = pairs.iter().map(copies).collect();
-    if weights.iter().all(|weight| *weight == 0.0) {
-        once()
-    } else {
-        weights
-    }
-}
-
-struct OfPairs<'a, B: Backend> {
-    effects: PairEffects,
-    evidence: &'a Evidence<B>,
-}
-
-impl<B: Backend> Measured for OfPairs<'_, B> {
-    fn scores(&self, rows: Option<&[usize]>) -> Result<Scores> {
-        let weights = weights(self.evidence, &self.effects.rows, rows);
-        Ok(Scores::of_graph(self.effects.mean(&weights)))
-    }
-
-    /// A pair whose labels are exchanged counts with the other sign: what a head does from the negative
-    /// prompt to the positive one is, to first order, the opposite of what it does the other way.
-    fn relabelled(&self, labels: Vec<Polarity>) -> Option<Result<Vec<f64>>> {
-        if self.effects.are_sizes() {
-            return None;
-        }
-        let sign = |&(positive, _): &(usize, usize)| match labels[positive] {
-            Polarity::Positive => 1.0,
-            Polarity::Negative => -1.0,
-        };
-        let signs: Vec<f64> = self.effects.rows.iter().map(sign).collect();
-        Some(Ok(Scores::of_graph(self.effects.mean(&signs)).nodes))
     }
 }

@@ -2,8 +2,7 @@
 
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Circuit, HeadId, Progress, Seed, draw};
-use circuitscope_measures::Scores;
-use circuitscope_measures::faithfulness;
+use circuitscope_measures::{Baseline, Scores};
 use circuitscope_score::stats::{Bend, knee};
 use serde::{Deserialize, Serialize};
 
@@ -29,8 +28,9 @@ pub struct KneeChoice {
     pub sizes: Vec<usize>,
     /// The metric with so many heads kept, the mean over pairs.
     pub values: Vec<f64>,
-    /// Faithfulness of each ([`faithfulness`]); empty where ablating all heads changes nothing.
-    pub faithfulness: Vec<f64>,
+    /// The head share of each ([`Baseline`]); empty where ablating all heads changes nothing.
+    #[serde(alias = "faithfulness")]
+    pub head_shares: Vec<f64>,
     /// The metric of random circuits of the size at the knee, where the scores alone lie within chance.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub random: Vec<f64>,
@@ -150,16 +150,17 @@ pub(super) fn curve<B: Backend>(
     let measured: Result<_> = measure();
     drop(stage);
     let (values, order) = measured?;
+    let empty = values[0];
     let shares = values
         .iter()
-        .map(|&value| faithfulness(value, values[0], full));
+        .map(|&value| Baseline { full, empty }.share(value));
     Ok(KneeChoice {
         metric,
         pairs: runs.pairs(),
         full,
         effects,
         order,
-        faithfulness: shares.collect::<Result<_, _>>().unwrap_or_default(),
+        head_shares: shares.collect::<Result<_, _>>().unwrap_or_default(),
         sizes,
         values,
         random: Vec::new(),
@@ -188,12 +189,12 @@ pub(super) fn random<B: Backend>(
 
 /// The number of heads at the knee; `None` where the curve has none.
 pub(super) fn bend(curve: &KneeChoice) -> Result<Option<usize>> {
-    if curve.faithfulness.len() < 3 {
+    if curve.head_shares.len() < 3 {
         return Ok(None);
     }
     let x: Vec<f64> = curve.sizes.iter().map(|&size| size as f64).collect();
-    // To keep more than the whole model has is not to be more faithful.
-    let kept: Vec<f64> = (curve.faithfulness.iter())
+    // To keep more than the whole model has is not to keep more of it.
+    let kept: Vec<f64> = (curve.head_shares.iter())
         .map(|kept| kept.min(1.0))
         .collect();
     let found = knee(&x, &kept, Bend::Above)?;

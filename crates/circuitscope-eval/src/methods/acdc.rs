@@ -164,8 +164,7 @@ impl<B: Backend> Discover<B> for Acdc {
         // Thousands of passes one after another: half of what other costly methods take.
         let pairs = self.settings.pairs(causal.pairs().len(), true).div_ceil(2);
         let runs = PatchedRuns::new(causal, pairs)?.with_progress(progress);
-        let (full, empty) = runs.full_and_empty(metric)?;
-        let fall = full - empty;
+        let fall = runs.baseline(metric)?.fall();
         let mut edges = vec![0.0; graph.readers() * graph.writers()];
         let stage = progress.stage(NAME, graph.n_edges() as u64);
         let taus = THRESHOLDS.map(|share| share * fall.abs());

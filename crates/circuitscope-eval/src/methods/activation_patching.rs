@@ -4,6 +4,7 @@ use circuitscope_core::{Graph, HeadId, Node, Port, Progress, Seed};
 use circuitscope_hooks::{Intervene, Intervention, Op, Site};
 use circuitscope_measures::Scores;
 
+use super::of_pairs::of_pairs;
 use super::{PatchedEdges, PatchingSettings};
 use crate::causal::{
     CausalEvidence, Effects, PairEffects, PatchedRuns, Prepared, SingleWriters, last_logits,
@@ -288,6 +289,6 @@ impl<B: Backend> Discover<B> for ActivationPatching {
                 Some(edge_effects(causal, pairs, Some(&best), progress)?)
             }
         };
-        Ok(effects.measured(evidence))
+        Ok(of_pairs(effects, evidence))
     }
 }

@@ -6,6 +6,7 @@ use circuitscope_core::{Graph, Port, Progress, Seed, workers};
 use circuitscope_hooks::{AnyTensor, NodeOutputs, Site, StreamOutputs, wide};
 
 use super::PatchingSettings;
+use super::of_pairs::of_pairs;
 use crate::causal::{
     CausalEvidence, Differentiable, Effects, Held, PairBatch, PairEffects, WholeWriters, host,
     threads,
@@ -482,6 +483,6 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for Attribution<B> {
             nodes,
             edges,
         };
-        Ok(effects.measured(evidence))
+        Ok(of_pairs(effects, evidence))
     }
 }

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
-use circuitscope_core::{Polarity, Progress};
+use circuitscope_core::{Exec, Polarity, Progress, workers};
 use circuitscope_measures::{DictionaryReport, Scores};
 use circuitscope_sae::{EncodeConfig, Encoder, History, INACTIVE};
 use circuitscope_score::{CodeTable, node_scores, pair_scores};
@@ -121,7 +121,7 @@ pub(super) struct Coded<F, N> {
 impl<F, N> Measured for Coded<F, N>
 where
     F: Fn(&[CodeTable]) -> Result<Scores>,
-    N: Fn(&[CodeTable]) -> Result<Vec<f64>>,
+    N: Fn(&[CodeTable]) -> Result<Vec<f64>> + Sync,
 {
     fn scores(&self, rows: Option<&[usize]>) -> Result<Scores> {
         let Some(rows) = rows else {
@@ -131,16 +131,28 @@ where
         (self.score)(&selected.collect::<Result<Vec<_>, _>>()?)
     }
 
-    fn relabelled(&self, labels: Vec<Polarity>) -> Option<Result<Vec<f64>>> {
-        let tables = self.tables.iter();
-        let tables: Result<Vec<_>, _> = tables
-            .map(|table| table.with_labels(labels.clone()))
-            .collect();
-        Some(
-            tables
-                .map_err(Into::into)
-                .and_then(|tables| (self.nodes)(&tables)),
-        )
+    /// On all cores: what is counted lies on the host, whatever the device.
+    fn relabelled(&self, labellings: &[Vec<Polarity>]) -> Option<Result<Vec<Vec<f64>>>> {
+        let (tables, nodes) = (&self.tables, &self.nodes);
+        let mut all = vec![Vec::new(); labellings.len()];
+        let under = |(): &(), at: usize, _: &_| {
+            let tables = tables.iter();
+            let tables = tables.map(|table| table.with_labels(labellings[at].clone()));
+            nodes(&tables.collect::<Result<Vec<_>, _>>()?)
+        };
+        let count = labellings.len();
+        let outcome = workers::run(
+            Exec::all_cores(),
+            count,
+            count,
+            || (),
+            under,
+            |at, scores| {
+                all[at] = scores;
+                Ok(())
+            },
+        );
+        Some(outcome.map(|()| all))
     }
 }
 

@@ -9,10 +9,10 @@ use circuitscope_measures::{ContrastScores, GraphScores, Scores, Selection};
 use circuitscope_model::TokenBatch;
 
 use super::attribution::in_stream;
+use super::of_pairs::weights;
 use super::{PatchedEdges, PatchingSettings, ensemble};
 use crate::causal::{
     CausalEvidence, Differentiable, Held, PairBatch, WholeWriters, host, last_logits, threads,
-    weights,
 };
 use crate::{About, Choice, Discover, Error, Evidence, Gradient, Measured, Needs, Passes, Result};
 

@@ -7,6 +7,7 @@ use circuitscope_hooks::{AnyTensor, Capture, Site, Tap};
 use circuitscope_model::Mlp;
 
 use super::PatchingSettings;
+use super::of_pairs::of_pairs;
 use crate::causal::{CausalEvidence, PairEffects, PatchedRuns, Prepared, host};
 use crate::{About, Discover, Error, Evidence, Measured, Needs, Passes, Result};
 
@@ -251,6 +252,6 @@ impl<B: Backend> Discover<B> for ContextualDecomposition {
             nodes: Some(effects),
             edges: None,
         };
-        Ok(effects.measured(evidence))
+        Ok(of_pairs(effects, evidence))
     }
 }

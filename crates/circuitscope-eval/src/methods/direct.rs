@@ -2,6 +2,7 @@ use burn::tensor::backend::Backend;
 use circuitscope_core::{Progress, Seed};
 
 use super::PatchingSettings;
+use super::of_pairs::of_pairs;
 use crate::causal::{PairEffects, host};
 use crate::{About, Discover, Evidence, Measured, Needs, Passes, Result};
 
@@ -66,6 +67,6 @@ impl<B: Backend> Discover<B> for DirectLogitAttribution {
             nodes: Some(effects),
             edges: None,
         };
-        Ok(effects.measured(evidence))
+        Ok(of_pairs(effects, evidence))
     }
 }

@@ -207,12 +207,12 @@ impl Ensemble {
         progress: &dyn Progress,
     ) -> Result<Vec<Arc<Encoded<B>>>> {
         let settings = &self.settings;
-        let mut views = vec![evidence];
+        let mut views = vec![evidence.clone()];
         if self.last {
             views.push(evidence.at_last(&self.about.name)?);
         }
         let mut members = Vec::new();
-        for evidence in views {
+        for evidence in &views {
             for (sae, count, stream) in [
                 (
                     Sae::corrected(settings.clone()),
@@ -293,11 +293,12 @@ impl<B: Backend> Discover<B> for Ensemble {
     ) -> Result<Box<dyn Measured + 'a>> {
         let members = self.members(evidence, seed, progress)?;
         let tables = members.iter().map(|member| member.table.clone()).collect();
+        let heads = evidence.grid().len();
         Ok(Box::new(Coded {
             tables,
             score: |tables: &[CodeTable]| self.averaged(tables),
-            nodes: |tables: &[CodeTable]| {
-                let mut sum = vec![0.0; evidence.grid().len()];
+            nodes: move |tables: &[CodeTable]| {
+                let mut sum = vec![0.0; heads];
                 for table in tables {
                     let scores = self.nodes(table)?;
                     for (sum, score) in sum.iter_mut().zip(scores) {

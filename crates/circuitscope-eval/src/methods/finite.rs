@@ -40,15 +40,22 @@ impl<B: Backend, M: Discover<B> + ?Sized> Discover<B> for Finite<M> {
 impl<B: Backend> Measured for FiniteMeasured<'_, B> {
     fn scores(&self, rows: Option<&[usize]>) -> Result<Scores> {
         let scores = self.measured.scores(rows);
-        let scores = scores.map_err(|error| self.of.located(error))?;
-        match not_finite(&scores) {
-            None => Ok(scores),
-            Some(what) => Err(self.of.error(&what)),
-        }
+        self.of
+            .finite(scores.map_err(|error| self.of.located(error))?)
     }
 
-    fn relabelled(&self, labels: Vec<Polarity>) -> Option<Result<Vec<f64>>> {
-        self.measured.relabelled(labels)
+    fn each(
+        &self,
+        resamples: &[&[usize]],
+        take: &mut dyn FnMut(Scores) -> Result<()>,
+    ) -> Result<()> {
+        let mut finite = |scores| take(self.of.finite(scores)?);
+        let outcome = self.measured.each(resamples, &mut finite);
+        outcome.map_err(|error| self.of.located(error))
+    }
+
+    fn relabelled(&self, labellings: &[Vec<Polarity>]) -> Option<Result<Vec<Vec<f64>>>> {
+        self.measured.relabelled(labellings)
     }
 }
 
@@ -60,6 +67,13 @@ struct Of<'a, B: Backend> {
 }
 
 impl<B: Backend> Of<'_, B> {
+    fn finite(&self, scores: Scores) -> Result<Scores> {
+        match not_finite(&scores) {
+            None => Ok(scores),
+            Some(what) => Err(self.error(&what)),
+        }
+    }
+
     fn located(&self, error: Error) -> Error {
         match error {
             Error::NotFinite { .. } => self.error("something on the way to its scores"),

@@ -4,6 +4,7 @@ use circuitscope_core::{Graph, Port, Progress, Seed};
 use circuitscope_hooks::StreamOutputs;
 
 use super::PatchingSettings;
+use super::of_pairs::of_pairs;
 use crate::causal::{PairBatch, PairEffects, host};
 use crate::{About, Discover, Error, Evidence, Measured, Needs, Passes, Result};
 
@@ -129,6 +130,6 @@ impl<B: Backend> Discover<B> for InformationFlow {
             nodes: None,
             edges: Some(effects),
         };
-        Ok(effects.measured(evidence))
+        Ok(of_pairs(effects, evidence))
     }
 }

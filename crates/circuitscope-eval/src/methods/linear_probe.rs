@@ -137,18 +137,50 @@ impl<B: Backend> Discover<B> for LinearProbe {
         seed: Seed,
         progress: &'a dyn Progress,
     ) -> Result<Box<dyn Measured + 'a>> {
-        let folds = folds(evidence, seed);
-        Ok(Box::new(move |rows: Option<&[usize]>| {
-            let evidence = evidence.sampled(rows)?;
-            // Copies of an example stand together: none is held out while another is fitted.
-            let folds = rows.map_or_else(
-                || folds.clone(),
-                |rows| rows.iter().map(|&row| folds[row]).collect(),
-            );
-            let nodes = held_out(&evidence, &folds, progress)?;
-            let ends: Vec<f64> = nodes.iter().map(|score| score.max(0.0)).collect();
-            Ok(Scores::of_nodes(evidence.grid(), nodes)
-                .with_edges(|source, destination| ends[source] * ends[destination]))
+        Ok(Box::new(Probe {
+            evidence,
+            folds: folds(evidence, seed),
+            progress,
         }))
+    }
+}
+
+struct Probe<'a, B: Backend> {
+    evidence: &'a Evidence<B>,
+    /// Of each example.
+    folds: Vec<usize>,
+    progress: &'a dyn Progress,
+}
+
+impl<B: Backend> Probe<'_, B> {
+    /// The score of the examples `rows` of `evidence`, which holds those of the probe.
+    fn of(&self, evidence: &Evidence<B>, rows: Option<&[usize]>) -> Result<Scores> {
+        let evidence = evidence.sampled(rows)?;
+        // Copies of an example stand together: none is held out while another is fitted.
+        let folds = rows.map_or_else(
+            || self.folds.clone(),
+            |rows| rows.iter().map(|&row| self.folds[row]).collect(),
+        );
+        let nodes = held_out(&evidence, &folds, self.progress)?;
+        let ends: Vec<f64> = nodes.iter().map(|score| score.max(0.0)).collect();
+        Ok(Scores::of_nodes(evidence.grid(), nodes)
+            .with_edges(|source, destination| ends[source] * ends[destination]))
+    }
+}
+
+impl<B: Backend> Measured for Probe<'_, B> {
+    fn scores(&self, rows: Option<&[usize]>) -> Result<Scores> {
+        self.of(self.evidence, rows)
+    }
+
+    /// Every fit reads its examples a hundred times: they are made once for all.
+    fn each(
+        &self,
+        resamples: &[&[usize]],
+        take: &mut dyn FnMut(Scores) -> Result<()>,
+    ) -> Result<()> {
+        let held = self.evidence.held()?;
+        let mut all = resamples.iter();
+        all.try_for_each(|rows| take(self.of(&held, Some(rows))?))
     }
 }

@@ -270,8 +270,11 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for MaskLearning<B> {
         .with_progress(progress);
         let parts = runs.parts()?;
         let size = graph.readers() * graph.writers();
-        let (full, empty) = runs.full_and_empty(causal.metric())?;
-        let unit = (full - empty).abs().max(f64::from(f32::EPSILON));
+        let unit = runs
+            .baseline(causal.metric())?
+            .fall()
+            .abs()
+            .max(f64::from(f32::EPSILON));
 
         let model = Decoder::<B>::from_inner(causal.model().clone()).no_grad();
         let gates = match self.kind {

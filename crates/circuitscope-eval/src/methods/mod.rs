@@ -18,6 +18,7 @@ mod linear_probe;
 mod masks;
 mod mean_difference;
 mod of_activations;
+mod of_pairs;
 mod paired_flip_rate;
 mod random;
 mod sae;

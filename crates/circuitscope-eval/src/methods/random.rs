@@ -64,7 +64,8 @@ impl Measured for Draws {
         Ok(self.draw(seed))
     }
 
-    fn relabelled(&self, _: Vec<Polarity>) -> Option<Result<Vec<f64>>> {
-        Some(Ok(self.draw(self.another()).nodes))
+    fn relabelled(&self, labellings: &[Vec<Polarity>]) -> Option<Result<Vec<Vec<f64>>>> {
+        let draws = labellings.iter().map(|_| self.draw(self.another()).nodes);
+        Some(Ok(draws.collect()))
     }
 }

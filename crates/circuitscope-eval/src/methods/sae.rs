@@ -109,7 +109,7 @@ impl Sae {
         };
         let recipes: Vec<Recipe> = seeds.iter().map(recipe).collect();
         let make = |missing: &[Recipe]| self.make(evidence, missing, progress);
-        evidence.encodings().of(&recipes, make)
+        evidence.made().all(&recipes, make)
     }
 
     /// Dictionaries with nothing different but their seeds.

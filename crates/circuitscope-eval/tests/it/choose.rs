@@ -75,8 +75,8 @@ fn the_knee_is_on_the_curve_of_faithfulness() {
     let found = chosen("activation-patching", &evidence, Choice::Knee).unwrap();
     let curve = found.knee.unwrap();
     assert_eq!(curve.sizes, [0, 1, 2, 3, 4, 5, 6]);
-    assert!(curve.faithfulness[0].abs() < 1e-9);
-    assert!((curve.faithfulness[6] - 1.0).abs() < 1e-4);
+    assert!(curve.head_shares[0].abs() < 1e-9);
+    assert!((curve.head_shares[6] - 1.0).abs() < 1e-4);
     let method = method::<B>("activation-patching", &settings(), &FlexDevice).unwrap();
     let scores = method.scores(&evidence, Seed::new(0), &NoProgress).unwrap();
     let count = found.circuit.heads().count();

@@ -3,6 +3,7 @@
 
 mod causal;
 mod choose;
+mod coverage;
 mod evaluate;
 mod methods;
 mod null;

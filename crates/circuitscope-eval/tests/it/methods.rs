@@ -261,7 +261,7 @@ fn needs_are_needs() {
         let least = scores(&bare(Vec::new()));
         assert_eq!(least.is_ok(), !needs.pairs && !needs.last, "{}", about.name);
         let measured = made.measure(&evidence, Seed::new(0), &NoProgress).unwrap();
-        let relabelled = measured.relabelled(evidence.labels().to_vec());
+        let relabelled = measured.relabelled(&[evidence.labels().to_vec()]);
         assert_eq!(relabelled.is_some(), about.relabels, "{}", about.name);
     }
 }

@@ -86,7 +86,7 @@ fn a_circuit_is_judged_in_the_metric() {
         quality.circuit - of([false, true, false, false, false, false]),
     );
     let share = (quality.circuit - quality.empty) / (quality.full - quality.empty);
-    close(quality.faithfulness.unwrap(), share);
+    close(quality.head_share.unwrap(), share);
     // Random circuits come from the seed.
     assert_eq!(judge(0), quality);
     assert_ne!(judge(1).random, quality.random);

@@ -36,13 +36,7 @@ impl Interval {
     /// # }
     /// ```
     pub fn percentile(values: &[f64], level: f64) -> Result<Self> {
-        if !(level > 0.0 && level < 1.0) {
-            return Err(Error::Value {
-                what: "level of an interval",
-                found: level,
-                expected: "a share between 0 and 1",
-            });
-        }
+        require_level(level)?;
         let sorted = sorted(values)?;
         let tail = f64::midpoint(1.0, -level);
         Ok(Self {
@@ -55,6 +49,16 @@ impl Interval {
     /// Whether a value lies in it, ends included.
     pub fn contains(self, value: f64) -> bool {
         (self.low..=self.high).contains(&value)
+    }
+
+    /// The part of it that numbers from `low` to `high` may have. An estimate between the two stays inside.
+    #[must_use]
+    pub fn within(self, low: f64, high: f64) -> Self {
+        Self {
+            low: self.low.clamp(low, high),
+            high: self.high.clamp(low, high),
+            level: self.level,
+        }
     }
 }
 
@@ -103,6 +107,17 @@ fn at(sorted: &[f64], p: f64) -> f64 {
     let below = h.floor() as usize;
     let above = (below + 1).min(sorted.len() - 1);
     sorted[below] + (h - h.floor()) * (sorted[above] - sorted[below])
+}
+
+pub(crate) fn require_level(level: f64) -> Result<()> {
+    if level > 0.0 && level < 1.0 {
+        return Ok(());
+    }
+    Err(Error::Value {
+        what: "level of an interval",
+        found: level,
+        expected: "a share between 0 and 1",
+    })
 }
 
 pub(crate) fn require_finite(what: &'static str, values: &[f64]) -> Result<()> {
@@ -197,5 +212,16 @@ mod tests {
             let [half, most] = [0.5, 0.95].map(|level| Interval::percentile(&values, level).unwrap());
             prop_assert!(most.low <= half.low && half.low <= half.high && half.high <= most.high);
         }
+    }
+
+    #[test]
+    fn what_is_a_share_ends_at_nothing_and_all() {
+        let interval = Interval {
+            low: -0.2,
+            high: 1.4,
+            level: 0.95,
+        };
+        let within = interval.within(0.0, 1.0);
+        assert_eq!((within.low, within.high, within.level), (0.0, 1.0, 0.95));
     }
 }

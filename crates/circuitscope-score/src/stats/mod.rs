@@ -3,9 +3,9 @@
 //!
 //! | question | here | source |
 //! |---|---|---|
-//! | how much does a number vary with the prompts? | [`bootstrap`], [`Interval::percentile`] | Efron & Tibshirani 1993, §13 |
+//! | how much does a number vary with the prompts? | [`half_samples`], [`Deviations`] | Shao & Wu 1989; Politis, Romano & Wolf 1999 |
 //! | do the chosen circuits agree? | [`jaccard`], [`mean_pairwise_jaccard`] | |
-//! | is a method ahead of a control? | [`PairedComparison`] | Efron & Tibshirani 1993, §15-16 |
+//! | is a method ahead of a control? | [`PairedComparison`] | the same, of the difference |
 //! | does a head score more than by chance? | [`LabelNull`] | Phipson & Smyth 2010 |
 //! | which of many such heads to keep? | [`benjamini_hochberg`], [`Discoveries`] | Benjamini & Hochberg 1995 |
 //! | which heads are chosen again and again? | [`half_samples`], [`Stability`] | Meinshausen & Bühlmann 2010 |
@@ -17,24 +17,26 @@
 //! ```
 //! use circuitscope_core::{HeadGrid, Polarity::{Negative, Positive}, Seed};
 //! use circuitscope_score::{CodeTable, node_scores};
-//! use circuitscope_score::stats::{Interval, bootstrap};
+//! use circuitscope_score::stats::{Deviations, half_samples};
 //!
 //! # fn main() -> Result<(), circuitscope_score::Error> {
 //! // Four matched pairs; the head has a code of its own for each positive.
 //! let labels = [[Positive; 4], [Negative; 4]].concat();
 //! let pairs = [(0, 4), (1, 5), (2, 6), (3, 7)];
 //! let table = CodeTable::new(HeadGrid::new(1, 1), labels.clone(), vec![1, 2, 3, 4, 0, 0, 0, 0])?;
-//! let mut unique = Vec::new();
-//! for resample in bootstrap(&labels, &pairs, 100, Seed::new(0))? {
-//!     unique.push(node_scores(&table.select(resample.rows())?)?[0].unique.into());
-//! }
-//! // Four draws of four pairs seldom hold all of them.
-//! let interval = Interval::percentile(&unique, 0.95)?;
-//! assert!(interval.low >= 1.0 && interval.high <= 4.0);
+//! let unique = |table: &CodeTable| Ok::<f64, circuitscope_score::Error>(node_scores(table)?[0].unique.into());
+//! let halves = half_samples(&labels, &pairs, 100, Seed::new(0))?;
+//! let of_halves = halves.iter().map(|half| unique(&table.select(half.rows())?));
+//! let of_halves = of_halves.collect::<Result<Vec<_>, _>>()?;
+//! // Every half of the pairs has two of the four codes: the count grows with the data, and varies not at all.
+//! let deviations = Deviations::new(unique(&table)?, &of_halves, halves[0].scale())?;
+//! let interval = deviations.interval(0.95)?;
+//! assert_eq!((interval.low, interval.high), (4.0, 4.0));
 //! # Ok(())
 //! # }
 //! ```
 
+mod deviations;
 mod fdr;
 mod interval;
 mod knee;
@@ -43,10 +45,11 @@ mod paired;
 mod resample;
 mod stability;
 
+pub use deviations::Deviations;
 pub use fdr::{Discoveries, benjamini_hochberg};
 pub use interval::{Interval, jaccard, mean_pairwise_jaccard, quantile};
 pub use knee::{Bend, Knee, knee};
 pub use null::{LabelNull, relabellings};
 pub use paired::PairedComparison;
-pub use resample::{Resample, bootstrap, half_samples};
+pub use resample::{Resample, half_samples};
 pub use stability::{Stability, StableHeads};

@@ -127,7 +127,7 @@ impl LabelNull {
 mod tests {
     use super::super::benjamini_hochberg;
     use super::*;
-    use crate::{CodeTable, NodeScore, node_scores};
+    use crate::{CodeTable, node_scores};
     use Polarity::{Negative, Positive};
     use circuitscope_core::HeadGrid;
     use proptest::prelude::*;
@@ -202,6 +202,22 @@ mod tests {
         assert!((swapped as f64 - n as f64 / 2.0).abs() < 5.0 * (n as f64 / 4.0).sqrt());
     }
 
+    /// The null of codes, as their relabellings score.
+    fn null_of(
+        table: &CodeTable,
+        pairs: &[(usize, usize)],
+        n: usize,
+        seed: Seed,
+        score: fn(&crate::NodeScore) -> f64,
+    ) -> LabelNull {
+        let scores = |table: &CodeTable| node_scores(table).unwrap().iter().map(score).collect();
+        let others = relabellings(table.labels(), pairs, n, seed).unwrap();
+        let others = others
+            .into_iter()
+            .map(|labels| scores(&table.with_labels(labels).unwrap()));
+        LabelNull::new(scores(table), others.collect()).unwrap()
+    }
+
     /// Three pairs have eight relabellings, all equally likely: the p-value of a head whose codes
     /// follow the label is that of the one relabelling in eight that scores as high.
     #[test]
@@ -214,7 +230,9 @@ mod tests {
         .unwrap();
         let n = 4000;
         let pairs = [(0, 3), (1, 4), (2, 5)];
-        let null = of_codes(&table, &pairs, n, Seed::new(3), |score| score.unique.into());
+        let null = null_of(&table, &pairs, n, Seed::new(3), |score| {
+            f64::from(score.unique)
+        });
         let error = (1.0 / 8.0 * 7.0 / 8.0 / n as f64).sqrt();
         assert!((null.p_values()[0] - 1.0 / 8.0).abs() < 5.0 * error);
     }
@@ -234,7 +252,7 @@ mod tests {
                 .map(|cell| draw::below(&mut rng, 2 + 3 * (cell % heads)) as i32)
                 .collect();
             let table = CodeTable::new(HeadGrid::new(1, heads), labels.clone(), codes).unwrap();
-            let null = of_codes(&table, &pairs, 99, Seed::new(at), |score| score.normalised);
+            let null = null_of(&table, &pairs, 99, Seed::new(at), |score| score.normalised);
             let q = benjamini_hochberg(&null.p_values()).unwrap();
             any += usize::from(q.iter().any(|&q| q <= alpha));
         }

@@ -25,7 +25,9 @@ use circuitscope::model::{
     LoadSettings, Loaded, Processing, capture_head_means_and_last, load_dir,
 };
 use circuitscope::tasks::{TASKS, TaskSpec, task};
-use circuitscope::{CaptureSettings, judged_task, known_circuits, load_reference, posed_task};
+use circuitscope::{
+    CaptureSettings, PrepareSettings, judged_task, known_circuits, load_reference, prepare_task,
+};
 use circuitscope_testkit::{Golden, shared_fixtures};
 use planted::PLANTS;
 
@@ -118,10 +120,10 @@ fn of_task(
         last_position: true,
         ..CaptureSettings::default()
     };
-    let posed = posed_task(loaded, task, pairs, seed, None)?;
+    let prompts = prepare_task(loaded, task, pairs, seed, PrepareSettings::default())?;
     let judged = judged_task(
         loaded,
-        &posed,
+        &prompts,
         known_circuits(loaded, task, None)?.truths,
         settings,
         &FlexDevice,

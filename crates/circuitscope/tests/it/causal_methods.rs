@@ -9,7 +9,7 @@ use circuitscope::measures::{Judgement, judge};
 use circuitscope::model::Processing;
 use circuitscope::tasks::{GREATER_THAN, IOI, TASKS, TaskSpec};
 use circuitscope::{
-    CaptureSettings, CausalSettings, judged_task, known_circuits, load_reference, posed_task,
+    CaptureSettings, PrepareSettings, judged_task, known_circuits, load_reference, prepare_task,
 };
 
 use crate::on_all_cores;
@@ -18,16 +18,14 @@ type B = Autodiff<Flex>;
 
 fn judged(task: &TaskSpec, names: &[&str], pairs: usize, ablation: Ablation) -> Vec<Judgement> {
     let loaded = load_reference::<Flex>(on_all_cores(Processing::Folded), &FlexDevice).unwrap();
-    let posed = posed_task(&loaded, task, pairs, Seed::new(2026), None).unwrap();
+    let how = PrepareSettings::default();
+    let prompts = prepare_task(&loaded, task, pairs, Seed::new(2026), how).unwrap();
     let judged = judged_task(
         &loaded,
-        &posed,
+        &prompts,
         known_circuits(&loaded, task, None).unwrap().truths,
         CaptureSettings {
-            causal: CausalSettings {
-                ablation,
-                ..CausalSettings::default()
-            },
+            ablation,
             ..CaptureSettings::default()
         },
         &FlexDevice,

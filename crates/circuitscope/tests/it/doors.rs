@@ -14,10 +14,10 @@ use circuitscope::eval::{
 use circuitscope::measures::{MemoryStore, Scores, Selection};
 use circuitscope::model::Processing;
 use circuitscope::sae::{Encoder, INACTIVE};
-use circuitscope::tasks::IOI;
+use circuitscope::tasks::{GREATER_THAN, IOI};
 use circuitscope::{
-    CaptureSettings, DiscoverSettings, Error, discover_by, judged_task, known_circuits,
-    load_reference, posed_task,
+    CaptureSettings, DiscoverSettings, Error, PrepareSettings, discover_by, judged_task,
+    known_circuits, load_reference, prepare_task,
 };
 
 use crate::on_all_cores;
@@ -67,10 +67,19 @@ impl<B: Backend> Discover<B> for Variance {
 #[test]
 fn a_method_from_outside() {
     let loaded = load_reference::<Flex>(on_all_cores(Processing::Folded), &FlexDevice).unwrap();
-    let posed = posed_task(&loaded, &IOI, 40, Seed::new(1), None).unwrap();
+    let how = PrepareSettings::default();
+    let prompts = prepare_task(&loaded, &IOI, 40, Seed::new(1), how).unwrap();
     let truths = known_circuits(&loaded, &IOI, None).unwrap().truths;
     let settings = CaptureSettings::default();
-    let judged = judged_task(&loaded, &posed, truths, settings, &FlexDevice, &NoProgress).unwrap();
+    let judged = judged_task(
+        &loaded,
+        &prompts,
+        truths,
+        settings,
+        &FlexDevice,
+        &NoProgress,
+    )
+    .unwrap();
 
     let settings = DiscoverSettings::default();
     let mut told = None;
@@ -136,10 +145,19 @@ impl<B: Backend> Encoder<B> for Axes {
 #[test]
 fn a_dictionary_from_outside() {
     let loaded = load_reference::<Flex>(on_all_cores(Processing::Folded), &FlexDevice).unwrap();
-    let posed = posed_task(&loaded, Task::GreaterThan, 30, Seed::new(1), None).unwrap();
-    let truths = known_circuits(&loaded, Task::GreaterThan, None).unwrap();
+    let how = PrepareSettings::default();
+    let prompts = prepare_task(&loaded, &GREATER_THAN, 30, Seed::new(1), how).unwrap();
+    let truths = known_circuits(&loaded, &GREATER_THAN, None).unwrap().truths;
     let settings = CaptureSettings::default();
-    let judged = judged_task(&loaded, &posed, truths, settings, &FlexDevice, &NoProgress).unwrap();
+    let judged = judged_task(
+        &loaded,
+        &prompts,
+        truths,
+        settings,
+        &FlexDevice,
+        &NoProgress,
+    )
+    .unwrap();
     let evidence = &judged.evidence;
     let [examples, heads, d] = evidence.activations().unwrap().dims();
     let x: Tensor<Flex, 2> = evidence
@@ -210,10 +228,19 @@ fn a_dictionary_from_outside() {
 #[test]
 fn a_dictionary_of_another_width() {
     let loaded = load_reference::<Flex>(on_all_cores(Processing::Folded), &FlexDevice).unwrap();
-    let posed = posed_task(&loaded, &IOI, 5, Seed::new(1), None).unwrap();
+    let how = PrepareSettings::default();
+    let prompts = prepare_task(&loaded, &IOI, 5, Seed::new(1), how).unwrap();
     let truths = known_circuits(&loaded, &IOI, None).unwrap().truths;
     let settings = CaptureSettings::default();
-    let judged = judged_task(&loaded, &posed, truths, settings, &FlexDevice, &NoProgress).unwrap();
+    let judged = judged_task(
+        &loaded,
+        &prompts,
+        truths,
+        settings,
+        &FlexDevice,
+        &NoProgress,
+    )
+    .unwrap();
     let axes = Arc::new(Axes {
         width: 3,
         above: 0.0,

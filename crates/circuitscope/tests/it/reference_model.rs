@@ -16,16 +16,23 @@
 
 use std::collections::BTreeSet;
 
+use burn::backend::Autodiff;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Int, Tensor, TensorData};
 use burn_flex::{Flex, FlexDevice};
-use circuitscope::core::{HeadGrid, HeadId, Node, Seed};
+use circuitscope::core::{HeadGrid, HeadId, NoProgress, Seed};
+use circuitscope::eval::Evidence;
+use circuitscope::eval::causal::PatchedRuns;
+use circuitscope::eval::methods::{MethodSettings, method};
 use circuitscope::hooks::{AnyTensor, Capture, Intervene, Intervention, Op, Site};
 use circuitscope::model::{Loaded, PaddingSide, Processing, TokenBatch};
 use circuitscope::tasks::{
     DOCSTRING, GREATER_THAN, GroundTruth, INDUCTION, IOI, Prompt, TASKS, TaskSpec, generate,
 };
-use circuitscope::{known_circuits, load_reference, vocabulary};
+use circuitscope::{
+    CaptureSettings, PrepareSettings, judged_task, known_circuits, load_reference, prepare_task,
+    vocabulary,
+};
 
 use crate::on_all_cores;
 use crate::planted_program::{Change, answer};
@@ -377,21 +384,73 @@ fn induction() {
     check_edges(&INDUCTION);
 }
 
-/// The decoys exist, are outsiders of every task, and see what tells the classes apart.
+/// What a decoy claims: that it sees what tells the classes apart, and does not write it into the answer.
+///
+/// Seen: what it puts out moves where the words do that tell the two prompts of a pair apart. (A probe of the class would
+/// ask for more than it claims: in indirect objects no word says which class a prompt is of.) Not written: with its output on the negative prompt in its place, the metric
+/// keeps what it had, but for a small share of what it loses with everything ablated. Heads of the circuit lose it.
 #[test]
-fn decoys_are_outsiders() {
-    let loaded = load_reference::<Flex>(on_all_cores(Processing::Raw), &FlexDevice).unwrap();
+fn decoys_see_the_classes_and_do_not_write_them() {
+    let loaded = load_reference::<Flex>(on_all_cores(Processing::Folded), &FlexDevice).unwrap();
     for task in TASKS {
-        let truth = known_circuits(&loaded, task, None)
-            .unwrap()
-            .truths
-            .remove(0);
+        let how = PrepareSettings::default();
+        let prompts = prepare_task(&loaded, task, 60, Seed::new(2026), how).unwrap();
+        let truths = known_circuits(&loaded, task, None).unwrap().truths;
+        let settings = CaptureSettings::default();
+        let judged = judged_task(
+            &loaded,
+            &prompts,
+            truths,
+            settings,
+            &FlexDevice,
+            &NoProgress,
+        );
+        let judged = judged.unwrap();
+        let (evidence, truth) = (&judged.evidence, &judged.truths[0]);
+        let scores = |name: &str| {
+            let settings = MethodSettings::default();
+            let method = method::<Autodiff<Flex>>(name, &settings, &FlexDevice).unwrap();
+            method.scores(evidence, Seed::new(0), &NoProgress).unwrap()
+        };
+        let effects = scores("activation-patching");
+        let seen = moved(evidence);
+        let causal = evidence.causal("decoys").unwrap();
+        let pairs = MethodSettings::default().patching.patch_pairs;
+        let runs = PatchedRuns::new(causal, pairs).unwrap();
+        let fall = runs.baseline(causal.metric()).unwrap().fall();
+        let of = |head: HeadId| {
+            let at = truth.circuit.grid.index(head).unwrap();
+            (seen[at], effects.nodes[at] / fall.abs())
+        };
         assert_eq!(truth.decoys.len(), 4);
-        for decoy in &truth.decoys {
-            assert!(
-                !truth.circuit.nodes.contains(&Node::Head(*decoy)),
-                "{task}: {decoy}"
-            );
+        for &decoy in &truth.decoys {
+            let (seen, effect) = of(decoy);
+            println!("{task}: decoy {decoy}: seen {seen:.3}, effect {effect:.4}");
+            assert!(seen >= SEEN, "{task}: {decoy} sees {seen}");
+            assert!(effect <= WRITTEN, "{task}: {decoy} has effect {effect}");
         }
+        let members = truth.circuit.heads().map(|head| of(head).1);
+        let largest = members.fold(0.0, f64::max);
+        println!("{task}: largest effect of the circuit {largest:.3}");
+        assert!(largest >= 5.0 * WRITTEN, "{task}: {largest}");
     }
 }
+
+/// For each head, how far its mean outputs on the prompts of a pair are apart, in units of their length, mean over
+/// pairs.
+fn moved(evidence: &Evidence<Flex>) -> Vec<f64> {
+    let (positives, negatives): (Vec<usize>, Vec<usize>) = evidence.pairs().iter().copied().unzip();
+    let [here, there] = [positives, negatives].map(|rows| evidence.rows(&rows).unwrap());
+    let length = |x: Tensor<Flex, 2>| x.powi_scalar(2).sum_dim(1).sqrt();
+    let apart = length(here.clone() - there) / length(here);
+    let apart: Vec<f32> = apart.into_data().to_vec().unwrap();
+    let (heads, pairs) = (evidence.grid().len(), evidence.pairs().len());
+    let of_head = |head: usize| apart.iter().skip(head).step_by(heads);
+    let mean = |head| of_head(head).map(|apart| f64::from(*apart)).sum::<f64>() / pairs as f64;
+    (0..heads).map(mean).collect()
+}
+
+/// Least that the output of a decoy moves, in units of its length: one word of twenty.
+const SEEN: f64 = 0.02;
+/// Largest share of the whole effect that a decoy has.
+const WRITTEN: f64 = 0.05;

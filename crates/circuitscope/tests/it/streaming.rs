@@ -6,7 +6,8 @@ use circuitscope::core::{NoProgress, Seed};
 use circuitscope::model::Processing;
 use circuitscope::tasks::IOI;
 use circuitscope::{
-    CaptureSettings, DiscoverSettings, capture, discover, load_reference, task_prompts,
+    CaptureSettings, DiscoverSettings, PrepareSettings, capture, discover, load_reference,
+    prepare_task,
 };
 
 use crate::on_all_cores;
@@ -15,7 +16,8 @@ use crate::on_all_cores;
 #[test]
 fn a_circuit_is_the_same_without_holding_its_evidence() {
     let loaded = load_reference::<Flex>(on_all_cores(Processing::Folded), &FlexDevice).unwrap();
-    let prompts = task_prompts(&loaded, &IOI, 300, Seed::new(0)).unwrap();
+    let how = PrepareSettings::default();
+    let prompts = prepare_task(&loaded, &IOI, 300, Seed::new(0), how).unwrap();
     let capture = |hold, last_position| {
         let settings = CaptureSettings {
             hold,

@@ -50,7 +50,8 @@ fn a_sweep_is_one_greedy_removal_for_each_threshold() {
     let (graph, edges) = (scores.graph, scores.edges.unwrap());
     // Half of the pairs.
     let runs = PatchedRuns::new(&causal, 2).unwrap();
-    let (full, empty) = runs.full_and_empty(Metric::LogitDifference).unwrap();
+    let circuitscope_measures::Baseline { full, empty } =
+        runs.baseline(Metric::LogitDifference).unwrap();
     let mut expected = vec![0.0; edges.len()];
     for share in [0.001, 0.01, 0.03, 0.1] {
         let kept = greedy(&runs, share * (full - empty).abs());

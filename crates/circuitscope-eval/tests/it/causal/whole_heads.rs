@@ -127,7 +127,8 @@ fn heads_are_ablated_as_all_their_edges() {
             let clean = runs.clean(Metric::LogitDifference).unwrap();
             close("everything kept", &found[0][0], &clean);
 
-            let (full, empty) = runs.full_and_empty(Metric::LogitDifference).unwrap();
+            let circuitscope_measures::Baseline { full, empty } =
+                runs.baseline(Metric::LogitDifference).unwrap();
             let none = vec![0.0; graph.readers() * graph.writers()];
             let none = runs.mean_of(&none, 0, Metric::LogitDifference).unwrap();
             let mean = clean.iter().sum::<f64>() / 5.0;
