@@ -132,23 +132,6 @@ mod tests {
     use circuitscope_core::HeadGrid;
     use proptest::prelude::*;
 
-    /// Scores of a table under its own labels and under `n` relabellings.
-    fn of_codes(
-        table: &CodeTable,
-        pairs: &[(usize, usize)],
-        n: usize,
-        seed: Seed,
-        score: fn(&NodeScore) -> f64,
-    ) -> LabelNull {
-        let scores = |labels| -> Vec<f64> {
-            let scores = node_scores(&table.with_labels(labels).unwrap()).unwrap();
-            scores.iter().map(score).collect()
-        };
-        let labels = relabellings(table.labels(), pairs, n, seed).unwrap();
-        let null = labels.into_iter().map(scores).collect();
-        LabelNull::new(scores(table.labels().to_vec()), null).unwrap()
-    }
-
     #[test]
     fn closed_forms() {
         let null = LabelNull::new(
