@@ -1,7 +1,7 @@
 use circuitscope_core::{Graph, HeadGrid, HeadId, Metric, Seed};
 use circuitscope_measures::{
-    Curve, Faithfulness, GraphScores, MIB_SIZES, Point, Ranking, Spread, SummaryRow, circuit_size,
-    mean_roc, mean_std,
+    Baseline, Curve, Faithfulness, GraphScores, MIB_SIZES, Point, Ranking, Spread, SummaryRow,
+    circuit_size, mean_roc, mean_std,
 };
 use circuitscope_report::{Error, MethodReport, Passage, Report, ReportInput, TaskReport, render};
 use rand::Rng as _;
@@ -412,8 +412,10 @@ fn discovery() -> ReportInput {
         method.faithfulness = Some(Faithfulness {
             metric: Metric::LogitDifference,
             pairs: 20,
-            full: 3.0,
-            empty: 0.5,
+            baseline: Baseline {
+                full: 3.0,
+                empty: 0.5,
+            },
             nodes: curve(),
             edges: Some(curve()),
         });
