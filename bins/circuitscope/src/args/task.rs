@@ -52,7 +52,7 @@ impl TaskArg {
 pub(crate) fn parse_circuit(text: &str) -> Result<CircuitChoice, Error> {
     match KnownModel::named(text) {
         Ok(model) => Ok(CircuitChoice::Of(model.name.to_owned())),
-        Err(_) if is_path(text) || text.ends_with(".json") => {
+        Err(_) if is_path(text) || Path::new(text).extension().is_some() => {
             Ok(CircuitChoice::File(PathBuf::from(text)))
         }
         Err(error) => Err(error),

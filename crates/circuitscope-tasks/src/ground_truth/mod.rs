@@ -90,10 +90,10 @@ pub fn ground_truths(task: &TaskSpec, model: &str) -> Result<Vec<GroundTruth>> {
 
 /// The circuits of `task` in a file of one of this project's forms: that of `datasets/*/ground_truth.json`, groups of
 /// heads and rules for edges in several variants, or that of `datasets/reference/ground_truth.json`, heads and
-/// edges of several tasks, which the converter for InterpBench writes, too. Nothing if the file has another
+/// edges of several tasks, which the converter for `InterpBench` writes, too. Nothing if the file has another
 /// form, whatever that is.
 ///
-/// Where a file of the second form holds a single task, it may have another name there: files of InterpBench
+/// Where a file of the second form holds a single task, it may have another name there: files of `InterpBench`
 /// name their cases.
 ///
 /// # Errors

@@ -1,5 +1,5 @@
 //! Files of heads and edges of several tasks in one model: `datasets/reference/ground_truth.json`, and what the
-//! converter for InterpBench writes.
+//! converter for `InterpBench` writes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
