@@ -281,6 +281,27 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "flex")]
+    #[test]
+    fn the_number_of_cores_is_no_part_of_what_results_depend_on() {
+        let device = DeviceName::Cpu.open().unwrap();
+        let of_threads = |threads| Device {
+            hardware: format!("{CPU}, {}", count(threads, "thread")),
+            ..device.clone()
+        };
+        let [one, many] = [of_threads(1), of_threads(64)];
+        assert_ne!(one.to_string(), many.to_string());
+        assert_eq!(
+            (one.kind(), many.kind()),
+            ("flex (CPU)".to_owned(), "flex (CPU)".to_owned())
+        );
+        let of_gpu = |name: &str| Device {
+            hardware: name.to_owned(),
+            ..device.clone()
+        };
+        assert_ne!(of_gpu("one").kind(), of_gpu("another").kind());
+    }
+
     #[test]
     fn bad_names_say_what_is_valid() {
         let message = |name: &str| name.parse::<DeviceName>().unwrap_err();

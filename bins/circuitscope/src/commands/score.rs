@@ -42,7 +42,7 @@ pub(crate) fn run(args: &ScoreArgs, printer: Printer) -> Result<()> {
     let amplitudes = amplitudes.transpose().with_context(of_file)?;
     if amplitudes.is_none() {
         note(&format!(
-            "note: {}: no amplitudes, so codes are counted and not weighed: `encode` writes them since 0.1",
+            "note: {}: no amplitudes, so that codes are counted and not weighed: `encode` writes them",
             args.codes.display()
         ));
     }

@@ -2,6 +2,7 @@
 
 use circuitscope::eval::methods::quick;
 use circuitscope::measures::formats::GraphFile;
+use circuitscope::score::{CodeTable, amplitude_scores};
 use std::process::Stdio;
 
 use safetensors::Dtype::{I32, U8};
@@ -106,6 +107,14 @@ fn train_encode_and_score_are_the_method_in_steps() {
         scored["paper_edge_head_counts"],
         discovered["paper_edge_head_counts"]
     );
+    // What one dictionary adds to `amplitude-ensemble` and `recommended-activations`.
+    let table = CodeTable::read(&bench.path("c.safetensors")).unwrap();
+    let amplitudes = amplitude_scores(&table).unwrap();
+    assert_eq!(scored["amplitude_scores"], json!(amplitudes));
+    assert!(
+        amplitudes.iter().any(|score| *score > 0.0),
+        "{amplitudes:?}"
+    );
     for ranked in discovered["heads"].as_array().unwrap() {
         let nodes = scored["nodes"].as_array().unwrap();
         let node = nodes
@@ -120,6 +129,27 @@ fn train_encode_and_score_are_the_method_in_steps() {
     ));
     assert_eq!(again["heads"], discovered["heads"]);
     assert_eq!(again["edges"], discovered["edges"]);
+}
+
+/// Hash maps of two processes have different orders.
+#[test]
+fn equal_commands_write_equal_bytes() {
+    let files = ["a.safetensors", "c.safetensors", "x.safetensors"];
+    let written = [(); 2].map(|()| {
+        let bench = Bench::new();
+        for line in [
+            "discover --task ioi --examples 6 --method mean-difference --save-activations a.safetensors",
+            "train --activations a.safetensors --output sae --codes 6 --steps 3",
+            "encode --sae sae --activations a.safetensors --output c.safetensors",
+            "capture --task induction --examples 2 --sites hook_embed,logits --output x.safetensors",
+        ] {
+            bench.ok(line);
+        }
+        files.map(|name| fs_err::read(bench.path(name)).unwrap())
+    });
+    for ((name, one), other) in files.iter().zip(&written[0]).zip(&written[1]) {
+        assert!(one == other, "{name}");
+    }
 }
 
 #[test]
@@ -170,8 +200,11 @@ fn score_prints_the_full_matrix() {
         scored["edges"],
         serde_json::json!([[0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 1], [1, 1, 1, 0]])
     );
-    let text = bench.ok("score --codes c.safetensors");
+    assert_eq!(scored["amplitude_scores"], Value::Null);
+    let ran = bench.run("score --codes c.safetensors");
+    let (text, said) = (ran.stdout, ran.stderr);
     assert!(text.contains("L1H1       1      2       0.500"), "{text}");
+    assert!(said.contains("c.safetensors: no amplitudes"), "{said}");
 }
 
 #[test]

@@ -60,6 +60,30 @@ fn further_seeds_and_methods_add_to_what_is_there() {
     assert!(before.iter().all(|run| after.contains(run)));
 }
 
+/// As in a container with other cores.
+#[cfg(target_os = "linux")]
+#[test]
+fn another_number_of_cores_goes_on_with_a_folder() {
+    let bench = Bench::new();
+    let one = |line: &str| {
+        let mut command = std::process::Command::new("taskset");
+        command.args(["-c", "0", env!("CARGO_BIN_EXE_circuitscope")]);
+        command.args(line.split_whitespace());
+        command.current_dir(bench.path("."));
+        crate::support::Ran::of(command.output().unwrap())
+    };
+    let ran = one(EVAL);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let before = runs(&bench);
+    let results = bench.json(EVAL);
+    assert_eq!(runs(&bench), before);
+    // Where a run was made stands in its provenance, and not in what tells it from others.
+    let device = results["provenance"]["device"].as_str().unwrap();
+    assert!(device.contains("thread"), "{device}");
+    let settings = &results["provenance"]["settings"]["device"];
+    assert_eq!(*settings, "flex (CPU)");
+}
+
 #[test]
 fn a_folder_made_with_other_settings_is_refused() {
     let bench = Bench::new();
