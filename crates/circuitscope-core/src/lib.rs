@@ -26,7 +26,6 @@
 mod circuit;
 pub mod draw;
 mod exec;
-pub mod files;
 mod graph;
 mod head;
 mod metric;

@@ -57,9 +57,12 @@ pub enum Error {
         /// What it reported.
         message: String,
     },
-    /// A file could not be read or written; the source names it.
+    /// A folder or a file of weights could not be read; the source names it.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] circuitscope_files::FileError),
     /// `cfg.json` is not JSON of the expected form.
     #[error("{}: {source}", path.display())]
     Json {

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anamnesis::{NpzDtype, parse_npz};
-use circuitscope_core::{files, nearest};
+use circuitscope_core::nearest;
+use circuitscope_files as files;
 use safetensors::tensor::{Dtype, SafeTensors};
 
 use crate::{Error, Result};

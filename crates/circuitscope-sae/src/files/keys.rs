@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use circuitscope_core::{files, nearest};
+use circuitscope_core::nearest;
+use circuitscope_files as files;
 use serde_json::{Map, Value};
 
 use crate::{Error, Result};
@@ -16,7 +17,7 @@ pub(super) struct Keys {
 
 impl Keys {
     /// # Errors
-    /// [`Error::Io`], [`Error::Json`].
+    /// [`Error::File`], [`Error::Json`].
     pub(super) fn read(path: PathBuf) -> Result<Self> {
         let text = files::read(&path)?;
         match serde_json::from_slice(&text) {

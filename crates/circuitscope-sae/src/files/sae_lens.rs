@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Transaction;
 use burn::tensor::backend::Backend;
 use circuitscope_core::Seed;
-use circuitscope_core::files::write_atomic;
+use circuitscope_files::write_atomic;
 use safetensors::tensor::{Dtype, TensorView, serialize};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -124,7 +124,7 @@ pub struct SaeMetadata {
 /// `cfg.json` is written last, so that a folder that has it is whole.
 ///
 /// # Errors
-/// [`Error::Io`] naming the file that cannot be written, [`Error::Device`] if the weights cannot
+/// [`Error::File`] naming the file that cannot be written, [`Error::Device`] if the weights cannot
 /// be read back, [`Error::NonFiniteWeight`] if they hold NaN or infinite values, in which case
 /// nothing is written.
 ///
