@@ -53,7 +53,7 @@ impl dyn Progress + '_ {
         Stage(self)
     }
 
-    /// As [`stage`](Self::stage), of a stage whose steps are bytes.
+    /// As `stage`, of a stage whose steps are bytes.
     pub fn stage_of_bytes(&self, name: &str, total: u64) -> Stage<'_> {
         self.begin_bytes(name, total);
         Stage(self)

@@ -112,7 +112,7 @@ const ROUNDING: f64 = 1e-9;
 /// `None` for methods whose scores cannot be made under other labels without starting anew.
 ///
 /// # Errors
-/// Those of the method; [`Error::Cancelled`].
+/// Those of the method; [`Error::Cancelled`](crate::Error::Cancelled).
 pub fn null<B: Backend>(
     measured: &dyn Measured,
     evidence: &Evidence<B>,

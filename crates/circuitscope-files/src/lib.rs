@@ -2,7 +2,7 @@
 //!
 //! - [`read`], [`read_to_string`]: no more than [`MOST`] bytes; pipes are read once and kept.
 //! - [`write_atomic`], [`write_new`], [`Pending`]: through a temporary file that is renamed at the end.
-//! - [`sha256`], [`Hash`]: lowercase hexadecimal.
+//! - [`sha256`], [`struct@Hash`]: lowercase hexadecimal.
 //! - [`Reader`], [`Writer`]: safetensors. A tensor is read with its shape checked and half precision widened;
 //!   equal tensors and metadata are equal bytes.
 //!

@@ -9,7 +9,7 @@ use burn::tensor::{Tensor, TensorData};
 /// its encoder weight is `W_encᵀ` and its decoder weight `W_decᵀ`. A row of `w_dec` is a dictionary
 /// atom: what one feature writes.
 ///
-/// It encodes through [`Encoder`](crate::Encoder). Nothing here renormalises: weights come from [`SaeConfig::init`], training or a file, and
+/// It encodes through [`Encoder`](crate::Encoder). Nothing here renormalises: weights come from [`SaeConfig::init`](crate::SaeConfig::init), training or a file, and
 /// training keeps its constraint in the optimiser step.
 ///
 /// # Shapes
