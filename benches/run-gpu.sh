@@ -20,7 +20,7 @@ pack() {
   cargo bench --locked -p circuitscope-benches --features "$features" --no-run --message-format json \
     | sed -n 's/.*"kind":\["bench"\].*"name":"\([^"]*\)".*"executable":"\([^"]*\)".*/\1 \2/p' \
     | while read -r name file; do cp "$file" "$out/bench-$name"; done
-  cargo test --release --locked -p circuitscope-benches --test it --features "$features" --no-run --message-format json \
+  cargo test --release --locked -p circuitscope-benches --test backends --features "$features" --no-run --message-format json \
     | sed -n 's/.*"kind":\["test"\].*"executable":"\([^"]*\)".*/\1/p' \
     | while read -r file; do cp "$file" "$out/device-tests"; done
   strip "$out/circuitscope" "$out/device-tests" "$out"/bench-*

@@ -102,6 +102,7 @@ fn of_circuitscope(error: &circuitscope::Error) -> Option<&'static str> {
         E::NoKnownCircuit { .. } => Some(
             "`eval` needs one, and --circuit names one all the same, or a file with one; `discover` does not",
         ),
+        E::JudgedOtherwise { .. } => Some("choose another --output"),
         E::NoOwnCircuit { .. } => Some(
             "`eval` needs one: give it in [[circuits]], or by --circuit FILE; `discover` does not",
         ),

@@ -108,7 +108,7 @@ fn wrong_usage_is_code_2_and_says_what_is_valid() {
     }
     assert_eq!(
         first_line("capture --task ioi --tokens t.json --sites logits --output x"),
-        "error: the argument '--task <TASK>' cannot be used with '--tokens <FILE>'"
+        "error: the argument '--task <TASK|DIR>' cannot be used with '--tokens <FILE>'"
     );
     assert!(first_line("discover").starts_with("error: the following required arguments"));
     assert_eq!(

@@ -140,7 +140,7 @@ fn a_folder_may_hold_pairs() {
     );
     bench.fails(
         &format!("eval --model m --task own/ --circuit gpt2-small {QUICK} --output e"),
-        "no circuit is known for task `letters` in gpt2-small: --circuit names a model that has one",
+        "no circuit is known for task `letters` in gpt2-small: name a model that has one with --circuit",
     );
 }
 
@@ -274,7 +274,7 @@ fn circuits_come_from_files() {
     );
     bench.fails(
         &format!("{line} --circuit none.json --output x"),
-        "failed to open file `none.json`: No such file or directory (os error 2)",
+        "cannot read `none.json`: No such file or directory (os error 2)",
     );
     bench.fails(
         &format!("eval --circuit case.json {QUICK} --output x"),

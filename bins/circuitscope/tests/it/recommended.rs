@@ -86,7 +86,7 @@ fn what_concerns_other_methods_is_not_said_of_it() {
     bench.fails(
         "discover --model nowhere --pairs pairs.jsonl --select fdr:0.1",
         "method `recommended` has no null of labels: expected one that gives other scores to other labels \
-         without starting anew, such as `sae`, `recommended-activations` or `eap`, for --select fdr",
+         without starting anew, such as `sae`, `recommended-activations` or `eap`, to choose at a false discovery rate",
     );
     let ran = bench.run(&format!("{line} --metric kl --ablation zero"));
     assert!(

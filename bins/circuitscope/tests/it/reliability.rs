@@ -142,7 +142,7 @@ fn outputs_go_onto_regular_files_that_are_no_inputs() {
     bench.ok(&format!("{DISCOVER} --save-activations a.safetensors"));
     bench.fails(
         "encode --sae nowhere --activations a.safetensors --output a.safetensors",
-        "cannot read `nowhere/cfg.json`: No such file or directory (os error 2)",
+        "failed to read directory `nowhere`: No such file or directory (os error 2)",
     );
     bench.fails(
         &format!("{DISCOVER} --save-activations /dev/null"),
@@ -438,7 +438,7 @@ fn sh(bench: &Bench, folder: &str, script: &str) -> crate::support::Ran {
     command
         .args(["-c", script])
         .current_dir(bench.path(folder))
-        .env("PROGRAM", env!("CARGO_BIN_EXE_circuitscope"));
+        .env("PROGRAM", crate::support::program());
     crate::support::Ran::of(command.output().unwrap())
 }
 

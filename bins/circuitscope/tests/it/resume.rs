@@ -67,7 +67,7 @@ fn another_number_of_cores_goes_on_with_a_folder() {
     let bench = Bench::new();
     let one = |line: &str| {
         let mut command = std::process::Command::new("taskset");
-        command.args(["-c", "0", env!("CARGO_BIN_EXE_circuitscope")]);
+        command.args(["-c", "0"]).arg(crate::support::program());
         command.args(line.split_whitespace());
         command.current_dir(bench.path("."));
         crate::support::Ran::of(command.output().unwrap())
@@ -90,7 +90,7 @@ fn a_folder_made_with_other_settings_is_refused() {
     bench.ok(EVAL);
     bench.fails(
         &EVAL.replace("--examples 12", "--examples 13"),
-        "e/settings.json: this folder holds results made with examples = 12, not 13; choose another \
+        "e/settings.json: this folder holds results made with examples = 12, not 13: choose another \
          --output",
     );
 }

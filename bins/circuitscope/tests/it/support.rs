@@ -1,12 +1,20 @@
 //! Running the program, and making the files it reads.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+/// The program under test: the one that cargo built beside the tests, or the one that `CIRCUITSCOPE_PROGRAM` names, such
+/// as a release build with all backends.
+pub(crate) fn program() -> OsString {
+    let named = std::env::var_os("CIRCUITSCOPE_PROGRAM");
+    named.unwrap_or_else(|| env!("CARGO_BIN_EXE_circuitscope").into())
+}
 
 /// The program, in a folder of its own.
 pub(crate) struct Bench {
@@ -34,7 +42,7 @@ impl Bench {
 
     /// The program with arguments separated by spaces, to be run in the folder.
     pub(crate) fn command(&self, line: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_circuitscope"));
+        let mut command = Command::new(program());
         command
             .args(line.split_whitespace())
             .current_dir(self.folder.path())

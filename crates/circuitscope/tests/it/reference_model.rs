@@ -20,7 +20,7 @@ use burn::backend::Autodiff;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Int, Tensor, TensorData};
 use burn_flex::{Flex, FlexDevice};
-use circuitscope::core::{HeadGrid, HeadId, NoProgress, Seed};
+use circuitscope::core::{HeadGrid, HeadId, Metric, NoProgress, Seed};
 use circuitscope::eval::Evidence;
 use circuitscope::eval::causal::PatchedRuns;
 use circuitscope::eval::methods::{MethodSettings, method};
@@ -387,13 +387,17 @@ fn induction() {
 /// What a decoy claims: that it sees what tells the classes apart, and does not write it into the answer.
 ///
 /// Seen: what it puts out moves where the words do that tell the two prompts of a pair apart. (A probe of the class would
-/// ask for more than it claims: in indirect objects no word says which class a prompt is of.) Not written: with its output on the negative prompt in its place, the metric
-/// keeps what it had, but for a small share of what it loses with everything ablated. Heads of the circuit lose it.
+/// ask for more than it claims: in indirect objects no word says which class a prompt is of.) Not written: with its output on the negative prompt in its place, what the
+/// model predicts stays, but for a small share of what it loses with everything ablated. Heads of the circuit lose it. (By logits
+/// some decoys do write: where the prediction is as sure as here, that changes nothing.)
 #[test]
 fn decoys_see_the_classes_and_do_not_write_them() {
     let loaded = load_reference::<Flex>(on_all_cores(Processing::Folded), &FlexDevice).unwrap();
     for task in TASKS {
-        let how = PrepareSettings::default();
+        let how = PrepareSettings {
+            metric: Some(Metric::ProbabilityDifference),
+            ..PrepareSettings::default()
+        };
         let prompts = prepare_task(&loaded, task, 60, Seed::new(2026), how).unwrap();
         let truths = known_circuits(&loaded, task, None).unwrap().truths;
         let settings = CaptureSettings::default();

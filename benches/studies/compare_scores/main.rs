@@ -3,7 +3,7 @@
 //! prompts of others to report. Node AUC, mean over three draws.
 //!
 //! ```text
-//! cargo build --workspace --examples --locked && target/debug/examples/compare_scores
+//! cargo bench -p circuitscope-benches --bench compare_scores
 //! ```
 //! takes half an hour; with an argument, only the scores whose name contains it. The table is in `docs/methods/recommended.md`.
 
@@ -100,7 +100,9 @@ fn methods(subject: &str) -> Result<Vec<Named>, Box<dyn Error>> {
     for name in CONTROLS {
         all.push((name, method::<B>(name, &settings, &FlexDevice)?));
     }
-    if let Some(part) = std::env::args().nth(1) {
+    // `cargo bench` adds `--bench`.
+    let mut arguments = std::env::args().skip(1);
+    if let Some(part) = arguments.find(|argument| argument != "--bench") {
         all.retain(|(name, _)| name.contains(&part));
     }
     Ok(all)
