@@ -227,7 +227,7 @@ fn what_cannot_be_meant_is_refused_by_file_and_field() {
         (
             "logit-difference",
             "logit-diference",
-            "task.toml: metric: found \"logit-diference\" (did you mean `logit-difference`?), expected \"logit-difference\", \"probability-difference\", ",
+            "task.toml: metric: found \"logit-diference\" (did you mean `logit-difference`?), expected logit-difference, probability-difference, ",
         ),
         (
             "l1 = 0.1",
