@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::extra::Extra;
-use super::json_lines::{answer_tokens, kind, text};
+use super::fields::{answer_tokens, kind, text};
 use super::{FileRead, Pair, spans};
 use crate::error::LineProblem;
 use crate::{Answers, Error, Place, Result};

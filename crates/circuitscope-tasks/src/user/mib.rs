@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::extra::Extra;
-use super::json_lines::{kind, object, text};
+use super::fields::{kind, object, text};
 use super::{FileRead, Pair, years};
 use crate::error::LineProblem;
 use crate::{AnswerToken, Answers, Error, Place, Result};

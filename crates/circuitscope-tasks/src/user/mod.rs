@@ -3,6 +3,7 @@
 mod auto_circuit;
 mod eap_csv;
 mod extra;
+mod fields;
 mod json_lines;
 mod mib;
 mod spans;
