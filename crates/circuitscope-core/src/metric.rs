@@ -1,9 +1,4 @@
-use core::fmt;
-use core::str::FromStr;
-
 use serde::{Deserialize, Serialize};
-
-use crate::{UnknownName, nearest};
 
 /// What is read from a model's output at the last real position of a prompt.
 ///
@@ -28,28 +23,15 @@ pub enum Metric {
     Accuracy,
 }
 
+crate::names!(pub Metric: "metric" {
+    LogitDifference => "logit-difference",
+    ProbabilityDifference => "probability-difference",
+    Kl => "kl",
+    LogProbability => "log-probability",
+    Accuracy => "accuracy",
+});
+
 impl Metric {
-    /// All of them.
-    pub const ALL: [Self; 5] = [
-        Self::LogitDifference,
-        Self::ProbabilityDifference,
-        Self::Kl,
-        Self::LogProbability,
-        Self::Accuracy,
-    ];
-
-    /// Its name on the command line and in files.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::LogitDifference => "logit-difference",
-            Self::ProbabilityDifference => "probability-difference",
-            Self::Kl => "kl",
-            Self::LogProbability => "log-probability",
-            Self::Accuracy => "accuracy",
-        }
-    }
-
     /// Whether it reads the logits of the answers alone.
     #[must_use]
     pub const fn reads_answers_only(self) -> bool {
@@ -66,25 +48,5 @@ impl Metric {
     #[must_use]
     pub const fn has_gradient(self) -> bool {
         !matches!(self, Self::Accuracy)
-    }
-}
-
-impl fmt::Display for Metric {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl FromStr for Metric {
-    type Err = UnknownName;
-
-    fn from_str(s: &str) -> Result<Self, UnknownName> {
-        let found = Self::ALL.into_iter().find(|metric| metric.name() == s);
-        found.ok_or_else(|| UnknownName {
-            what: "metric",
-            name: s.to_owned(),
-            nearest: nearest(s, Self::ALL.map(Self::name)),
-            known: Self::ALL.map(Self::name).join(", "),
-        })
     }
 }

@@ -56,3 +56,22 @@ pub type Metadata = std::collections::BTreeMap<String, serde_json::Value>;
 
 /// The key of [`Metadata`].
 pub(crate) const METADATA_KEY: &str = "circuitscope";
+
+/// A value of JSON as an error shows it: of a long one the first 60 characters.
+///
+/// ```
+/// assert_eq!(circuitscope_files::shown(&[1, 2].into()), "[1,2]");
+/// let long = circuitscope_files::shown(&"x".repeat(100).into());
+/// assert_eq!(long.chars().count(), 61);
+/// assert!(long.ends_with("x…"));
+/// ```
+#[must_use]
+pub fn shown(value: &serde_json::Value) -> String {
+    const MOST: usize = 60;
+    let text = value.to_string();
+    if text.chars().count() > MOST {
+        text.chars().take(MOST).chain("…".chars()).collect()
+    } else {
+        text
+    }
+}

@@ -30,6 +30,23 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     Ok(value)
 }
 
+/// Reads a file that an earlier run kept and this one can make again; nothing where it is not there.
+///
+/// # Errors
+/// As [`read_json`], and what to do then.
+pub fn read_kept<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    if !path.is_file() {
+        return Ok(None);
+    }
+    read_json(path).map(Some).map_err(|error| match error {
+        Error::File { path, reason } => Error::File {
+            path,
+            reason: format!("{reason}; delete it to run again"),
+        },
+        other => other,
+    })
+}
+
 /// Writes a file of JSON, indented, whole or not at all.
 ///
 /// # Errors

@@ -50,7 +50,7 @@ mod summary;
 pub use curves::{Curve, Faithfulness, Point};
 pub use error::{Error, Result};
 pub use faithfulness::{Baseline, MIB_SIZES, Order, circuit_size, cmd, cpr};
-pub use json::{read_json, write_json};
+pub use json::{read_json, read_kept, write_json};
 pub use judge::{Judgement, Spread, judge};
 pub use ranking::{BestF1, Ranking};
 pub use roc::{RocPoint, circuits_auc, circuits_auc_pessimistic, mean_roc};

@@ -1,5 +1,4 @@
-use core::fmt;
-
+use circuitscope_core::names;
 use serde::{Deserialize, Serialize};
 
 /// Which vectors of the decoder are held at unit length: the authors' code and its documentation
@@ -24,18 +23,9 @@ pub enum Dictionary {
     UnitNormAtoms,
 }
 
+names!(pub Dictionary { PaperCompatible => "paper-compatible", UnitNormAtoms => "unit-norm-atoms" });
+
 impl Dictionary {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::PaperCompatible, Self::UnitNormAtoms];
-
-    /// As written in files: `paper-compatible` or `unit-norm-atoms`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::PaperCompatible => "paper-compatible",
-            Self::UnitNormAtoms => "unit-norm-atoms",
-        }
-    }
-
     /// The axis of `w_dec` `[d_sae, d_in]` along which the constrained vectors lie: summing the
     /// squares over it gives ones.
     pub(crate) const fn decoder_axis(self) -> usize {
@@ -48,9 +38,3 @@ impl Dictionary {
 
 /// The axis of `w_enc` `[d_in, d_sae]` along which a feature's input direction lies.
 pub(crate) const ENCODER_AXIS: usize = 0;
-
-impl fmt::Display for Dictionary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}

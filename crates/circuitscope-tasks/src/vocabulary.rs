@@ -1,7 +1,6 @@
-use core::fmt;
 use core::str::FromStr;
 
-use circuitscope_core::nearest;
+use circuitscope_core::{names, nearest};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -18,24 +17,7 @@ pub enum Vocabulary {
     Reference,
 }
 
-impl Vocabulary {
-    /// Both vocabularies.
-    pub const ALL: [Self; 2] = [Self::Gpt2, Self::Reference];
-
-    /// Its name in files and on the command line.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Gpt2 => "gpt2",
-            Self::Reference => "reference",
-        }
-    }
-}
-
-impl fmt::Display for Vocabulary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
+names!(pub Vocabulary { Gpt2 => "gpt2", Reference => "reference" });
 
 impl FromStr for Vocabulary {
     type Err = Error;

@@ -84,6 +84,18 @@ pub enum Error {
         task: String,
     },
 
+    /// Runs of a task, and nothing that says what they were judged by.
+    #[error(
+        "{}: not there, expected what the runs of task {task} were judged by; the command of `eval` that made them writes it",
+        .file.display()
+    )]
+    JudgedBy {
+        /// The file that should say.
+        file: PathBuf,
+        /// The task.
+        task: String,
+    },
+
     /// A file does not hold a circuit that heads can be judged by.
     #[error("{}: {problem}", .file.display())]
     CircuitFile {

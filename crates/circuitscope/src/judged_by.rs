@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use circuitscope_files::sha256;
-use circuitscope_measures::{Error as FileOfResults, read_json, write_json};
+use circuitscope_measures::{RunRecord, read_kept, write_json};
 use circuitscope_tasks::{self as tasks, TaskSpec};
 use serde::{Deserialize, Serialize};
 
@@ -58,18 +58,25 @@ impl JudgedBy {
     /// # Errors
     /// [`circuitscope_measures::Error`], which names file and field.
     pub fn read(folder: &Path, task: &str) -> Result<Option<Self>> {
-        let path = Self::path(folder, task);
-        if !path.is_file() {
-            return Ok(None);
+        Ok(read_kept(&Self::path(folder, task))?)
+    }
+
+    /// What each task of some runs was judged by, by its name.
+    ///
+    /// # Errors
+    /// [`Error::JudgedBy`] where that is not said, and those of [`read`](Self::read).
+    pub fn of_runs(folder: &Path, records: &[RunRecord]) -> Result<BTreeMap<String, Self>> {
+        let mut all = BTreeMap::new();
+        for RunRecord { task, .. } in records {
+            if !all.contains_key(task) {
+                let by = Self::read(folder, task)?.ok_or_else(|| Error::JudgedBy {
+                    file: Self::path(folder, task),
+                    task: task.clone(),
+                })?;
+                all.insert(task.clone(), by);
+            }
         }
-        let read = read_json(&path).map_err(|error| match error {
-            FileOfResults::File { path, reason } => FileOfResults::File {
-                path,
-                reason: format!("{reason}; delete it to run again"),
-            },
-            other => other,
-        });
-        Ok(Some(read?))
+        Ok(all)
     }
 
     /// Fails if an earlier evaluation in this folder judged the task by something else, whose runs are not these.

@@ -78,7 +78,7 @@ pub struct EvalSettings {
     pub train_examples: usize,
     /// Steps of its training.
     pub steps: usize,
-    /// Bootstrap resamples of the prompts, at most.
+    /// Half samples of the prompts that runs are scored on for their intervals, at most.
     pub resamples: usize,
     /// Whether circuits of growing size were run.
     pub faithfulness: bool,

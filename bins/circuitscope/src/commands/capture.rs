@@ -260,9 +260,7 @@ impl SiteSink for Stream<'_> {
         width: usize,
         values: &[f32],
     ) -> Result<(), Error> {
-        let Some(file) = &mut self.file else {
-            return Ok(());
-        };
+        let file = self.file.as_mut().expect("begun before its rows");
         Ok(file.rows(&site.to_string(), first * width, values)?)
     }
 }

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 use circuitscope::core::{Progress as _, Seed};
 use circuitscope::eval::methods::{BoxedMethod, FromFile, MethodSettings, about, method};
 use circuitscope::eval::{EvaluateSettings, evaluate};
 use circuitscope::measures::{
-    FolderStore, RunKey, RunRecord, RunStore as _, SETTINGS_FILE, Spread, SummaryRow, read_json,
+    FolderStore, RunKey, RunRecord, RunStore as _, SETTINGS_FILE, Spread, SummaryRow, read_kept,
     write_json,
 };
 use circuitscope::model::Loaded;
@@ -89,13 +89,13 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
         } else {
             None
         };
+        by.write(&args.output)?;
         let known = behaviour(&args.output, &task.name)?;
         let (behaviour, runs) = if let (Some(runs), Some(behaviour)) = (finished, known) {
             tracing::info!(%task, "all runs were finished before");
             printer.part(&behaviour_text(&task.name, &behaviour))?;
             (behaviour, runs)
         } else {
-            by.write(&args.output)?;
             run_task(
                 args, task, by, &files, &loaded, &device, &mut store, printer, progress,
             )?
@@ -106,7 +106,8 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
 
     let results = Results::new(behaviours, &records, provenance.of_evaluation(settings));
     results.write(&args.output.join(RESULTS_FILE))?;
-    let page = pages::evaluation(&args.output, &records, &results)?;
+    let judged = tasks.into_iter().map(|(_, by)| (by.task.clone(), by));
+    let page = pages::evaluation(&args.output, &records, &results, &judged.collect())?;
     printer.print(&results, || {
         format!("{said}\n{}", results_text(&results, &page))
     })
@@ -236,13 +237,7 @@ fn behaviour_file(folder: &Path, task: &str) -> PathBuf {
 
 /// What the model makes of the prompts of a task, as an earlier run found it.
 pub(crate) fn behaviour(folder: &Path, task: &str) -> Result<Option<PromptBehaviour>> {
-    let path = behaviour_file(folder, task);
-    if path.is_file() {
-        let read = read_json(&path).map(Some);
-        read.map_err(|error| anyhow!("{error}; delete it to run again"))
-    } else {
-        Ok(None)
-    }
+    Ok(read_kept(&behaviour_file(folder, task))?)
 }
 
 fn behaviour_text(task: &str, behaviour: &PromptBehaviour) -> String {

@@ -20,16 +20,9 @@ pub(crate) fn evaluation(
     folder: &Path,
     records: &[RunRecord],
     results: &Results,
+    judged: &BTreeMap<String, JudgedBy>,
 ) -> Result<PathBuf> {
-    let mut judged: BTreeMap<String, JudgedBy> = BTreeMap::new();
-    for record in records {
-        if !judged.contains_key(&record.task)
-            && let Some(by) = JudgedBy::read(folder, &record.task)?
-        {
-            judged.insert(record.task.clone(), by);
-        }
-    }
-    Ok(render(&results.page(records, &judged)?)?.write(folder)?)
+    Ok(render(&results.page(records, judged)?)?.write(folder)?)
 }
 
 /// Removes the page of an earlier run; its pictures are those that the page names.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Result, anyhow, bail};
 use circuitscope::files;
 use circuitscope::measures::{RunRecord, SETTINGS_FILE};
-use circuitscope::{EvalProvenance, EvalSettings, RESULTS_FILE, Results};
+use circuitscope::{EvalProvenance, EvalSettings, JudgedBy, RESULTS_FILE, Results};
 
 use super::eval::{behaviour, results_text};
 use super::{inputs, pages};
@@ -23,6 +23,7 @@ pub(crate) fn run(args: &ReportArgs, printer: Printer) -> Result<()> {
     }
     let settings = EvalSettings::read(&settings)?;
     let records = records(args)?;
+    let judged = JudgedBy::of_runs(folder, &records)?;
     inputs::writable_folder(folder)?;
     // What an evaluation that ended wrote about itself is kept.
     let finished = folder.join(RESULTS_FILE);
@@ -41,7 +42,7 @@ pub(crate) fn run(args: &ReportArgs, printer: Printer) -> Result<()> {
     }
     let results = Results::new(behaviours, &records, provenance);
     results.write(&finished)?;
-    let page = pages::evaluation(folder, &records, &results)?;
+    let page = pages::evaluation(folder, &records, &results, &judged)?;
     printer.print(&results, || results_text(&results, &page))
 }
 

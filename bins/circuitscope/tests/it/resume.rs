@@ -252,3 +252,31 @@ fn ctrl_c_ends_work_that_does_not_listen() {
     assert_eq!(said, "interrupted: nothing is kept\n");
     assert!(!bench.path("out").exists());
 }
+
+/// A page without the known circuits would look like one of a model that has none.
+#[test]
+fn what_runs_were_judged_by_is_not_left_out() {
+    let bench = Bench::new();
+    bench.ok(EVAL);
+    let by = bench.path("e/tasks/ioi.json");
+    let (said, page) = (fs_err::read(&by).unwrap(), bench.path("e/report.html"));
+    let before = fs_err::read_to_string(&page).unwrap();
+    assert!(before.contains("in the known circuit"));
+    fs_err::remove_file(&by).unwrap();
+    bench.fails(
+        "report e",
+        "e/tasks/ioi.json: not there, expected what the runs of task ioi were judged by; the command of `eval` \
+         that made them writes it",
+    );
+    // Nothing is run again, and it is there again.
+    let kept = runs(&bench);
+    bench.ok(EVAL);
+    assert_eq!(runs(&bench), kept);
+    assert_eq!(fs_err::read(&by).unwrap(), said);
+    bench.ok("report e");
+    assert!(
+        fs_err::read_to_string(&page)
+            .unwrap()
+            .contains("in the known circuit")
+    );
+}

@@ -252,7 +252,7 @@ impl GraphFile {
             return Err(FormatError::Field {
                 path: path.to_owned(),
                 field: "the file".to_owned(),
-                found: strict::shown(&value),
+                found: circuitscope_files::shown(&value),
                 expected: "an object of `cfg`, `nodes` and `edges`, as EAP-IG writes".to_owned(),
             });
         }

@@ -6,6 +6,7 @@ use core::str::FromStr;
 use std::path::Path;
 
 use circuitscope_core::nearest;
+use circuitscope_files::shown;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -13,9 +14,6 @@ use serde_json::Value;
 use serde_path_to_error::Segment;
 
 use super::{FormatError, python_json};
-
-/// Characters of a value that an error shows.
-const SHOWN: usize = 60;
 
 /// What the file at `path` holds.
 pub(super) fn read<T: DeserializeOwned>(path: &Path, value: &Value) -> Result<T, FormatError> {
@@ -73,15 +71,6 @@ fn nothing(name: &str, object: &Value) -> String {
     match nearest(name, keys.map(String::as_str)) {
         Some(like) => format!("nothing, but `{like}`"),
         None => "nothing".to_owned(),
-    }
-}
-
-pub(super) fn shown(value: &Value) -> String {
-    let text = value.to_string();
-    if text.chars().count() > SHOWN {
-        text.chars().take(SHOWN).chain("…".chars()).collect()
-    } else {
-        text
     }
 }
 

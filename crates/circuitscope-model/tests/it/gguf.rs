@@ -442,7 +442,7 @@ fn broken_files_are_errors() {
 #[test]
 #[ignore = "needs the real model: cargo xtask real-model"]
 fn a_real_model_splits_texts_as_transformers_does() {
-    let loaded = try_gguf(&real_model().join("model.gguf")).unwrap();
+    let loaded = try_gguf(&real_model()).unwrap();
     let golden = read_json("real.json");
     let tokenizer = loaded.tokenizer().unwrap();
     assert_eq!(golden["texts"].as_array().unwrap().len(), 1000);

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use circuitscope_core::{did_you_mean, nearest};
+use circuitscope_files::shown;
 use serde_json::{Map, Value};
 
 use crate::error::list;
@@ -127,15 +128,5 @@ impl<'a> Fields<'a> {
             self.text_of(&format!("{key}[{at}]"), text, "a string that is not empty")
         });
         texts.collect()
-    }
-}
-
-/// A value as an error shows it.
-fn shown(value: &Value) -> String {
-    let text = value.to_string();
-    if text.chars().count() > 60 {
-        text.chars().take(60).chain("…".chars()).collect()
-    } else {
-        text
     }
 }

@@ -6,32 +6,23 @@ use circuitscope::core::{NoProgress, Seed};
 use circuitscope::eval::causal::Ablation;
 use circuitscope::eval::methods::{MethodSettings, PatchedEdges, PatchingSettings, method};
 use circuitscope::measures::{Judgement, judge};
-use circuitscope::model::Processing;
 use circuitscope::tasks::{GREATER_THAN, IOI, TASKS, TaskSpec};
-use circuitscope::{
-    CaptureSettings, PrepareSettings, judged_task, known_circuits, load_reference, prepare_task,
-};
-
-use crate::on_all_cores;
+use circuitscope::{CaptureSettings, PrepareSettings};
 
 type B = Autodiff<Flex>;
 
 fn judged(task: &TaskSpec, names: &[&str], pairs: usize, ablation: Ablation) -> Vec<Judgement> {
-    let loaded = load_reference::<Flex>(on_all_cores(Processing::Folded), &FlexDevice).unwrap();
-    let how = PrepareSettings::default();
-    let prompts = prepare_task(&loaded, task, pairs, Seed::new(2026), how).unwrap();
-    let judged = judged_task(
-        &loaded,
-        &prompts,
-        known_circuits(&loaded, task, None).unwrap().truths,
-        CaptureSettings {
-            ablation,
-            ..CaptureSettings::default()
-        },
-        &FlexDevice,
-        &NoProgress,
-    )
-    .unwrap();
+    let how = CaptureSettings {
+        ablation,
+        ..CaptureSettings::default()
+    };
+    let judged = crate::judged(
+        task,
+        pairs,
+        Seed::new(2026),
+        PrepareSettings::default(),
+        how,
+    );
     let settings = MethodSettings {
         patching: PatchingSettings {
             patch_pairs: 6,

@@ -5,22 +5,18 @@ use std::sync::Arc;
 use burn::backend::Autodiff;
 use burn::tensor::activation::relu;
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
-use burn_flex::{Flex, FlexDevice};
+use burn_flex::Flex;
 use circuitscope::core::{NoProgress, Polarity, Progress, Seed};
 use circuitscope::eval::methods::{BoxedMethod, FixedDictionary, Inactive};
 use circuitscope::eval::{
     About, Choice, Discover, EvaluateSettings, Evidence, Measured, Result, evaluate,
 };
 use circuitscope::measures::{MemoryStore, Scores, Selection};
-use circuitscope::model::Processing;
 use circuitscope::sae::{Encoder, INACTIVE};
 use circuitscope::tasks::{GREATER_THAN, IOI};
-use circuitscope::{
-    CaptureSettings, DiscoverSettings, Error, PrepareSettings, discover_by, judged_task,
-    known_circuits, load_reference, prepare_task,
-};
+use circuitscope::{CaptureSettings, DiscoverSettings, Error, PrepareSettings, discover_by};
 
-use crate::on_all_cores;
+use crate::judged;
 
 /// How much a head's output varies over the positives, summed over the residual.
 struct Variance;
@@ -66,20 +62,13 @@ impl<B: Backend> Discover<B> for Variance {
 /// The same method, by its own name, in both: `discover` takes its rule, `evaluate` its resamples.
 #[test]
 fn a_method_from_outside() {
-    let loaded = load_reference::<Flex>(on_all_cores(Processing::Folded), &FlexDevice).unwrap();
-    let how = PrepareSettings::default();
-    let prompts = prepare_task(&loaded, &IOI, 40, Seed::new(1), how).unwrap();
-    let truths = known_circuits(&loaded, &IOI, None).unwrap().truths;
-    let settings = CaptureSettings::default();
-    let judged = judged_task(
-        &loaded,
-        &prompts,
-        truths,
-        settings,
-        &FlexDevice,
-        &NoProgress,
-    )
-    .unwrap();
+    let judged = judged(
+        &IOI,
+        40,
+        Seed::new(1),
+        PrepareSettings::default(),
+        CaptureSettings::default(),
+    );
 
     let settings = DiscoverSettings::default();
     let mut told = None;
@@ -144,20 +133,13 @@ impl<B: Backend> Encoder<B> for Axes {
 /// it.
 #[test]
 fn a_dictionary_from_outside() {
-    let loaded = load_reference::<Flex>(on_all_cores(Processing::Folded), &FlexDevice).unwrap();
-    let how = PrepareSettings::default();
-    let prompts = prepare_task(&loaded, &GREATER_THAN, 30, Seed::new(1), how).unwrap();
-    let truths = known_circuits(&loaded, &GREATER_THAN, None).unwrap().truths;
-    let settings = CaptureSettings::default();
-    let judged = judged_task(
-        &loaded,
-        &prompts,
-        truths,
-        settings,
-        &FlexDevice,
-        &NoProgress,
-    )
-    .unwrap();
+    let judged = judged(
+        &GREATER_THAN,
+        30,
+        Seed::new(1),
+        PrepareSettings::default(),
+        CaptureSettings::default(),
+    );
     let evidence = &judged.evidence;
     let [examples, heads, d] = evidence.activations().unwrap().dims();
     let x: Tensor<Flex, 2> = evidence
@@ -227,20 +209,13 @@ fn a_dictionary_from_outside() {
 /// A dictionary of another width is refused, not run.
 #[test]
 fn a_dictionary_of_another_width() {
-    let loaded = load_reference::<Flex>(on_all_cores(Processing::Folded), &FlexDevice).unwrap();
-    let how = PrepareSettings::default();
-    let prompts = prepare_task(&loaded, &IOI, 5, Seed::new(1), how).unwrap();
-    let truths = known_circuits(&loaded, &IOI, None).unwrap().truths;
-    let settings = CaptureSettings::default();
-    let judged = judged_task(
-        &loaded,
-        &prompts,
-        truths,
-        settings,
-        &FlexDevice,
-        &NoProgress,
-    )
-    .unwrap();
+    let judged = judged(
+        &IOI,
+        5,
+        Seed::new(1),
+        PrepareSettings::default(),
+        CaptureSettings::default(),
+    );
     let axes = Arc::new(Axes {
         width: 3,
         above: 0.0,

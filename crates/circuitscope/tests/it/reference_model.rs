@@ -29,13 +29,10 @@ use circuitscope::model::{Loaded, PaddingSide, Processing, TokenBatch};
 use circuitscope::tasks::{
     DOCSTRING, GREATER_THAN, GroundTruth, INDUCTION, IOI, Prompt, TASKS, TaskSpec, generate,
 };
-use circuitscope::{
-    CaptureSettings, PrepareSettings, judged_task, known_circuits, load_reference, prepare_task,
-    vocabulary,
-};
+use circuitscope::{CaptureSettings, PrepareSettings, known_circuits, load_reference, vocabulary};
 
-use crate::on_all_cores;
 use crate::planted_program::{Change, answer};
+use crate::{judged, on_all_cores};
 
 struct Drawn {
     prompts: Vec<Prompt>,
@@ -392,24 +389,12 @@ fn induction() {
 /// some decoys do write: where the prediction is as sure as here, that changes nothing.)
 #[test]
 fn decoys_see_the_classes_and_do_not_write_them() {
-    let loaded = load_reference::<Flex>(on_all_cores(Processing::Folded), &FlexDevice).unwrap();
     for task in TASKS {
         let how = PrepareSettings {
             metric: Some(Metric::ProbabilityDifference),
             ..PrepareSettings::default()
         };
-        let prompts = prepare_task(&loaded, task, 60, Seed::new(2026), how).unwrap();
-        let truths = known_circuits(&loaded, task, None).unwrap().truths;
-        let settings = CaptureSettings::default();
-        let judged = judged_task(
-            &loaded,
-            &prompts,
-            truths,
-            settings,
-            &FlexDevice,
-            &NoProgress,
-        );
-        let judged = judged.unwrap();
+        let judged = judged(task, 60, Seed::new(2026), how, CaptureSettings::default());
         let (evidence, truth) = (&judged.evidence, &judged.truths[0]);
         let scores = |name: &str| {
             let settings = MethodSettings::default();
