@@ -1,7 +1,7 @@
 //! Prompts to head outputs.
 
 use burn::Dispatch;
-use circuitscope::core::NoProgress;
+use circuitscope::NoProgress;
 use circuitscope::model::capture_head_means;
 use circuitscope_benches::{SHAPES, devices, sync};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

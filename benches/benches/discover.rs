@@ -1,7 +1,7 @@
 //! Head outputs to a circuit: train, encode, score, choose.
 
 use burn::{Dispatch, DispatchDevice};
-use circuitscope::core::NoProgress;
+use circuitscope::NoProgress;
 use circuitscope::eval::methods::{MethodSettings, SaeSettings};
 use circuitscope::{DiscoverSettings, discover};
 use circuitscope_benches::{SHAPES, devices};
@@ -10,16 +10,8 @@ use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_ma
 fn whole(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("discover");
     group.sample_size(10);
-    let settings = DiscoverSettings {
-        methods: MethodSettings {
-            sae: SaeSettings {
-                steps: 50,
-                ..SaeSettings::default()
-            },
-            ..MethodSettings::default()
-        },
-        ..DiscoverSettings::default()
-    };
+    let settings = DiscoverSettings::default()
+        .with_methods(MethodSettings::default().with_sae(SaeSettings::default().with_steps(50)));
     for shape in SHAPES {
         for (backend, device) in devices() {
             let autodiff = DispatchDevice::autodiff(device.clone());

@@ -1,7 +1,7 @@
 //! Head outputs to codes.
 
 use burn::Dispatch;
-use circuitscope::core::Seed;
+use circuitscope::Seed;
 use circuitscope::sae::{Encoder as _, SaeConfig};
 use circuitscope_benches::{SHAPES, devices};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

@@ -2,10 +2,10 @@
 //! `cargo xtask bench-report` fits the exponents.
 
 use burn::Dispatch;
-use circuitscope::core::{HeadGrid, NoProgress, Seed};
 use circuitscope::model::capture_head_means;
 use circuitscope::sae::{Encoder as _, SaeConfig};
 use circuitscope::score::pair_scores;
+use circuitscope::{HeadGrid, NoProgress, Seed};
 use circuitscope_benches::{Shape, devices, sync};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 

@@ -1,7 +1,7 @@
 //! A model folder to weights on the device.
 
 use burn::Dispatch;
-use circuitscope::core::NoProgress;
+use circuitscope::NoProgress;
 use circuitscope::model::{Processing, load_dir};
 use circuitscope_benches::{SHAPES, devices, sync};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

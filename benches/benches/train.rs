@@ -1,8 +1,8 @@
 //! Head outputs of ten examples to a dictionary.
 
 use burn::Dispatch;
-use circuitscope::core::{NoProgress, Seed};
 use circuitscope::sae::{SaeConfig, TrainConfig, TrainJob, train, train_many};
+use circuitscope::{NoProgress, Seed};
 use circuitscope_benches::{SHAPES, TINY, devices, exec};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 

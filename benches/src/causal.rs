@@ -1,8 +1,8 @@
 //! Benches of methods that change the model or differentiate it.
 
 use burn::{Dispatch, DispatchDevice};
-use circuitscope::core::{NoProgress, Seed};
 use circuitscope::eval::methods::{MethodSettings, PatchingSettings, method};
+use circuitscope::{NoProgress, Seed};
 use criterion::{BenchmarkId, Criterion};
 
 use crate::{Shape, devices};
@@ -14,14 +14,11 @@ use crate::{Shape, devices};
 pub fn bench(criterion: &mut Criterion, name: &str, shapes: &[Shape]) {
     let mut group = criterion.benchmark_group(name);
     group.sample_size(10);
-    let settings = MethodSettings {
-        patching: PatchingSettings {
-            gradient_pairs: 4,
-            patch_pairs: 4,
-            ..PatchingSettings::default()
-        },
-        ..MethodSettings::default()
-    };
+    let settings = MethodSettings::default().with_patching(
+        PatchingSettings::default()
+            .with_gradient_pairs(4)
+            .with_patch_pairs(4),
+    );
     for shape in shapes {
         for (backend, device) in devices() {
             let evidence = shape.causal_evidence::<Dispatch>(&device);

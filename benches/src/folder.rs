@@ -1,7 +1,7 @@
 //! A model folder with random weights, for benches of loading.
 
 use anyhow::Result;
-use circuitscope::core::{HeadGrid, Seed, draw};
+use circuitscope::{HeadGrid, Seed, draw};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 use tempfile::TempDir;

@@ -14,11 +14,11 @@ pub mod workload;
 use burn::DispatchDevice;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use circuitscope::core::{Exec, HeadGrid, Polarity, Seed, draw};
 use circuitscope::eval::Evidence;
 use circuitscope::eval::causal::{Ablation, CausalEvidence, Metric, TokenPair};
 use circuitscope::model::{Decoder, DecoderConfig};
 use circuitscope::score::CodeTable;
+use circuitscope::{Exec, HeadGrid, Polarity, Seed, draw};
 use tempfile::TempDir;
 
 use folder::model_folder;
@@ -205,13 +205,14 @@ impl Shape {
     #[must_use]
     pub fn causal_evidence<B: Backend>(&self, device: &B::Device) -> Evidence<B> {
         let sequences = self.sequences();
-        let pairs = (0..self.pairs).map(|at| TokenPair {
-            rows: (at, self.pairs + at),
-            clean: sequences[at].clone(),
-            corrupt: sequences[self.pairs + at].clone(),
-            position: None,
-            right: vec![1],
-            wrong: vec![2],
+        let pairs = (0..self.pairs).map(|at| {
+            TokenPair::new(
+                (at, self.pairs + at),
+                sequences[at].clone(),
+                sequences[self.pairs + at].clone(),
+            )
+            .with_right(vec![1])
+            .with_wrong(vec![2])
         });
         let causal = CausalEvidence::new(
             self.model::<B>(device),

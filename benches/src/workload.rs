@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use anyhow::Result;
 use burn::tensor::backend::Backend;
-use circuitscope::core::{NoProgress, Seed};
 use circuitscope::model::capture_head_means;
 use circuitscope::sae::{Encoder as _, SaeConfig, TrainConfig, train};
+use circuitscope::{NoProgress, Seed};
 
 use crate::{SHAPES, Shape, exec, sync};
 

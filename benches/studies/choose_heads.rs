@@ -13,7 +13,6 @@ use std::error::Error;
 
 use burn::backend::Autodiff;
 use burn_flex::{Flex, FlexDevice};
-use circuitscope::core::{Exec, HeadId, NoProgress, Seed};
 use circuitscope::eval::methods::{MethodSettings, method};
 use circuitscope::eval::{Choice, ChooseSettings, choose};
 use circuitscope::measures::Selection;
@@ -22,6 +21,7 @@ use circuitscope::tasks::TASKS;
 use circuitscope::{
     CaptureSettings, PrepareSettings, judged_task, known_circuits, load_reference, prepare_task,
 };
+use circuitscope::{Exec, HeadId, NoProgress, Seed};
 
 type B = Autodiff<Flex>;
 
@@ -81,12 +81,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             let truth: Vec<HeadId> = judged.truths[0].circuit.heads().collect();
             for ((_, choice), cells) in CHOICES.into_iter().zip(&mut cells) {
                 let (method, measured) = (method.as_ref(), measured.as_ref());
-                let how = ChooseSettings {
-                    choice: Some(choice),
-                    pairs: PAIRS,
-                    seed: SEED,
-                    ..ChooseSettings::default()
-                };
+                let how = ChooseSettings::default()
+                    .with_choice(Some(choice))
+                    .with_pairs(PAIRS)
+                    .with_seed(SEED);
                 let chosen = choose(how, method, measured, &scores, evidence, &NoProgress);
                 // Not every method has every choice.
                 let Ok(chosen) = chosen else {

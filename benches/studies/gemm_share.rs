@@ -7,11 +7,11 @@
 use std::time::Instant;
 
 use burn::{Dispatch, DispatchDevice};
-use circuitscope::core::{HeadGrid, NoProgress, Seed};
 use circuitscope::model::{
     Activation, DecoderConfig, Mlp, Norm, Positions, RopeScaling, Rotary, RotaryPairs,
     capture_head_means,
 };
+use circuitscope::{HeadGrid, NoProgress, Seed};
 use circuitscope_benches::{GPT2_SMALL, Shape, devices, exec, sync};
 
 /// 400 prompts of 16 tokens that have nothing in common.
@@ -35,22 +35,10 @@ fn config(shape: Shape) -> DecoderConfig {
     if shape == GPT2 {
         return gpt2;
     }
-    DecoderConfig {
-        n_key_value_heads: 3,
-        mlp: Some(Mlp {
-            d_mlp: 1536,
-            activation: Activation::Silu,
-            gated: true,
-        }),
-        norm: Norm::Rms,
-        positions: Positions::Rotary(Rotary {
-            dim: 64,
-            base: 1e5,
-            pairs: RotaryPairs::Halves,
-            scaling: RopeScaling::None,
-        }),
-        ..gpt2
-    }
+    gpt2.with_n_key_value_heads(3)
+        .with_mlp(Some(Mlp::new(1536, Activation::Silu).with_gated(true)))
+        .with_norm(Norm::Rms)
+        .with_positions(Positions::Rotary(Rotary::new(64, 1e5, RotaryPairs::Halves)))
 }
 
 /// Rows of the products that are timed: tokens of a batch.

@@ -17,10 +17,10 @@ use anyhow::{Context as _, Result};
 use burn::backend::Flex;
 use burn::backend::flex::FlexDevice;
 use burn::tensor::{Tensor, TensorData};
-use circuitscope::core::{Exec, NoProgress, Polarity};
 use circuitscope::model::{LoadSettings, Processing, capture_head_means, load_dir};
 use circuitscope::sae::{Encoder as _, SaeConfig, SparseAutoencoder, TrainConfig, Trainer};
 use circuitscope::score::{CodeTable, node_scores, pair_scores};
+use circuitscope::{Exec, NoProgress, Polarity};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 

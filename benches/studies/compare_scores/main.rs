@@ -17,7 +17,6 @@ use std::path::Path;
 
 use burn::backend::Autodiff;
 use burn_flex::{Flex, FlexDevice};
-use circuitscope::core::{Exec, NoProgress, Polarity, Seed, draw};
 use circuitscope::eval::Evidence;
 use circuitscope::eval::methods::{BoxedMethod, CodeScore, Ensemble, MethodSettings, method};
 use circuitscope::measures::Ranking;
@@ -28,6 +27,7 @@ use circuitscope::tasks::{TASKS, TaskSpec, task};
 use circuitscope::{
     CaptureSettings, PrepareSettings, judged_task, known_circuits, load_reference, prepare_task,
 };
+use circuitscope::{Exec, NoProgress, Polarity, Seed, draw};
 use circuitscope_testkit::{Golden, shared_fixtures};
 use planted::PLANTS;
 
@@ -118,10 +118,7 @@ fn of_task(
     pairs: usize,
     seed: Seed,
 ) -> Result<Subject, Box<dyn Error>> {
-    let settings = CaptureSettings {
-        last_position: true,
-        ..CaptureSettings::default()
-    };
+    let settings = CaptureSettings::default().with_last_position(true);
     let prompts = prepare_task(loaded, task, pairs, seed, PrepareSettings::default())?;
     let judged = judged_task(
         loaded,

@@ -2,8 +2,8 @@
 
 use burn::tensor::{Tensor, TensorData};
 use burn_flex::{Flex, FlexDevice};
-use circuitscope::core::{HeadGrid, HeadId, Polarity, Seed, draw};
 use circuitscope::eval::Evidence;
+use circuitscope::{HeadGrid, HeadId, Polarity, Seed, draw};
 
 /// What planted heads do on positives that they do not do on negatives.
 #[derive(Debug, Clone, Copy)]

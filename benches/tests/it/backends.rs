@@ -3,7 +3,6 @@
 
 use burn::tensor::Tensor;
 use burn::{Dispatch, DispatchDevice};
-use circuitscope::core::{NoProgress, Seed};
 use circuitscope::eval::methods::{MethodSettings, PatchingSettings, method};
 use circuitscope::hooks::{Reduce, Site};
 use circuitscope::model::{
@@ -13,6 +12,7 @@ use circuitscope::sae::{
     EncodeConfig, Encoder as _, SaeConfig, SparseAutoencoder, TrainConfig, TrainJob, Trained,
     train_many, train_stacked,
 };
+use circuitscope::{NoProgress, Seed};
 use circuitscope_benches::{SMALL, Shape, TINY, devices, exec};
 
 /// `f32` in another order of summation, as a share of the largest value.
@@ -198,13 +198,8 @@ fn gpu_codes_of_exact_ties() {
 #[test]
 #[ignore = "needs a GPU, or Mesa's software Vulkan"]
 fn gpu_methods_that_change_or_differentiate_the_model() {
-    let settings = MethodSettings {
-        patching: PatchingSettings {
-            ig_steps: 2,
-            ..PatchingSettings::default()
-        },
-        ..MethodSettings::default()
-    };
+    let settings =
+        MethodSettings::default().with_patching(PatchingSettings::default().with_ig_steps(2));
     let shape = Shape {
         pairs: 2,
         tokens: 6,

@@ -11,7 +11,7 @@ use core::str::FromStr;
 
 use anyhow::{Result, anyhow, bail};
 use burn::{Dispatch, DispatchDevice};
-use circuitscope::core::{Exec, did_you_mean, names, nearest};
+use circuitscope::{Exec, did_you_mean, names, nearest};
 
 pub(crate) use probe::quietly;
 

@@ -155,7 +155,7 @@ const fn of_model(error: &model::Error) -> Option<&'static str> {
         model::Error::Overflow { precision, .. } => match precision {
             Precision::F16 => Some("use --dtype bf16 or f32"),
             Precision::Bf16 => Some("use --dtype f32"),
-            Precision::F32 => None,
+            _ => None,
         },
         _ => None,
     }

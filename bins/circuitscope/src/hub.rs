@@ -4,7 +4,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use circuitscope::core::Progress;
+use circuitscope::Progress;
 use circuitscope::model::hub::{self, HubId, HubSettings, Snapshot};
 
 use crate::interrupt::{self, Kept};

@@ -79,15 +79,14 @@ impl Provenance {
     /// Of an evaluation that ends now.
     pub(crate) fn of_evaluation(&self, settings: EvalSettings) -> EvalProvenance {
         let now = self.now();
-        EvalProvenance {
-            program: Some(now.program),
-            command: now.command,
-            device: now.device,
-            inputs: now.inputs,
-            seconds: Some(now.seconds),
-            peak_memory_bytes: now.peak_memory_bytes,
-            ..EvalProvenance::unfinished(settings)
-        }
+        let mut made = EvalProvenance::unfinished(settings);
+        made.program = Some(now.program);
+        made.command = now.command;
+        made.device = now.device;
+        made.inputs = now.inputs;
+        made.seconds = Some(now.seconds);
+        made.peak_memory_bytes = now.peak_memory_bytes;
+        made
     }
 
     /// As metadata of a safetensors file. Time and memory stay out, so that the same command writes

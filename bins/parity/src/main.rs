@@ -297,11 +297,9 @@ fn half_precision(folder: &Path, golden: &Golden, name: &str) -> Result<Vec<Row>
     let cap = model.config().output_logits_soft_cap.map(|cap| cap as f32);
     let batch = tokens(golden, "")?;
     let logits = |precision| -> Result<Values> {
-        let settings = LoadSettings {
-            processing: Processing::Raw,
-            precision,
-            ..LoadSettings::default()
-        };
+        let settings = LoadSettings::default()
+            .with_processing(Processing::Raw)
+            .with_precision(precision);
         Ok(load(folder, settings)?.logits(&batch.tokens).into())
     };
     let exact = logits(Precision::F32)?;

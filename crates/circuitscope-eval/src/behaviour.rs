@@ -21,6 +21,7 @@ const LOGITS: usize = 24 << 20;
 /// right one is above the wrong ones and whether it is on top, and the metric on positive and on negative
 /// prompts. With or without: how far the two predictions are apart.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Behaviour {
     /// Pairs of prompts.
     pub pairs: usize,
@@ -55,6 +56,7 @@ pub struct Behaviour {
 
 /// A share of pairs.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Share {
     /// Pairs of which it is true.
     pub count: usize,
@@ -68,6 +70,7 @@ pub struct Share {
 
 /// A mean over pairs.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Estimate {
     /// The mean.
     pub mean: f64,
@@ -77,6 +80,7 @@ pub struct Estimate {
 
 /// What a model makes of one pair.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct PairBehaviour {
     /// Whether it counts as answered: a right answer above all wrong ones or, where no wrong ones are
     /// given, on top. Absent without answers.
@@ -496,14 +500,9 @@ mod tests {
     use super::*;
 
     fn token_pair(right: &[u32], wrong: &[u32]) -> TokenPair {
-        TokenPair {
-            rows: (0, 1),
-            clean: vec![1],
-            corrupt: vec![2],
-            position: None,
-            right: right.to_vec(),
-            wrong: wrong.to_vec(),
-        }
+        TokenPair::new((0, 1), vec![1], vec![2])
+            .with_right(right.to_vec())
+            .with_wrong(wrong.to_vec())
     }
 
     fn logs(probabilities: [f32; 4]) -> [f32; 4] {

@@ -4,6 +4,7 @@ use burn::tensor::backend::Backend;
 use circuitscope_core::{Circuit, HeadId, Progress, Seed};
 use circuitscope_measures::{Scores, Selection};
 use circuitscope_score::stats::{Resample, Stability, half_samples};
+use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 
 pub use knee::KneeChoice;
@@ -15,7 +16,9 @@ use crate::{
 };
 
 /// How heads are chosen.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Setters)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct ChooseSettings {
     /// The rule; `None` for [`About::choice`](crate::About::choice), else [`Choice::default_for`] the evidence. A rule that nobody asked for shows no
     /// circuit rather than one of more than a third of the heads.
@@ -42,6 +45,7 @@ impl Default for ChooseSettings {
 /// Why there is a circuit, or none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Verdict {
     /// The rule chose these heads.
     Chosen,
@@ -59,6 +63,7 @@ pub enum Verdict {
 
 /// Chosen heads, and what the choice rests on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Chosen {
     /// The rule that chose.
     pub selection: Choice,
@@ -85,6 +90,7 @@ pub struct Chosen {
 
 /// How often each head is among the best.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct StableChoice {
     /// For each head, in index order, the share of half samples on which it is among the best.
     pub frequencies: Vec<f64>,

@@ -6,10 +6,13 @@ use burn::tensor::backend::Backend;
 use circuitscope_core::Seed;
 use circuitscope_sae::{Dictionary, Encoder, History};
 use circuitscope_score::CodeTable;
+use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 
 /// Settings of the dictionary, shared by every method that has one.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct SaeSettings {
     /// Number of features, default 200.
     pub n_codes: usize,
@@ -34,6 +37,7 @@ impl Default for SaeSettings {
 
 /// Whether a dictionary is trained before it is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Training {
     /// Trained on a few examples.
     Trained,

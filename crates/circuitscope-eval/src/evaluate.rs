@@ -6,6 +6,7 @@ use circuitscope_core::{Progress, Seed};
 use circuitscope_measures::{Resampled, RunKey, RunRecord, RunStore, Scores, Selection, judge};
 use circuitscope_score::stats::{Resample, half_samples, mean_pairwise_jaccard};
 use circuitscope_tasks::GroundTruth;
+use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 
 use crate::methods::BoxedMethod;
@@ -23,7 +24,9 @@ pub struct JudgedTask<B: Backend> {
 }
 
 /// What an evaluation does besides judging scores on all prompts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Setters)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct EvaluateSettings {
     /// Half samples of the prompts for each run, at most; methods that have to run the model
     /// again for each take none ([`About::resamples`](crate::About::resamples)). Default 100.

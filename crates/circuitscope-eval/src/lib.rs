@@ -56,7 +56,7 @@ mod words;
 pub use ablate::HeadCircuits;
 pub use about::{About, Gradient, Needs, Passes};
 pub use behaviour::{Behaviour, Estimate, PairBehaviour, Share};
-pub use choice::Choice;
+pub use choice::{Choice, UnknownChoice};
 pub use choose::{ChooseSettings, Chosen, KneeChoice, StableChoice, Verdict, choose};
 pub use error::{Error, Result, Unaligned};
 pub use evaluate::{EvaluateSettings, JudgedTask, evaluate, run};

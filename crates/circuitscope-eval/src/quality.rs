@@ -1,6 +1,7 @@
 use burn::tensor::backend::Backend;
 use circuitscope_core::{HeadId, Progress, Seed, draw};
 use circuitscope_measures::Baseline;
+use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 
 use crate::ablate::HeadCircuits;
@@ -9,7 +10,9 @@ use crate::words::{count, figure, join, named};
 use crate::{Error, Result};
 
 /// How a chosen circuit is judged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Setters)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct QualitySettings {
     /// Pairs of prompts that circuits are run on, at most. Default 20.
     pub pairs: usize,
@@ -34,6 +37,7 @@ impl Default for QualitySettings {
 ///
 /// Heads that are ablated are ablated for everyone that reads them; MLPs and the input stay.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct CircuitQuality {
     /// What was read from the output.
     pub metric: Metric,

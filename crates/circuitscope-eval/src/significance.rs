@@ -13,6 +13,7 @@ use crate::{Error, Evidence, Measured, Result};
 /// at all. It is none of membership: in a transformer many heads read what others wrote, so that far
 /// more heads tell the classes apart than implement the behaviour.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Significance {
     /// Permutation p-value of each head, in index order.
     pub p_values: Vec<f64>,

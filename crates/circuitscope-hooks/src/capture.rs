@@ -7,6 +7,7 @@ use crate::{AnyTensor, Error, Positions, Result, Site, Tap};
 
 /// What to keep of the position axis. Padding never counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Reduce {
     /// Every position; padded positions hold values without meaning.
     #[default]

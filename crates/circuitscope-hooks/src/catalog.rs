@@ -1,15 +1,18 @@
 use std::collections::BTreeSet;
 
 use circuitscope_core::nearest;
+use derive_setters::Setters;
 
 use crate::{Error, Result, Site};
 
 /// Which sites a model has. Made from its configuration; plans are checked against it before a pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Setters)]
+#[setters(prefix = "with_")]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "independent facts about a model, not states"
 )]
+#[non_exhaustive]
 pub struct SiteCatalog {
     /// Number of layers.
     pub n_layers: usize,

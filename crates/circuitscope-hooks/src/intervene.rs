@@ -5,6 +5,7 @@ use crate::{AnyTensor, Site, Tap};
 
 /// What an [`Intervention`] does to an activation.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum Op<B: Backend> {
     /// Set it to zero.
     Zero,
@@ -22,6 +23,7 @@ pub enum Op<B: Backend> {
 
 /// A change at one site, to some heads, positions and rows of the batch.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Intervention<B: Backend> {
     /// Where.
     pub site: Site,

@@ -28,6 +28,7 @@ impl Step {
 
 /// The best F1 of all thresholds, and where it is.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct BestF1 {
     /// Harmonic mean of precision and recall.
     pub f1: f64,

@@ -11,6 +11,7 @@ use crate::Scores;
 /// None of these is calibrated: the choice says which heads stand out, not how sure one may be.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Selection {
     /// Split the scores in two where the variance between the groups is largest (Otsu 1979, IEEE
     /// Trans. SMC 9:62) and take the upper group. No parameter; the default.

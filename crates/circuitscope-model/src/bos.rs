@@ -9,6 +9,7 @@ use crate::loaded::Loaded;
 /// Whether the beginning-of-sequence token is put before prompts. One that begins with it already
 /// never gets a second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum PrependBos {
     /// As the model's own tokenizer does. For GPT-2 and TransformerLens models yes, as in the paper and
     /// as TransformerLens does, although GPT-2's tokenizer puts nothing before a text.

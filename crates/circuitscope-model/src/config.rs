@@ -1,5 +1,6 @@
 use circuitscope_core::{Graph, HeadGrid};
 use circuitscope_hooks::{Site, SiteCatalog};
+use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -7,6 +8,7 @@ use crate::{Error, Result};
 /// How positions enter the model.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Positions {
     /// A learned vector for each position, added to the token embedding (GPT-2, OPT).
     Learned,
@@ -28,7 +30,9 @@ pub enum Positions {
 
 /// Rotary positions (Su et al. 2021, arXiv 2104.09864): pair `i` of the first `dim` entries of every
 /// query and key turns by `position / base^(2 i / dim)`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Setters)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct Rotary {
     /// Number of entries of a head that are rotated: even, at most `d_head`.
     pub dim: usize,
@@ -40,9 +44,23 @@ pub struct Rotary {
     pub scaling: RopeScaling,
 }
 
+impl Rotary {
+    /// Angles as they were trained, without [`scaling`](Self::scaling).
+    #[must_use]
+    pub const fn new(dim: usize, base: f64, pairs: RotaryPairs) -> Self {
+        Self {
+            dim,
+            base,
+            pairs,
+            scaling: RopeScaling::None,
+        }
+    }
+}
+
 /// Which entries of a head rotate together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum RotaryPairs {
     /// `i` and `i + dim / 2` (GPT-NeoX, Llama).
     Halves,
@@ -53,6 +71,7 @@ pub enum RotaryPairs {
 /// How rotary angles are stretched; names are those of `rope_scaling` in Hugging Face configurations.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum RopeScaling {
     /// Not.
     None,
@@ -79,6 +98,7 @@ pub enum RopeScaling {
 /// The normalisation before attention, before the MLP and before the unembedding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Norm {
     /// `LayerNorm` with gain and bias.
     Layer,
@@ -96,6 +116,7 @@ pub enum Norm {
 /// The nonlinearity of an MLP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Activation {
     /// `max(x, 0)`.
     Relu,
@@ -109,7 +130,9 @@ pub enum Activation {
 
 /// The MLP of every block: `f(x · W_in + b_in) · W_out + b_out`, or gated
 /// `(f(x · W_gate + b_gate) ⊙ (x · W_in + b_in)) · W_out + b_out` (Shazeer 2020, arXiv 2002.05202).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Setters)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct Mlp {
     /// Width.
     pub d_mlp: usize,
@@ -119,9 +142,22 @@ pub struct Mlp {
     pub gated: bool,
 }
 
+impl Mlp {
+    /// An MLP without a gate.
+    #[must_use]
+    pub const fn new(d_mlp: usize, activation: Activation) -> Self {
+        Self {
+            d_mlp,
+            activation,
+            gated: false,
+        }
+    }
+}
+
 /// Which positions a position may attend to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Direction {
     /// Itself and earlier ones.
     Causal,
@@ -134,11 +170,13 @@ const MAX_BATCH_TOKENS: usize = 4096;
 
 /// Everything the forward pass needs to know of a model. A family is a parser into this and a table
 /// of weight names.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
+#[setters(prefix = "with_")]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "independent facts about a model, not states"
 )]
+#[non_exhaustive]
 pub struct DecoderConfig {
     /// Number of blocks.
     pub n_layers: usize,
@@ -301,22 +339,21 @@ impl DecoderConfig {
     }
 
     /// The sites of the model.
-    pub const fn catalog(&self) -> SiteCatalog {
+    pub fn catalog(&self) -> SiteCatalog {
         let norms = !matches!(self.norm, Norm::None);
-        SiteCatalog {
-            n_layers: self.n_layers,
-            attn_only: self.mlp.is_none(),
-            block_norms: norms,
-            final_norm: norms,
-            position_embedding: self.has_position_vectors(),
-            rotary: matches!(
-                self.positions,
-                Positions::Rotary(_) | Positions::RotaryByWindow { .. }
-            ),
-            parallel: self.parallel_attn_mlp,
-            gated: matches!(self.mlp, Some(Mlp { gated: true, .. })),
-            post_norms: self.norm_after,
-        }
+        let rotary = matches!(
+            self.positions,
+            Positions::Rotary(_) | Positions::RotaryByWindow { .. }
+        );
+        SiteCatalog::full(self.n_layers)
+            .with_attn_only(self.mlp.is_none())
+            .with_block_norms(norms)
+            .with_final_norm(norms)
+            .with_position_embedding(self.has_position_vectors())
+            .with_rotary(rotary)
+            .with_parallel(self.parallel_attn_mlp)
+            .with_gated(matches!(self.mlp, Some(Mlp { gated: true, .. })))
+            .with_post_norms(self.norm_after)
     }
 
     /// What the scores of `layer` are divided by.

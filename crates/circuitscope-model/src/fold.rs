@@ -7,6 +7,7 @@ use crate::host::{HostAttention, HostEmbedding, HostMlp, HostNorm, HostUnembeddi
 /// every result names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Processing {
     /// As stored: the computation of Hugging Face, and of TransformerLens without processing.
     Raw,

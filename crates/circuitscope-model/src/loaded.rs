@@ -3,6 +3,7 @@ use std::path::Path;
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Exec, NoProgress, Progress};
 use circuitscope_files::read;
+use derive_setters::Setters;
 use serde_json::{Map, Value};
 
 use crate::bytes::{KnownFile, hash};
@@ -24,6 +25,7 @@ use crate::{Error, Result};
 
 /// A model ready to run.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Loaded<B: Backend> {
     /// The forward pass.
     pub model: Decoder<B>,
@@ -79,7 +81,9 @@ pub struct ModelBytes<'a> {
 }
 
 /// How a model is loaded. A [`Processing`] alone stands for f32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Setters)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct LoadSettings {
     /// How the weights are rewritten, in f32 whatever the precision.
     pub processing: Processing,
@@ -91,15 +95,6 @@ pub struct LoadSettings {
     /// How the work of the model is laid out. Default: [`Exec::serial`], which is right on any device;
     /// [`Exec::all_cores`] for a backend that computes in the host's memory.
     pub exec: Exec,
-}
-
-impl LoadSettings {
-    /// With the work of the model laid out as `exec` says.
-    #[must_use]
-    pub const fn with_exec(mut self, exec: Exec) -> Self {
-        self.exec = exec;
-        self
-    }
 }
 
 impl From<Processing> for LoadSettings {

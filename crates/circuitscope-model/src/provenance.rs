@@ -5,6 +5,7 @@ use crate::precision::Precision;
 
 /// A file that a model was loaded from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct FileHash {
     /// Its name, without folder.
     pub name: String,
@@ -16,6 +17,7 @@ pub struct FileHash {
 
 /// What a model is and where it came from; part of every result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ModelProvenance {
     /// Name of the folder, or of the embedded model.
     pub name: String,
@@ -38,6 +40,7 @@ pub struct ModelProvenance {
 
 /// A commit of a repository of the Hugging Face hub.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct HubOrigin {
     /// `owner/name`.
     pub repo: String,

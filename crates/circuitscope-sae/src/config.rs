@@ -14,6 +14,7 @@ use crate::{Dictionary, Error, Result};
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct SaeConfig {
     /// Width of the activations.
     pub d_in: usize,
@@ -85,6 +86,7 @@ impl SaeConfig {
 /// The defaults are the paper's, which are PyTorch's for Adam.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct TrainConfig {
     /// Number of optimiser steps, each over all training vectors. Default 500.
     pub steps: usize,

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize,
 )]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Dictionary {
     /// As the authors' code does it: of their decoder weight, `[d_in, d_sae]` in the layout of a
     /// PyTorch linear layer, every *row* has unit length. In our layout `[d_sae, d_in]` these are

@@ -13,6 +13,7 @@ pub use circuitscope_core::INACTIVE;
 
 /// How [`Encoder::encode_codes`] works.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct EncodeConfig {
     /// Rows encoded at a time. Default 8192. It bounds the memory (see
     /// [`encode_codes`](Encoder::encode_codes)) and changes no result.
@@ -65,6 +66,7 @@ impl EncodeConfig {
 
 /// What [`Encoder::encode_codes`] returns.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Codes {
     /// One for each row: the index of its largest feature, or [`INACTIVE`].
     pub codes: Vec<i32>,

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 /// - `dead`, the number of features active on no training vector.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct History {
     /// What is minimised.
     pub loss: Vec<f64>,

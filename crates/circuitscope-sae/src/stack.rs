@@ -11,6 +11,7 @@ use crate::{Dictionary, Error, History, Result, SparseAutoencoder, TrainConfig, 
 
 /// What [`train`](crate::train) returns.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Trained<B: Backend> {
     /// The autoencoder after the last step, its weights normalised.
     pub sae: SparseAutoencoder<B>,

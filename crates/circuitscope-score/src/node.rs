@@ -6,6 +6,7 @@ use crate::{CodeTable, Result};
 
 /// How many codes a head keeps for positive examples.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct NodeScore {
     /// The head.
     pub head: HeadId,

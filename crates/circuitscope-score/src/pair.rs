@@ -21,6 +21,7 @@ pub struct PairScores {
 
 /// The score of a true edge: a head that writes, and a head of a later layer that can read it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct EdgeScore {
     /// The writer.
     pub source: HeadId,

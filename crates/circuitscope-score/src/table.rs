@@ -5,6 +5,7 @@ use crate::{Error, Result};
 
 /// What a dictionary says of one head on one example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Code {
     /// No feature is active.
     Inactive,

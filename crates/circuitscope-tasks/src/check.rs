@@ -5,6 +5,7 @@ use crate::{PromptSet, Result, TokenEncoder};
 
 /// An answer word that a tokenizer splits.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SplitAnswer {
     /// The word, as token text.
     pub word: String,

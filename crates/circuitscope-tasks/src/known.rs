@@ -25,6 +25,7 @@ pub(crate) const PLANTED: Published = Published {
 /// A model whose circuits are known, and what it is recognised by. Its shape is not among that: models
 /// of one shape have different circuits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct KnownModel {
     /// Its name, one of [`MODELS`].
     pub name: &'static str,

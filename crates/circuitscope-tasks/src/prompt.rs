@@ -108,6 +108,7 @@ impl PromptSet {
 /// Positives come first, then negatives, each class in its own order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, remote = "Self")]
+#[non_exhaustive]
 pub struct LabelledPrompts {
     /// The prompts.
     pub texts: Vec<String>,
@@ -147,6 +148,7 @@ pub struct Span {
 /// The file that pairs were read from, for messages that name it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Origin {
     /// The file.
     pub file: PathBuf,
@@ -162,6 +164,7 @@ pub struct Origin {
 /// Where a pair stands in its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Place {
     /// A line, from 1.
     Line(usize),
@@ -193,6 +196,7 @@ pub struct Answers {
 /// A next token, by its text or by its number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
+#[non_exhaustive]
 pub enum AnswerToken {
     /// Token text, with its leading space where the vocabulary has one.
     Word(String),

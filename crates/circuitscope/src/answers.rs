@@ -12,6 +12,7 @@ use crate::{Error, Result};
 
 /// What is read from a model's output, and why that.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct MetricChoice {
     /// The metric.
     pub metric: Metric,
@@ -21,6 +22,7 @@ pub struct MetricChoice {
 
 /// What became of the answers of a pair.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ChangedAnswers {
     /// The pair, from 0.
     pub pair: usize,

@@ -13,6 +13,7 @@ use crate::{Error, PreparedPrompts, Result};
 /// What a model makes of the prompts, before any head is scored: whether it shows the behaviour, and the
 /// prompts as it sees them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct PromptBehaviour {
     /// The first positive prompt.
     pub positive: SeenPrompt,
@@ -28,6 +29,7 @@ pub struct PromptBehaviour {
 
 /// A prompt as the model sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct SeenPrompt {
     /// Its text.
     pub text: String,
@@ -46,6 +48,7 @@ pub struct SeenPrompt {
 
 /// A positive prompt after which the model gives a wrong answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct FailingPrompt {
     /// Its pair, counted from 1.
     pub pair: usize,

@@ -26,6 +26,7 @@ pub enum CircuitChoice {
 
 /// Whose circuits count as those of a model, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct KnownAs {
     /// One of [`circuitscope_tasks::MODELS`], or what a file calls the model.
     pub model: String,
@@ -41,6 +42,7 @@ pub struct KnownAs {
 
 /// The circuits known for a task in a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct KnownCircuits {
     /// Whose they are.
     pub known: KnownAs,

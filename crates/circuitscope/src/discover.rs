@@ -4,12 +4,15 @@ use circuitscope_eval::methods::{self, MethodSettings, method};
 use circuitscope_eval::{Choice, ChooseSettings, Chosen, Discover, Evidence, choose};
 use circuitscope_measures::Scores;
 use circuitscope_tasks::TaskSpec;
+use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
 
 /// How a circuit is looked for.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct DiscoverSettings {
     /// Name of the method, one of [`circuitscope_eval::methods::names`]. Default `recommended`; where the
     /// evidence came without a model, `recommended-activations` takes its place ([`Discovery::method`]).
@@ -49,6 +52,7 @@ impl DiscoverSettings {
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Discovery {
     /// Name of the method.
     pub method: String,
@@ -112,12 +116,11 @@ pub fn discover_by<B: Backend, E: From<crate::Error>>(
     let scores = measured.scores(None).map_err(fail)?;
     scored(&scores)?;
     let defaults = ChooseSettings::default();
-    let how = ChooseSettings {
-        choice: settings.choice,
-        max_heads: settings.max_heads,
-        pairs: defaults.pairs.min(settings.methods.patching.patch_pairs),
-        seed: settings.seed,
-    };
+    let how = ChooseSettings::default()
+        .with_choice(settings.choice)
+        .with_max_heads(settings.max_heads)
+        .with_pairs(defaults.pairs.min(settings.methods.patching.patch_pairs))
+        .with_seed(settings.seed);
     let chosen =
         choose(how, method, measured.as_ref(), &scores, evidence, progress).map_err(fail)?;
     Ok(Discovery {

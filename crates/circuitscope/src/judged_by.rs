@@ -14,6 +14,7 @@ const FOLDER: &str = "tasks";
 /// A task of an evaluation and the circuits that it is judged by, kept beside the runs: a file for each task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct JudgedBy {
     /// Name of the task.
     pub task: String,

@@ -9,12 +9,19 @@ pub mod conformance;
 mod discover;
 mod error;
 mod judged_by;
+pub mod prelude;
 mod prepare;
 mod prepared;
 mod results;
 mod stream;
 
-pub use circuitscope_core as core;
+/// The tensor library whose backends and devices everything here takes, in the version that this is built with.
+pub use burn;
+pub use circuitscope_core::{
+    Circuit, Edge, Exec, Graph, HeadGrid, HeadId, INACTIVE, Metric, NoProgress, Node, ParseError,
+    Polarity, Port, Progress, Seed, Stage, TRAINING, UnknownName, did_you_mean, draw, names,
+    nearest, workers,
+};
 pub use circuitscope_eval as eval;
 pub use circuitscope_files as files;
 pub use circuitscope_hooks as hooks;

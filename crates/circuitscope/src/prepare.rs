@@ -10,6 +10,7 @@ use circuitscope_model::{
     capture_head_means_and_last, load_bytes,
 };
 use circuitscope_tasks::{GroundTruth, LabelledPrompts, TaskSpec, Vocabulary, draw};
+use derive_setters::Setters;
 
 use crate::circuits::is_reference;
 use crate::prepared::{PrepareSettings, PreparedPrompts, prepare};
@@ -20,7 +21,9 @@ use crate::{Error, Result};
 const HOLD: u64 = 128 << 20;
 
 /// How prompts become activations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Setters)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct CaptureSettings {
     /// Largest batch, in padded tokens; changes no result. Default: by `memory`.
     pub max_batch_tokens: Option<usize>,

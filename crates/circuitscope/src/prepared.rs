@@ -8,13 +8,16 @@ use circuitscope_eval::Unaligned;
 use circuitscope_eval::causal::{Alignment, TokenPair};
 use circuitscope_model::{Error as ModelError, Loaded, PrependBos};
 use circuitscope_tasks::{AnswerToken, LabelledPrompts, TaskSpec};
+use derive_setters::Setters;
 
 use crate::Result;
 use crate::align::alignment;
 use crate::answers::{ChangedAnswers, MetricChoice, metric_choice, more, read_answers};
 
 /// How prompts are made ready.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Setters)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct PrepareSettings {
     /// What is read from the model's output. Default: by the task ([`TaskSpec::metric`]); for
     /// prompts of one's own the logit difference, the log-probability where no pair has wrong answers, KL where answers
@@ -141,14 +144,13 @@ impl PreparedPrompts {
         };
         let pairs = self.prompts.pairs.iter().enumerate().map(|(at, &rows)| {
             let answers = self.prompts.answers.get(at).cloned().unwrap_or_default();
-            TokenPair {
+            TokenPair::new(
                 rows,
-                clean: self.tokens[rows.0].clone(),
-                corrupt: self.tokens[rows.1].clone(),
-                position: None,
-                right: ids(&answers.right),
-                wrong: ids(&answers.wrong),
-            }
+                self.tokens[rows.0].clone(),
+                self.tokens[rows.1].clone(),
+            )
+            .with_right(ids(&answers.right))
+            .with_wrong(ids(&answers.wrong))
         });
         Ok((pairs.collect(), aligned))
     }

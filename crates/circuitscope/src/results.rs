@@ -51,6 +51,9 @@ impl PromptStart {
 ///
 /// Kept as `settings.json` by a [`FolderStore`](circuitscope_measures::FolderStore), which refuses a folder of other
 /// settings.
+///
+/// Whoever makes runs names every field: a setting that is left out would make different runs look alike. So a new one is a
+/// breaking change, and there are no defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvalSettings {
@@ -138,6 +141,7 @@ impl EvalSettings {
 
 /// What made the results of an evaluation. All but model and settings are absent where it did not come to its end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct EvalProvenance {
     /// Program and version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -182,6 +186,7 @@ impl EvalProvenance {
 
 /// What an evaluation found, kept as [`RESULTS_FILE`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Results {
     /// How well the model shows the behaviour of each task.
     #[serde(default)]

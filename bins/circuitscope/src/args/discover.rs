@@ -1,8 +1,6 @@
-use core::str::FromStr;
 use std::path::PathBuf;
 
 use circuitscope::eval::{About, Choice, methods};
-use circuitscope::measures::Selection;
 use circuitscope::{CircuitChoice, DISCOVER_PAIRS};
 use clap::{Args, ValueEnum};
 
@@ -63,7 +61,7 @@ pub(crate) struct DiscoverArgs {
     /// classes apart is not taking part) [default: otsu for `recommended` and where no model runs pairs,
     /// else knee; neither shows more than a third of the heads unless asked for]
     #[arg(long, value_name = "RULE")]
-    pub(crate) select: Option<SelectArg>,
+    pub(crate) select: Option<Choice>,
     /// Show at most so many heads: the best of those chosen
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_heads: Option<u32>,
@@ -147,55 +145,4 @@ pub(crate) struct Behaviour {
     /// Activations file; no model is run
     #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "processing", "prepend_bos", "strict_config", "dtype", "max_batch_tokens"])]
     pub(crate) activations: Option<PathBuf>,
-}
-
-/// `--select`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct SelectArg(pub(crate) Choice);
-
-impl FromStr for SelectArg {
-    type Err = String;
-
-    fn from_str(s: &str) -> Result<Self, String> {
-        let wrong = || {
-            "expected `otsu`, `top:N`, `softmax:THETA`, `fdr:RATE`, `stability:SHARE` or `knee`"
-                .to_owned()
-        };
-        let number = |text: &str| text.parse::<f64>().ok().ok_or_else(wrong);
-        let choice = match s.split_once(':') {
-            None if s == "otsu" => Choice::Rule(Selection::Otsu),
-            None if s == "knee" => Choice::Knee,
-            Some(("top", n)) => match n.parse() {
-                Ok(n) if n > 0 => Choice::Rule(Selection::Top(n)),
-                _ => {
-                    return Err(format!(
-                        "N is a number of heads: found {n:?}, expected 1 or more"
-                    ));
-                }
-            },
-            Some(("softmax", theta)) => {
-                let theta = number(theta)?;
-                if !(0.0..1.0).contains(&theta) {
-                    return Err("THETA is a share: at least 0, below 1".to_owned());
-                }
-                Choice::Rule(Selection::Softmax(theta))
-            }
-            Some(("fdr", rate)) => {
-                let rate = number(rate)?;
-                if !(rate > 0.0 && rate < 1.0) {
-                    return Err("RATE is a share: above 0, below 1".to_owned());
-                }
-                Choice::FalseDiscoveryRate(rate)
-            }
-            Some(("stability", share)) => {
-                let share = number(share)?;
-                if !(share > 0.5 && share <= 1.0) {
-                    return Err("SHARE of half samples: above 0.5, at most 1".to_owned());
-                }
-                Choice::Stability(share)
-            }
-            _ => return Err(wrong()),
-        };
-        Ok(Self(choice))
-    }
 }

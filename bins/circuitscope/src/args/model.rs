@@ -52,12 +52,10 @@ pub(crate) struct ModelArgs {
 
 impl ModelArgs {
     pub(crate) fn load_settings(&self) -> LoadSettings {
-        LoadSettings {
-            processing: self.processing.into(),
-            precision: self.dtype,
-            strict_config: self.strict_config,
-            ..LoadSettings::default()
-        }
+        LoadSettings::default()
+            .with_processing(self.processing.into())
+            .with_precision(self.dtype)
+            .with_strict_config(self.strict_config)
     }
 }
 
@@ -109,12 +107,11 @@ impl SaeArgs {
     /// With λ as asked for; where nothing was, as the task has it, if it is one.
     pub(crate) fn settings(&self, task: Option<&TaskSpec>) -> SaeSettings {
         let usual = task.map_or_else(MethodSettings::default, MethodSettings::for_task);
-        SaeSettings {
-            n_codes: self.codes,
-            l1_coefficient: self.l1.unwrap_or(usual.sae.l1_coefficient),
-            train_examples: self.train_examples,
-            steps: self.steps,
-        }
+        SaeSettings::default()
+            .with_n_codes(self.codes)
+            .with_l1_coefficient(self.l1.unwrap_or(usual.sae.l1_coefficient))
+            .with_train_examples(self.train_examples)
+            .with_steps(self.steps)
     }
 }
 
@@ -155,13 +152,12 @@ pub(crate) struct PatchingArgs {
 
 impl PatchingArgs {
     pub(crate) fn settings(&self) -> PatchingSettings {
-        PatchingSettings {
-            gradient_pairs: self.gradient_pairs as usize,
-            patch_pairs: self.patch_pairs as usize,
-            ig_steps: self.ig_steps as usize,
-            mask_steps: self.mask_steps as usize,
-            edges: self.edges,
-        }
+        PatchingSettings::default()
+            .with_gradient_pairs(self.gradient_pairs as usize)
+            .with_patch_pairs(self.patch_pairs as usize)
+            .with_ig_steps(self.ig_steps as usize)
+            .with_mask_steps(self.mask_steps as usize)
+            .with_edges(self.edges)
     }
 
     /// Fails if one of these methods cannot differentiate the metric that was asked for.

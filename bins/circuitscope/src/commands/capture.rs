@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use circuitscope::core::Seed;
+use circuitscope::Seed;
 use circuitscope::files::{self, Entry, Metadata, Writer};
 use circuitscope::hooks::Site;
 use circuitscope::model::{Error, Loaded, PaddedRows, PaddingSide, SiteSink, capture_sites_into};

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use circuitscope::core::{Graph, Seed, TRAINING};
 use circuitscope::eval::causal::{Ablation, CausalEvidence};
 use circuitscope::eval::methods::MethodSettings;
 use circuitscope::eval::{
@@ -24,6 +23,7 @@ use circuitscope::{
     MetricChoice, PrepareSettings, PreparedPrompts, PromptBehaviour, PromptStart, capture,
     causal_evidence, discover_by, discover_with, known_circuits, prepare, task_prompts,
 };
+use circuitscope::{Graph, Seed, TRAINING};
 
 use super::dictionary::{self, Given, Origin};
 use super::found::{Found, OnlyCorrect, Settings, Stage};
@@ -64,7 +64,7 @@ const RESULTS: [&str; 5] = [
 pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) -> Result<()> {
     let mut provenance = Provenance::start();
     args.patching.check(&[args.method])?;
-    let rule = args.select.map(|select| select.0);
+    let rule = args.select;
     let in_pairs = args.behaviour.task.is_some() || args.behaviour.pairs.is_some();
     let method = args.method.suited(in_pairs);
     if !method.relabels && matches!(rule, Some(Choice::FalseDiscoveryRate(_))) {
@@ -114,16 +114,16 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
     if let Some(given) = &given {
         dictionary::check(&given.saved, args.other_site, gathered.evidence.d())?;
     }
-    let settings = DiscoverSettings {
-        method: gathered.method.name.clone().into_owned(),
-        methods: MethodSettings {
-            sae: args.sae.settings(task),
-            patching: args.patching.settings(),
-        },
-        choice: rule,
-        max_heads: args.max_heads.map(|heads| heads as usize),
-        seed: Seed::new(args.seed.seed),
-    };
+    let settings = DiscoverSettings::default()
+        .with_method(gathered.method.name.clone().into_owned())
+        .with_methods(
+            MethodSettings::default()
+                .with_sae(args.sae.settings(task))
+                .with_patching(args.patching.settings()),
+        )
+        .with_choice(rule)
+        .with_max_heads(args.max_heads.map(|heads| heads as usize))
+        .with_seed(Seed::new(args.seed.seed));
     let mut found = Found::of(&gathered, &settings, args, &provenance);
     if let Some(task) = task {
         found.examples = task.name.clone().into_owned();
@@ -193,14 +193,12 @@ fn search(
     };
     if wanted && !circuit.is_empty() {
         let start = Instant::now();
-        let how = QualitySettings {
-            pairs: args.patching.patch_pairs as usize,
-            members: match args.faithfulness {
+        let how = QualitySettings::default()
+            .with_pairs(args.patching.patch_pairs as usize)
+            .with_members(match args.faithfulness {
                 Judge::All => usize::MAX,
                 _ => QualitySettings::default().members,
-            },
-            ..QualitySettings::default()
-        };
+            });
         found.quality = Some(circuit_quality(
             causal?,
             &circuit,
@@ -245,7 +243,7 @@ fn gather(
         if args.faithfulness == Judge::All {
             bail!("--faithfulness runs the model: it cannot be used with --activations");
         }
-        if args.select.is_some_and(|select| select.0 == Choice::Knee) {
+        if args.select == Some(Choice::Knee) {
             return Err(eval::Error::KneeNeedsModel.into());
         }
         if args.patching.metric.is_some() {
@@ -294,10 +292,9 @@ fn gather(
     let bos = bos::settle(&loaded, &args.model, args.chat, &mut texts, place)?;
     prompts.texts = texts;
     prompts.move_spans(&plain);
-    let how = PrepareSettings {
-        metric: args.patching.metric,
-        prepend_bos: bos.setting(),
-    };
+    let how = PrepareSettings::default()
+        .with_metric(args.patching.metric)
+        .with_prepend_bos(bos.setting());
     let mut prompts = prepare(&loaded, prompts, task, how)?;
     for said in prompts.notes() {
         note(&format!("note: {said}"));
@@ -406,7 +403,7 @@ fn runs(
     let must = args.method.suited(false).needs.model
         || args.faithfulness == Judge::All
         || args.only_correct
-        || args.select.is_some_and(|select| select.0 == Choice::Knee);
+        || args.select == Some(Choice::Knee);
     if prompts.prompts().pairs.is_empty() && !must {
         return Ok(None);
     }
@@ -462,7 +459,6 @@ fn read(args: &DiscoverArgs, provenance: &mut Provenance) -> Result<Option<Label
     Ok(None)
 }
 
-/// What shows the behaviour: a task, or files.
 /// Where a prompt that does not fit stands; of other errors, what the prompts are.
 fn located(error: Error, args: &DiscoverArgs, prompts: &LabelledPrompts) -> anyhow::Error {
     match &error {
@@ -490,6 +486,7 @@ fn place(args: &DiscoverArgs, prompts: &LabelledPrompts, prompt: usize) -> Strin
     }
 }
 
+/// What shows the behaviour: a task, or files.
 fn examples(args: &DiscoverArgs) -> String {
     let Behaviour {
         task,

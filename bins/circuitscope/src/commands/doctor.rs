@@ -103,7 +103,7 @@ pub(crate) fn run(args: &DoctorArgs, printer: Printer, progress: &Terminal) -> R
 }
 
 fn check(device: &Device, fault: Option<Site>, progress: &Terminal) -> Checked {
-    use circuitscope::core::Progress;
+    use circuitscope::Progress;
 
     let progress: &dyn Progress = progress;
     let stage = progress.stage(&format!("checking {device}"), 1);

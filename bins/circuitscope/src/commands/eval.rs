@@ -5,7 +5,6 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use circuitscope::core::{Progress as _, Seed};
 use circuitscope::eval::methods::{BoxedMethod, FromFile, MethodSettings, about, method};
 use circuitscope::eval::{EvaluateSettings, evaluate};
 use circuitscope::measures::{
@@ -17,10 +16,11 @@ use circuitscope::report::PAGE_FILE;
 use circuitscope::score::stats::Interval;
 use circuitscope::tasks::{IOI, PromptWarning, TASKS, TaskSpec, prompt_warnings};
 use circuitscope::{
-    CaptureSettings, CircuitChoice, EVAL_PAIRS, EvalSettings, JudgedBy, PrepareSettings,
-    PromptBehaviour, PromptStart, RESULTS_FILE, Results, Schema, judged_task, known_as,
-    known_circuits, prepare_task,
+    CircuitChoice, EVAL_PAIRS, EvalSettings, JudgedBy, PrepareSettings, PromptBehaviour,
+    PromptStart, RESULTS_FILE, Results, Schema, judged_task, known_as, known_circuits,
+    prepare_task,
 };
+use circuitscope::{Progress as _, Seed};
 
 use super::kept::DISCOVERY_FILE;
 use super::{bos, inputs, pages};
@@ -266,10 +266,9 @@ fn run_task(
         bail!("interrupted before task {task}");
     }
     let seed = Seed::new(args.seed.seed);
-    let how = PrepareSettings {
-        metric: args.patching.metric,
-        prepend_bos: args.model.prepend_bos,
-    };
+    let how = PrepareSettings::default()
+        .with_metric(args.patching.metric)
+        .with_prepend_bos(args.model.prepend_bos);
     let prompts = prepare_task(loaded, task, by.pairs, seed, how)?;
     for said in prompts.notes() {
         note(&format!("note: {task}: {said}"));
@@ -283,11 +282,9 @@ fn run_task(
         loaded,
         &prompts,
         by.circuits.truths.clone(),
-        CaptureSettings {
-            ablation: args.patching.ablation,
-            last_position: args.method.0.iter().any(|about| about.needs.last),
-            ..inputs::capture_settings(&args.model, device)
-        },
+        inputs::capture_settings(&args.model, device)
+            .with_ablation(args.patching.ablation)
+            .with_last_position(args.method.0.iter().any(|about| about.needs.last)),
         device.plain(),
         progress,
     )?;
@@ -310,23 +307,21 @@ fn run_task(
         methods.push(Box::new(file.clone()));
     }
     let seeds: Vec<Seed> = seeds(args).collect();
-    let settings = EvaluateSettings {
-        resamples: args.resamples,
-        faithfulness_pairs: if args.faithfulness {
+    let settings = EvaluateSettings::default()
+        .with_resamples(args.resamples)
+        .with_faithfulness_pairs(if args.faithfulness {
             args.patching.patch_pairs as usize
         } else {
             0
-        },
-    };
+        });
     let runs = evaluate::<B>(&[judged], &methods, &seeds, settings, store, progress)?;
     Ok((behaviour, runs))
 }
 
 fn method_settings(args: &EvalArgs, task: &TaskSpec) -> MethodSettings {
-    MethodSettings {
-        sae: args.sae.settings(Some(task)),
-        patching: args.patching.settings(),
-    }
+    MethodSettings::default()
+        .with_sae(args.sae.settings(Some(task)))
+        .with_patching(args.patching.settings())
 }
 
 /// What the runs in a folder have in common.

@@ -4,8 +4,8 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::Result;
+use circuitscope::Graph;
 use circuitscope::SeenPrompt;
-use circuitscope::core::Graph;
 use circuitscope::measures::formats::{GraphFile, ViewerGraph};
 
 use super::found::Found;

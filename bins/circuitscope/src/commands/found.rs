@@ -1,12 +1,12 @@
 //! What `discover` found: kept as JSON, printed as text.
 
-use circuitscope::core::{HeadGrid, HeadId, Seed};
 use circuitscope::eval::causal::Ablation;
 use circuitscope::eval::methods::MethodSettings;
 use circuitscope::eval::{Chosen, CircuitQuality, Verdict};
 use circuitscope::measures::{DictionaryReport, GraphScores, Scores};
 use circuitscope::model::ModelProvenance;
 use circuitscope::{Discovery, KnownAs, KnownCircuits, MetricChoice, PromptBehaviour, PromptStart};
+use circuitscope::{HeadGrid, HeadId, Seed};
 use serde::{Serialize, Serializer};
 
 use super::bos;

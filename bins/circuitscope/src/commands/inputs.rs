@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anamnesis::resolve_ollama_model;
 use anyhow::{Context as _, Result, anyhow, bail};
-use circuitscope::core::{Progress, did_you_mean, nearest};
 use circuitscope::files::{self, Pending};
 use circuitscope::model::{LoadSettings, Loaded, is_gguf, load_dir, load_gguf};
 use circuitscope::tasks;
 use circuitscope::{CaptureSettings, conformance, load_reference};
+use circuitscope::{Progress, did_you_mean, nearest};
 
 use crate::args::ModelArgs;
 use crate::device::{B, Device, quietly};
@@ -144,11 +144,9 @@ fn file_model(
 
 /// How prompts are captured on a device.
 pub(crate) fn capture_settings(args: &ModelArgs, device: &Device) -> CaptureSettings {
-    CaptureSettings {
-        max_batch_tokens: args.max_batch_tokens.map(|tokens| tokens as usize),
-        memory: device.free_memory(),
-        ..CaptureSettings::default()
-    }
+    CaptureSettings::default()
+        .with_max_batch_tokens(args.max_batch_tokens.map(|tokens| tokens as usize))
+        .with_memory(device.free_memory())
 }
 
 /// The prompts of a text file, one a line.

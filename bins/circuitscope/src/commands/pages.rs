@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use circuitscope::eval::Choice;
 use circuitscope::eval::methods::about;
 use circuitscope::measures::RunRecord;
 use circuitscope::report::{MethodReport, PAGE_FILE, Passage, ReportInput, TaskReport, render};
@@ -84,7 +83,7 @@ pub(crate) fn discovery(folder: &Path, found: &Found) -> Result<PathBuf> {
     }
     facts.push(("method".to_owned(), found.method.clone()));
     if let Some(chosen) = &found.chosen {
-        facts.push(("rule".to_owned(), rule(chosen.selection)));
+        facts.push(("rule".to_owned(), chosen.selection.to_string()));
     }
     if let Some(metric) = &found.metric {
         facts.push(("metric".to_owned(), metric.metric.to_string()));
@@ -168,14 +167,4 @@ fn passages(found: &Found) -> Vec<Passage> {
         passages.push(kept);
     }
     passages
-}
-
-/// A rule as `--select` has it.
-fn rule(choice: Choice) -> String {
-    match choice {
-        Choice::FalseDiscoveryRate(rate) => format!("fdr:{rate}"),
-        Choice::Stability(share) => format!("stability:{share}"),
-        Choice::Knee => "knee".to_owned(),
-        Choice::Rule(selection) => selection.to_string(),
-    }
 }

@@ -1,10 +1,10 @@
 //! `score`: codes in, scores of heads and of pairs of heads out.
 
 use anyhow::{Context as _, Result};
-use circuitscope::core::{HeadGrid, Polarity};
 use circuitscope::score::{
     CodeTable, EdgeScore, NodeScore, PairScores, amplitude_scores, node_scores, pair_scores,
 };
+use circuitscope::{HeadGrid, Polarity};
 use serde::Serialize;
 
 use crate::args::ScoreArgs;

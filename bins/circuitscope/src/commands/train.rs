@@ -2,12 +2,12 @@
 
 use anyhow::{Result, bail};
 use burn::tensor::{Tensor, TensorData};
-use circuitscope::core::{Seed, draw};
 use circuitscope::files;
 use circuitscope::hooks::HeadActivations;
 use circuitscope::sae::{
     CFG_FILE, History, SaeConfig, SaeMetadata, TrainConfig, WEIGHTS_FILE, save_dir, train,
 };
+use circuitscope::{Seed, draw};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -77,13 +77,12 @@ pub(crate) fn run(args: &TrainArgs, printer: Printer, progress: &Terminal) -> Re
         ("seed".to_owned(), json!(seed)),
         ("train_examples".to_owned(), json!(chosen)),
     ]);
-    let metadata = SaeMetadata {
-        dictionary: Some(config.dictionary),
-        l1_coefficient: Some(config.l1_coefficient),
-        training: Some(training),
-        seed: Some(weights),
-        provenance: made_by,
-    };
+    let metadata = SaeMetadata::default()
+        .with_dictionary(config.dictionary)
+        .with_l1_coefficient(config.l1_coefficient)
+        .with_training(training)
+        .with_seed(weights)
+        .with_provenance(made_by);
     let history = serde_json::to_vec(&trained.history)?;
     files::write_atomic(&args.output.join(HISTORY_FILE), |out| {
         out.write_all(&history)

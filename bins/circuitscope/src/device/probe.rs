@@ -102,7 +102,7 @@ pub(super) fn wgpu() -> Result<Vec<Device>> {
                 rank,
                 // The graphics API does not tell.
                 memory: None,
-                exec: circuitscope::core::Exec::serial(),
+                exec: circuitscope::Exec::serial(),
                 inner: device.into(),
             }
         })
@@ -162,7 +162,7 @@ pub(super) fn cuda() -> Result<Vec<Device>> {
             hardware: name,
             rank: 0,
             memory: Some(memory),
-            exec: circuitscope::core::Exec::serial(),
+            exec: circuitscope::Exec::serial(),
             inner: CudaDevice { index }.into(),
         })
         .collect())

@@ -11,7 +11,6 @@ use std::process::Command;
 
 use burn::backend::Autodiff;
 use burn_flex::{Flex, FlexDevice};
-use circuitscope::core::{Exec, NoProgress, Seed};
 use circuitscope::eval::methods::about;
 use circuitscope::model::LoadSettings;
 use circuitscope::tasks::{TASKS, TaskSpec};
@@ -19,6 +18,7 @@ use circuitscope::{
     CaptureSettings, DISCOVER_PAIRS, DiscoverSettings, Discovery, PrepareSettings, capture,
     causal_evidence, discover, load_reference, prepare_task,
 };
+use circuitscope::{Exec, NoProgress, Seed};
 use serde_json::{Value, json};
 
 /// What the library finds with nothing asked for but the method.

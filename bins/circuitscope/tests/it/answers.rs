@@ -1,7 +1,7 @@
 //! Whether the model shows the behaviour, whether scores are more than chance, and what a circuit keeps:
 //! what `discover` and `eval` say beside their rankings.
 
-use circuitscope::core::{Seed, draw};
+use circuitscope::{Seed, draw};
 use safetensors::Dtype::{F32, U8};
 use serde_json::{Value, json};
 

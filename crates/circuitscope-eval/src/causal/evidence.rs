@@ -6,13 +6,16 @@ use burn::tensor::{Tensor, TensorData};
 use circuitscope_core::{Graph, NoProgress, Progress, names};
 use circuitscope_hooks::{Capture, NodeOutputs, Site, StreamOutputs};
 use circuitscope_model::{Decoder, TokenBatch, check_finite};
+use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 
 use super::{Alignment, Metric, PairBatch};
 use crate::{Error, Result, Unaligned};
 
 /// Two prompts, and what is right and wrong after the first.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Setters)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct TokenPair {
     /// Rows of the two prompts among the examples of the evidence: positive, negative.
     pub rows: (usize, usize),
@@ -28,6 +31,29 @@ pub struct TokenPair {
     pub wrong: Vec<u32>,
 }
 
+impl TokenPair {
+    /// Rows of two prompts among the examples of the evidence, and their tokens: first of the one that shows the
+    /// behaviour. Read at the last position, with no answers.
+    ///
+    /// ```
+    /// use circuitscope_eval::causal::TokenPair;
+    ///
+    /// let pair = TokenPair::new((0, 1), vec![5, 6], vec![5, 7]).with_right(vec![8]);
+    /// assert!(pair.position.is_none() && pair.wrong.is_empty());
+    /// ```
+    #[must_use]
+    pub const fn new(rows: (usize, usize), clean: Vec<u32>, corrupt: Vec<u32>) -> Self {
+        Self {
+            rows,
+            clean,
+            corrupt,
+            position: None,
+            right: Vec::new(),
+            wrong: Vec::new(),
+        }
+    }
+}
+
 /// Rows of a pair's prompts among the examples: positive, negative.
 type Rows = (usize, usize);
 
@@ -37,6 +63,7 @@ type Shared = (Vec<Vec<usize>>, Arc<dyn Any + Send + Sync>);
 /// What takes the place of an output that is ablated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Ablation {
     /// What the same writer puts out, at the same position, on the matched negative prompt
     /// (counterfactual patching; "random" ablation in ACDC's tables). The default.

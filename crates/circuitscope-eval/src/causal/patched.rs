@@ -436,13 +436,10 @@ mod tests {
     fn runs_of_the_same_pairs_share_two_passes() {
         let evidence = || {
             let config = DecoderConfig::gpt2(2, 2, 8, 8, 11);
-            let pair = |at: u32| TokenPair {
-                rows: (0, 1),
-                clean: vec![1, 2, at],
-                corrupt: vec![4, 2, at],
-                position: None,
-                right: vec![5],
-                wrong: vec![6],
+            let pair = |at: u32| {
+                TokenPair::new((0, 1), vec![1, 2, at], vec![4, 2, at])
+                    .with_right(vec![5])
+                    .with_wrong(vec![6])
             };
             let model = config.init::<Flex>(Seed::new(0), &FlexDevice);
             let pairs = (0..6).map(pair).collect();

@@ -8,6 +8,7 @@ use crate::{Error, Result};
 
 /// Where a patched path arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Receiver {
     /// The query, key or value input of a head. Heads that share keys and values share those inputs.
     Port(HeadId, Port),
@@ -19,6 +20,7 @@ pub enum Receiver {
 
 /// What a patched path may pass on its way from sender to receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Between {
     /// Nothing: one edge of the computation graph.
     Nothing,
@@ -54,14 +56,7 @@ pub enum Between {
 /// # fn main() -> Result<(), circuitscope_eval::Error> {
 /// let device = FlexDevice;
 /// let model = DecoderConfig::gpt2(2, 2, 8, 8, 11).init::<Flex>(Seed::new(0), &device);
-/// let pair = TokenPair {
-///     rows: (0, 1),
-///     clean: vec![1, 2, 3],
-///     corrupt: vec![4, 2, 3],
-///     position: None,
-///     right: vec![5],
-///     wrong: vec![6],
-/// };
+/// let pair = TokenPair::new((0, 1), vec![1, 2, 3], vec![4, 2, 3]).with_right(vec![5]).with_wrong(vec![6]);
 /// let metric = Metric::LogitDifference;
 /// let causal =
 ///     CausalEvidence::new(model, vec![pair], metric, Ablation::Patching, 1 << 30, &device)?;

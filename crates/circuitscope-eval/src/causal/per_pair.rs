@@ -9,6 +9,7 @@ pub(crate) type Effects = (Vec<(usize, usize)>, Vec<Vec<f32>>);
 /// Because a score is a mean over pairs, any resample of the prompts is scored without running the
 /// model again.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct PairEffects {
     /// The graph.
     pub graph: Graph,

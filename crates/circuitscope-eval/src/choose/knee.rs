@@ -12,6 +12,7 @@ use crate::causal::Metric;
 
 /// The curve that bends.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct KneeChoice {
     /// What was read from the output.
     pub metric: Metric,

@@ -12,6 +12,7 @@ use crate::{Evidence, Measured, Result};
 
 /// What an example on which no feature of a head is active counts as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Inactive {
     /// As feature 0, in the authors' code.
     IsFeatureZero,

@@ -50,6 +50,7 @@ pub(super) static MEAN_AND_LAST: About = about("mean-and-last", "codes seen on p
 
 /// How one dictionary's codes score a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CodeScore {
     /// Codes that occur on positives and never on negatives: the paper's count.
     Unique,

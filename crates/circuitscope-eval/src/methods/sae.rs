@@ -165,7 +165,7 @@ impl Sae {
     const fn inactive(&self) -> Inactive {
         match self.dictionary {
             Dictionary::PaperCompatible => Inactive::IsFeatureZero,
-            Dictionary::UnitNormAtoms => Inactive::IsACode,
+            _ => Inactive::IsACode,
         }
     }
 }

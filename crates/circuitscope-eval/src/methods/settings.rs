@@ -3,12 +3,15 @@ use core::str::FromStr;
 
 use circuitscope_core::{UnknownName, nearest};
 use circuitscope_tasks::TaskSpec;
+use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 
 use super::SaeSettings;
 
 /// Settings of all methods.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, Setters)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct MethodSettings {
     /// Of methods with a dictionary.
     pub sae: SaeSettings,
@@ -39,7 +42,9 @@ impl MethodSettings {
 }
 
 /// Settings of the methods that change or differentiate the model.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Setters)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct PatchingSettings {
     /// Pairs of prompts that gradients are averaged over, at most. Default 250.
     pub gradient_pairs: usize,
@@ -59,6 +64,7 @@ pub struct PatchingSettings {
 /// Which edges activation patching runs one by one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum PatchedEdges {
     /// None: nodes alone.
     #[default]

@@ -21,10 +21,7 @@ fn chosen(
     let method = method::<B>(name, &settings(), &FlexDevice)?;
     let measured = method.measure(evidence, Seed::new(0), &NoProgress)?;
     let scores = measured.scores(None)?;
-    let how = ChooseSettings {
-        choice: choice.into(),
-        ..ChooseSettings::default()
-    };
+    let how = ChooseSettings::default().with_choice(choice.into());
     let (method, measured) = (method.as_ref(), measured.as_ref());
     choose(how, method, measured, &scores, evidence, &NoProgress)
 }

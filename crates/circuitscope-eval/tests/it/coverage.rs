@@ -71,10 +71,7 @@ fn of_means(evidence: &Evidence<Flex>, halves: &[&[usize]]) -> (f64, Vec<f64>) {
 
 /// AUC of the count of codes that positives alone have, of one dictionary.
 fn of_counts(evidence: &Evidence<Flex>, halves: &[&[usize]]) -> (f64, Vec<f64>) {
-    let settings = SaeSettings {
-        n_codes: 24,
-        ..SaeSettings::default()
-    };
+    let settings = SaeSettings::default().with_n_codes(24);
     let sae = Sae::untrained(settings);
     let encoded = sae.encode(evidence, &[Seed::new(1)], &NoProgress).unwrap();
     let count = |table: &CodeTable| {

@@ -239,10 +239,7 @@ fn an_interrupted_evaluation_keeps_what_was_done() {
         &[task()],
         &methods(&runs),
         &seeds,
-        EvaluateSettings {
-            resamples: 0,
-            ..EvaluateSettings::default()
-        },
+        EvaluateSettings::default().with_resamples(0),
         &mut store,
         &StopAfter(AtomicUsize::new(2)),
     );

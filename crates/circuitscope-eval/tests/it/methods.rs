@@ -52,14 +52,7 @@ pub(crate) fn planted(seed: u64) -> Evidence<Flex> {
 }
 
 pub(crate) fn settings() -> MethodSettings {
-    MethodSettings {
-        sae: SaeSettings {
-            n_codes: 64,
-            steps: 100,
-            ..SaeSettings::default()
-        },
-        ..MethodSettings::default()
-    }
+    MethodSettings::default().with_sae(SaeSettings::default().with_n_codes(64).with_steps(100))
 }
 
 /// Methods that read activations alone.

@@ -89,10 +89,7 @@ fn noise_shows_no_circuit() {
         let mut shown = 0;
         for seed in 0..6 {
             let evidence = noise(grid, 20, seed % 2 == 0, seed);
-            let how = ChooseSettings {
-                seed: Seed::new(seed),
-                ..ChooseSettings::default()
-            };
+            let how = ChooseSettings::default().with_seed(Seed::new(seed));
             let chosen = chosen(name, &evidence, how);
             if chosen.verdict == Verdict::WithinChance {
                 assert_eq!(chosen.circuit.heads().count(), 0);
@@ -114,10 +111,7 @@ fn noise_shows_no_circuit() {
 #[test]
 fn a_number_of_heads_is_shown_whatever_they_score() {
     let evidence = noise(HeadGrid::new(6, 9), 20, true, 1);
-    let how = ChooseSettings {
-        choice: Some(Choice::Rule(Selection::Top(3))),
-        ..ChooseSettings::default()
-    };
+    let how = ChooseSettings::default().with_choice(Some(Choice::Rule(Selection::Top(3))));
     let chosen = chosen("recommended-activations", &evidence, how);
     assert_eq!(chosen.circuit.heads().count(), 3);
     assert!(chosen.null.unwrap().within_chance());
@@ -147,10 +141,7 @@ fn the_same_sentences_in_another_order_are_nothing() {
         "sae",
     ] {
         for choice in [None, Some(Choice::Rule(Selection::Otsu))] {
-            let how = ChooseSettings {
-                choice,
-                ..ChooseSettings::default()
-            };
+            let how = ChooseSettings::default().with_choice(choice);
             let chosen = chosen(name, &evidence, how);
             assert_eq!(chosen.circuit.heads().count(), 0, "{name}");
         }
@@ -194,11 +185,9 @@ fn a_third_of_the_model_is_no_default_answer() {
     let shift = Tensor::from_data(TensorData::new(shift, [40, 16, 8]), &FlexDevice);
     let evidence = evidence(grid, quiet + shift, true);
     let with = |choice, max_heads| {
-        let how = ChooseSettings {
-            choice,
-            max_heads,
-            ..ChooseSettings::default()
-        };
+        let how = ChooseSettings::default()
+            .with_choice(choice)
+            .with_max_heads(max_heads);
         chosen("mean-difference", &evidence, how)
     };
     let default = with(None, None);

@@ -97,11 +97,10 @@ fn a_circuit_is_judged_in_the_metric() {
 fn only_so_many_members_are_measured() {
     let causal = causal(Metric::Kl, Ablation::Zero);
     let circuit: Vec<HeadId> = causal.graph().grid().heads().collect();
-    let how = QualitySettings {
-        members: 2,
-        random: 3,
-        pairs: 2,
-    };
+    let how = QualitySettings::default()
+        .with_members(2)
+        .with_random(3)
+        .with_pairs(2);
     let quality = circuit_quality(&causal, &circuit, how, Seed::new(0), &NoProgress).unwrap();
     assert_eq!((quality.marginal.len(), quality.random.len()), (2, 3));
     // All heads are the whole model, whose divergence from itself is nothing.
@@ -211,11 +210,7 @@ fn probabilities(causal: &CausalEvidence<Flex>, tokens: &[u32]) -> Vec<f64> {
 fn without_answers_only_predictions_are_compared() {
     let pairs: Vec<TokenPair> = pairs()
         .into_iter()
-        .map(|pair| TokenPair {
-            right: Vec::new(),
-            wrong: Vec::new(),
-            ..pair
-        })
+        .map(|pair| pair.with_right(Vec::new()).with_wrong(Vec::new()))
         .collect();
     let model = decoder(21);
     let causal = CausalEvidence::new(

@@ -34,6 +34,7 @@ use super::strict::{self, Name, Named, Object};
 /// assert!(text.ends_with(r#""edges":{}}"#));
 /// ```
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct GraphFile {
     /// Number of layers.
     pub n_layers: usize,
@@ -53,6 +54,7 @@ pub struct GraphFile {
 
 /// What a file says of a node.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct NodeEntry {
     /// Whether the circuit holds it.
     pub in_graph: bool,
@@ -62,6 +64,7 @@ pub struct NodeEntry {
 
 /// What a file says of an edge.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct EdgeEntry {
     /// Its score.
     pub score: f64,
@@ -71,6 +74,7 @@ pub struct EdgeEntry {
 
 /// Scores of a file, on a computation graph.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct FileScores {
     /// `[writers]`; 0 for what has no score. `None` if no node has one.
     pub nodes: Option<Vec<f64>>,

@@ -23,12 +23,7 @@ fuzz_target!(|data: &[u8]| {
     };
     let device = Default::default();
     for processing in [Processing::Raw, Processing::Folded] {
-        let settings = LoadSettings {
-            processing,
-            precision: Precision::F32,
-            strict_config: false,
-            exec: Exec::all_cores(),
-        };
+        let settings = LoadSettings::default().with_processing(processing).with_precision(Precision::F32).with_strict_config(false).with_exec(Exec::all_cores());
         if let Ok(loaded) = load_bytes::<burn_flex::Flex>(&files, settings, &device) {
             let prompt = vec![0; loaded.model.config().n_ctx.min(5)];
             let batch = TokenBatch::new(&[prompt], PaddingSide::Right, &device);

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use burn::tensor::backend::Backend;
 use circuitscope_core::Progress;
+use derive_setters::Setters;
 
 pub use error::HubError;
 pub use id::HubId;
@@ -41,7 +42,9 @@ use error::shown;
 use request::Failure;
 
 /// Where the hub and its cache are. This crate reads no environment variables: the caller does.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Setters)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct HubSettings {
     /// The hub, without a slash at the end.
     pub endpoint: String,
@@ -94,6 +97,7 @@ impl fmt::Debug for HubSettings {
 
 /// A model in the cache. Two are equal that are the same files of the same commit.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Snapshot {
     /// A folder for [`load_dir`](crate::load_dir).
     pub folder: PathBuf,

@@ -14,6 +14,7 @@ pub(crate) use names::TOKENIZER;
 #[cfg(feature = "hub")]
 pub(crate) use names::TOKENIZER_FILES;
 
+use derive_setters::Setters;
 use serde_json::Map;
 
 use crate::family::Findings;
@@ -33,7 +34,9 @@ pub struct Tokenizer {
 }
 
 /// What a tokenizer needs to know beside its vocabulary.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Setters)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct TokenizerSettings {
     /// The beginning-of-sequence token. Default: the first special token that the post-processor puts
     /// before a text, else none.
@@ -50,6 +53,7 @@ pub struct TokenizerSettings {
 
 /// A conversation as a prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ChatPrompt {
     /// The text, with the special tokens in it; nothing is to be put before it.
     pub text: String,

@@ -34,31 +34,16 @@ fn configs() -> Vec<DecoderConfig> {
     let gpt2 = DecoderConfig::gpt2(2, 2, 8, 6, D_VOCAB);
     vec![
         gpt2.clone(),
-        DecoderConfig {
-            parallel_attn_mlp: true,
-            ..gpt2.clone()
-        },
-        DecoderConfig {
-            positions: Positions::Shortformer,
-            mlp: None,
-            ..gpt2.clone()
-        },
-        DecoderConfig {
-            n_heads: 4,
-            n_key_value_heads: 2,
-            mlp: Some(Mlp {
-                d_mlp: 12,
-                activation: Activation::Silu,
-                gated: true,
-            }),
-            direction: Direction::Bidirectional,
-            ..gpt2.clone()
-        },
-        DecoderConfig {
-            norm: Norm::Rms,
-            norm_after: true,
-            ..gpt2
-        },
+        gpt2.clone().with_parallel_attn_mlp(true),
+        gpt2.clone()
+            .with_positions(Positions::Shortformer)
+            .with_mlp(None),
+        gpt2.clone()
+            .with_n_heads(4)
+            .with_n_key_value_heads(2)
+            .with_mlp(Some(Mlp::new(12, Activation::Silu).with_gated(true)))
+            .with_direction(Direction::Bidirectional),
+        gpt2.with_norm(Norm::Rms).with_norm_after(true),
     ]
 }
 
@@ -495,12 +480,9 @@ fn port_gradients_equal_those_of_split_inputs() {
         Norm::RmsPre,
         Norm::None,
     ];
-    let configs = configs().into_iter().flat_map(|config| {
-        norms.map(|norm| DecoderConfig {
-            norm,
-            ..config.clone()
-        })
-    });
+    let configs = configs()
+        .into_iter()
+        .flat_map(|config| norms.map(|norm| config.clone().with_norm(norm)));
     for config in configs {
         let plain: Decoder<B> = config
             .init(Seed::new(17), &device)

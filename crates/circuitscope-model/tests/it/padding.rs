@@ -30,36 +30,26 @@ static MODELS: LazyLock<Vec<(&str, Decoder<B>)>> = LazyLock::new(|| {
 fn drawn() -> [(&'static str, Decoder<B>); 2] {
     let gpt2 = DecoderConfig::gpt2(2, 4, 16, 12, 11);
     let rotary = |dim, pairs| {
-        Positions::Rotary(Rotary {
-            dim,
-            base: 100.0,
-            pairs,
-            scaling: RopeScaling::Linear { factor: 2.0 },
-        })
+        Positions::Rotary(
+            Rotary::new(dim, 100.0, pairs).with_scaling(RopeScaling::Linear { factor: 2.0 }),
+        )
     };
-    let parallel = DecoderConfig {
-        positions: rotary(2, RotaryPairs::Adjacent),
-        parallel_attn_mlp: true,
-        ..gpt2.clone()
-    };
-    let grouped = DecoderConfig {
-        n_key_value_heads: 2,
-        d_head: 6,
-        embed_scale: 4.0,
-        mlp: Some(Mlp {
-            d_mlp: 20,
-            activation: Activation::Silu,
-            gated: true,
-        }),
-        norm: Norm::Rms,
-        norm_after: true,
-        qk_norm: true,
-        positions: rotary(6, RotaryPairs::Halves),
-        windows: vec![Some(3), None],
-        attn_scores_soft_cap: Some(2.0),
-        output_logits_soft_cap: Some(3.0),
-        ..gpt2
-    };
+    let parallel = gpt2
+        .clone()
+        .with_positions(rotary(2, RotaryPairs::Adjacent))
+        .with_parallel_attn_mlp(true);
+    let grouped = gpt2
+        .with_n_key_value_heads(2)
+        .with_d_head(6)
+        .with_embed_scale(4.0)
+        .with_mlp(Some(Mlp::new(20, Activation::Silu).with_gated(true)))
+        .with_norm(Norm::Rms)
+        .with_norm_after(true)
+        .with_qk_norm(true)
+        .with_positions(rotary(6, RotaryPairs::Halves))
+        .with_windows(vec![Some(3), None])
+        .with_attn_scores_soft_cap(Some(2.0))
+        .with_output_logits_soft_cap(Some(3.0));
     let init = |config: DecoderConfig| {
         config
             .init::<B>(Seed::new(3), &device())

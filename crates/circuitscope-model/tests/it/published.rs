@@ -77,10 +77,7 @@ fn unknown_keys_are_named_together_and_do_not_stop() {
         // At values that change nothing there is nothing to say.
         assert!(!note.contains("rope_interleaved"), "{name}: {note}");
 
-        let strict = LoadSettings {
-            strict_config: true,
-            ..Processing::Raw.into()
-        };
+        let strict = LoadSettings::from(Processing::Raw).with_strict_config(true);
         let refused = load_dir::<B>(
             folder.path(),
             strict,

@@ -4,58 +4,38 @@ use burn::tensor::Tensor;
 use circuitscope_core::{Exec, Seed};
 use circuitscope_hooks::{Capture, NoTap, Site};
 use circuitscope_model::{
-    Activation, Decoder, DecoderConfig, Direction, Mlp, Norm, Past, Positions, Resume, RopeScaling,
-    Rotary, RotaryPairs, TokenBatch,
+    Activation, Decoder, DecoderConfig, Direction, Mlp, Norm, Past, Positions, Resume, Rotary,
+    RotaryPairs, TokenBatch,
 };
 use circuitscope_testkit::{device, worst_difference};
 
 use crate::{B, right_padded};
 
 fn rotary(pairs: RotaryPairs) -> Positions {
-    Positions::Rotary(Rotary {
-        dim: 2,
-        base: 100.0,
-        pairs,
-        scaling: RopeScaling::None,
-    })
+    Positions::Rotary(Rotary::new(2, 100.0, pairs))
 }
 
 /// Every way of positions, of sharing keys, and of laying out a block; a window shorter than the
 /// prompts, and norms of queries and keys, which leave the fused steps out.
 fn configs() -> Vec<DecoderConfig> {
     let gpt2 = DecoderConfig::gpt2(3, 4, 16, 12, 11);
-    let llama = DecoderConfig {
-        positions: rotary(RotaryPairs::Halves),
-        norm: Norm::Rms,
-        n_key_value_heads: 2,
-        mlp: Some(Mlp {
-            d_mlp: 24,
-            activation: Activation::Silu,
-            gated: true,
-        }),
-        ..gpt2.clone()
-    };
+    let llama = gpt2
+        .clone()
+        .with_positions(rotary(RotaryPairs::Halves))
+        .with_norm(Norm::Rms)
+        .with_n_key_value_heads(2)
+        .with_mlp(Some(Mlp::new(24, Activation::Silu).with_gated(true)));
     vec![
         gpt2.clone(),
         llama.clone(),
-        DecoderConfig {
-            qk_norm: true,
-            ..llama.clone()
-        },
-        DecoderConfig {
-            positions: rotary(RotaryPairs::Adjacent),
-            parallel_attn_mlp: true,
-            ..gpt2.clone()
-        },
-        DecoderConfig {
-            positions: Positions::Shortformer,
-            mlp: None,
-            ..gpt2.clone()
-        },
-        DecoderConfig {
-            direction: Direction::Bidirectional,
-            ..llama
-        },
+        llama.clone().with_qk_norm(true),
+        gpt2.clone()
+            .with_positions(rotary(RotaryPairs::Adjacent))
+            .with_parallel_attn_mlp(true),
+        gpt2.clone()
+            .with_positions(Positions::Shortformer)
+            .with_mlp(None),
+        llama.with_direction(Direction::Bidirectional),
     ]
 }
 

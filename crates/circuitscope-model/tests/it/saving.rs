@@ -13,17 +13,11 @@ use crate::folder::ModelFolder;
 use crate::{B, capture, golden_folder, load, right_padded};
 
 fn config() -> DecoderConfig {
-    DecoderConfig {
-        eps: 1e-4,
-        mlp: Some(Mlp {
-            d_mlp: 20,
-            activation: Activation::GeluExact,
-            gated: false,
-        }),
-        scale_attn_by_inverse_layer_idx: true,
-        bos_token: Some(2),
-        ..DecoderConfig::gpt2(2, 2, 8, 6, 11)
-    }
+    DecoderConfig::gpt2(2, 2, 8, 6, 11)
+        .with_eps(1e-4)
+        .with_mlp(Some(Mlp::new(20, Activation::GeluExact)))
+        .with_scale_attn_by_inverse_layer_idx(true)
+        .with_bos_token(Some(2))
 }
 
 /// Everything that a model computes, bit for bit.
@@ -112,42 +106,15 @@ const EXPECTED: [(&str, u64, &str); 2] = [
 #[test]
 fn other_architectures_are_refused() {
     let others = [
-        DecoderConfig {
-            mlp: None,
-            ..config()
-        },
-        DecoderConfig {
-            norm: Norm::LayerPre,
-            ..config()
-        },
-        DecoderConfig {
-            norm: Norm::None,
-            ..config()
-        },
-        DecoderConfig {
-            positions: Positions::Shortformer,
-            ..config()
-        },
-        DecoderConfig {
-            positions: Positions::None,
-            ..config()
-        },
-        DecoderConfig {
-            direction: Direction::Bidirectional,
-            ..config()
-        },
-        DecoderConfig {
-            d_vocab_out: 3,
-            ..config()
-        },
-        DecoderConfig {
-            d_head: 5,
-            ..config()
-        },
-        DecoderConfig {
-            attn_scale: 3.0,
-            ..config()
-        },
+        config().with_mlp(None),
+        config().with_norm(Norm::LayerPre),
+        config().with_norm(Norm::None),
+        config().with_positions(Positions::Shortformer),
+        config().with_positions(Positions::None),
+        config().with_direction(Direction::Bidirectional),
+        config().with_d_vocab_out(3),
+        config().with_d_head(5),
+        config().with_attn_scale(3.0),
     ];
     let folded = load(&golden_folder("gpt2_tiny"), Processing::Folded);
     let others = others.map(|config| config.init::<B>(Seed::new(0), &device()));

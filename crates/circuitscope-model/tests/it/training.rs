@@ -15,21 +15,15 @@ type Grads = <A as AutodiffBackend>::Gradients;
 
 fn configs() -> [DecoderConfig; 3] {
     let gpt2 = DecoderConfig::gpt2(2, 2, 8, 6, 11);
-    let shortformer = DecoderConfig {
-        positions: Positions::Shortformer,
-        mlp: None,
-        ..gpt2.clone()
-    };
-    let exact = Mlp {
-        d_mlp: 12,
-        activation: Activation::GeluExact,
-        gated: false,
-    };
-    let bidirectional = DecoderConfig {
-        direction: Direction::Bidirectional,
-        mlp: Some(exact),
-        ..gpt2.clone()
-    };
+    let shortformer = gpt2
+        .clone()
+        .with_positions(Positions::Shortformer)
+        .with_mlp(None);
+    let exact = Mlp::new(12, Activation::GeluExact);
+    let bidirectional = gpt2
+        .clone()
+        .with_direction(Direction::Bidirectional)
+        .with_mlp(Some(exact));
     [gpt2, shortformer, bidirectional]
 }
 

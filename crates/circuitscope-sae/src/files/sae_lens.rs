@@ -8,6 +8,7 @@ use burn::tensor::Transaction;
 use burn::tensor::backend::Backend;
 use circuitscope_core::Seed;
 use circuitscope_files::write_atomic;
+use derive_setters::Setters;
 use safetensors::tensor::{Dtype, TensorView, serialize};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -97,8 +98,10 @@ const OLD: [&str; 20] = [
 
 /// What a saved dictionary says about its making. All of it is optional: a folder that SAELens
 /// wrote says nothing of the kind.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, Setters)]
+#[setters(prefix = "with_", strip_option)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct SaeMetadata {
     /// Which vectors have unit length.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -137,7 +140,7 @@ pub struct SaeMetadata {
 /// let device = Default::default();
 /// let folder = tempfile::tempdir()?;
 /// let sae = SaeConfig::new(6).with_d_sae(4).init::<B>(Seed::new(0), &device)?;
-/// let metadata = SaeMetadata { seed: Some(Seed::new(0)), ..SaeMetadata::default() };
+/// let metadata = SaeMetadata::default().with_seed(Seed::new(0));
 /// save_dir(&sae, &metadata, folder.path())?;
 ///
 /// let saved = load_dir::<B>(folder.path(), &device)?;

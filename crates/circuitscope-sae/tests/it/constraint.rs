@@ -13,10 +13,7 @@ use crate::{A, B, device, matrix, uniform, values};
 const NORM: f32 = 5e-7;
 
 fn decoder_axis(dictionary: Dictionary) -> usize {
-    match dictionary {
-        Dictionary::PaperCompatible => 0,
-        Dictionary::UnitNormAtoms => 1,
-    }
+    usize::from(dictionary == Dictionary::UnitNormAtoms)
 }
 
 /// Largest distance of the norms along `axis` from 1.

@@ -126,13 +126,12 @@ fn a_trained_dictionary_comes_back_whole() {
     let steps = TrainConfig::new().with_steps(5);
     let x = matrix(&uniform(1, 30, 12), 30, 12);
     let trained = train(&config, &steps, x.clone(), Seed::new(9), &NoProgress).unwrap();
-    let metadata = SaeMetadata {
-        dictionary: Some(config.dictionary),
-        l1_coefficient: Some(config.l1_coefficient),
-        training: Some(steps),
-        seed: Some(Seed::new(9)),
-        provenance: Map::from_iter([("backend".to_owned(), json!("flex"))]),
-    };
+    let metadata = SaeMetadata::default()
+        .with_dictionary(config.dictionary)
+        .with_l1_coefficient(config.l1_coefficient)
+        .with_training(steps)
+        .with_seed(Seed::new(9))
+        .with_provenance(Map::from_iter([("backend".to_owned(), json!("flex"))]));
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().join("made/on/the/way");
     save_dir(&trained.sae, &metadata, &folder).unwrap();

@@ -43,6 +43,7 @@ pub fn benjamini_hochberg(p: &[f64]) -> Result<Vec<f64>> {
 
 /// A choice of heads that states its false discovery rate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Discoveries {
     /// Indices of the selected heads, ascending.
     pub selected: Vec<usize>,

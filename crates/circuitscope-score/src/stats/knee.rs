@@ -14,6 +14,7 @@ pub enum Bend {
 
 /// The point of a curve that is farthest from its chord.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Knee {
     /// Index of the point.
     pub at: usize,

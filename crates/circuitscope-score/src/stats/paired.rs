@@ -8,6 +8,7 @@ use crate::Result;
 /// Both numbers of a sample come from the same examples, so what makes examples easy or hard cancels
 /// in their difference, which is what is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct PairedComparison {
     /// Method − control on all examples.
     pub mean: f64,

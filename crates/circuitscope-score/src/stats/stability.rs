@@ -19,6 +19,7 @@ pub struct Stability {
 
 /// Heads that are chosen on most half samples.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct StableHeads {
     /// Indices of the heads, ascending.
     pub selected: Vec<usize>,

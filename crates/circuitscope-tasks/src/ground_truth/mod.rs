@@ -21,6 +21,7 @@ use crate::{KnownModel, Result, TaskSpec};
 /// A circuit that is known, and who says so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct GroundTruth {
     /// Name of the task.
     pub task: String,

@@ -7,6 +7,7 @@ use super::{ACTIVATION_TOLERANCE, LOSS_TOLERANCE};
 
 /// How a device compares with the record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Conformance {
     /// In the order of computation.
     pub checks: Vec<Check>,
@@ -39,6 +40,7 @@ impl Conformance {
 
 /// One comparison.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Check {
     /// What is compared: a site, or a result.
     pub name: String,
@@ -55,6 +57,7 @@ pub struct Check {
 
 /// Where two results differ most.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Worst {
     /// Position in the tensor; its first axis runs over prompts.
     pub index: Vec<usize>,

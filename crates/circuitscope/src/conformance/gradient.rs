@@ -51,7 +51,7 @@ const STEP: f64 = 0.003;
 /// use burn_flex::{Flex, FlexDevice};
 /// use circuitscope::conformance::check_gradients;
 ///
-/// let exec = circuitscope::core::Exec::all_cores();
+/// let exec = circuitscope::Exec::all_cores();
 /// let checks = check_gradients::<Autodiff<Flex>>(&FlexDevice, &FlexDevice, exec)?;
 /// assert!(checks.iter().all(|check| check.passed), "{checks:?}");
 /// # Ok::<(), circuitscope::conformance::Error>(())

@@ -82,7 +82,7 @@ pub enum Error {
 /// # Examples
 /// ```
 /// use burn_flex::{Flex, FlexDevice};
-/// use circuitscope::core::Exec;
+/// use circuitscope::Exec;
 ///
 /// let conformance = circuitscope::conformance::check::<Flex>(&FlexDevice, Exec::all_cores())?;
 /// assert!(conformance.passed(), "{:?}", conformance.first_failure());
@@ -100,7 +100,7 @@ pub fn check<B: Backend>(device: &B::Device, exec: Exec) -> Result<Conformance, 
 /// # Examples
 /// ```
 /// use burn_flex::{Flex, FlexDevice};
-/// use circuitscope::core::Exec;
+/// use circuitscope::Exec;
 /// use circuitscope::hooks::{Intervene, Intervention, Op, Site};
 ///
 /// // A kernel that is wrong by one in a thousand.

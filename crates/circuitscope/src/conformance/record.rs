@@ -36,6 +36,7 @@ pub struct Values {
 
 /// What the reference model, one training and one encoding give on fixed input.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Record {
     /// SHA-256 of the reference model's weights.
     pub model: String,

@@ -105,7 +105,7 @@ mod tests {
     use super::*;
     use burn::module::Module as _;
     use burn_flex::{Flex, FlexDevice};
-    use circuitscope_model::{Decoder, DecoderConfig, Mlp};
+    use circuitscope_model::{Decoder, DecoderConfig};
 
     fn model(config: &DecoderConfig) -> Decoder<Flex> {
         config.init(Seed::new(0), &FlexDevice)
@@ -123,16 +123,8 @@ mod tests {
         let expected = [[64, 3 * 64], [64, 64], [64, 256], [256, 64], [64, 500]];
         assert_eq!(sizes(&config), expected);
         // Fewer heads for keys and values, and an MLP with a gate of another width.
-        let mlp = config.mlp.map(|mlp| Mlp {
-            d_mlp: 96,
-            gated: true,
-            ..mlp
-        });
-        let grouped = DecoderConfig {
-            n_key_value_heads: 2,
-            mlp,
-            ..config
-        };
+        let mlp = config.mlp.map(|mlp| mlp.with_d_mlp(96).with_gated(true));
+        let grouped = config.with_n_key_value_heads(2).with_mlp(mlp);
         let expected = [[64, 2 * 64], [64, 64], [64, 96], [96, 64], [64, 500]];
         assert_eq!(sizes(&grouped), expected);
         let names: Vec<_> = model(&grouped)

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use burn::backend::Autodiff;
 use burn::tensor::Tensor;
 use burn_flex::{Flex, FlexDevice};
-use circuitscope::core::{Graph, NoProgress, Polarity, Seed};
 use circuitscope::eval::Evidence;
 use circuitscope::eval::causal::{Ablation, CausalEvidence, Metric, TokenPair};
 use circuitscope::eval::methods::{MethodSettings, method};
 use circuitscope::load_reference;
 use circuitscope::measures::GraphScores;
 use circuitscope::model::{Decoder, Processing, load_dir};
+use circuitscope::{Graph, NoProgress, Polarity, Seed};
 use circuitscope_testkit::Golden;
 
 use crate::on_all_cores;
@@ -46,14 +46,11 @@ fn evidence(golden: &Golden, name: &str, lengths: [usize; 2]) -> Evidence<Flex> 
         let answers = of("right").into_iter().zip(of("wrong"));
         for ((clean, corrupt), (right, wrong)) in rows.zip(answers) {
             let at = pairs.len();
-            pairs.push(TokenPair {
-                rows: (at, 8 + at),
-                clean,
-                corrupt,
-                position: None,
-                right,
-                wrong,
-            });
+            pairs.push(
+                TokenPair::new((at, 8 + at), clean, corrupt)
+                    .with_right(right)
+                    .with_wrong(wrong),
+            );
         }
     }
     assert_eq!(pairs.len(), 8);

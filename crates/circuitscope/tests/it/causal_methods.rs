@@ -2,20 +2,17 @@
 
 use burn::backend::Autodiff;
 use burn_flex::{Flex, FlexDevice};
-use circuitscope::core::{NoProgress, Seed};
 use circuitscope::eval::causal::Ablation;
 use circuitscope::eval::methods::{MethodSettings, PatchedEdges, PatchingSettings, method};
 use circuitscope::measures::{Judgement, judge};
 use circuitscope::tasks::{GREATER_THAN, IOI, TASKS, TaskSpec};
 use circuitscope::{CaptureSettings, PrepareSettings};
+use circuitscope::{NoProgress, Seed};
 
 type B = Autodiff<Flex>;
 
 fn judged(task: &TaskSpec, names: &[&str], pairs: usize, ablation: Ablation) -> Vec<Judgement> {
-    let how = CaptureSettings {
-        ablation,
-        ..CaptureSettings::default()
-    };
+    let how = CaptureSettings::default().with_ablation(ablation);
     let judged = crate::judged(
         task,
         pairs,
@@ -23,15 +20,12 @@ fn judged(task: &TaskSpec, names: &[&str], pairs: usize, ablation: Ablation) -> 
         PrepareSettings::default(),
         how,
     );
-    let settings = MethodSettings {
-        patching: PatchingSettings {
-            patch_pairs: 6,
-            mask_steps: 60,
-            edges: PatchedEdges::All,
-            ..PatchingSettings::default()
-        },
-        ..MethodSettings::default()
-    };
+    let settings = MethodSettings::default().with_patching(
+        PatchingSettings::default()
+            .with_patch_pairs(6)
+            .with_mask_steps(60)
+            .with_edges(PatchedEdges::All),
+    );
     let judge_one = |name: &&str| {
         let method = method::<B>(name, &settings, &FlexDevice).unwrap();
         let scores = method.scores(&judged.evidence, Seed::new(0), &NoProgress);

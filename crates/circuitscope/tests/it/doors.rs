@@ -6,7 +6,6 @@ use burn::backend::Autodiff;
 use burn::tensor::activation::relu;
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use burn_flex::Flex;
-use circuitscope::core::{NoProgress, Polarity, Progress, Seed};
 use circuitscope::eval::methods::{BoxedMethod, FixedDictionary, Inactive};
 use circuitscope::eval::{
     About, Choice, Discover, EvaluateSettings, Evidence, Measured, Result, evaluate,
@@ -15,6 +14,7 @@ use circuitscope::measures::{MemoryStore, Scores, Selection};
 use circuitscope::sae::{Encoder, INACTIVE};
 use circuitscope::tasks::{GREATER_THAN, IOI};
 use circuitscope::{CaptureSettings, DiscoverSettings, Error, PrepareSettings, discover_by};
+use circuitscope::{NoProgress, Polarity, Progress, Seed};
 
 use crate::judged;
 
@@ -88,10 +88,7 @@ fn a_method_from_outside() {
     assert_eq!(told.as_ref(), Some(&found.scores));
 
     let methods: Vec<BoxedMethod<Autodiff<Flex>>> = vec![Box::new(Variance)];
-    let how = EvaluateSettings {
-        resamples: 5,
-        ..EvaluateSettings::default()
-    };
+    let how = EvaluateSettings::default().with_resamples(5);
     let mut store = MemoryStore::default();
     let seeds = [Seed::new(0), Seed::new(1)];
     let runs =
@@ -157,10 +154,7 @@ fn a_dictionary_from_outside() {
     let method =
         FixedDictionary::<Flex>::new(Arc::clone(&axes) as _, Inactive::IsACode).named("axes");
 
-    let settings = DiscoverSettings {
-        choice: Some(Choice::Rule(Selection::Top(3))),
-        ..DiscoverSettings::default()
-    };
+    let settings = DiscoverSettings::default().with_choice(Some(Choice::Rule(Selection::Top(3))));
     let found = discover_by(&method, evidence, &settings, &NoProgress, |_| {
         Ok::<(), Error>(())
     });
@@ -193,10 +187,7 @@ fn a_dictionary_from_outside() {
     }
 
     let methods: Vec<BoxedMethod<Autodiff<Flex>>> = vec![Box::new(method)];
-    let how = EvaluateSettings {
-        resamples: 2,
-        ..EvaluateSettings::default()
-    };
+    let how = EvaluateSettings::default().with_resamples(2);
     let mut store = MemoryStore::default();
     let seeds = [Seed::new(0)];
     let runs =

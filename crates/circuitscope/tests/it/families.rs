@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use burn_flex::{Flex, FlexDevice};
-use circuitscope::core::{Exec, NoProgress, Seed};
 use circuitscope::model::family::{
     ACTIVATIONS, Family, HostAttention, HostBlock, HostDecoder, HostEmbedding, HostMlp, HostNorm,
     HostUnembedding, Keys, Layout, Matrix, Reader,
@@ -12,6 +11,7 @@ use circuitscope::model::{
     Activation, Decoder, DecoderConfig, Error, LoadSettings, Loaded, Mlp, PaddingSide, Processing,
     TokenBatch, load_dir, save_gpt2,
 };
+use circuitscope::{Exec, NoProgress, Seed};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
@@ -41,15 +41,12 @@ impl Family for Toy {
         let (n_layers, d_vocab) = (keys.layers("depth")?, keys.size("words")?);
         let gpt2 = DecoderConfig::gpt2(n_layers, n_heads, d_model, keys.size("places")?, d_vocab);
         let activation = keys.choice("curve", &ACTIVATIONS)?;
-        let config = DecoderConfig {
-            tied_embeddings: keys.flag_or("tied", true)?,
-            mlp: Some(Mlp {
-                d_mlp: keys.size_or("inner", Some(4 * d_model))?,
-                activation: activation.unwrap_or(Activation::GeluTanh),
-                gated: false,
-            }),
-            ..gpt2
-        };
+        let config = gpt2
+            .with_tied_embeddings(keys.flag_or("tied", true)?)
+            .with_mlp(Some(Mlp::new(
+                keys.size_or("inner", Some(4 * d_model))?,
+                activation.unwrap_or(Activation::GeluTanh),
+            )));
         keys.finish(&["colour"])?;
         Ok(config)
     }
@@ -300,12 +297,10 @@ fn a_configuration_that_contradicts_itself() {
 
         fn config(&self, keys: &Keys<'_>) -> Result<DecoderConfig, Error> {
             let config = TOY.config(keys)?;
-            Ok(DecoderConfig {
-                n_heads: 4,
-                n_key_value_heads: 3,
-                windows: vec![Some(4)],
-                ..config
-            })
+            Ok(config
+                .with_n_heads(4)
+                .with_n_key_value_heads(3)
+                .with_windows(vec![Some(4)]))
         }
 
         fn embedding(&self, reader: Reader<'_>) -> HostEmbedding {

@@ -15,13 +15,13 @@ mod streaming;
 mod tracr_edges;
 
 use burn_flex::{Flex, FlexDevice};
-use circuitscope::core::{Exec, NoProgress, Seed};
 use circuitscope::eval::JudgedTask;
 use circuitscope::model::{LoadSettings, Processing};
 use circuitscope::tasks::TaskSpec;
 use circuitscope::{
     CaptureSettings, PrepareSettings, judged_task, known_circuits, load_reference, prepare_task,
 };
+use circuitscope::{Exec, NoProgress, Seed};
 
 /// As the program loads a model on a CPU.
 fn on_all_cores(processing: Processing) -> LoadSettings {

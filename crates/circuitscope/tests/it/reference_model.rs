@@ -20,7 +20,6 @@ use burn::backend::Autodiff;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Int, Tensor, TensorData};
 use burn_flex::{Flex, FlexDevice};
-use circuitscope::core::{HeadGrid, HeadId, Metric, NoProgress, Seed};
 use circuitscope::eval::Evidence;
 use circuitscope::eval::causal::PatchedRuns;
 use circuitscope::eval::methods::{MethodSettings, method};
@@ -30,6 +29,7 @@ use circuitscope::tasks::{
     DOCSTRING, GREATER_THAN, GroundTruth, INDUCTION, IOI, Prompt, TASKS, TaskSpec, generate,
 };
 use circuitscope::{CaptureSettings, PrepareSettings, known_circuits, load_reference, vocabulary};
+use circuitscope::{HeadGrid, HeadId, Metric, NoProgress, Seed};
 
 use crate::planted_program::{Change, answer};
 use crate::{judged, on_all_cores};
@@ -390,10 +390,7 @@ fn induction() {
 #[test]
 fn decoys_see_the_classes_and_do_not_write_them() {
     for task in TASKS {
-        let how = PrepareSettings {
-            metric: Some(Metric::ProbabilityDifference),
-            ..PrepareSettings::default()
-        };
+        let how = PrepareSettings::default().with_metric(Some(Metric::ProbabilityDifference));
         let judged = judged(task, 60, Seed::new(2026), how, CaptureSettings::default());
         let (evidence, truth) = (&judged.evidence, &judged.truths[0]);
         let scores = |name: &str| {

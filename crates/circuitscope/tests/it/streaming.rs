@@ -2,13 +2,13 @@
 
 use burn::backend::Autodiff;
 use burn_flex::{Flex, FlexDevice};
-use circuitscope::core::{NoProgress, Seed};
 use circuitscope::model::Processing;
 use circuitscope::tasks::IOI;
 use circuitscope::{
     CaptureSettings, DiscoverSettings, PrepareSettings, capture, discover, load_reference,
     prepare_task,
 };
+use circuitscope::{NoProgress, Seed};
 
 use crate::on_all_cores;
 
@@ -19,18 +19,13 @@ fn a_circuit_is_the_same_without_holding_its_evidence() {
     let how = PrepareSettings::default();
     let prompts = prepare_task(&loaded, &IOI, 300, Seed::new(0), how).unwrap();
     let capture = |hold, last_position| {
-        let settings = CaptureSettings {
-            hold,
-            last_position,
-            ..CaptureSettings::default()
-        };
+        let settings = CaptureSettings::default()
+            .with_hold(hold)
+            .with_last_position(last_position);
         capture(&loaded, &prompts, settings, &FlexDevice, &NoProgress).unwrap()
     };
     for method in ["untrained-ensemble", "mean-and-last", "mean-difference"] {
-        let settings = DiscoverSettings {
-            method: method.to_owned(),
-            ..DiscoverSettings::default()
-        };
+        let settings = DiscoverSettings::default().with_method(method.to_owned());
         let last = method == "mean-and-last";
         let find = |hold| {
             let evidence = capture(hold, last);

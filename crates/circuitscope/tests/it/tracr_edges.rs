@@ -6,12 +6,12 @@ use std::path::Path;
 use burn::backend::Autodiff;
 use burn::tensor::Tensor;
 use burn_flex::{Flex, FlexDevice};
-use circuitscope::core::{Graph, HeadId, NoProgress, Node, Polarity, Port, Seed};
 use circuitscope::eval::Evidence;
 use circuitscope::eval::causal::{Ablation, CausalEvidence, Metric, TokenPair};
 use circuitscope::eval::methods::{MethodSettings, PatchedEdges, PatchingSettings, method};
 use circuitscope::measures::GraphScores;
 use circuitscope::model::{Processing, load_dir};
+use circuitscope::{Graph, HeadId, NoProgress, Node, Polarity, Port, Seed};
 use circuitscope_testkit::fixture;
 use serde_json::Value;
 
@@ -45,15 +45,13 @@ fn pairs(folder: &Path) -> Vec<TokenPair> {
             if right == wrong || right.is_null() || wrong.is_null() {
                 continue;
             }
-            pairs.push(TokenPair {
-                rows: (0, 1),
-                clean: a.clone(),
-                corrupt: b.clone(),
-                // The first token is no output.
-                position: Some(at + 1),
-                right: vec![number(right)],
-                wrong: vec![number(wrong)],
-            });
+            pairs.push(
+                TokenPair::new((0, 1), a.clone(), b.clone())
+                    // The first token is no output.
+                    .with_position(Some(at + 1))
+                    .with_right(vec![number(right)])
+                    .with_wrong(vec![number(wrong)]),
+            );
         }
     }
     // Spread over all inputs.
@@ -111,14 +109,11 @@ fn effects(folder: &Path, ablation: Ablation) -> GraphScores {
     let labels = vec![Polarity::Positive, Polarity::Negative];
     let activations = Tensor::zeros([2, grid.len(), 1], &FlexDevice);
     let evidence = Evidence::new(grid, activations, labels, vec![(0, 1)]).unwrap();
-    let settings = MethodSettings {
-        patching: PatchingSettings {
-            patch_pairs: PAIRS,
-            edges: PatchedEdges::All,
-            ..PatchingSettings::default()
-        },
-        ..MethodSettings::default()
-    };
+    let settings = MethodSettings::default().with_patching(
+        PatchingSettings::default()
+            .with_patch_pairs(PAIRS)
+            .with_edges(PatchedEdges::All),
+    );
     let exact = method::<Autodiff<Flex>>("activation-patching", &settings, &FlexDevice).unwrap();
     let evidence = evidence.with_causal(causal.unwrap());
     let scores = exact.scores(&evidence, Seed::new(0), &NoProgress);

@@ -38,13 +38,10 @@ pub(crate) fn pairs() -> Vec<TokenPair> {
         (&[2, 4, 6, 8, 10], &[2, 4, 5, 8, 1]),
         (&[9, 3, 1, 12], &[9, 3, 2, 11]),
     ];
-    let pair = |(at, (clean, corrupt)): (usize, (&[u32], &[u32]))| TokenPair {
-        rows: (at, 4 + at),
-        clean: clean.to_vec(),
-        corrupt: corrupt.to_vec(),
-        position: None,
-        right: vec![at as u32, at as u32 + 1],
-        wrong: vec![at as u32 + 5],
+    let pair = |(at, (clean, corrupt)): (usize, (&[u32], &[u32]))| {
+        TokenPair::new((at, 4 + at), clean.to_vec(), corrupt.to_vec())
+            .with_right(vec![at as u32, at as u32 + 1])
+            .with_wrong(vec![at as u32 + 5])
     };
     prompts.into_iter().enumerate().map(pair).collect()
 }
@@ -71,14 +68,11 @@ pub(crate) fn evidence(causal: CausalEvidence<Flex>) -> Evidence<Flex> {
 }
 
 fn settings(ig_steps: usize) -> MethodSettings {
-    MethodSettings {
-        patching: PatchingSettings {
-            ig_steps,
-            edges: PatchedEdges::All,
-            ..PatchingSettings::default()
-        },
-        ..MethodSettings::default()
-    }
+    MethodSettings::default().with_patching(
+        PatchingSettings::default()
+            .with_ig_steps(ig_steps)
+            .with_edges(PatchedEdges::All),
+    )
 }
 
 fn scores_of(name: &str, evidence: &Evidence<Flex>, ig_steps: usize) -> Scores {
@@ -308,10 +302,7 @@ fn shares_of_a_reader_add_up_to_one() {
 /// In the last layer of a model without MLPs nothing lies between a head and the logits.
 #[test]
 fn decomposition_of_the_last_layer_is_direct() {
-    let config = DecoderConfig {
-        mlp: None,
-        ..DecoderConfig::gpt2(2, 3, 12, 8, D_VOCAB)
-    };
+    let config = DecoderConfig::gpt2(2, 3, 12, 8, D_VOCAB).with_mlp(None);
     let model: Decoder<Flex> = config
         .init(Seed::new(9), &FlexDevice)
         .with_exec(Exec::all_cores());
@@ -491,13 +482,10 @@ fn path_patching_is_edge_and_node_patching() {
 #[test]
 fn positional_means() {
     let model = decoder(12);
-    let pair = |at: usize, corrupt: [u32; 3]| TokenPair {
-        rows: (at, 2 + at),
-        clean: vec![1, 2, 3],
-        corrupt: corrupt.to_vec(),
-        position: None,
-        right: vec![4],
-        wrong: vec![5],
+    let pair = |at: usize, corrupt: [u32; 3]| {
+        TokenPair::new((at, 2 + at), vec![1, 2, 3], corrupt.to_vec())
+            .with_right(vec![4])
+            .with_wrong(vec![5])
     };
     // Causal attention: outputs at the first position are alike.
     let pairs = vec![pair(0, [1, 5, 6]), pair(1, [1, 7, 8])];

@@ -39,13 +39,14 @@ fn load(family: &str, processing: Processing) -> Decoder<Flex> {
 fn evidence_of(golden: &Value, model: &Decoder<Flex>, ablation: Ablation) -> Evidence<Flex> {
     let given = golden["pairs"].as_array().unwrap();
     let count = given.len();
-    let pairs = given.iter().enumerate().map(|(at, pair)| TokenPair {
-        rows: (at, count + at),
-        clean: tokens(&pair["clean"]),
-        corrupt: tokens(&pair["corrupt"]),
-        position: None,
-        right: vec![pair["right"].as_u64().unwrap() as u32],
-        wrong: vec![pair["wrong"].as_u64().unwrap() as u32],
+    let pairs = given.iter().enumerate().map(|(at, pair)| {
+        TokenPair::new(
+            (at, count + at),
+            tokens(&pair["clean"]),
+            tokens(&pair["corrupt"]),
+        )
+        .with_right(vec![pair["right"].as_u64().unwrap() as u32])
+        .with_wrong(vec![pair["wrong"].as_u64().unwrap() as u32])
     });
     let metric = Metric::LogitDifference;
     let pairs = pairs.collect();

@@ -4,8 +4,7 @@ use circuitscope_core::{Exec, Graph, HeadGrid, Seed, draw};
 use circuitscope_eval::causal::{Ablation, CausalEvidence, Metric, PatchedRuns, TokenPair};
 use circuitscope_eval::methods::PatchedEdges;
 use circuitscope_model::{
-    Activation, Decoder, DecoderConfig, Direction, Mlp, Norm, Positions, RopeScaling, Rotary,
-    RotaryPairs,
+    Activation, Decoder, DecoderConfig, Direction, Mlp, Norm, Positions, Rotary, RotaryPairs,
 };
 
 use super::*;
@@ -13,34 +12,22 @@ use super::*;
 /// Sequential and parallel blocks, shared keys with rotation and a gated MLP, no MLPs, no causal mask.
 fn models() -> Vec<Decoder<Flex>> {
     let gpt2 = DecoderConfig::gpt2(3, 4, 16, 8, D_VOCAB);
-    let llama = DecoderConfig {
-        norm: Norm::Rms,
-        n_key_value_heads: 2,
-        positions: Positions::Rotary(Rotary {
-            dim: 4,
-            base: 100.0,
-            pairs: RotaryPairs::Halves,
-            scaling: RopeScaling::None,
-        }),
-        mlp: Some(Mlp {
-            d_mlp: 24,
-            activation: Activation::Silu,
-            gated: true,
-        }),
-        ..gpt2.clone()
-    };
+    let llama = gpt2
+        .clone()
+        .with_norm(Norm::Rms)
+        .with_n_key_value_heads(2)
+        .with_positions(Positions::Rotary(Rotary::new(
+            4,
+            100.0,
+            RotaryPairs::Halves,
+        )))
+        .with_mlp(Some(Mlp::new(24, Activation::Silu).with_gated(true)));
     let configs = [
         gpt2.clone(),
         llama.clone(),
-        DecoderConfig {
-            parallel_attn_mlp: true,
-            ..gpt2.clone()
-        },
-        DecoderConfig { mlp: None, ..gpt2 },
-        DecoderConfig {
-            direction: Direction::Bidirectional,
-            ..llama
-        },
+        gpt2.clone().with_parallel_attn_mlp(true),
+        gpt2.with_mlp(None),
+        llama.with_direction(Direction::Bidirectional),
     ];
     let seeds = (20..).map(Seed::new);
     let models = configs.iter().zip(seeds);
@@ -53,14 +40,11 @@ fn models() -> Vec<Decoder<Flex>> {
 fn some_pairs() -> Vec<TokenPair> {
     let mut pairs = pairs();
     pairs[2].position = Some(3);
-    pairs.push(TokenPair {
-        rows: (8, 9),
-        clean: vec![1, 2, 3, 4, 5],
-        corrupt: vec![1, 2, 3, 4, 11],
-        position: None,
-        right: vec![2],
-        wrong: vec![3, 4],
-    });
+    pairs.push(
+        TokenPair::new((8, 9), vec![1, 2, 3, 4, 5], vec![1, 2, 3, 4, 11])
+            .with_right(vec![2])
+            .with_wrong(vec![3, 4]),
+    );
     pairs
 }
 
