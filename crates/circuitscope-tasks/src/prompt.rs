@@ -196,7 +196,6 @@ pub struct Answers {
 /// A next token, by its text or by its number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
-#[non_exhaustive]
 pub enum AnswerToken {
     /// Token text, with its leading space where the vocabulary has one.
     Word(String),

@@ -3,6 +3,7 @@
 mod acdc;
 mod activation_norm;
 mod activation_patching;
+mod activation_variance;
 mod attribution;
 mod coded;
 mod contrast;
@@ -30,6 +31,7 @@ use circuitscope_core::nearest;
 pub use acdc::Acdc;
 pub use activation_norm::ActivationNorm;
 pub use activation_patching::ActivationPatching;
+pub use activation_variance::ActivationVariance;
 pub use attribution::Attribution;
 pub use coded::Inactive;
 pub use contrast::Contrast;
@@ -112,6 +114,8 @@ methods! {
     masks::EDGES => |s, on| MaskLearning::<B>::edges(s.patching, on),
     flow::ABOUT => |s, _| InformationFlow::new(s.patching),
     direct::ABOUT => |s, _| DirectLogitAttribution::new(s.patching),
+    activation_variance::ON_POSITIVES => |_, _| ActivationVariance::on_positives(),
+    activation_variance::ON_ALL => |_, _| ActivationVariance::on_all(),
     sae::UNTRAINED => |s, _| Sae::untrained(s.sae.clone()),
     k_means::ABOUT => |s, _| KMeans::new(s.sae.clone()),
     mean_difference::RESIDUAL => |_, _| MeanDifference::default(),

@@ -278,6 +278,48 @@ fn copies_do_not_help_the_probe() {
     }
 }
 
+/// Against the definition, and 0 where a head always puts out the same.
+#[test]
+fn variance_of_outputs() {
+    let evidence = planted(8);
+    let d = evidence.d();
+    let data: Vec<f32> = evidence
+        .activations()
+        .unwrap()
+        .into_data()
+        .to_vec()
+        .unwrap();
+    for (name, examples) in [
+        ("activation-variance", PAIRS),
+        ("activation-variance-all", 2 * PAIRS),
+    ] {
+        let found = scores(name, &evidence, 0).nodes;
+        for (head, found) in found.iter().enumerate() {
+            let mut variance = 0.0;
+            for i in 0..d {
+                let at = |example: usize| f64::from(data[(example * GRID.len() + head) * d + i]);
+                let mean = (0..examples).map(at).sum::<f64>() / examples as f64;
+                let squares = (0..examples).map(|example| (at(example) - mean).powi(2));
+                variance += squares.sum::<f64>() / examples as f64;
+            }
+            assert!(
+                (found - variance).abs() < 1e-4 * variance,
+                "{name}: {found} {variance}"
+            );
+        }
+    }
+    let always = Tensor::<Flex, 3>::full([4, GRID.len(), 3], 0.1, &FlexDevice) * 7.3;
+    let labels = [Polarity::Positive, Polarity::Negative];
+    let labels = [labels, labels].concat();
+    let evidence = Evidence::new(GRID, always, labels, Vec::new()).unwrap();
+    assert!(
+        scores("activation-variance", &evidence, 0)
+            .nodes
+            .iter()
+            .all(|score| *score == 0.0)
+    );
+}
+
 #[test]
 fn lists_of_methods() {
     let names = |list: &str| {

@@ -58,6 +58,8 @@ fn with_null() -> impl Iterator<Item = &'static str> {
         "paired-flip-rate",
         "linear-probe",
         "activation-norm",
+        "activation-variance",
+        "activation-variance-all",
     ];
     names().filter(move |name| !without.contains(name))
 }

@@ -122,6 +122,8 @@ fn many_samples_are_one_pass() {
         ("relative-difference", 1),
         ("standardised-difference", 3),
         ("activation-norm", 1),
+        ("activation-variance", 3),
+        ("activation-variance-all", 3),
         ("linear-probe", 1),
     ] {
         let method = method::<B>(name, &settings(), &FlexDevice).unwrap();

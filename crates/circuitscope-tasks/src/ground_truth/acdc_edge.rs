@@ -9,7 +9,6 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 /// Prints residual-stream edges as [`Edge`] does, and the inner steps as `a9.h6<q_input>->a9.h6<q>`
 /// and `a9.h6<q>->a9.h6`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
 pub enum AcdcEdge {
     /// From a writer of the residual stream to a reader: a choice that the model makes.
     Residual(Edge),
