@@ -51,7 +51,6 @@ pub use seed::Seed;
 /// A name that is not one of a closed list.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown {what} `{name}`{}: expected {known}", did_you_mean(nearest.as_deref()))]
-#[non_exhaustive]
 pub struct UnknownName {
     /// What was wanted, without an article, e.g. `metric`.
     pub what: &'static str,
@@ -69,7 +68,6 @@ pub const INACTIVE: i32 = -1;
 /// A string that names no head, node, edge or polarity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{found:?} is not {what}: expected {expected}")]
-#[non_exhaustive]
 pub struct ParseError {
     /// What was wanted, with its article, e.g. `a head`.
     pub what: &'static str,

@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 /// [`Accuracy`](Self::Accuracy).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
 pub enum Metric {
     /// Mean logit of the right answers less mean logit of the wrong ones (Wang et al. 2022, arXiv
     /// 2211.00593, §2.1).

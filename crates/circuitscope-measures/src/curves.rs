@@ -6,7 +6,6 @@ use crate::Baseline;
 /// What circuits of growing size, taken from the top of a ranking, keep of the behaviour when the rest
 /// of the model is ablated.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct Faithfulness {
     /// What was read from the output.
     pub metric: Metric,
@@ -25,7 +24,6 @@ pub struct Faithfulness {
 
 /// Circuits of the ten sizes of MIB.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct Curve {
     /// Members to choose from.
     pub members: usize,
@@ -41,7 +39,6 @@ pub struct Curve {
 
 /// One circuit.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct Point {
     /// Share of members that was asked for.
     pub share: f64,

@@ -11,7 +11,6 @@ use crate::{Error, Ranking, Result, Scores, directed_pairs, mean_std};
 /// writer sits in an earlier layer than the reader, true where the circuit joins the two by an edge
 /// of any port.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct Judgement {
     /// Which account of the circuit: see `circuitscope_tasks::GroundTruth`.
     pub truth: String,

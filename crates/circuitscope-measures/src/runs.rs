@@ -6,7 +6,6 @@ use crate::{DictionaryReport, Faithfulness, Judgement, Scores};
 
 /// One method, on one task, with one seed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct RunRecord {
     /// Name of the task.
     pub task: String,
@@ -40,7 +39,6 @@ pub struct RunRecord {
 /// ([`half_samples`](circuitscope_score::stats::half_samples)), sample by sample. All methods see the same
 /// ones of a task and seed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct Resampled {
     /// See [`Judgement::node_auc`].
     pub node_auc: Vec<f64>,

@@ -3,7 +3,6 @@ use serde::{Deserialize, Serialize};
 
 /// What a method says of a model's heads.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct Scores {
     /// Shape of the model.
     pub grid: HeadGrid,
@@ -29,7 +28,6 @@ pub struct Scores {
 
 /// How much of what the model's predictions after the two prompts of a pair are apart a head carries.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct ContrastScores {
     /// Jeffreys divergence between the predictions after the two prompts of a pair, in nats, mean over
     /// pairs.
@@ -191,7 +189,6 @@ pub fn directed_pairs(grid: HeadGrid) -> impl Iterator<Item = (usize, usize)> {
 
 /// What a dictionary looked like on the evidence.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct DictionaryReport {
     /// Number of features.
     pub n_codes: usize,

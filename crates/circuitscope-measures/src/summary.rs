@@ -5,7 +5,6 @@ use crate::{Judgement, Resampled, RunRecord, Spread};
 
 /// One row of the table: a method on a task, over seeds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct SummaryRow {
     /// Name of the task.
     pub task: String,
@@ -63,7 +62,6 @@ const LEVEL: f64 = 0.95;
 
 /// A method compared with a control on the same prompts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct Against {
     /// The control.
     pub control: String,

@@ -87,7 +87,6 @@ pub type Result<T, E = Error> = core::result::Result<T, E>;
 
 /// All that a report shows.
 #[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
 pub struct ReportInput {
     /// Heading of the page.
     pub title: String,
@@ -103,7 +102,6 @@ pub struct ReportInput {
 
 /// One task.
 #[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
 pub struct TaskReport {
     /// Its name.
     pub task: String,
@@ -125,7 +123,6 @@ pub struct TaskReport {
 
 /// One method on one task.
 #[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
 pub struct MethodReport {
     /// Its name.
     pub method: String,
@@ -188,7 +185,6 @@ impl MethodReport {
 
 /// A rendered report.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Report {
     /// The page, with all pictures inside; it refers to nothing outside itself.
     pub html: String,
@@ -198,7 +194,6 @@ pub struct Report {
 
 /// A picture as a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Picture {
     /// Such as `roc-ioi.svg`.
     pub file_name: String,

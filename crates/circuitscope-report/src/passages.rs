@@ -4,7 +4,6 @@ use maud::{Markup, html};
 
 /// Some sentences under a heading.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Passage {
     /// The heading.
     pub title: String,

@@ -9,7 +9,6 @@ use crate::error::list;
 /// The words that prompts are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
 pub enum Vocabulary {
     /// Ordinary text. Of the built-in tasks, every word that can be an answer, or that differs between
     /// the prompts of a pair, is one token of GPT-2's byte-pair encoding.

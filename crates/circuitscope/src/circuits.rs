@@ -1,10 +1,10 @@
 //! Whose circuits are known.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::backend::Backend;
-use circuitscope_core::{Circuit, Edge, Graph, HeadGrid, HeadId, Node};
+use circuitscope_core::{Circuit, Edge, Graph, HeadGrid, Node};
 use circuitscope_files as files;
 use circuitscope_measures::formats::GraphFile;
 use circuitscope_model::{Loaded, ModelProvenance};
@@ -232,18 +232,9 @@ fn marked(file: &Path, task: &str) -> Result<GroundTruth> {
         .flat_map(|edge| [edge.source, edge.destination]);
     let nodes: BTreeSet<Node> = nodes.map(|(node, _)| *node).chain(ends).collect();
     let circuit = Circuit { grid, nodes, edges };
-    let heads: Vec<HeadId> = circuit.heads().collect();
     let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-    Ok(GroundTruth {
-        task: task.to_owned(),
-        model: stem.clone().into_owned(),
-        variant: stem.into_owned(),
-        source: "nodes and edges marked as in_graph".to_owned(),
-        groups: BTreeMap::from([("circuit".to_owned(), heads)]),
-        decoys: Vec::new(),
-        circuit,
-        acdc_edges: BTreeSet::new(),
-    })
+    let source = "nodes and edges marked as in_graph";
+    Ok(GroundTruth::new(task, &stem, source, circuit))
 }
 
 /// Circuits are of the shape of the model.

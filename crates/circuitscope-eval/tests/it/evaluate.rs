@@ -1,7 +1,6 @@
 //! Judging, summaries, and resuming.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use burn::backend::Autodiff;
@@ -22,16 +21,7 @@ const GRID: HeadGrid = HeadGrid::new(2, 2);
 fn truth(variant: &str, heads: &[HeadId], edges: &[Edge]) -> GroundTruth {
     let mut circuit = Circuit::from_heads(GRID, heads.iter().copied());
     circuit.edges.extend(edges);
-    GroundTruth {
-        task: "induction".to_owned(),
-        model: "made up".to_owned(),
-        variant: variant.to_owned(),
-        source: "this test".to_owned(),
-        groups: BTreeMap::new(),
-        decoys: Vec::new(),
-        circuit,
-        acdc_edges: std::collections::BTreeSet::new(),
-    }
+    GroundTruth::new("induction", "made up", "this test", circuit).with_variant(variant.to_owned())
 }
 
 fn task() -> JudgedTask<Flex> {

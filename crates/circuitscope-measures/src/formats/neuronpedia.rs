@@ -44,7 +44,6 @@ type Link = (Node, Node, f64);
 /// assert_eq!(json["links"][1]["weight"], -1.0);
 /// ```
 #[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
 pub struct ViewerGraph {
     /// Name of the graph in addresses: letters, digits and dashes.
     pub slug: String,

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use circuitscope_core::{Circuit, HeadId, nearest};
 use circuitscope_files as files;
+use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -19,9 +20,10 @@ use crate::data::DataFile;
 use crate::{KnownModel, Result, TaskSpec};
 
 /// A circuit that is known, and who says so.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Setters)]
+#[setters(prefix = "with_")]
 #[non_exhaustive]
+#[serde(deny_unknown_fields)]
 pub struct GroundTruth {
     /// Name of the task.
     pub task: String,
@@ -41,6 +43,24 @@ pub struct GroundTruth {
     /// The published edge set in ACDC's finer graph, which also counts the steps inside a head;
     /// empty where no edges were published. Its residual-stream part is `circuit.edges`.
     pub acdc_edges: BTreeSet<AcdcEdge>,
+}
+
+impl GroundTruth {
+    /// A circuit in one group, `circuit`, without decoys; `source` says where it is from.
+    #[must_use]
+    pub fn new(task: &str, model: &str, source: &str, circuit: Circuit) -> Self {
+        let heads = circuit.heads().collect();
+        Self {
+            task: task.to_owned(),
+            model: model.to_owned(),
+            variant: model.to_owned(),
+            source: source.to_owned(),
+            groups: BTreeMap::from([("circuit".to_owned(), heads)]),
+            decoys: Vec::new(),
+            circuit,
+            acdc_edges: BTreeSet::new(),
+        }
+    }
 }
 
 /// The circuits that this crate knows for `task` in `model` (one of [`MODELS`](crate::MODELS)), the default
