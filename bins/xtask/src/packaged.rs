@@ -4,11 +4,28 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-/// What people read and regenerate, and the copy that a package carries.
-const COPIES: [(&str, &str); 3] = [
-    ("README.md", "crates/circuitscope/README.md"),
-    ("datasets", "crates/circuitscope-tasks/data"),
-    ("datasets/reference", "crates/circuitscope-reference/data"),
+/// What people read and regenerate, the copy that a package carries, and the names of the files below it that are copied.
+const COPIES: [(&str, &str, &[&str]); 3] = [
+    (".", "crates/circuitscope", &["README.md"]),
+    (
+        "datasets",
+        "crates/circuitscope-tasks/data",
+        &[
+            "*/gpt2.json",
+            "*/ground_truth.json",
+            "reference/lexicon.json",
+        ],
+    ),
+    (
+        "datasets/reference",
+        "crates/circuitscope-reference/data",
+        &[
+            "config.json",
+            "conformance.safetensors",
+            "model.safetensors",
+            "tokenizer.json",
+        ],
+    ),
 ];
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
@@ -18,7 +35,8 @@ const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 pub(crate) fn run() -> Result<()> {
     for (original, copy) in all()? {
         let text = fs_err::read(&original)?;
-        if fs_err::read(&copy)? != text {
+        if fs_err::read(&copy).ok().as_ref() != Some(&text) {
+            fs_err::create_dir_all(copy.parent().context("a file in a folder")?)?;
             fs_err::write(&copy, text)?;
             println!("{}", copy.display());
         }
@@ -29,30 +47,30 @@ pub(crate) fn run() -> Result<()> {
 /// Originals and copies, file by file.
 fn all() -> Result<Vec<(PathBuf, PathBuf)>> {
     let mut all = Vec::new();
-    for (source, copy) in COPIES {
+    for (source, copy, names) in COPIES {
         let (source, copy) = (Path::new(ROOT).join(source), Path::new(ROOT).join(copy));
-        for file in files(&copy)? {
-            let name = file.strip_prefix(&copy).context("a file of the folder")?;
-            let original = if name.as_os_str().is_empty() {
-                source.clone()
-            } else {
-                source.join(name)
-            };
-            all.push((original, file));
+        for name in names {
+            for name in matching(&source, name)? {
+                all.push((source.join(&name), copy.join(&name)));
+            }
         }
     }
     Ok(all)
 }
 
-/// All files below a folder, or the file.
-fn files(path: &Path) -> Result<Vec<PathBuf>> {
-    if path.is_file() {
-        return Ok(vec![path.to_owned()]);
-    }
+/// The files below a folder that `name` stands for, where `*` is any folder.
+fn matching(source: &Path, name: &str) -> Result<Vec<PathBuf>> {
+    let Some(name) = name.strip_prefix("*/") else {
+        return Ok(vec![PathBuf::from(name)]);
+    };
     let mut found = Vec::new();
-    for entry in fs_err::read_dir(path)? {
-        found.extend(files(&entry?.path())?);
+    for entry in fs_err::read_dir(source)? {
+        let entry = entry?;
+        if entry.path().join(name).is_file() {
+            found.push(Path::new(&entry.file_name()).join(name));
+        }
     }
+    found.sort();
     Ok(found)
 }
 
@@ -66,7 +84,7 @@ mod tests {
         assert!(all.len() > COPIES.len());
         for (original, copy) in all {
             assert!(
-                fs_err::read(&original).unwrap() == fs_err::read(&copy).unwrap(),
+                fs_err::read(&original).unwrap() == fs_err::read(&copy).unwrap_or_default(),
                 "{} is no copy of {}: run `cargo xtask packaged`",
                 copy.display(),
                 original.display()
