@@ -1,8 +1,8 @@
 use core::ops::Range;
 
-use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use circuitscope_core::{Graph, Port, Progress, Seed, workers};
+use burn::tensor::{Tensor, TensorData};
+use circuitscope_core::{Graph, Port, Progress, Seed, draw, workers};
 use circuitscope_hooks::{AnyTensor, NodeOutputs, Site, StreamOutputs, wide};
 
 use super::PatchingSettings;
@@ -45,6 +45,18 @@ pub(super) static NAP_IG: About = About::new(
 )
 .without_seed()
 .needs(ELSEWHERE, Passes::EachStep(4));
+/// Of `eap-eg`.
+pub(super) static EAP_EG: About = About::new(
+    "eap-eg",
+    "edge attribution patching, Expected Gradients: one gradient at a random point between the prompts",
+)
+.needs(ELSEWHERE, Passes::EachPair(6));
+/// Of `nap-eg`.
+pub(super) static NAP_EG: About = About::new(
+    "nap-eg",
+    "node attribution patching, Expected Gradients: one gradient at a random point between the prompts",
+)
+.needs(ELSEWHERE, Passes::EachPair(6));
 /// Of `hisp`.
 pub(super) static HISP: About = About::new(
     "hisp",
@@ -57,9 +69,11 @@ pub(super) static HISP: About = About::new(
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Eap,
+    EapEg,
     EapIgInputs,
     EapIgActivations,
     Nap,
+    NapEg,
     NapIg,
     Hisp,
 }
@@ -80,6 +94,7 @@ enum Kind {
 /// | `eap-ig-activations` | edges | mean over outputs of the writers of one stage between ablated and clean, all before them clean | Marks et al. 2024, arXiv 2403.19647, eq. 5; MIB, arXiv 2504.13151 |
 /// | `nap` | nodes | the positive prompt | Nanda 2023, attribution patching; `AtP` in arXiv 2403.00745 |
 /// | `nap-ig` | nodes | as `eap-ig` | |
+/// | `eap-eg`, `nap-eg` | edges, nodes | one input between negative and positive prompt, drawn for each pair | Erion et al. 2021, arXiv 1906.10670, with one draw |
 /// | `hisp` | nodes | the positive prompt; `\|z · ∂m/∂z\|` instead of a difference, size taken prompt by prompt | Michel et al. 2019, arXiv 1905.10650, eq. 2 |
 ///
 /// Interpolation points are `ablated + (k / steps) · (clean − ablated)`, k from 1 to `steps`.
@@ -93,11 +108,13 @@ pub struct Attribution<B: AutodiffBackend> {
     kind: Kind,
     settings: PatchingSettings,
     device: B::Device,
+    /// Where Expected Gradients are taken, if that is not drawn.
+    share: Option<f64>,
 }
 
 impl Kind {
     const fn of_nodes(self) -> bool {
-        matches!(self, Self::Nap | Self::NapIg | Self::Hisp)
+        matches!(self, Self::Nap | Self::NapEg | Self::NapIg | Self::Hisp)
     }
 }
 
@@ -107,6 +124,7 @@ impl<B: AutodiffBackend> Attribution<B> {
             kind,
             settings,
             device,
+            share: None,
         }
     }
 
@@ -135,6 +153,24 @@ impl<B: AutodiffBackend> Attribution<B> {
         Self::new(Kind::NapIg, settings, device)
     }
 
+    /// Edge attribution patching with Expected Gradients.
+    pub const fn eap_eg(settings: PatchingSettings, device: B::Device) -> Self {
+        Self::new(Kind::EapEg, settings, device)
+    }
+
+    /// Node attribution patching with Expected Gradients.
+    pub const fn nap_eg(settings: PatchingSettings, device: B::Device) -> Self {
+        Self::new(Kind::NapEg, settings, device)
+    }
+
+    /// Expected Gradients at this share of the way from the ablated input to the clean one, for all pairs, instead of one that
+    /// is drawn for each: at 1 they are those of `eap` and `nap`. Other methods do not read it.
+    #[must_use]
+    pub fn at(mut self, share: f64) -> Self {
+        self.share = Some(share);
+        self
+    }
+
     /// Head importance score for pruning.
     pub const fn hisp(settings: PatchingSettings, device: B::Device) -> Self {
         Self::new(Kind::Hisp, settings, device)
@@ -147,8 +183,12 @@ impl<B: AutodiffBackend> Attribution<B> {
         causal: &CausalEvidence<B::InnerBackend>,
         method: &str,
         count: usize,
+        seed: Seed,
         progress: &dyn Progress,
     ) -> Result<Effects> {
+        let mut rng = seed.stream("expected-gradients").rng();
+        let shares = (0..count).map(|_| self.share.unwrap_or_else(|| draw::unit(&mut rng)));
+        let shares: Vec<f64> = shares.collect();
         let light = self.kind.of_nodes() || self.takes_nodes(causal);
         causal.average(!light, progress)?;
         let lanes = threads(causal);
@@ -168,7 +208,7 @@ impl<B: AutodiffBackend> Attribution<B> {
             |model, at, _| {
                 let causal = model.evidence();
                 let batch = causal.batch(batches[at].clone(), causal.device());
-                self.batch(model, &batch)
+                self.batch(model, &batch, &shares)
             },
             |at, effects| {
                 if progress.cancelled() {
@@ -191,31 +231,34 @@ impl<B: AutodiffBackend> Attribution<B> {
         self.kind != Kind::EapIgActivations && WholeWriters::applies(causal.model())
     }
 
-    /// What one batch gives: for each prompt, node effects or edge effects.
+    /// What one batch gives: for each prompt, node effects or edge effects. `shares`: of every pair, where Expected Gradients
+    /// are taken.
     fn batch(
         &self,
         model: &Differentiable<B>,
         batch: &PairBatch<B::InnerBackend>,
+        shares: &[f64],
     ) -> Result<Vec<Vec<f32>>> {
+        let steps = self.steps(&batch.members, shares);
         if self.kind.of_nodes() {
-            return self.of_nodes(model, batch);
+            return self.of_nodes(model, batch, &steps);
         }
         let causal = model.evidence();
         let clean = causal.metric().needs_clean();
         let clean = clean.then(|| causal.clean_logits(batch)).transpose()?;
         let clean = clean.as_ref();
-        let steps = self.settings.ig_steps;
         if self.takes_nodes(causal) {
             let all = 0..causal.graph().writers();
             let other = causal.ablated_nodes(batch)?;
-            if self.kind == Kind::EapIgInputs {
+            if !steps.is_empty() {
                 let here = causal.node_outputs(&batch.clean)?;
                 let difference = here.minus(&other);
-                let inputs = inputs(&here, &other, steps);
+                let [from, to] = [&other, &here].map(input);
                 drop((here, other));
+                let inputs = steps.iter().map(|step| step.input(&from, &to));
                 let written = |prompts| [in_stream(causal, &difference.prompts(prompts))];
                 let effects = readers(model, batch, inputs, clean, written)?;
-                return Ok(scaled(effects, 1.0 / steps as f32));
+                return Ok(scaled(effects, 1.0 / steps.len() as f32));
             }
             let (here, run) = model.outputs_and_readers(batch, clean)?;
             let difference = here.minus(&other);
@@ -229,15 +272,15 @@ impl<B: AutodiffBackend> Attribution<B> {
         let difference = here.writers() - other.writers();
         let written = |prompts| [difference.clone().slice_dim(0, prompts)];
         Ok(match self.kind {
-            Kind::EapIgInputs => {
-                let inputs = points(steps).map(|share| {
-                    let input = between(&other.input, &here.input, share);
-                    [(Site::ResidPre(0), AnyTensor::from(input))]
-                });
+            Kind::EapIgInputs | Kind::EapEg => {
+                let inputs = steps
+                    .iter()
+                    .map(|step| step.input(&other.input, &here.input));
                 let effects = readers(model, batch, inputs, clean, written)?;
-                scaled(effects, 1.0 / steps as f32)
+                scaled(effects, 1.0 / steps.len() as f32)
             }
             Kind::EapIgActivations => {
+                let steps = self.settings.ig_steps;
                 let graph = causal.graph();
                 let mut effects = Vec::new();
                 for stage in stages(&graph) {
@@ -257,21 +300,39 @@ impl<B: AutodiffBackend> Attribution<B> {
         })
     }
 
+    /// Where gradients are taken on the way between the inputs; nowhere for methods that take them at the prompts.
+    fn steps(&self, members: &[usize], shares: &[f64]) -> Vec<Step> {
+        match self.kind {
+            Kind::EapIgInputs | Kind::NapIg => {
+                points(self.settings.ig_steps).map(Step::Alike).collect()
+            }
+            Kind::EapEg | Kind::NapEg => {
+                vec![Step::Each(
+                    members.iter().map(|&pair| shares[pair]).collect(),
+                )]
+            }
+            Kind::Eap | Kind::EapIgActivations | Kind::Nap | Kind::Hisp => Vec::new(),
+        }
+    }
+
     /// The same of methods that score nodes.
     fn of_nodes(
         &self,
         model: &Differentiable<B>,
         batch: &PairBatch<B::InnerBackend>,
+        steps: &[Step],
     ) -> Result<Vec<Vec<f32>>> {
         let causal = model.evidence();
         let effects = match self.kind {
-            Kind::NapIg => {
+            Kind::NapIg | Kind::NapEg => {
                 let here = causal.node_outputs(&batch.clean)?;
                 let other = causal.ablated_nodes(batch)?;
                 let clean = causal.metric().needs_clean();
                 let clean = clean.then(|| causal.clean_logits(batch)).transpose()?;
                 let mut sum: Option<NodeOutputs<B::InnerBackend>> = None;
-                for replaced in inputs(&here, &other, self.settings.ig_steps) {
+                let [from, to] = [&other, &here].map(input);
+                for step in steps {
+                    let replaced = step.input(&from, &to);
                     let [_, gradients] = model.nodes(batch, &replaced, clean.as_ref())?;
                     sum = Some(match sum {
                         None => gradients,
@@ -281,8 +342,7 @@ impl<B: AutodiffBackend> Attribution<B> {
                 let Some(sum) = sum else {
                     unreachable!("at least one interpolation point")
                 };
-                let steps = self.settings.ig_steps as f64;
-                sum.dot(&here.minus(&other)).div_scalar(steps)
+                sum.dot(&here.minus(&other)).div_scalar(steps.len() as f64)
             }
             Kind::Hisp => {
                 let [here, gradients] = model.nodes(batch, &[], None)?;
@@ -298,17 +358,32 @@ impl<B: AutodiffBackend> Attribution<B> {
     }
 }
 
-/// Inputs on the way from the ablated run to the clean one.
-fn inputs<B: Backend>(
-    here: &NodeOutputs<B>,
-    other: &NodeOutputs<B>,
-    steps: usize,
-) -> impl Iterator<Item = [(Site, AnyTensor<B>); 1]> + use<B> {
-    let [here, other] = [here, other].map(|run| run.places[0].1.clone().squeeze_dim::<3>(2));
-    points(steps).map(move |share| {
-        let input = between(&other, &here, share);
+/// A point on the way from ablated inputs to clean ones.
+enum Step {
+    /// This share of it, for all prompts.
+    Alike(f64),
+    /// A share for each prompt.
+    Each(Vec<f64>),
+}
+
+impl Step {
+    /// What replaces the embedded prompts, `[prompts, pos, d_model]`.
+    fn input<B: Backend>(
+        &self,
+        from: &Tensor<B, 3>,
+        to: &Tensor<B, 3>,
+    ) -> [(Site, AnyTensor<B>); 1] {
+        let input = match self {
+            Self::Alike(share) => between(from, to, *share),
+            Self::Each(shares) => between_each(from, to, shares),
+        };
         [(Site::ResidPre(0), AnyTensor::from(input))]
-    })
+    }
+}
+
+/// The embedded prompts of a run.
+fn input<B: Backend>(run: &NodeOutputs<B>) -> Tensor<B, 3> {
+    run.places[0].1.clone().squeeze_dim(2)
 }
 
 /// What nodes put out, in the stream: `[prompts, writers, pos * d_model]`.
@@ -363,6 +438,18 @@ pub(super) fn between<B: Backend, const D: usize>(
     share: f64,
 ) -> Tensor<B, D> {
     from.clone() + (to.clone() - from.clone()).mul_scalar(share)
+}
+
+/// The same with a share for each prompt, `[prompts, pos, d_model]`.
+pub(super) fn between_each<B: Backend>(
+    from: &Tensor<B, 3>,
+    to: &Tensor<B, 3>,
+    shares: &[f64],
+) -> Tensor<B, 3> {
+    let shares: Vec<f32> = shares.iter().map(|share| *share as f32).collect();
+    let shares = TensorData::new(shares, [from.dims()[0], 1, 1]);
+    let shares = Tensor::<B, 3>::from_data(shares, &from.device());
+    from.clone() + (to.clone() - from.clone()) * shares
 }
 
 fn add(sum: &mut Vec<Vec<f32>>, effects: Vec<Vec<f32>>) {
@@ -452,6 +539,8 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for Attribution<B> {
     fn about(&self) -> &About {
         match self.kind {
             Kind::Eap => &EAP,
+            Kind::EapEg => &EAP_EG,
+            Kind::NapEg => &NAP_EG,
             Kind::EapIgInputs => &EAP_IG,
             Kind::EapIgActivations => &EAP_IG_ACTIVATIONS,
             Kind::Nap => &NAP,
@@ -463,7 +552,7 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for Attribution<B> {
     fn measure<'a>(
         &'a self,
         evidence: &'a Evidence<B::InnerBackend>,
-        _: Seed,
+        seed: Seed,
         progress: &'a dyn Progress,
     ) -> Result<Box<dyn Measured + 'a>> {
         let about = Discover::<B::InnerBackend>::about(self);
@@ -471,7 +560,7 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for Attribution<B> {
         let count = self
             .settings
             .pairs(causal.pairs().len(), self.kind == Kind::EapIgActivations);
-        let (rows, effects) = self.each_pair(causal, &about.name, count, progress)?;
+        let (rows, effects) = self.each_pair(causal, &about.name, count, seed, progress)?;
         let (nodes, edges) = if self.kind.of_nodes() {
             (Some(effects), None)
         } else {

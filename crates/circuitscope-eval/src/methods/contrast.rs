@@ -1,14 +1,14 @@
 use core::ops::Range;
 
+use burn::tensor::Tensor;
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::{Tensor, TensorData};
 use circuitscope_core::{Graph, Port, Progress, Seed, draw, workers};
 use circuitscope_hooks::{AnyTensor, Capture, NodeOutputs, Site, StreamOutputs, wide};
 use circuitscope_measures::{ContrastScores, GraphScores, Scores, Selection};
 use circuitscope_model::TokenBatch;
 
-use super::attribution::in_stream;
+use super::attribution::{between_each, in_stream};
 use super::of_pairs::weights;
 use super::{PatchedEdges, PatchingSettings, ensemble};
 use crate::causal::{
@@ -241,10 +241,8 @@ impl<B: AutodiffBackend> Contrast<B> {
         let batch = causal.batch(members.to_vec(), causal.device());
         let [from, to] = [&runs.negative, &runs.positive]
             .map(|run| run.nodes.places[0].1.clone().squeeze_dim::<3>(2));
-        let shares: Vec<f32> = members.iter().map(|&pair| shares[pair] as f32).collect();
-        let shares = TensorData::new(shares, [members.len(), 1, 1]);
-        let shares = Tensor::<B::InnerBackend, 3>::from_data(shares, &from.device());
-        let input = from.clone() + (to - from) * shares;
+        let shares: Vec<f64> = members.iter().map(|&pair| shares[pair]).collect();
+        let input = between_each(&from, &to, &shares);
         let replaced = [(Site::ResidPre(0), AnyTensor::from(input))];
         let edges = self.scores_edges();
         let (nodes, readers) = model.everywhere(&batch, &replaced, &runs.contrast, edges)?;

@@ -107,6 +107,8 @@ methods! {
     attribution::EAP_IG_ACTIVATIONS => |s, on| Attribution::<B>::eap_ig_activations(s.patching, on),
     attribution::NAP => |s, on| Attribution::<B>::nap(s.patching, on),
     attribution::NAP_IG => |s, on| Attribution::<B>::nap_ig(s.patching, on),
+    attribution::EAP_EG => |s, on| Attribution::<B>::eap_eg(s.patching, on),
+    attribution::NAP_EG => |s, on| Attribution::<B>::nap_eg(s.patching, on),
     attribution::HISP => |s, on| Attribution::<B>::hisp(s.patching, on),
     acdc::ABOUT => |s, _| Acdc::new(s.patching),
     decomposition::ABOUT => |s, _| ContextualDecomposition::new(s.patching),
