@@ -169,10 +169,16 @@ impl<B: Backend> Decoder<B> {
     /// - `resid`: `[batch, pos, d_model]`; any choice of positions
     /// - result: `[batch, pos, d_vocab_out]`
     pub fn unembed(&self, resid: Tensor<B, 3>) -> Tensor<B, 3> {
-        let mut capture = Capture::new([Site::Logits]);
-        let mut pass = self.pass(&mut capture, Site::Logits);
+        self.unembed_tapped(resid, &mut NoTap)
+    }
+
+    /// The same with a tap on the sites of the final norm and the logits.
+    pub fn unembed_tapped<T: Tap<B>>(&self, resid: Tensor<B, 3>, tap: &mut T) -> Tensor<B, 3> {
+        let mut run = (tap, Capture::new([Site::Logits]));
+        let mut pass = self.pass(&mut run, Site::Logits);
         let (Some(()) | None) = self.read_out(resid.cast(self.dtype()), &mut pass);
-        let logits = capture
+        let logits = run
+            .1
             .take(Site::Logits)
             .and_then(|logits| logits.get::<3>());
         logits.unwrap_or_else(|| unreachable!("the pass ends at the logits"))

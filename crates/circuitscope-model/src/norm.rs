@@ -133,6 +133,36 @@ pub(crate) fn norm_gradient<B: Backend>(
     back / scale.unsqueeze_dim(1)
 }
 
+/// The same where the scale is a constant: `(v − mean(v)) / σ`; an RMS norm has no `mean(v)`.
+pub(crate) fn held_norm_gradient<B: Backend>(
+    kind: Norm,
+    eps: f64,
+    weights: Option<&NormWeights<B>>,
+    x: Tensor<B, 3>,
+    gradient: Tensor<B, 3>,
+) -> Tensor<B, 4> {
+    let [rows, pos, d_model] = x.dims();
+    let [count, _, _] = gradient.dims();
+    let gradient = gradient
+        .reshape([count, rows, pos, d_model])
+        .swap_dims(0, 1);
+    let x = match kind {
+        Norm::None => return gradient,
+        Norm::Layer | Norm::LayerPre => centred(wide(x)),
+        Norm::Rms | Norm::RmsPre => wide(x),
+    };
+    let scale = root_mean_square(x, eps).unsqueeze_dim::<4>(1);
+    let v = match weights {
+        Some(norm) => gradient * wide(norm.w.val()).unsqueeze(),
+        None => gradient,
+    };
+    let v = match kind {
+        Norm::Layer | Norm::LayerPre => v.clone() - v.mean_dim(3),
+        _ => v,
+    };
+    v / scale
+}
+
 /// The RMS norm of every head's query or key, `[batch, pos, head, d_head]`, with one gain `[d_head]`.
 pub(crate) fn normalise_heads<B: Backend>(
     eps: f64,

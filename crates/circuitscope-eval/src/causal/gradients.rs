@@ -10,7 +10,7 @@ use circuitscope_hooks::{
 };
 use circuitscope_model::Decoder;
 
-use super::{CausalEvidence, PairBatch, last_logits};
+use super::{CausalEvidence, PairBatch, Rules};
 use crate::{Error, Result};
 
 /// A model that can be differentiated, and how a batch of prompts is run through it.
@@ -25,6 +25,7 @@ pub(crate) struct Differentiable<B: AutodiffBackend> {
     evidence: CausalEvidence<B::InnerBackend>,
     model: Decoder<B>,
     device: B::Device,
+    rules: Rules,
 }
 
 impl<B: AutodiffBackend> Differentiable<B> {
@@ -34,7 +35,14 @@ impl<B: AutodiffBackend> Differentiable<B> {
             evidence: evidence.clone(),
             model: Decoder::<B>::from_inner(evidence.model().clone()).no_grad(),
             device: device.clone(),
+            rules: Rules::NONE,
         }
+    }
+
+    /// The same with other rules for the backward pass.
+    pub(crate) const fn with_rules(mut self, rules: Rules) -> Self {
+        self.rules = rules;
+        self
     }
 
     /// What it was made of.
@@ -79,7 +87,12 @@ impl<B: AutodiffBackend> Differentiable<B> {
             .evidence
             .batch::<B>(batch.members.clone(), &self.device);
         let leaf = tracked_leaf::<B>(stream(last)?);
-        let logits = last_logits(&self.model, &tracked.clean, leaf.clone());
+        let last_stream = tracked.clean.last(leaf.clone()).unsqueeze_dim::<3>(1);
+        let mut rewrites = self.rules.tap::<B>(self.model.config());
+        let logits = self
+            .model
+            .unembed_tapped(last_stream, &mut rewrites)
+            .squeeze_dim(1);
         let total = match goal {
             Goal::Metric(clean) => {
                 let clean = clean.map(|logits| Tensor::from_inner(logits.clone()));
@@ -99,6 +112,12 @@ impl<B: AutodiffBackend> Differentiable<B> {
             };
             let wanted = sites.iter().copied();
             let wanted = wanted.filter(|site| of_layer(layer).contains(site));
+            let (cut, wanted): (Vec<Site>, Vec<Site>) =
+                wanted.partition(|site| self.rules.cuts(*site));
+            found.extend(
+                cut.into_iter()
+                    .map(|site| (site, self.nothing(&tracked, site))),
+            );
             let changes = replaced.iter();
             let changes = changes.filter(|(site, _)| of_layer(layer).contains(site));
             let changes = changes.map(|(site, value)| {
@@ -113,12 +132,13 @@ impl<B: AutodiffBackend> Differentiable<B> {
             let mut run = (
                 Intervene::new(changes),
                 Gradients::<B>::new(wanted),
+                self.rules.tap::<B>(self.model.config()),
                 Capture::new([post]),
             );
             let leaf = tracked_leaf::<B>(stream(Site::ResidPre(layer))?);
             self.model
                 .forward_from(&tracked.clean, layer, leaf.clone(), &mut run);
-            let (_, gradients, mut capture) = run;
+            let (_, gradients, _, mut capture) = run;
             let out = capture.take(post).and_then(|out| out.get::<3>());
             let out = out.ok_or(circuitscope_hooks::Error::NeverFired { site: post })?;
             let mut backward = (wide(out) * Tensor::from_inner(above)).sum().backward();
@@ -129,6 +149,17 @@ impl<B: AutodiffBackend> Differentiable<B> {
             return Err(circuitscope_hooks::Error::NeverFired { site }.into());
         }
         Ok([found, seen])
+    }
+
+    /// The gradient at a query or key that nothing depends on.
+    fn nothing(&self, batch: &PairBatch<B>, site: Site) -> AnyTensor<B::InnerBackend> {
+        let config = self.model.config();
+        let heads = match site {
+            Site::K(_) => config.n_key_value_heads,
+            _ => config.n_heads,
+        };
+        let shape = [batch.clean.batch(), batch.clean.pos(), heads, config.d_head];
+        Tensor::<_, 4>::zeros(shape, self.evidence.device()).into()
     }
 
     /// Gradients at what the readers from index `first` on read; those before are 0.
@@ -145,7 +176,7 @@ impl<B: AutodiffBackend> Differentiable<B> {
         let sites: Vec<Site> = places.iter().map(|place| place.site).collect();
         let goal = Goal::Metric(clean);
         let [gradients, streams] = self.run(batch, replaced, &sites, &streams(&places), &goal)?;
-        Self::at_readers(graph, places, &gradients, &streams)
+        self.at_readers(graph, places, &gradients, &streams)
     }
 
     /// What every node puts out, and the gradients at what every reader reads.
@@ -164,7 +195,7 @@ impl<B: AutodiffBackend> Differentiable<B> {
         let mut watched = NodeOutputs::<B::InnerBackend>::sites(&graph);
         watched.extend(streams(&places));
         let [gradients, mut seen] = self.run(batch, &[], &sites, &watched, &Goal::Metric(clean))?;
-        let readers = Self::at_readers(graph, places, &gradients, &seen)?;
+        let readers = self.at_readers(graph, places, &gradients, &seen)?;
         Ok((NodeOutputs::of(&graph, |site| seen.remove(&site))?, readers))
     }
 
@@ -188,12 +219,13 @@ impl<B: AutodiffBackend> Differentiable<B> {
         let goal = Goal::Logits(weights);
         let [mut gradients, streams] =
             self.run(batch, replaced, &sites, &streams(&places), &goal)?;
-        let readers = edges.then(|| Self::at_readers(graph, places, &gradients, &streams));
+        let readers = edges.then(|| self.at_readers(graph, places, &gradients, &streams));
         let nodes = NodeOutputs::of(&graph, |site| gradients.remove(&site))?;
         Ok((nodes, readers.transpose()?))
     }
 
     fn at_readers(
+        &self,
         graph: Graph,
         places: Vec<Place>,
         gradients: &Found<B::InnerBackend>,
@@ -222,7 +254,11 @@ impl<B: AutodiffBackend> Differentiable<B> {
             };
             readers.push((at, gradient));
         }
-        Ok(ReaderGradients { graph, readers })
+        Ok(ReaderGradients {
+            graph,
+            readers,
+            scales_held: self.rules.norm,
+        })
     }
 
     /// What every node puts out, and the gradients there, with everything downstream following.
@@ -305,6 +341,8 @@ fn places(graph: &Graph) -> Vec<Place> {
 #[derive(Debug, Clone)]
 pub(crate) struct ReaderGradients<B: Backend> {
     graph: Graph,
+    /// Whether norms scale by constants on the way from ports to streams, too.
+    scales_held: bool,
     readers: Vec<(Range<usize>, Gradient<B>)>,
 }
 
@@ -399,12 +437,15 @@ impl<B: Backend> ReaderGradients<B> {
                         .clone()
                         .slice_dim(0, prompts.clone())
                         .unsqueeze_dim(1),
-                    Gradient::Port(layer, port, stream, gradient) => model.port_gradient(
-                        *layer,
-                        *port,
-                        stream.clone().slice_dim(0, prompts.clone()),
-                        gradient.clone().slice_dim(0, prompts.clone()),
-                    ),
+                    Gradient::Port(layer, port, stream, gradient) => {
+                        let stream = stream.clone().slice_dim(0, prompts.clone());
+                        let gradient = gradient.clone().slice_dim(0, prompts.clone());
+                        if self.scales_held {
+                            model.port_gradient_of_constant_scale(*layer, *port, stream, gradient)
+                        } else {
+                            model.port_gradient(*layer, *port, stream, gradient)
+                        }
+                    }
                 };
                 let [_, readers, pos, d_model] = gradient.dims();
                 gradient.reshape([count, readers, pos * d_model])

@@ -4,11 +4,11 @@ mod align;
 mod batches;
 mod evidence;
 mod gradients;
-
 mod nodes;
 mod patched;
 mod path;
 mod per_pair;
+mod rules;
 mod targets;
 mod writers;
 
@@ -23,5 +23,6 @@ pub use patched::{FromLayer, PatchedRuns, Prepared};
 pub use path::{Between, Receiver, path_patching};
 pub(crate) use per_pair::Effects;
 pub use per_pair::PairEffects;
+pub(crate) use rules::Rules;
 pub use targets::Targets;
 pub(crate) use writers::{SingleWriters, WholeWriters, side_by_side, threads};

@@ -8,12 +8,12 @@ use circuitscope_hooks::{AnyTensor, NodeOutputs, Site, StreamOutputs, wide};
 use super::PatchingSettings;
 use super::of_pairs::of_pairs;
 use crate::causal::{
-    CausalEvidence, Differentiable, Effects, Held, PairBatch, PairEffects, WholeWriters, host,
-    threads,
+    CausalEvidence, Differentiable, Effects, Held, PairBatch, PairEffects, Rules, WholeWriters,
+    host, threads,
 };
 use crate::{About, Discover, Error, Evidence, Gradient, Measured, Needs, Passes, Result};
 
-const AT_PROMPTS: Needs = Needs::gradient(Gradient::AtPrompts);
+pub(super) const AT_PROMPTS: Needs = Needs::gradient(Gradient::AtPrompts);
 const ELSEWHERE: Needs = Needs::gradient(Gradient::Elsewhere);
 
 /// What is known of `eap`.
@@ -105,7 +105,9 @@ enum Kind {
 /// `[writers, pos · d_model] × [pos · d_model, readers]` for each prompt and point.
 #[derive(Debug, Clone)]
 pub struct Attribution<B: AutodiffBackend> {
+    about: &'static About,
     kind: Kind,
+    rules: Rules,
     settings: PatchingSettings,
     device: B::Device,
     /// Where Expected Gradients are taken, if that is not drawn.
@@ -119,48 +121,74 @@ impl Kind {
 }
 
 impl<B: AutodiffBackend> Attribution<B> {
-    const fn new(kind: Kind, settings: PatchingSettings, device: B::Device) -> Self {
+    const fn new(
+        about: &'static About,
+        kind: Kind,
+        settings: PatchingSettings,
+        device: B::Device,
+    ) -> Self {
         Self {
+            about,
             kind,
+            rules: Rules::NONE,
             settings,
             device,
             share: None,
         }
     }
 
+    /// `nap`, or with `edges` `eap`, with another backward pass, and under its name.
+    pub(super) const fn by_rules(
+        about: &'static About,
+        edges: bool,
+        rules: Rules,
+        settings: PatchingSettings,
+        device: B::Device,
+    ) -> Self {
+        let kind = if edges { Kind::Eap } else { Kind::Nap };
+        let mut method = Self::new(about, kind, settings, device);
+        method.rules = rules;
+        method
+    }
+
     /// Edge attribution patching.
     pub const fn eap(settings: PatchingSettings, device: B::Device) -> Self {
-        Self::new(Kind::Eap, settings, device)
+        Self::new(&EAP, Kind::Eap, settings, device)
     }
 
     /// Edge attribution patching with integrated gradients over the input.
     pub const fn eap_ig(settings: PatchingSettings, device: B::Device) -> Self {
-        Self::new(Kind::EapIgInputs, settings, device)
+        Self::new(&EAP_IG, Kind::EapIgInputs, settings, device)
     }
 
     /// Edge attribution patching with integrated gradients over each writer's output.
     pub const fn eap_ig_activations(settings: PatchingSettings, device: B::Device) -> Self {
-        Self::new(Kind::EapIgActivations, settings, device)
+        Self::new(
+            &EAP_IG_ACTIVATIONS,
+            Kind::EapIgActivations,
+            settings,
+            device,
+        )
     }
 
     /// Node attribution patching.
     pub const fn nap(settings: PatchingSettings, device: B::Device) -> Self {
-        Self::new(Kind::Nap, settings, device)
+        Self::new(&NAP, Kind::Nap, settings, device)
     }
 
     /// Node attribution patching with integrated gradients over the input.
     pub const fn nap_ig(settings: PatchingSettings, device: B::Device) -> Self {
-        Self::new(Kind::NapIg, settings, device)
+        Self::new(&NAP_IG, Kind::NapIg, settings, device)
     }
 
     /// Edge attribution patching with Expected Gradients.
     pub const fn eap_eg(settings: PatchingSettings, device: B::Device) -> Self {
-        Self::new(Kind::EapEg, settings, device)
+        Self::new(&EAP_EG, Kind::EapEg, settings, device)
     }
 
     /// Node attribution patching with Expected Gradients.
     pub const fn nap_eg(settings: PatchingSettings, device: B::Device) -> Self {
-        Self::new(Kind::NapEg, settings, device)
+        Self::new(&NAP_EG, Kind::NapEg, settings, device)
     }
 
     /// Expected Gradients at this share of the way from the ablated input to the clean one, for all pairs, instead of one that
@@ -173,7 +201,7 @@ impl<B: AutodiffBackend> Attribution<B> {
 
     /// Head importance score for pruning.
     pub const fn hisp(settings: PatchingSettings, device: B::Device) -> Self {
-        Self::new(Kind::Hisp, settings, device)
+        Self::new(&HISP, Kind::Hisp, settings, device)
     }
 
     /// What the first `count` pairs give, some batches of them side by side, and their rows among the
@@ -204,7 +232,7 @@ impl<B: AutodiffBackend> Attribution<B> {
             causal.model().exec(),
             lanes,
             batches.len(),
-            || Differentiable::<B>::new(causal, &self.device),
+            || Differentiable::<B>::new(causal, &self.device).with_rules(self.rules),
             |model, at, _| {
                 let causal = model.evidence();
                 let batch = causal.batch(batches[at].clone(), causal.device());
@@ -537,16 +565,7 @@ impl Stage {
 
 impl<B: AutodiffBackend> Discover<B::InnerBackend> for Attribution<B> {
     fn about(&self) -> &About {
-        match self.kind {
-            Kind::Eap => &EAP,
-            Kind::EapEg => &EAP_EG,
-            Kind::NapEg => &NAP_EG,
-            Kind::EapIgInputs => &EAP_IG,
-            Kind::EapIgActivations => &EAP_IG_ACTIVATIONS,
-            Kind::Nap => &NAP,
-            Kind::NapIg => &NAP_IG,
-            Kind::Hisp => &HISP,
-        }
+        self.about
     }
 
     fn measure<'a>(
@@ -555,7 +574,7 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for Attribution<B> {
         seed: Seed,
         progress: &'a dyn Progress,
     ) -> Result<Box<dyn Measured + 'a>> {
-        let about = Discover::<B::InnerBackend>::about(self);
+        let about = self.about;
         let causal = evidence.causal_for(about)?;
         let count = self
             .settings

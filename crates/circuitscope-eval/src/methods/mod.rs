@@ -4,6 +4,7 @@ mod acdc;
 mod activation_norm;
 mod activation_patching;
 mod activation_variance;
+mod attn_lrp;
 mod attribution;
 mod coded;
 mod contrast;
@@ -14,6 +15,7 @@ mod finite;
 mod fixed;
 mod flow;
 mod from_file;
+mod gim;
 mod k_means;
 mod linear_probe;
 mod masks;
@@ -22,6 +24,7 @@ mod of_activations;
 mod of_pairs;
 mod paired_flip_rate;
 mod random;
+mod rel_p;
 mod sae;
 mod settings;
 
@@ -50,6 +53,9 @@ pub use paired_flip_rate::PairedFlipRate;
 pub use random::Random;
 pub use sae::Sae;
 pub use settings::{MethodSettings, PatchedEdges, PatchingSettings};
+
+#[cfg(test)]
+pub(crate) use {attn_lrp::RULES as ATTN_LRP, gim::RULES as GIM, rel_p::RULES as REL_P};
 
 pub use crate::encodings::{Encoded, SaeSettings, Training};
 use crate::{About, Discover, Error, Result};
@@ -109,6 +115,12 @@ methods! {
     attribution::NAP_IG => |s, on| Attribution::<B>::nap_ig(s.patching, on),
     attribution::EAP_EG => |s, on| Attribution::<B>::eap_eg(s.patching, on),
     attribution::NAP_EG => |s, on| Attribution::<B>::nap_eg(s.patching, on),
+    attn_lrp::NODES => |s, on| Attribution::<B>::nap_attn_lrp(s.patching, on),
+    attn_lrp::EDGES => |s, on| Attribution::<B>::eap_attn_lrp(s.patching, on),
+    gim::NODES => |s, on| Attribution::<B>::nap_gim(s.patching, on),
+    gim::EDGES => |s, on| Attribution::<B>::eap_gim(s.patching, on),
+    rel_p::NODES => |s, on| Attribution::<B>::nap_rel_p(s.patching, on),
+    rel_p::EDGES => |s, on| Attribution::<B>::eap_rel_p(s.patching, on),
     attribution::HISP => |s, on| Attribution::<B>::hisp(s.patching, on),
     acdc::ABOUT => |s, _| Acdc::new(s.patching),
     decomposition::ABOUT => |s, _| ContextualDecomposition::new(s.patching),
