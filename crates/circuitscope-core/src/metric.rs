@@ -17,6 +17,10 @@ pub enum Metric {
     /// −KL(full model ‖ changed model) in nats, over the whole vocabulary. At most 0. Needs no answers.
     /// Its gradient vanishes where nothing is changed.
     Kl,
+    /// Logits, each weighted by what its token's probabilities after the two unchanged prompts of the pair differ by:
+    /// `Σ_v (p+_v − p−_v) logits_v`, weights held fixed. Needs no answers. From the negative prompt to the positive one it rises by
+    /// the Jeffreys divergence of the two predictions, `KL(p+ ‖ p−) + KL(p− ‖ p+)`.
+    Contrast,
     /// Log-probability of the right answers together: minus the cross-entropy loss.
     LogProbability,
     /// Share of prompts whose most likely token is a right answer.
@@ -27,6 +31,7 @@ crate::names!(pub Metric: "metric" {
     LogitDifference => "logit-difference",
     ProbabilityDifference => "probability-difference",
     Kl => "kl",
+    Contrast => "contrast",
     LogProbability => "log-probability",
     Accuracy => "accuracy",
 });
@@ -38,9 +43,15 @@ impl Metric {
         matches!(self, Self::LogitDifference)
     }
 
-    /// Whether it compares with the output of the full model, and not with answers.
+    /// Whether it reads answers. The others compare with what the unchanged model makes of the prompts.
     #[must_use]
-    pub const fn needs_clean(self) -> bool {
+    pub const fn reads_answers(self) -> bool {
+        !matches!(self, Self::Kl | Self::Contrast)
+    }
+
+    /// Whether its gradient vanishes where nothing is changed.
+    #[must_use]
+    pub const fn is_flat_at_prompts(self) -> bool {
         matches!(self, Self::Kl)
     }
 

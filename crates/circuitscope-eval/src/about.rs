@@ -216,6 +216,7 @@ impl About {
     /// assert!(about("activation-patching")?.check_metric(Metric::Accuracy).is_ok());
     /// assert!(about("eap")?.check_metric(Metric::Kl).is_err());
     /// assert!(about("eap-ig")?.check_metric(Metric::Kl).is_ok());
+    /// assert!(about("eap")?.check_metric(Metric::Contrast).is_ok());
     /// # Ok::<(), circuitscope_eval::Error>(())
     /// ```
     pub fn check_metric(&self, metric: Metric) -> Result<()> {
@@ -224,7 +225,7 @@ impl About {
             Gradient::Elsewhere | Gradient::AtPrompts if !metric.has_gradient() => {
                 Err(Error::NoGradient { method, metric })
             }
-            Gradient::AtPrompts if metric.needs_clean() => Err(Error::FlatMetric { method }),
+            Gradient::AtPrompts if metric.is_flat_at_prompts() => Err(Error::FlatMetric { method }),
             _ => Ok(()),
         }
     }

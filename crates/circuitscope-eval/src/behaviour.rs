@@ -375,10 +375,10 @@ fn metric(run: Metric, pairs: &[TokenPair]) -> Option<Metric> {
         return None;
     }
     Some(match run {
-        Metric::Kl | Metric::Accuracy if all(|pair| !pair.wrong.is_empty()) => {
+        Metric::Kl | Metric::Contrast | Metric::Accuracy if all(|pair| !pair.wrong.is_empty()) => {
             Metric::LogitDifference
         }
-        Metric::Kl | Metric::Accuracy => Metric::LogProbability,
+        Metric::Kl | Metric::Contrast | Metric::Accuracy => Metric::LogProbability,
         metric => metric,
     })
 }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
-use circuitscope_core::{Exec, HeadGrid, NoProgress, Polarity, Progress};
+use circuitscope_core::{Exec, HeadGrid, Metric, NoProgress, Polarity, Progress};
 use circuitscope_hooks::HeadActivations;
 
 use crate::cache::Cache;
@@ -290,7 +290,8 @@ impl<B: Backend> Evidence<B> {
     pub fn causal_for(&self, about: &About) -> Result<&CausalEvidence<B>> {
         let causal = self.causal(&about.name)?;
         about.check_metric(causal.metric())?;
-        if about.needs.answers {
+        // The contrast takes the place of answers.
+        if about.needs.answers && causal.metric() != Metric::Contrast {
             causal.require_answers(&about.name)?;
         }
         Ok(causal)

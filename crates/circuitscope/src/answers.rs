@@ -77,7 +77,7 @@ pub fn metric_choice(
             return Err(Error::Answers {
                 place: prompts.place(pair),
                 field: field.to_owned(),
-                problem: "found none, expected answers as other pairs have them, or the metric `kl`, which \
+                problem: "found none, expected answers as other pairs have them, or the metric `contrast`, which \
                           reads none"
                     .to_owned(),
             });
@@ -88,14 +88,14 @@ pub fn metric_choice(
             place: prompts.place(0),
             field: right.to_owned(),
             problem: format!(
-                "found none beside `{wrong}`, expected the right answer of every pair, or the metric `kl`, which \
+                "found none beside `{wrong}`, expected the right answer of every pair, or the metric `contrast`, which \
                  reads none"
             ),
         });
     }
     if no_right {
         let why = "no pair has answers".to_owned();
-        return choice(Metric::Kl, why);
+        return choice(Metric::Contrast, why);
     }
     if prompts.origin.as_ref().is_some_and(|origin| origin.years) {
         let why = format!("`{right}` gives years: later ones are right, all others wrong");
@@ -132,9 +132,9 @@ pub(crate) fn read_answers<B: Backend>(
     if !prompts.answers.is_empty() {
         let mut reader = Reader::new(loaded)?;
         let read = (0..prompts.answers.len()).map(|pair| reader.pair(prompts, pair));
-        let kl = metric.needs_clean();
+        let unread = !metric.reads_answers();
         match read.collect::<Result<Vec<_>>>() {
-            Ok(read) if kl && read.iter().any(|read| !read.appended.is_empty()) => {
+            Ok(read) if unread && read.iter().any(|read| !read.appended.is_empty()) => {
                 notes.push(format!("answers are not read: the metric is {metric}"));
                 prompts.answers.clear();
             }
@@ -152,7 +152,7 @@ pub(crate) fn read_answers<B: Backend>(
                     prompts.appended.clear();
                 }
             }
-            Err(error) if kl => {
+            Err(error) if unread => {
                 notes.push(format!("answers are not read: {error}"));
                 prompts.answers.clear();
             }

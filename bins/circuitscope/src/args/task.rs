@@ -124,7 +124,7 @@ pub(crate) fn metric_help() -> String {
          answers, else {}]",
         names.join(", "),
         others.collect::<Vec<_>>().join(", "),
-        Metric::Kl
+        Metric::Contrast
     )
 }
 

@@ -226,7 +226,7 @@ fn prompts_without_pairs_or_answers_say_what_can_be_said() {
         .to_vec();
     write_pairs(&bench, "p.jsonl", &pairs);
     let found = bench.json("discover --pairs p.jsonl");
-    assert_eq!(found["metric"]["metric"], "kl");
+    assert_eq!(found["metric"]["metric"], "contrast");
     assert!(found["behaviour"]["divergence"]["mean"].as_f64().unwrap() > 0.0);
     assert!(found["behaviour"]["negative"]["next"][0][0].is_string());
     let found = bench.json("discover --pairs p.jsonl --method recommended-activations");

@@ -370,18 +370,16 @@ fn discover_with_methods_that_run_the_model() {
         "{output}"
     );
 
-    // Prompts of one's own have no answers here: KL is read, whose gradient vanishes.
+    // At the prompts themselves KL is flat; the contrast, which is read where there are no answers, is not.
     bench.write(
         "pairs.jsonl",
         "{\"positive\": \"the cat and the dog\", \"negative\": \"the dog and the dog\"}\n",
     );
-    let output = bench.run("discover --pairs pairs.jsonl --method eap");
+    let line = "discover --pairs pairs.jsonl --method eap";
+    let output = bench.run(&format!("{line} --metric kl"));
     let message = output.stderr;
     assert_eq!(output.code, Some(1), "{message}");
-    assert!(
-        message.contains("pairs.jsonl") || message.contains("gradient of `kl` is zero"),
-        "{message}"
-    );
+    assert!(message.contains("gradient of `kl` is zero"), "{message}");
 }
 
 #[test]

@@ -96,9 +96,11 @@ fn fields_that_look_like_answers_are_read_or_refused() {
     bench.fails(
         &run("some.jsonl"),
         "some.jsonl:2: field \"answers\": found none, expected answers as other pairs have them, or \
-         the metric `kl`, which reads none",
+         the metric `contrast`, which reads none",
     );
-    bench.json(&format!("{} --metric kl", run("some.jsonl")));
+    for metric in ["contrast", "kl"] {
+        bench.json(&format!("{} --metric {metric}", run("some.jsonl")));
+    }
 
     // Columns of answers by other names are read.
     let numbers = "clean,corrupted,RIGHT,WRONG\nabcab,abdab,99,100\nabxab,abyab,120,121\n";
@@ -140,7 +142,7 @@ fn the_metric_is_said_with_its_reason() {
             "log-probability",
             "pairs have right answers and no wrong ones",
         ),
-        ("", "", "kl", "no pair has answers"),
+        ("", "", "contrast", "no pair has answers"),
         (both, "--metric accuracy", "accuracy", "as asked for"),
     ] {
         let expected = json!({ "metric": name, "why": why });

@@ -1,10 +1,11 @@
 use core::any::Any;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use circuitscope_core::{Graph, NoProgress, Progress, names};
-use circuitscope_hooks::{Capture, NodeOutputs, Site, StreamOutputs};
+use circuitscope_hooks::{Capture, NodeOutputs, Site, StreamOutputs, wide};
 use circuitscope_model::{Decoder, TokenBatch, check_finite};
 use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
@@ -188,7 +189,7 @@ impl<B: Backend> CausalEvidence<B> {
                 });
             }
             let lacks = pair.right.is_empty() || (wants_wrong && pair.wrong.is_empty());
-            if lacks && !metric.needs_clean() {
+            if lacks && metric.reads_answers() {
                 return Err(Error::NoAnswers {
                     pair: at,
                     what: if pair.right.is_empty() {
@@ -394,14 +395,28 @@ impl<B: Backend> CausalEvidence<B> {
         Ok(StreamOutputs::take(&self.graph, capture)?)
     }
 
-    /// Logits of the full model on the positive prompts, `[prompts, vocabulary]`.
-    pub(crate) fn clean_logits(&self, batch: &PairBatch<B>) -> Result<Tensor<B, 2>> {
+    /// What `metric` compares logits with ([`Targets::values`](super::Targets::values)), if with anything.
+    pub(crate) fn reference(
+        &self,
+        metric: Metric,
+        batch: &PairBatch<B>,
+    ) -> Result<Option<Tensor<B, 2>>> {
+        let clean = || self.logits(&batch.clean);
+        Ok(match metric {
+            Metric::Kl => Some(clean()?),
+            Metric::Contrast => Some(contrast(clean()?, self.logits(&batch.corrupt)?)),
+            _ => None,
+        })
+    }
+
+    /// Logits of the full model where each prompt is read, `[prompts, vocabulary]`.
+    pub(crate) fn logits(&self, batch: &TokenBatch<B>) -> Result<Tensor<B, 2>> {
         let site = Site::ResidPost(self.graph.n_layers - 1);
         let mut capture = Capture::new([site]);
-        self.model.forward(&batch.clean, &mut capture);
+        self.model.forward(batch, &mut capture);
         let stream = capture.take(site).and_then(|stream| stream.get::<3>());
         let stream = stream.ok_or(circuitscope_hooks::Error::NeverFired { site })?;
-        Ok(last_logits(&self.model, &batch.clean, stream))
+        Ok(last_logits(&self.model, batch, stream))
     }
 
     /// What takes the place of what is ablated: the run on the negative prompts, or one made of it.
@@ -461,6 +476,12 @@ impl<B: Backend> CausalEvidence<B> {
         let counts = TensorData::new(counts, [1, places, 1]);
         Ok(sum / Tensor::from_data(counts, &self.device))
     }
+}
+
+/// What logits are weighted with for [`Metric::Contrast`], from those of the full model after the prompts of each pair,
+/// `[prompts, vocabulary]` all three.
+pub(crate) fn contrast<B: Backend>(positive: Tensor<B, 2>, negative: Tensor<B, 2>) -> Tensor<B, 2> {
+    softmax(wide(positive), 1) - softmax(wide(negative), 1)
 }
 
 /// Logits at the last real position of each prompt, from the stream after the last block.

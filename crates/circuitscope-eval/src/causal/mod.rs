@@ -16,6 +16,7 @@ pub use align::Alignment;
 pub(crate) use batches::Held;
 pub use batches::PairBatch;
 pub use circuitscope_core::Metric;
+pub(crate) use evidence::contrast;
 pub use evidence::{Ablation, CausalEvidence, TokenPair, last_logits};
 pub(crate) use gradients::{Differentiable, host, values};
 pub(crate) use patched::mean;

@@ -12,7 +12,7 @@ use circuitscope_model::Decoder;
 
 use super::gradients::host;
 use super::writers::{WholeWriters, as_heads, pieces, side_by_side};
-use super::{CausalEvidence, Metric, PairBatch, last_logits};
+use super::{CausalEvidence, Metric, PairBatch, contrast, last_logits};
 use crate::{Error, Result};
 
 /// Some pairs, ready to be run with any set of edges, as they are where those are on and ablated where
@@ -65,6 +65,8 @@ pub struct Prepared<B: Backend> {
     pub other: StreamOutputs<B>,
     /// `[prompts, vocabulary]`: logits of the full model on the positive prompts.
     pub clean: Tensor<B, 2>,
+    /// `[prompts, vocabulary]`: what logits are weighted with, where the metric is [`Metric::Contrast`].
+    pub contrast: Option<Tensor<B, 2>>,
 }
 
 impl<B: Backend> Prepared<B> {
@@ -89,6 +91,15 @@ impl<B: Backend> Prepared<B> {
         last_logits(model, &batch, stream)
     }
 
+    /// What `metric` compares logits with, if with anything.
+    pub(crate) fn reference(&self, metric: Metric) -> Option<&Tensor<B, 2>> {
+        match metric {
+            Metric::Kl => Some(&self.clean),
+            Metric::Contrast => self.contrast.as_ref(),
+            _ => None,
+        }
+    }
+
     /// A metric of some copies' logits, copy by copy.
     ///
     /// # Shapes
@@ -100,9 +111,9 @@ impl<B: Backend> Prepared<B> {
         let prompts = self.batch.members.len();
         let copies = logits.dims()[0] / prompts;
         let targets = self.batch.targets.repeated(copies);
-        let clean = metric.needs_clean();
-        let clean = clean.then(|| self.clean.clone().repeat_dim(0, copies));
-        let values = host(targets.values(metric, logits, clean.as_ref()))?;
+        let reference = self.reference(metric);
+        let reference = reference.map(|x| x.clone().repeat_dim(0, copies));
+        let values = host(targets.values(metric, logits, reference.as_ref()))?;
         Ok(values.into_iter().map(f64::from).collect())
     }
 }
@@ -169,8 +180,13 @@ impl<'a, B: Backend> PatchedRuns<'a, B> {
             let batch = evidence.batch::<B>(members.clone(), evidence.device());
             let here = evidence.outputs(evidence.model(), &batch.clean)?;
             let clean = last_logits(evidence.model(), &batch.clean, here.last.clone());
+            let weighs = evidence.metric() == Metric::Contrast;
+            let negative = weighs
+                .then(|| evidence.logits(&batch.corrupt))
+                .transpose()?;
             Ok(Prepared {
                 other: evidence.ablated(&batch)?,
+                contrast: negative.map(|negative| contrast(clean.clone(), negative)),
                 batch,
                 here,
                 clean,

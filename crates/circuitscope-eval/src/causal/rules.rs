@@ -315,7 +315,7 @@ mod tests {
         for activation in [Activation::Silu, Activation::GeluTanh] {
             let causal = evidence(&llama(activation));
             let batch = causal.batch::<Flex>(vec![0, 1, 2], &FlexDevice);
-            let logits = causal.clean_logits(&batch).unwrap();
+            let logits = causal.logits(&batch.clean).unwrap();
             let expected = host(batch.targets.values(causal.metric(), logits, None)).unwrap();
             let (nodes, outputs, _) = gradients(&causal, REL_P);
             let found = host(nodes.dot(&outputs)).unwrap();
@@ -333,8 +333,8 @@ mod tests {
             let causal = evidence(&config);
             let batch = causal.batch::<B>(vec![0, 1, 2], &FlexDevice);
             let model = circuitscope_model::Decoder::<B>::from_inner(causal.model().clone());
-            let plain = causal.clean_logits(&causal.batch(vec![0, 1, 2], &FlexDevice));
-            let plain = host(plain.unwrap()).unwrap();
+            let plain = causal.batch::<Flex>(vec![0, 1, 2], &FlexDevice).clean;
+            let plain = host(causal.logits(&plain).unwrap()).unwrap();
             for rules in [ATTN_LRP, GIM, REL_P] {
                 let site = Site::Logits;
                 let mut run = (

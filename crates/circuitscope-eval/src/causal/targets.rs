@@ -4,6 +4,7 @@ use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use circuitscope_core::Metric;
+use circuitscope_hooks::wide;
 
 /// The answers of some prompts.
 #[derive(Debug, Clone)]
@@ -30,27 +31,33 @@ impl Targets {
     ///
     /// # Shapes
     /// - `logits`: `[prompts, vocabulary]`, at the last real position
-    /// - `clean`: the same of the full model; read by [`Metric::Kl`] alone
+    /// - `reference`: the same of the full model for [`Metric::Kl`]; what logits are weighted with for [`Metric::Contrast`]
     /// - result: `[prompts]`
     ///
     /// # Panics
-    /// [`Metric::Kl`] without `clean`.
+    /// These two without `reference`.
     pub fn values<B: Backend>(
         &self,
         metric: Metric,
         logits: Tensor<B, 2>,
-        clean: Option<&Tensor<B, 2>>,
+        reference: Option<&Tensor<B, 2>>,
     ) -> Tensor<B, 1> {
+        let compared = || {
+            reference
+                .expect("the metric compares with a reference")
+                .clone()
+        };
         let per_row: Tensor<B, 2> = match metric {
             Metric::LogitDifference => self.sum(logits, |answers| answers.contrast),
             Metric::ProbabilityDifference => {
                 self.sum(softmax(logits, 1), |answers| answers.right - answers.wrong)
             }
             Metric::Kl => {
-                let clean = log_softmax(clean.expect("KL compares two outputs").clone(), 1);
+                let clean = log_softmax(compared(), 1);
                 let gap = clean.clone() - log_softmax(logits, 1);
                 (clean.exp() * gap).sum_dim(1).neg()
             }
+            Metric::Contrast => (wide(logits) * compared()).sum_dim(1),
             Metric::LogProbability => self
                 .sum(softmax(logits, 1), |answers| answers.right)
                 .clamp_min(f32::MIN_POSITIVE)
@@ -227,6 +234,13 @@ mod tests {
         let ln2 = 2.0f32.ln();
         let expected = -(0.25 * (1.0 + 2.0 + 3.0 + 3.0) * ln2 - 2.0 * ln2);
         close(&values(Metric::Kl, logits), [expected, 0.0]);
+    }
+
+    #[test]
+    fn contrast_by_hand() {
+        let logits = [[1.0, 2.0, 3.0, 4.0], [0.5, 0.0, -1.0, 2.0]];
+        // Against the second argument of `values`: zeros, and 1 to 4.
+        close(&values(Metric::Contrast, logits), [0.0, 0.5 - 3.0 + 8.0]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use circuitscope_hooks::{Capture, Error as HookError, NoTap, NodeOutputs, Site, 
 use circuitscope_model::{Decoder, Past, Resume, TokenBatch};
 
 use super::gradients::host;
-use super::{Ablation, CausalEvidence, Metric, Targets};
+use super::{Ablation, CausalEvidence, Metric, Targets, contrast};
 use crate::{Error, Result};
 
 /// Largest batch of one of several threads, in tokens: more gain nothing.
@@ -48,6 +48,8 @@ struct Outputs<B: Backend> {
     answers: Option<(Unembedding<B>, Targets)>,
     /// `[prompts, vocabulary]`, of the full model.
     clean: Tensor<B, 2>,
+    /// What logits are weighted with, where the metric is the contrast.
+    contrast: Option<Tensor<B, 2>>,
 }
 
 type Unembedding<B> = (Tensor<B, 2>, Option<Tensor<B, 1>>);
@@ -73,10 +75,13 @@ impl<B: Backend> Outputs<B> {
                 }
                 _ => {
                     let logits = all.get_or_insert_with(|| logits(model, stream.clone()));
-                    let clean = || self.clean.clone().repeat_dim(0, copies);
-                    let clean = metric.needs_clean().then(clean);
+                    let reference = match metric {
+                        Metric::Kl => Some(&self.clean),
+                        _ => self.contrast.as_ref(),
+                    };
+                    let reference = reference.map(|x| x.clone().repeat_dim(0, copies));
                     let targets = self.targets.repeated(copies);
-                    targets.values(*metric, logits.clone(), clean.as_ref())
+                    targets.values(*metric, logits.clone(), reference.as_ref())
                 }
             };
             Ok(host(values)?.into_iter().map(f64::from).collect())
@@ -151,6 +156,9 @@ impl<B: Backend> WholeWriters<B> {
         });
         let z = z.collect::<Result<_>>()?;
         let empty = batch.corrupt.last(taken::<B, 3>(&mut end_of_corrupt, end)?);
+        let clean = logits(model, last.clone());
+        let weighs = evidence.metric() == Metric::Contrast;
+        let weights = weighs.then(|| contrast(clean.clone(), logits(model, empty.clone())));
         let (tokens, targets) = batch.targets.apart();
         let few = (1..=MANY_ANSWERS).contains(&tokens.len());
         let runs = Self {
@@ -164,7 +172,8 @@ impl<B: Backend> WholeWriters<B> {
             outputs: Outputs {
                 answers: few.then(|| (model.unembedding_of(&tokens), targets)),
                 targets: batch.targets,
-                clean: logits(model, last.clone()),
+                clean,
+                contrast: weights,
             },
             last,
         };

@@ -272,9 +272,8 @@ impl<B: AutodiffBackend> Attribution<B> {
             return self.of_nodes(model, batch, &steps);
         }
         let causal = model.evidence();
-        let clean = causal.metric().needs_clean();
-        let clean = clean.then(|| causal.clean_logits(batch)).transpose()?;
-        let clean = clean.as_ref();
+        let reference = causal.reference(causal.metric(), batch)?;
+        let clean = reference.as_ref();
         if self.takes_nodes(causal) {
             let all = 0..causal.graph().writers();
             let other = causal.ablated_nodes(batch)?;
@@ -351,12 +350,11 @@ impl<B: AutodiffBackend> Attribution<B> {
         steps: &[Step],
     ) -> Result<Vec<Vec<f32>>> {
         let causal = model.evidence();
+        let clean = causal.reference(causal.metric(), batch)?;
         let effects = match self.kind {
             Kind::NapIg | Kind::NapEg => {
                 let here = causal.node_outputs(&batch.clean)?;
                 let other = causal.ablated_nodes(batch)?;
-                let clean = causal.metric().needs_clean();
-                let clean = clean.then(|| causal.clean_logits(batch)).transpose()?;
                 let mut sum: Option<NodeOutputs<B::InnerBackend>> = None;
                 let [from, to] = [&other, &here].map(input);
                 for step in steps {
@@ -373,11 +371,11 @@ impl<B: AutodiffBackend> Attribution<B> {
                 sum.dot(&here.minus(&other)).div_scalar(steps.len() as f64)
             }
             Kind::Hisp => {
-                let [here, gradients] = model.nodes(batch, &[], None)?;
+                let [here, gradients] = model.nodes(batch, &[], clean.as_ref())?;
                 gradients.dot(&here).abs()
             }
             _ => {
-                let [here, gradients] = model.nodes(batch, &[], None)?;
+                let [here, gradients] = model.nodes(batch, &[], clean.as_ref())?;
                 gradients.dot(&here.minus(&causal.ablated_nodes(batch)?))
             }
         };

@@ -203,7 +203,10 @@ impl<B: Backend> Discover<B> for ContextualDecomposition {
         for part in runs.parts()? {
             let prompts = part.batch.members.len();
             let whole = whole(causal, part)?;
-            let contrast = part.batch.targets.contrast(causal.device());
+            let contrast = match &part.contrast {
+                Some(contrast) => contrast.clone(),
+                None => part.batch.targets.contrast(causal.device()),
+            };
             let clean = (part.clean.clone() * contrast.clone()).sum_dim(1);
             let mut of_part = vec![vec![0.0; graph.writers()]; prompts];
             for layer in 0..graph.n_layers {

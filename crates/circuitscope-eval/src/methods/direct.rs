@@ -1,5 +1,5 @@
 use burn::tensor::backend::Backend;
-use circuitscope_core::{Progress, Seed};
+use circuitscope_core::{Metric, Progress, Seed};
 
 use super::PatchingSettings;
 use super::of_pairs::of_pairs;
@@ -58,7 +58,12 @@ impl<B: Backend> Discover<B> for DirectLogitAttribution {
             let parts = batch.clean.last(parts.swap_dims(1, 2));
             let parts = parts.reshape([prompts, writers, d_model]);
             let stream = batch.clean.last(here.last);
-            let added = model.direct_logits(stream, parts, batch.targets.contrast(causal.device()));
+            let weights = match causal.metric() {
+                Metric::Contrast => causal.reference(Metric::Contrast, batch)?,
+                _ => None,
+            };
+            let weights = weights.unwrap_or_else(|| batch.targets.contrast(causal.device()));
+            let added = model.direct_logits(stream, parts, weights);
             Ok(host(added)?.chunks(writers).map(<[_]>::to_vec).collect())
         })?;
         let effects = PairEffects {

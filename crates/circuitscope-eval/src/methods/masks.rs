@@ -132,8 +132,9 @@ impl<B: AutodiffBackend> MaskLearning<B> {
         let stream = capture.take(last).and_then(|stream| stream.get::<3>());
         let stream = stream.unwrap_or_else(|| unreachable!("the pass ends at the last stream"));
         let logits = last_logits(model, &batch.clean, stream);
-        let clean = Tensor::from_inner(part.clean.clone());
-        batch.targets.values(causal.metric(), logits, Some(&clean))
+        let metric = causal.metric();
+        let reference = part.reference(metric).cloned().map(Tensor::from_inner);
+        batch.targets.values(metric, logits, reference.as_ref())
     }
 }
 

@@ -1,6 +1,7 @@
 //! Causal methods against limit cases and slower ways to the same numbers, on a small random model.
 
 mod aligned;
+mod contrast_metric;
 mod expected_gradients;
 mod norm_after;
 mod removal;
