@@ -95,6 +95,8 @@ pub struct EvalSettings {
     pub patch_pairs: u32,
     /// Steps of integrated gradients.
     pub ig_steps: u32,
+    /// The same, of nodes.
+    pub node_ig_steps: u32,
     /// Steps of the training of masks.
     pub mask_steps: u32,
     /// SHA-256 of each file of scores that is judged as a method.

@@ -115,6 +115,15 @@ impl SaeArgs {
     }
 }
 
+/// Help of `--ig-steps`.
+fn ig_help() -> String {
+    let usual = patching();
+    format!(
+        "Points that integrated gradients average over [default: {} for nodes, {} for edges]",
+        usual.node_ig_steps, usual.ig_steps
+    )
+}
+
 fn patching() -> PatchingSettings {
     PatchingSettings::default()
 }
@@ -142,9 +151,8 @@ pub(crate) struct PatchingArgs {
     /// own time, unless this is `none`
     #[arg(long, default_value_t = patching().edges, value_name = "none|N|all")]
     pub(crate) edges: PatchedEdges,
-    /// Points that integrated gradients average over
-    #[arg(long, value_name = "N", default_value_t = patching().ig_steps as u32, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub(crate) ig_steps: u32,
+    #[arg(long, value_name = "N", help = ig_help(), value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) ig_steps: Option<u32>,
     /// Optimiser steps of the methods that learn masks
     #[arg(long, value_name = "N", default_value_t = patching().mask_steps as u32, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) mask_steps: u32,
@@ -155,9 +163,20 @@ impl PatchingArgs {
         PatchingSettings::default()
             .with_gradient_pairs(self.gradient_pairs as usize)
             .with_patch_pairs(self.patch_pairs as usize)
-            .with_ig_steps(self.ig_steps as usize)
+            .with_ig_steps(self.ig_steps() as usize)
+            .with_node_ig_steps(self.node_ig_steps() as usize)
             .with_mask_steps(self.mask_steps as usize)
             .with_edges(self.edges)
+    }
+
+    /// Points of integrated gradients of edges.
+    pub(crate) fn ig_steps(&self) -> u32 {
+        self.ig_steps.unwrap_or(patching().ig_steps as u32)
+    }
+
+    /// Of nodes.
+    pub(crate) fn node_ig_steps(&self) -> u32 {
+        self.ig_steps.unwrap_or(patching().node_ig_steps as u32)
     }
 
     /// Fails if one of these methods cannot differentiate the metric that was asked for.

@@ -362,7 +362,8 @@ fn settings(
         ablation: args.patching.ablation,
         gradient_pairs: args.patching.gradient_pairs,
         patch_pairs: args.patching.patch_pairs,
-        ig_steps: args.patching.ig_steps,
+        ig_steps: args.patching.ig_steps(),
+        node_ig_steps: args.patching.node_ig_steps(),
         mask_steps: args.patching.mask_steps,
         // A file that has changed is another method.
         scores: scores.collect(),

@@ -5,7 +5,9 @@ use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use circuitscope_core::{Graph, NoProgress, Progress, names};
-use circuitscope_hooks::{Capture, NodeOutputs, Site, StreamOutputs, wide};
+use circuitscope_hooks::{
+    AnyTensor, Capture, Intervene, Intervention, NodeOutputs, Op, Site, StreamOutputs, wide,
+};
 use circuitscope_model::{Decoder, TokenBatch, check_finite};
 use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
@@ -393,6 +395,21 @@ impl<B: Backend> CausalEvidence<B> {
         let mut capture = Capture::new(StreamOutputs::<C>::sites(&self.graph));
         model.forward(batch, &mut capture);
         Ok(StreamOutputs::take(&self.graph, capture)?)
+    }
+
+    /// What all writers put out with some activations replaced.
+    pub(crate) fn outputs_under(
+        &self,
+        batch: &TokenBatch<B>,
+        replaced: &[(Site, AnyTensor<B>)],
+    ) -> Result<StreamOutputs<B>> {
+        let changes = replaced.iter();
+        let changes =
+            changes.map(|(site, value)| Intervention::new(*site, Op::Replace(value.clone())));
+        let capture = Capture::new(StreamOutputs::<B>::sites(&self.graph));
+        let mut run = (Intervene::new(changes), capture);
+        self.model.forward(batch, &mut run);
+        Ok(StreamOutputs::take(&self.graph, run.1)?)
     }
 
     /// What `metric` compares logits with ([`Targets::values`](super::Targets::values)), if with anything.

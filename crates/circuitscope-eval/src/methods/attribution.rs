@@ -57,6 +57,13 @@ pub(super) static NAP_EG: About = About::new(
     "node attribution patching, Expected Gradients: one gradient at a random point between the prompts",
 )
 .needs(ELSEWHERE, Passes::EachPair(6));
+/// Of `ceap`.
+pub(super) static CEAP: About = About::new(
+    "ceap",
+    "edge attribution patching along the path: what each writer moves by from step to step, times the gradient there",
+)
+.without_seed()
+.needs(ELSEWHERE, Passes::EachStep(5));
 /// Of `hisp`.
 pub(super) static HISP: About = About::new(
     "hisp",
@@ -72,6 +79,7 @@ enum Kind {
     EapEg,
     EapIgInputs,
     EapIgActivations,
+    Ceap,
     Nap,
     NapEg,
     NapIg,
@@ -95,6 +103,7 @@ enum Kind {
 /// | `nap` | nodes | the positive prompt | Nanda 2023, attribution patching; `AtP` in arXiv 2403.00745 |
 /// | `nap-ig` | nodes | as `eap-ig` | |
 /// | `eap-eg`, `nap-eg` | edges, nodes | one input between negative and positive prompt, drawn for each pair | Erion et al. 2021, arXiv 1906.10670, with one draw |
+/// | `ceap` | edges | each step between negative and positive input, times what the writer's output moves by to the next: `Σ_k (z_w(k+1) − z_w(k)) · ∂m/∂input_r(k)` | conductance (Dhamdhere et al. 2018, arXiv 1805.12233) of edges |
 /// | `hisp` | nodes | the positive prompt; `\|z · ∂m/∂z\|` instead of a difference, size taken prompt by prompt | Michel et al. 2019, arXiv 1905.10650, eq. 2 |
 ///
 /// Interpolation points are `ablated + (k / steps) · (clean − ablated)`, k from 1 to `steps`.
@@ -199,6 +208,11 @@ impl<B: AutodiffBackend> Attribution<B> {
         self
     }
 
+    /// Edge attribution patching along the path between the inputs.
+    pub const fn ceap(settings: PatchingSettings, device: B::Device) -> Self {
+        Self::new(&CEAP, Kind::Ceap, settings, device)
+    }
+
     /// Head importance score for pruning.
     pub const fn hisp(settings: PatchingSettings, device: B::Device) -> Self {
         Self::new(&HISP, Kind::Hisp, settings, device)
@@ -256,7 +270,8 @@ impl<B: AutodiffBackend> Attribution<B> {
     /// Whether what edges carry is told from heads before `W_O`: what takes their place is a `z`, and no
     /// norm follows.
     fn takes_nodes(&self, causal: &CausalEvidence<B::InnerBackend>) -> bool {
-        self.kind != Kind::EapIgActivations && WholeWriters::applies(causal.model())
+        !matches!(self.kind, Kind::EapIgActivations | Kind::Ceap)
+            && WholeWriters::applies(causal.model())
     }
 
     /// What one batch gives: for each prompt, node effects or edge effects. `shares`: of every pair, where Expected Gradients
@@ -306,6 +321,26 @@ impl<B: AutodiffBackend> Attribution<B> {
                 let effects = readers(model, batch, inputs, clean, written)?;
                 scaled(effects, 1.0 / steps.len() as f32)
             }
+            Kind::Ceap => {
+                let steps = self.settings.ig_steps;
+                let at = |k: usize| {
+                    let step = Step::Alike(k as f64 / steps as f64);
+                    step.input(&other.input, &here.input)
+                };
+                let mut effects = Vec::new();
+                let mut last = causal.outputs_under(&batch.clean, &at(0))?;
+                for k in 0..steps {
+                    let gradients = model.readers(batch, &at(k), 0, clean)?;
+                    let next = causal.outputs_under(&batch.clean, &at(k + 1))?;
+                    let moved = next.writers() - last.writers();
+                    let written = |prompts| [moved.clone().slice_dim(0, prompts)];
+                    let all = 0..causal.graph().writers();
+                    let [part] = gradients.dots(causal.model(), all, written)?;
+                    add(&mut effects, part);
+                    last = next;
+                }
+                effects
+            }
             Kind::EapIgActivations => {
                 let steps = self.settings.ig_steps;
                 let graph = causal.graph();
@@ -331,14 +366,18 @@ impl<B: AutodiffBackend> Attribution<B> {
     fn steps(&self, members: &[usize], shares: &[f64]) -> Vec<Step> {
         match self.kind {
             Kind::EapIgInputs | Kind::NapIg => {
-                points(self.settings.ig_steps).map(Step::Alike).collect()
+                let steps = match self.kind {
+                    Kind::NapIg => self.settings.node_ig_steps,
+                    _ => self.settings.ig_steps,
+                };
+                points(steps).map(Step::Alike).collect()
             }
             Kind::EapEg | Kind::NapEg => {
                 vec![Step::Each(
                     members.iter().map(|&pair| shares[pair]).collect(),
                 )]
             }
-            Kind::Eap | Kind::EapIgActivations | Kind::Nap | Kind::Hisp => Vec::new(),
+            Kind::Eap | Kind::EapIgActivations | Kind::Ceap | Kind::Nap | Kind::Hisp => Vec::new(),
         }
     }
 

@@ -113,6 +113,7 @@ methods! {
     attribution::EAP_IG_ACTIVATIONS => |s, on| Attribution::<B>::eap_ig_activations(s.patching, on),
     attribution::NAP => |s, on| Attribution::<B>::nap(s.patching, on),
     attribution::NAP_IG => |s, on| Attribution::<B>::nap_ig(s.patching, on),
+    attribution::CEAP => |s, on| Attribution::<B>::ceap(s.patching, on),
     attribution::EAP_EG => |s, on| Attribution::<B>::eap_eg(s.patching, on),
     attribution::NAP_EG => |s, on| Attribution::<B>::nap_eg(s.patching, on),
     attn_lrp::NODES => |s, on| Attribution::<B>::nap_attn_lrp(s.patching, on),

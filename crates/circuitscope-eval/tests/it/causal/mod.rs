@@ -2,8 +2,8 @@
 
 mod aligned;
 mod contrast_metric;
-mod expected_gradients;
 mod norm_after;
+mod paths;
 mod removal;
 mod whole_heads;
 
@@ -73,6 +73,7 @@ fn settings(ig_steps: usize) -> MethodSettings {
     MethodSettings::default().with_patching(
         PatchingSettings::default()
             .with_ig_steps(ig_steps)
+            .with_node_ig_steps(ig_steps)
             .with_edges(PatchedEdges::All),
     )
 }

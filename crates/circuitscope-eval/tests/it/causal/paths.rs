@@ -1,4 +1,4 @@
-//! `nap-eg` and `eap-eg`, against the gradients that they are a draw of.
+//! Methods that go from prompt to prompt: `nap-eg` and `eap-eg` against the gradients that they are a draw of, and `ceap`.
 
 use circuitscope_eval::Discover;
 use circuitscope_eval::methods::Attribution;
@@ -80,4 +80,32 @@ fn draws_come_from_the_seed() {
         assert_eq!(of(1), of(1));
         assert_ne!(of(1), of(2));
     }
+}
+
+/// What all writers bring to the logits, step by step, is what the metric differs by between the prompts.
+#[test]
+fn steps_add_up_to_the_whole() {
+    let causal = causal(&decoder(7), Metric::LogitDifference, Ablation::Patching);
+    let evidence = evidence(causal);
+    // With the input ablated everything is as on the negative prompt.
+    let expected = graph_of("activation-patching", &evidence, 1).nodes.unwrap()[0];
+    let found = graph_of("ceap", &evidence, 200);
+    let graph = found.graph;
+    let into_logits = 0..graph.visible(graph.logits());
+    let sum: f64 = into_logits
+        .map(|writer| found.edge(writer, graph.logits()).unwrap())
+        .sum();
+    assert!(
+        (sum - expected).abs() < 0.02 * expected.abs(),
+        "{sum} {expected}"
+    );
+    // What the input brings to the first reader does not bend: one step is as good as many of `eap-ig`'s, there.
+    let (few, many) = (
+        graph_of("ceap", &evidence, 1),
+        graph_of("eap-ig", &evidence, 1),
+    );
+    assert_ne!(
+        few.edges, many.edges,
+        "one takes the gradient at the negative prompt, one at the positive"
+    );
 }
