@@ -4,7 +4,7 @@ use std::time::Instant;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use circuitscope_core::{Progress, Seed};
 use circuitscope_measures::{Resampled, RunKey, RunRecord, RunStore, Scores, Selection, judge};
-use circuitscope_score::stats::{Resample, half_samples, mean_pairwise_jaccard};
+use circuitscope_score::stats::{Resample, chance_jaccard, half_samples, mean_pairwise_jaccard};
 use circuitscope_tasks::GroundTruth;
 use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
@@ -174,7 +174,12 @@ fn resample<B: Backend>(
     });
     progress.end();
     outcome?;
+    let heads = task.evidence.grid().len();
+    let by_chance = (1..chosen.len()).flat_map(|b| (0..b).map(move |a| (a, b)));
+    let by_chance = by_chance.map(|(a, b)| chance_jaccard(chosen[a].len(), chosen[b].len(), heads));
+    let pairs = (chosen.len() * chosen.len().saturating_sub(1) / 2).max(1);
     Ok(Some(Resampled {
+        jaccard_by_chance: by_chance.sum::<f64>() / pairs as f64,
         node_auc,
         edge_auc,
         scale,

@@ -153,6 +153,14 @@ impl CircuitQuality {
             .count()
     }
 
+    /// The head share of random circuits, on average; absent where there are none, or ablating all heads changes nothing.
+    pub fn random_share(&self) -> Option<f64> {
+        self.head_share?;
+        let mean = self.random.iter().sum::<f64>() / self.random.len() as f64;
+        let share = (mean - self.empty) / (self.full - self.empty);
+        share.is_finite().then_some(share)
+    }
+
     /// Members that the circuit does better without.
     pub fn against(&self) -> Vec<HeadId> {
         let whole = (self.full - self.empty).abs();
@@ -169,7 +177,13 @@ impl CircuitQuality {
         let divergence = self.metric == Metric::Kl;
         let value = |value: f64| figure(if divergence { -value } else { value });
         let share = match self.head_share {
-            Some(share) if (0.0..=1.5).contains(&share) => format!(" ({:.0} %)", 100.0 * share),
+            Some(share) if (0.0..=1.5).contains(&share) => {
+                let chance = self.random_share();
+                let chance = chance.map_or_else(String::new, |share| {
+                    format!("; random {:.0} %", 100.0 * share)
+                });
+                format!(" ({:.0} %{chance})", 100.0 * share)
+            }
             _ => String::new(),
         };
         let what = if divergence {
@@ -284,7 +298,7 @@ mod tests {
         let sentences = quality.sentences();
         assert_eq!(
             sentences[0],
-            "logit difference: 11.7 whole model, 10.2 this circuit (88 %), 0.10 without it, -0.30 with \
+            "logit difference: 11.7 whole model, 10.2 this circuit (88 %; random 3 %), 0.10 without it, -0.30 with \
              all heads ablated (20 pairs, ablated by patching)"
         );
         assert_eq!(
@@ -334,8 +348,8 @@ mod tests {
         let sentences = quality.sentences();
         assert!(
             sentences[0].starts_with(
-                "divergence from the whole model's prediction: 0.25 nats this circuit (90 %), 2.00 \
-                 without it, 2.50 with all heads ablated"
+                "divergence from the whole model's prediction: 0.25 nats this circuit (90 %; random 8 \
+                 %), 2.00 without it, 2.50 with all heads ablated"
             ),
             "{sentences:?}"
         );

@@ -50,6 +50,8 @@ pub struct Resampled {
     /// How alike the circuits are that [`Selection::Otsu`](crate::Selection::Otsu) chooses on two half samples: mean pairwise
     /// Jaccard index. arXiv 2510.00845 asks for 0.8.
     pub jaccard: f64,
+    /// What it would be of heads drawn at random, as many in each circuit.
+    pub jaccard_by_chance: f64,
     /// Wall time of scoring all of them, in seconds.
     pub seconds: f64,
 }

@@ -211,7 +211,7 @@ impl RunRecord {
         }
         if let Some(resampled) = &record.resampled {
             let shares = resampled.node_auc.iter().chain(&resampled.edge_auc);
-            let mut shares = shares.chain([&resampled.jaccard]);
+            let mut shares = shares.chain([&resampled.jaccard, &resampled.jaccard_by_chance]);
             if let Some(value) = shares.find(|value| !(0.0..=1.0).contains(*value)) {
                 return Err(wrong(format!("resampled: found {value}, expected 0 to 1")));
             }

@@ -42,6 +42,9 @@ pub struct SummaryRow {
     /// See [`Resampled::jaccard`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jaccard: Option<Spread>,
+    /// See [`Resampled::jaccard_by_chance`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jaccard_by_chance: Option<Spread>,
     /// See [`Curve::cpr`](crate::Curve::cpr), of heads, on the first seed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_cpr: Option<f64>,
@@ -55,6 +58,17 @@ pub struct SummaryRow {
     /// exceed, those from which the interval of the paired difference reaches down to 0, and, where a method is
     /// not run on half samples, all of them: nothing says how far its lead would last.
     pub not_above: Vec<String>,
+}
+
+impl SummaryRow {
+    /// The Jaccard index and, in brackets, that of chance: `0.82 (0.05)`.
+    #[must_use]
+    pub fn jaccard_text(&self) -> Option<String> {
+        let chance = |chance: Spread| format!(" ({:.2})", chance.mean);
+        let chance = self.jaccard_by_chance.map_or_else(String::new, chance);
+        self.jaccard
+            .map(|jaccard| format!("{:.2}{chance}", jaccard.mean))
+    }
 }
 
 /// The level of every interval.
@@ -166,6 +180,10 @@ pub fn summarise(records: &[RunRecord]) -> Vec<SummaryRow> {
                 jaccard: Spread::of(
                     runs.iter()
                         .filter_map(|run| Some(run.resampled.as_ref()?.jaccard)),
+                ),
+                jaccard_by_chance: Spread::of(
+                    runs.iter()
+                        .filter_map(|run| Some(run.resampled.as_ref()?.jaccard_by_chance)),
                 ),
                 node_cpr: runs
                     .iter()

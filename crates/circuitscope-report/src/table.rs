@@ -94,7 +94,8 @@ const MEASURES: [(&str, &str); 13] = [
     ),
     (
         "Jaccard",
-        "Mean likeness of the circuits chosen on two half samples of the prompts: both over either",
+        "Mean likeness of the circuits chosen on two half samples of the prompts: both over either; in brackets that of as many \
+         heads drawn at random",
     ),
     (
         "CPR",
@@ -177,7 +178,7 @@ fn of_row(row: &SummaryRow) -> Markup {
     let figure = |value: Option<f64>| value.map(|value| format!("{value:.2}"));
     let plain = [
         interval,
-        figure(row.jaccard.map(|jaccard| jaccard.mean)),
+        row.jaccard_text(),
         figure(row.node_cpr),
         figure(row.node_cmd),
     ];

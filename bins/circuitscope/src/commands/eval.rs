@@ -423,7 +423,7 @@ fn summary_table(rows: &[SummaryRow]) -> String {
                 range(row.edge_interval),
                 optional(row.paper_edge_auc),
                 spread(row.best_f1, 3),
-                row.jaccard.map_or_else(none, |x| format!("{:.2}", x.mean)),
+                row.jaccard_text().unwrap_or_else(none),
                 format!("{:.2} s", row.seconds.mean),
             ]
         })
@@ -443,7 +443,7 @@ fn summary_table(rows: &[SummaryRow]) -> String {
     ];
     format!(
         "{}mean ± standard deviation over {}; 95 %: from half samples of the prompts; Jaccard: \
-         likeness of the circuits chosen on them; the paper's edge AUC judges heads, not edges\n",
+         likeness of the circuits chosen on them, in brackets that of random ones; the paper's edge AUC judges heads, not edges\n",
         table(&header, &cells),
         output::count(seeds, "seed")
     )

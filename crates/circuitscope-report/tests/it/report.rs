@@ -71,6 +71,7 @@ fn task(name: &str, grid: HeadGrid, truth: &[HeadId], seed: u64) -> TaskReport {
                 node_interval: None,
                 edge_interval: None,
                 jaccard: None,
+                jaccard_by_chance: None,
                 node_cpr: None,
                 node_cmd: None,
                 against: Vec::new(),

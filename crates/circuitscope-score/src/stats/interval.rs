@@ -175,10 +175,65 @@ pub fn mean_pairwise_jaccard<T: Ord>(sets: &[BTreeSet<T>]) -> Option<f64> {
     (pairs > 0).then(|| sum / pairs as f64)
 }
 
+/// The [`jaccard`] index that two sets of `a` and `b` members drawn at random from `among` have on average: how many they have in
+/// common is hypergeometric.
+///
+/// An agreement says something as far as it is above this. 1 for two empty sets.
+///
+/// # Panics
+/// If a set has more than `among` members.
+///
+/// # Examples
+/// ```
+/// use circuitscope_score::stats::chance_jaccard;
+/// // Of three: the same one with probability 1/3, else two different ones.
+/// assert!((chance_jaccard(1, 1, 3) - 1.0 / 3.0).abs() < 1e-12);
+/// assert_eq!(chance_jaccard(4, 4, 4), 1.0);
+/// assert_eq!(chance_jaccard(0, 2, 9), 0.0);
+/// ```
+#[must_use]
+pub fn chance_jaccard(a: usize, b: usize, among: usize) -> f64 {
+    assert!(a.max(b) <= among, "sets of {a} and {b} among {among}");
+    let (small, large) = (a.min(b), a.max(b));
+    if large == 0 {
+        return 1.0;
+    }
+    // ln of a binomial coefficient.
+    let ln_choose = |n: usize, k: usize| -> f64 {
+        let terms = (0..k.min(n - k)).map(|i| ((n - i) as f64 / (i + 1) as f64).ln());
+        terms.sum()
+    };
+    let all = ln_choose(among, small);
+    let least = (small + large).saturating_sub(among);
+    let terms = (least..=small).map(|common| {
+        let ways = ln_choose(large, common) + ln_choose(among - large, small - common);
+        (ways - all).exp() * common as f64 / (small + large - common) as f64
+    });
+    terms.sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    proptest! {
+        /// Against all sets of that size, one by one.
+        #[test]
+        fn chance_is_the_mean_over_all_sets(among in 1usize..9, a in 0usize..9, b in 0usize..9) {
+            let (a, b) = (a.min(among), b.min(among));
+            let first: BTreeSet<usize> = (0..a).collect();
+            let sets = (0..1u32 << among).filter(|bits| bits.count_ones() as usize == b);
+            let each: Vec<f64> = sets
+                .map(|bits| {
+                    let set = (0..among).filter(|at| bits >> at & 1 == 1).collect();
+                    jaccard(&first, &set)
+                })
+                .collect();
+            let mean = each.iter().sum::<f64>() / each.len() as f64;
+            prop_assert!((chance_jaccard(a, b, among) - mean).abs() < 1e-9);
+        }
+    }
 
     /// `numpy.quantile([3, 1, 4, 1, 5, 9, 2, 6], p)`.
     #[test]

@@ -4,7 +4,7 @@
 //! | question | here | source |
 //! |---|---|---|
 //! | how much does a number vary with the prompts? | [`half_samples`], [`Deviations`] | Shao & Wu 1989; Politis, Romano & Wolf 1999 |
-//! | do the chosen circuits agree? | [`jaccard`], [`mean_pairwise_jaccard`] | |
+//! | do the chosen circuits agree? | [`jaccard`], [`mean_pairwise_jaccard`], beside [`chance_jaccard`] | |
 //! | is a method ahead of a control? | [`PairedComparison`] | the same, of the difference |
 //! | does a head score more than by chance? | [`LabelNull`] | Phipson & Smyth 2010 |
 //! | which of many such heads to keep? | [`benjamini_hochberg`], [`Discoveries`] | Benjamini & Hochberg 1995 |
@@ -47,7 +47,7 @@ mod stability;
 
 pub use deviations::Deviations;
 pub use fdr::{Discoveries, benjamini_hochberg};
-pub use interval::{Interval, jaccard, mean_pairwise_jaccard, quantile};
+pub use interval::{Interval, chance_jaccard, jaccard, mean_pairwise_jaccard, quantile};
 pub use knee::{Bend, Knee, knee};
 pub use null::{LabelNull, relabellings};
 pub use paired::PairedComparison;

@@ -99,7 +99,7 @@ fn steps_add_up_to_the_whole() {
         (sum - expected).abs() < 0.02 * expected.abs(),
         "{sum} {expected}"
     );
-    // What the input brings to the first reader does not bend: one step is as good as many of `eap-ig`'s, there.
+    // With one step the gradient is that at the negative prompt; `eap-ig` with one takes it at the positive.
     let (few, many) = (
         graph_of("ceap", &evidence, 1),
         graph_of("eap-ig", &evidence, 1),
