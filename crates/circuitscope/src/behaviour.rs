@@ -178,7 +178,7 @@ impl FailingPrompt {
 }
 
 /// A token between ticks, what cannot be seen escaped.
-fn quoted(token: &str) -> String {
+pub(crate) fn quoted(token: &str) -> String {
     format!("`{}`", token.escape_debug())
 }
 
@@ -198,7 +198,7 @@ fn percent(p: f64) -> String {
 }
 
 /// The text of a token: what it decodes to, or its name where that is nothing.
-fn text(tokenizer: &Tokenizer, token: u32) -> String {
+pub(crate) fn text(tokenizer: &Tokenizer, token: u32) -> String {
     match tokenizer.decode(&[token]) {
         Ok(text) if !text.is_empty() => text,
         _ => tokenizer.token(token).unwrap_or_default(),

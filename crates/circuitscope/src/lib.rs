@@ -13,6 +13,7 @@ pub mod prelude;
 mod prepare;
 mod prepared;
 mod results;
+mod signals;
 mod stream;
 
 /// The tensor library whose backends and devices everything here takes, in the version that this is built with.
@@ -49,3 +50,4 @@ pub use prepared::{PrepareSettings, PreparedPrompts, prepare};
 pub use results::{
     EvalProvenance, EvalSettings, PromptStart, RESULTS_FILE, Results, Schema, model_name, whose,
 };
+pub use signals::{SIGNAL_COLUMNS, Signals};

@@ -8,19 +8,19 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use circuitscope::eval::causal::{Ablation, CausalEvidence};
 use circuitscope::eval::methods::MethodSettings;
 use circuitscope::eval::{
-    self, About, Choice, Evidence, Gradient, QualitySettings, circuit_quality,
+    self, About, Choice, Evidence, Gradient, QualitySettings, SignalSettings, circuit_quality,
 };
 use circuitscope::hooks::HeadActivations;
 use circuitscope::measures::SETTINGS_FILE;
 use circuitscope::measures::Scores;
-use circuitscope::model::{self, Loaded, ModelProvenance};
+use circuitscope::model::{self, Loaded, ModelProvenance, Tokenizer};
 use circuitscope::report::{PAGE_FILE, PICTURES_FOLDER};
 use circuitscope::tasks::{
     LabelledPrompts, PromptWarning, TaskSpec, few_examples, prompt_warnings, read_lines, read_pairs,
 };
 use circuitscope::{
     CaptureSettings, CircuitChoice, DISCOVER_PAIRS, DiscoverSettings, Error, KnownCircuits,
-    MetricChoice, PrepareSettings, PreparedPrompts, PromptBehaviour, PromptStart, capture,
+    MetricChoice, PrepareSettings, PreparedPrompts, PromptBehaviour, PromptStart, Signals, capture,
     causal_evidence, discover_by, discover_with, known_circuits, prepare, task_prompts,
 };
 use circuitscope::{Graph, Seed, TRAINING};
@@ -48,6 +48,7 @@ struct Gathered {
     prompt_warnings: Vec<String>,
     behaviour: Option<PromptBehaviour>,
     only_correct: Option<OnlyCorrect>,
+    tokenizer: Option<Tokenizer>,
     /// What is read from the output, where a model is run.
     metric: Option<MetricChoice>,
 }
@@ -186,6 +187,19 @@ fn search(
     report.chosen(found)?;
     let circuit = found.circuit();
     let causal = evidence.causal(&gathered.method.name);
+    if let (Ok(causal), Some(tokenizer)) = (&causal, &gathered.tokenizer)
+        && !circuit.is_empty()
+    {
+        let start = Instant::now();
+        let how = SignalSettings::default()
+            .with_pairs(args.patching.gradient_pairs as usize)
+            .with_n_codes(args.sae.codes);
+        let on = (settings.seed, device);
+        let signals = Signals::of::<B>(causal, tokenizer, &circuit, how, on, progress)?;
+        found.signals = Some(signals);
+        stages.add("signals", start);
+        report.printer.part(&found.signals_text())?;
+    }
     let wanted = match args.faithfulness {
         Judge::None => false,
         Judge::Auto => causal.is_ok(),
@@ -266,6 +280,7 @@ fn gather(
             prompt_warnings: few.iter().map(ToString::to_string).collect(),
             behaviour: None,
             only_correct: None,
+            tokenizer: None,
             metric: None,
         });
     }
@@ -371,6 +386,7 @@ fn gather(
         evidence,
         graph: Some(loaded.model.config().graph()),
         model: Some(loaded.provenance),
+        tokenizer: loaded.tokenizer,
         truth,
         bos: Some(bos),
         prompt_warnings: warnings.iter().map(ToString::to_string).collect(),
@@ -565,6 +581,7 @@ impl Found {
             chosen: None,
             known: None,
             quality: None,
+            signals: None,
             graph: None,
             edges: None,
             paper_edge_head_counts: None,

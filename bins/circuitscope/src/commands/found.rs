@@ -5,7 +5,10 @@ use circuitscope::eval::methods::MethodSettings;
 use circuitscope::eval::{Chosen, CircuitQuality, Verdict};
 use circuitscope::measures::{DictionaryReport, GraphScores, Scores};
 use circuitscope::model::ModelProvenance;
-use circuitscope::{Discovery, KnownAs, KnownCircuits, MetricChoice, PromptBehaviour, PromptStart};
+use circuitscope::{
+    Discovery, KnownAs, KnownCircuits, MetricChoice, PromptBehaviour, PromptStart, SIGNAL_COLUMNS,
+    Signals,
+};
 use circuitscope::{HeadGrid, HeadId, Seed};
 use serde::{Serialize, Serializer};
 
@@ -63,6 +66,9 @@ pub(crate) struct Found {
     /// What the circuit keeps, where it was run with the rest ablated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) quality: Option<CircuitQuality>,
+    /// What the heads of the circuit signal, where the model is run on pairs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) signals: Option<Signals>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) edges: Option<Pairs>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -371,6 +377,17 @@ impl Found {
         sentences
     }
 
+    /// What heads of the circuit signal.
+    pub(crate) fn signals_text(&self) -> String {
+        let Some(signals) = &self.signals else {
+            return String::new();
+        };
+        format!(
+            "\nwhat its heads signal: codes of what they put out where they matter\n\n{}{SIGNALS}\n",
+            table(&SIGNAL_COLUMNS, &signals.rows(CODES))
+        )
+    }
+
     /// Where time went.
     pub(crate) fn stages_text(&self) -> String {
         let stages: Vec<String> = self
@@ -385,6 +402,14 @@ impl Found {
         format!("time: {}{memory}\n", stages.join(", "))
     }
 }
+
+/// Codes that are printed of a head.
+pub(super) const CODES: usize = 3;
+
+/// What the columns of its table mean.
+pub(super) const SIGNALS: &str = "effect: what the code carries of what the predictions are apart; all codes of a head \
+     together carry what the head does; positives, negatives: prompts on which the head has the code; read at: where it \
+     matters most; promotes: the tokens that it raises most. A code says what a head signals, its effect whether that matters";
 
 /// Wrong answers that are printed.
 const FAILING: usize = 5;

@@ -18,7 +18,7 @@ pub use batches::PairBatch;
 pub use circuitscope_core::Metric;
 pub(crate) use evidence::contrast;
 pub use evidence::{Ablation, CausalEvidence, TokenPair, last_logits};
-pub(crate) use gradients::{Differentiable, host, values};
+pub(crate) use gradients::{Differentiable, ReaderGradients, host, values};
 pub(crate) use patched::mean;
 pub use patched::{FromLayer, PatchedRuns, Prepared};
 pub use path::{Between, Receiver, path_patching};

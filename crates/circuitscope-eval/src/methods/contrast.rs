@@ -1,7 +1,6 @@
 use core::ops::Range;
 
 use burn::tensor::Tensor;
-use burn::tensor::activation::softmax;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use circuitscope_core::{Graph, Port, Progress, Seed, draw, workers};
 use circuitscope_hooks::{AnyTensor, Capture, NodeOutputs, Site, StreamOutputs, wide};
@@ -12,7 +11,8 @@ use super::attribution::{between_each, in_stream};
 use super::of_pairs::weights;
 use super::{PatchedEdges, PatchingSettings, ensemble};
 use crate::causal::{
-    CausalEvidence, Differentiable, Held, PairBatch, WholeWriters, host, last_logits, threads,
+    CausalEvidence, Differentiable, Held, PairBatch, ReaderGradients, WholeWriters, contrast, host,
+    last_logits, threads,
 };
 use crate::{About, Choice, Discover, Error, Evidence, Gradient, Measured, Needs, Passes, Result};
 
@@ -66,8 +66,8 @@ pub struct Contrast<B: AutodiffBackend> {
 
 /// What all writers put out in one run.
 #[derive(Debug, Clone)]
-struct Outputs<B: Backend> {
-    nodes: NodeOutputs<B>,
+pub(crate) struct Outputs<B: Backend> {
+    pub(crate) nodes: NodeOutputs<B>,
     /// What they add to the stream, `[prompts, writers, pos * d_model]`, where that is not told from the
     /// nodes: a norm follows.
     written: Option<Tensor<B, 3>>,
@@ -135,15 +135,26 @@ impl<B: Backend> Outputs<B> {
 }
 
 /// The runs of a batch on both prompts.
-struct Runs<B: Backend> {
-    positive: Outputs<B>,
+pub(crate) struct Runs<B: Backend> {
+    pub(crate) positive: Outputs<B>,
     /// At the positions that correspond to those of the positive prompt.
-    negative: Outputs<B>,
+    pub(crate) negative: Outputs<B>,
     /// What logits are weighted with, `[prompts, vocabulary]`.
     contrast: Tensor<B, 2>,
     /// What the weighted logits differ by.
-    total: Vec<f32>,
+    pub(crate) total: Vec<f32>,
 }
+
+/// What some pairs are made into: by a model that can be differentiated, from their runs and the mean of all runs of as many
+/// tokens.
+pub(crate) type Work<'a, B, T> = dyn Fn(
+        &Differentiable<B>,
+        &[usize],
+        &Runs<<B as AutodiffBackend>::InnerBackend>,
+        &Outputs<<B as AutodiffBackend>::InnerBackend>,
+    ) -> Result<Vec<T>>
+    + Sync
+    + 'a;
 
 /// What one pair gives.
 #[derive(Debug, Clone, Default)]
@@ -166,14 +177,37 @@ impl<B: AutodiffBackend> Contrast<B> {
         self.settings.edges != PatchedEdges::None
     }
 
-    /// All pairs of one length: their runs, the mean of them, and the effects.
-    fn group(
+    /// What `work` makes of each pair: it gets some of them, their runs, and the mean of all runs of as many tokens.
+    ///
+    /// # Errors
+    /// Those of `work`; [`Error::Cancelled`].
+    pub(crate) fn each_pair<T: Send>(
+        &self,
+        causal: &CausalEvidence<B::InnerBackend>,
+        (count, held): (usize, Held),
+        progress: &dyn Progress,
+        work: &Work<'_, B, T>,
+    ) -> Result<Vec<T>> {
+        let mut found = Vec::new();
+        found.resize_with(count, || None);
+        let stage = progress.stage(NAME, count as u64);
+        let groups = causal.of_one_length(count, threads(causal), held);
+        let outcome = groups
+            .iter()
+            .try_for_each(|group| self.group(causal, group, progress, work, &mut found));
+        drop(stage);
+        causal.located(outcome)?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// All pairs of one length.
+    fn group<T: Send>(
         &self,
         causal: &CausalEvidence<B::InnerBackend>,
         batches: &[Vec<usize>],
-        shares: &[f64],
         progress: &dyn Progress,
-        found: &mut [Effects],
+        work: &Work<'_, B, T>,
+        found: &mut [Option<T>],
     ) -> Result<()> {
         let lanes = threads(causal);
         let exec = causal.model().exec();
@@ -216,17 +250,46 @@ impl<B: AutodiffBackend> Contrast<B> {
                     made = Runs::new(model.evidence(), &batches[at])?;
                     &made
                 };
-                self.effects(model, &batches[at], runs, &mean, shares)
+                work(model, &batches[at], runs, &mean)
             },
-            |at, effects| {
+            |at, made: Vec<T>| {
                 stop(progress)?;
-                progress.advance(effects.len() as u64);
-                for (&pair, effects) in batches[at].iter().zip(effects) {
-                    found[pair] = effects;
+                progress.advance(made.len() as u64);
+                for (&pair, made) in batches[at].iter().zip(made) {
+                    found[pair] = Some(made);
                 }
                 Ok(())
             },
         )
+    }
+
+    /// The gradients of the contrast at a point between the prompts of each of some pairs, at what every node puts out and, with
+    /// `edges`, at what every reader reads. `shares`: of the way, for every pair.
+    #[expect(clippy::type_complexity, reason = "two kinds of gradients of one pass")]
+    pub(crate) fn gradients(
+        model: &Differentiable<B>,
+        members: &[usize],
+        runs: &Runs<B::InnerBackend>,
+        shares: &[f64],
+        edges: bool,
+    ) -> Result<(
+        NodeOutputs<B::InnerBackend>,
+        Option<ReaderGradients<B::InnerBackend>>,
+    )> {
+        let causal = model.evidence();
+        let batch = causal.batch(members.to_vec(), causal.device());
+        let [from, to] = [&runs.negative, &runs.positive]
+            .map(|run| run.nodes.places[0].1.clone().squeeze_dim::<3>(2));
+        let shares: Vec<f64> = members.iter().map(|&pair| shares[pair]).collect();
+        let input = between_each(&from, &to, &shares);
+        let replaced = [(Site::ResidPre(0), AnyTensor::from(input))];
+        model.everywhere(&batch, &replaced, &runs.contrast, edges)
+    }
+
+    /// Where gradients are taken on the way from the negative prompt to the positive one, for each of `count` pairs.
+    pub(crate) fn shares(count: usize, seed: Seed) -> Vec<f64> {
+        let mut rng = seed.stream("recommended/path").rng();
+        (0..count).map(|_| draw::unit(&mut rng)).collect()
     }
 
     fn effects(
@@ -238,14 +301,8 @@ impl<B: AutodiffBackend> Contrast<B> {
         shares: &[f64],
     ) -> Result<Vec<Effects>> {
         let causal = model.evidence();
-        let batch = causal.batch(members.to_vec(), causal.device());
-        let [from, to] = [&runs.negative, &runs.positive]
-            .map(|run| run.nodes.places[0].1.clone().squeeze_dim::<3>(2));
-        let shares: Vec<f64> = members.iter().map(|&pair| shares[pair]).collect();
-        let input = between_each(&from, &to, &shares);
-        let replaced = [(Site::ResidPre(0), AnyTensor::from(input))];
         let edges = self.scores_edges();
-        let (nodes, readers) = model.everywhere(&batch, &replaced, &runs.contrast, edges)?;
+        let (nodes, readers) = Self::gradients(model, members, runs, shares, edges)?;
         let mut found: Vec<Effects> = runs
             .total
             .iter()
@@ -303,7 +360,7 @@ impl<B: Backend> Runs<B> {
             nodes: nodes.map(|x| batch.at_positive(x)),
             written: streams.map(|streams| batch.outputs_at_positive(streams).writers()),
         };
-        let contrast = softmax(here.clone(), 1) - softmax(there.clone(), 1);
+        let contrast = contrast(here.clone(), there.clone());
         let total = (contrast.clone() * (here - there)).sum_dim(1);
         Ok(Self {
             positive,
@@ -440,21 +497,15 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for Contrast<B> {
     ) -> Result<Box<dyn Measured + 'a>> {
         let causal = evidence.causal_for(&ABOUT)?;
         let count = self.settings.pairs(causal.pairs().len(), false);
-        let mut rng = seed.stream("recommended/path").rng();
-        let shares: Vec<f64> = (0..count).map(|_| draw::unit(&mut rng)).collect();
-        let mut effects = vec![Effects::default(); count];
-        let stage = progress.stage(NAME, count as u64);
+        let shares = Self::shares(count, seed);
         let held = match (self.scores_edges(), WholeWriters::applies(causal.model())) {
             (_, false) => Held::Streams,
             (true, true) => Held::Readers,
             (false, true) => Held::Nodes,
         };
-        let groups = causal.of_one_length(count, threads(causal), held);
-        let outcome = groups
-            .iter()
-            .try_for_each(|group| self.group(causal, group, &shares, progress, &mut effects));
-        drop(stage);
-        causal.located(outcome)?;
+        let work: &Work<'_, B, Effects> =
+            &|model, members, runs, mean| self.effects(model, members, runs, mean, &shares);
+        let effects = self.each_pair(causal, (count, held), progress, work)?;
         let rows = causal.pairs()[..count].iter().map(|pair| pair.rows);
         Ok(Box::new(OfPairs {
             graph: causal.graph(),

@@ -38,6 +38,7 @@ pub use activation_variance::ActivationVariance;
 pub use attribution::Attribution;
 pub use coded::Inactive;
 pub use contrast::Contrast;
+pub(crate) use contrast::Work;
 pub use decomposition::ContextualDecomposition;
 pub use direct::DirectLogitAttribution;
 pub use ensemble::{CodeScore, Ensemble, RECOMMENDED};

@@ -5,6 +5,7 @@ mod contrast_metric;
 mod norm_after;
 mod paths;
 mod removal;
+mod signals;
 mod whole_heads;
 
 use burn::backend::Autodiff;
