@@ -1,9 +1,16 @@
+mod path;
+mod stages;
+
 use core::ops::Range;
 
+use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::{Tensor, TensorData};
-use circuitscope_core::{Graph, Port, Progress, Seed, draw, workers};
-use circuitscope_hooks::{AnyTensor, NodeOutputs, Site, StreamOutputs, wide};
+use circuitscope_core::{Progress, Seed, draw, workers};
+use circuitscope_hooks::{NodeOutputs, Site, wide};
+
+pub(super) use path::between_each;
+use path::{Replaced, Step, input, points};
+use stages::stages;
 
 use super::PatchingSettings;
 use super::of_pairs::of_pairs;
@@ -423,34 +430,6 @@ impl<B: AutodiffBackend> Attribution<B> {
     }
 }
 
-/// A point on the way from ablated inputs to clean ones.
-enum Step {
-    /// This share of it, for all prompts.
-    Alike(f64),
-    /// A share for each prompt.
-    Each(Vec<f64>),
-}
-
-impl Step {
-    /// What replaces the embedded prompts, `[prompts, pos, d_model]`.
-    fn input<B: Backend>(
-        &self,
-        from: &Tensor<B, 3>,
-        to: &Tensor<B, 3>,
-    ) -> [(Site, AnyTensor<B>); 1] {
-        let input = match self {
-            Self::Alike(share) => between(from, to, *share),
-            Self::Each(shares) => between_each(from, to, shares),
-        };
-        [(Site::ResidPre(0), AnyTensor::from(input))]
-    }
-}
-
-/// The embedded prompts of a run.
-fn input<B: Backend>(run: &NodeOutputs<B>) -> Tensor<B, 3> {
-    run.places[0].1.clone().squeeze_dim(2)
-}
-
 /// What nodes put out, in the stream: `[prompts, writers, pos * d_model]`.
 pub(super) fn in_stream<B: Backend>(
     causal: &CausalEvidence<B>,
@@ -489,34 +468,6 @@ fn readers<B: AutodiffBackend, const N: usize>(
     Ok(effects)
 }
 
-/// Shares of the way from the ablated run to the clean one.
-fn points(steps: usize) -> impl Iterator<Item = f64> {
-    (1..=steps).map(move |k| k as f64 / steps as f64)
-}
-
-type Replaced<B> = (Site, AnyTensor<<B as AutodiffBackend>::InnerBackend>);
-
-/// `from + share · (to − from)`.
-pub(super) fn between<B: Backend, const D: usize>(
-    from: &Tensor<B, D>,
-    to: &Tensor<B, D>,
-    share: f64,
-) -> Tensor<B, D> {
-    from.clone() + (to.clone() - from.clone()).mul_scalar(share)
-}
-
-/// The same with a share for each prompt, `[prompts, pos, d_model]`.
-pub(super) fn between_each<B: Backend>(
-    from: &Tensor<B, 3>,
-    to: &Tensor<B, 3>,
-    shares: &[f64],
-) -> Tensor<B, 3> {
-    let shares: Vec<f32> = shares.iter().map(|share| *share as f32).collect();
-    let shares = TensorData::new(shares, [from.dims()[0], 1, 1]);
-    let shares = Tensor::<B, 3>::from_data(shares, &from.device());
-    from.clone() + (to.clone() - from.clone()) * shares
-}
-
 fn add(sum: &mut Vec<Vec<f32>>, effects: Vec<Vec<f32>>) {
     if sum.is_empty() {
         *sum = effects;
@@ -532,72 +483,6 @@ fn scaled(mut effects: Vec<Vec<f32>>, factor: f32) -> Vec<Vec<f32>> {
         *effect *= factor;
     }
     effects
-}
-
-/// Writers that put out at the same time.
-#[derive(Debug, Clone, Copy)]
-enum Stage {
-    Input,
-    Heads(usize),
-    Mlp(usize),
-}
-
-fn stages(graph: &Graph) -> Vec<Stage> {
-    let mut stages = vec![Stage::Input];
-    for layer in 0..graph.n_layers {
-        stages.push(Stage::Heads(layer));
-        if graph.mlps {
-            stages.push(Stage::Mlp(layer));
-        }
-    }
-    stages
-}
-
-impl Stage {
-    /// The stage's outputs on the way from ablated to clean.
-    fn replaced<B: Backend>(
-        self,
-        here: &StreamOutputs<B>,
-        other: &StreamOutputs<B>,
-        share: f64,
-    ) -> (Site, AnyTensor<B>) {
-        match self {
-            Self::Input => {
-                let value = between(&other.input, &here.input, share);
-                (Site::ResidPre(0), value.into())
-            }
-            Self::Heads(layer) => {
-                let value = between(&other.heads[layer], &here.heads[layer], share);
-                (Site::HeadOut(layer), value.into())
-            }
-            Self::Mlp(layer) => {
-                let value = between(&other.mlps[layer], &here.mlps[layer], share);
-                (Site::MlpOut(layer), value.into())
-            }
-        }
-    }
-
-    /// The first reader that sees the stage's outputs.
-    fn first_reader(self, graph: &Graph) -> usize {
-        let next_layer = |layer: usize| match layer + 1 {
-            next if next < graph.n_layers => graph.port_readers(next, Port::Q).start,
-            _ => graph.logits(),
-        };
-        match self {
-            Self::Input => 0,
-            Self::Heads(layer) if graph.mlps => graph.mlp_reader(layer),
-            Self::Heads(layer) | Self::Mlp(layer) => next_layer(layer),
-        }
-    }
-
-    /// The stage among the writers.
-    const fn members(self, graph: &Graph) -> Range<usize> {
-        match self {
-            Self::Input => 0..1,
-            Self::Heads(layer) => graph.head_writers(layer),
-            Self::Mlp(layer) => graph.mlp_writer(layer)..graph.mlp_writer(layer) + 1,
-        }
-    }
 }
 
 impl<B: AutodiffBackend> Discover<B::InnerBackend> for Attribution<B> {
