@@ -43,6 +43,10 @@ pub struct Judgement {
     /// Precision of the top k pairs, k the number of true ones.
     #[serde(default)]
     pub edge_precision_at_size: Option<f64>,
+    /// Area under the ROC curve of all edges of the computation graph, ports apart, input, MLPs and logits among their ends, by the
+    /// size of their scores; absent where the method does not score them or the circuit names none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graph_edge_auc: Option<f64>,
     /// What the authors' code calls an edge AUC: heads ranked by how often they occur among the top
     /// pairs, judged against the true *heads*.
     pub paper_edge_auc: Option<f64>,
@@ -63,6 +67,7 @@ impl Judgement {
             ("edge_average_precision", self.edge_average_precision),
             ("edge_best_f1", self.edge_best_f1),
             ("edge_precision_at_size", self.edge_precision_at_size),
+            ("graph_edge_auc", self.graph_edge_auc),
             ("paper_edge_auc", self.paper_edge_auc),
         ];
         all.into_iter()
@@ -111,8 +116,34 @@ pub fn judge(scores: &Scores, truth: &GroundTruth) -> Result<Judgement> {
         edge_average_precision: edges.as_ref().map(Ranking::average_precision),
         edge_best_f1: edges.as_ref().map(|edges| edges.best_f1().f1),
         edge_precision_at_size: edges.as_ref().map(Ranking::precision_at_size),
+        graph_edge_auc: graph_edges(scores, truth)?.as_ref().map(Ranking::auc),
         paper_edge_auc,
     })
+}
+
+/// All edges of the graph, if they have scores and the circuit names some.
+fn graph_edges(scores: &Scores, truth: &GroundTruth) -> Result<Option<Ranking>> {
+    let Some((graph, values)) = scores
+        .graph
+        .as_ref()
+        .and_then(|scores| Some((scores.graph, scores.edges.as_ref()?)))
+    else {
+        return Ok(None);
+    };
+    let named = truth.circuit.edges.iter();
+    let named: BTreeSet<(usize, usize)> =
+        named.flat_map(|edge| graph.edge_indices(*edge)).collect();
+    if named.is_empty() || named.len() == graph.n_edges() {
+        return Ok(None);
+    }
+    let (truth, sizes): (Vec<bool>, Vec<f64>) = graph
+        .edges()
+        .map(|at| {
+            let size = values[at.0 * graph.readers() + at.1].abs();
+            (named.contains(&at), size)
+        })
+        .unzip();
+    Ranking::new(&truth, &sizes).map(Some)
 }
 
 fn edge_ranking(edges: &[f64], truth: &GroundTruth) -> Result<Ranking> {

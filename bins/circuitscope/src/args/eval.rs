@@ -25,6 +25,8 @@ use super::{
     circuitscope eval --task ioi --method sae,untrained --seeds 10 --output ioi/
   Scores that another tool wrote, beside the quick methods:
     circuitscope eval --task ioi --scores theirs/importances.json --output theirs-judged/
+  Scores of other tools alone, by a circuit in a file:
+    circuitscope eval --scores theirs/importances.json --circuit manual.json
   A task of your own, by the circuit in its folder or in a file:
     circuitscope eval --task capitals/ --circuit circuit.json --output capitals-eval/
   GPT-2 small, whose circuits for ioi and greater-than were published:
@@ -37,8 +39,9 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "LIST", default_value = "quick", value_parser = parse_methods)]
     pub(crate) method: Methods,
     /// Also judge scores of another tool: an importances.json of EAP-IG or of a MIB submission for the
-    /// one --task (repeatable); its row is named after the file's folder and name
-    #[arg(long, value_name = "FILE", requires = "task")]
+    /// one --task (repeatable); its row is named after the file's folder and name. Without --task, but with
+    /// --circuit FILE, they alone are judged, and no model runs
+    #[arg(long, value_name = "FILE")]
     pub(crate) scores: Vec<PathBuf>,
     #[arg(
         long,

@@ -1,11 +1,10 @@
 //! `eval`: known circuits, methods and controls; a table and a report.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use circuitscope::eval::methods::{BoxedMethod, FromFile, MethodSettings, about, method};
+use circuitscope::eval::methods::{BoxedMethod, FromFile, MethodSettings, method};
 use circuitscope::eval::{EvaluateSettings, evaluate};
 use circuitscope::measures::{
     FolderStore, RunKey, RunRecord, RunStore as _, SETTINGS_FILE, Spread, SummaryRow, read_kept,
@@ -22,6 +21,7 @@ use circuitscope::{
 };
 use circuitscope::{Progress as _, Seed};
 
+use super::judge_files::{self, row_name};
 use super::kept::DISCOVERY_FILE;
 use super::{bos, inputs, pages};
 use crate::args::EvalArgs;
@@ -34,10 +34,10 @@ use crate::provenance::{Provenance, VERSION};
 /// What the model makes of the prompts of each task, a file each, in the output folder.
 const BEHAVIOUR_FOLDER: &str = "behaviour";
 
-/// Bytes of the longest name of a row: it is part of the name of a file.
-const LONGEST_NAME: usize = 100;
-
 pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Result<()> {
+    if args.task.is_none() && !args.scores.is_empty() {
+        return judge_files::run(args, printer);
+    }
     let mut provenance = Provenance::start();
     let methods = &args.method.0;
     let last = args.seed.seed.checked_add(args.seeds as u64 - 1);
@@ -178,32 +178,9 @@ fn files_to_judge(
     }
     let mut names: Vec<String> = Vec::new();
     let files = args.scores.iter().map(|path| {
-        let part = |part: Option<&OsStr>| part.map(|part| part.to_string_lossy().into_owned());
-        let folder = part(path.parent().and_then(Path::file_name));
-        let parts = folder.into_iter().chain(part(path.file_stem()));
-        let name: String = parts.collect::<Vec<_>>().join("-");
-        if about(&name).is_ok() {
-            bail!(
-                "--scores {}: its row would be named {name}, as a method is; rename the file",
-                path.display()
-            );
-        }
-        if name.chars().any(char::is_control) || name.len() > LONGEST_NAME {
-            bail!(
-                "--scores {}: found a name with control characters or of more than {LONGEST_NAME} bytes, expected \
-                 one that a row can have; rename the file",
-                path.display()
-            );
-        }
-        if names.contains(&name) {
-            bail!(
-                "--scores {}: another file is named {name}, too; rename one",
-                path.display()
-            );
-        }
+        let name = row_name(path, &mut names)?;
         let graph = loaded.model.config().graph();
         let file = FromFile::read(&name, path, graph)?;
-        names.push(name);
         for said in file.notes() {
             note(&format!("note: {}: {said}", path.display()));
         }

@@ -10,6 +10,7 @@ mod eval;
 mod exports;
 mod found;
 mod inputs;
+mod judge_files;
 mod kept;
 mod methods;
 mod pages;

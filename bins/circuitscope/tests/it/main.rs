@@ -14,6 +14,7 @@ mod gpu;
 mod help;
 #[cfg(feature = "hub")]
 mod hub;
+mod judged_files;
 mod matrix;
 mod norm_after;
 mod numerics;

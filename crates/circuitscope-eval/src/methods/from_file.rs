@@ -2,8 +2,8 @@ use std::path::Path;
 
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Graph, Progress, Seed};
-use circuitscope_measures::GraphScores;
 use circuitscope_measures::formats::GraphFile;
+use circuitscope_measures::{GraphScores, Scores};
 
 use crate::method::fixed;
 use crate::{About, Discover, Evidence, Measured, Result};
@@ -33,6 +33,12 @@ impl FromFile {
     #[must_use]
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// The scores, as those of causal methods are made.
+    #[must_use]
+    pub fn scores(&self) -> Scores {
+        Scores::of_graph(self.scores.clone())
     }
 
     /// Reads a file for a model of this graph, under a name of its own.

@@ -1,3 +1,4 @@
 //! Tests of what rankings are worth.
 
+mod field;
 mod measures;

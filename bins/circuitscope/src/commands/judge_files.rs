@@ -1,0 +1,148 @@
+//! `eval --scores --circuit FILE` without a task: scores of other tools, judged by a circuit in a file. No model runs.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use circuitscope::eval::methods::{FromFile, about};
+use circuitscope::measures::formats::GraphFile;
+use circuitscope::measures::{Judgement, judge};
+use circuitscope::{CircuitChoice, Graph, Node, read_circuits};
+use serde::Serialize;
+
+use crate::args::EvalArgs;
+use crate::output::{Printer, note, table};
+use crate::provenance::Provenance;
+
+/// Bytes of the longest name of a row: it is part of the name of a file.
+const LONGEST_NAME: usize = 100;
+
+/// What is printed.
+#[derive(Debug, Serialize)]
+struct Report {
+    circuit: String,
+    heads: usize,
+    files: Vec<Row>,
+    provenance: Provenance,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    name: String,
+    file: String,
+    #[serde(flatten)]
+    judgement: Judgement,
+}
+
+pub(super) fn run(args: &EvalArgs, printer: Printer) -> Result<()> {
+    let mut provenance = Provenance::start();
+    let Some(CircuitChoice::File(circuit)) = &args.circuit else {
+        bail!(
+            "--scores: found no --task, expected the one --task that the scores are for, or --circuit FILE, by which they \
+             are judged without a model"
+        );
+    };
+    provenance.input(circuit)?;
+    let mut names = Vec::new();
+    let mut rows = Vec::new();
+    let mut heads = 0;
+    for path in &args.scores {
+        let name = row_name(path, &mut names)?;
+        let graph = graph(&GraphFile::read(path)?);
+        let file = FromFile::read(&name, path, graph)?;
+        provenance.input(path)?;
+        for said in file.notes() {
+            note(&format!("note: {}: {said}", path.display()));
+        }
+        let truths = read_circuits(circuit, "scores", &graph)?;
+        let truth = &truths[0];
+        heads = truth.circuit.heads().count();
+        rows.push(Row {
+            name,
+            file: path.display().to_string(),
+            judgement: judge(&file.scores(), truth)?,
+        });
+    }
+    let report = Report {
+        circuit: circuit.display().to_string(),
+        heads,
+        files: rows,
+        provenance: provenance.now(),
+    };
+    printer.print(&report, || text(&report))
+}
+
+/// The graph of the model that a file speaks of; queries, keys and values of a head are its own.
+fn graph(file: &GraphFile) -> Graph {
+    let nodes = file.nodes.iter().map(|(node, _)| *node);
+    let ends = file.edges.iter().map(|(edge, _)| edge.source);
+    Graph {
+        n_layers: file.n_layers,
+        n_heads: file.n_heads,
+        n_key_value_heads: file.n_heads,
+        mlps: nodes.chain(ends).any(|node| matches!(node, Node::Mlp(_))),
+        parallel: file.parallel_attn_mlp,
+    }
+}
+
+fn text(report: &Report) -> String {
+    let figure = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |x| format!("{x:.4}"));
+    let rows: Vec<Vec<String>> = report
+        .files
+        .iter()
+        .map(|row| {
+            let found = &row.judgement;
+            vec![
+                row.name.clone(),
+                figure(Some(found.node_auc)),
+                figure(Some(found.node_average_precision)),
+                figure(Some(found.best_f1)),
+                figure(found.edge_auc),
+                figure(found.graph_edge_auc),
+            ]
+        })
+        .collect();
+    let header = [
+        "scores",
+        "node AUC",
+        "average precision",
+        "best F1",
+        "edge AUC",
+        "graph edge AUC",
+    ];
+    format!(
+        "{}by the {} heads of {}; edge AUC: of pairs of heads; graph edge AUC: of all edges of the graph, ports apart\n",
+        table(&header, &rows),
+        report.heads,
+        report.circuit
+    )
+}
+
+/// What the row of a file of scores is called: after its folder and name. Names are used once.
+pub(super) fn row_name(path: &Path, names: &mut Vec<String>) -> Result<String> {
+    let part = |part: Option<&OsStr>| part.map(|part| part.to_string_lossy().into_owned());
+    let folder = part(path.parent().and_then(Path::file_name));
+    let parts = folder.into_iter().chain(part(path.file_stem()));
+    let name: String = parts.collect::<Vec<_>>().join("-");
+    if about(&name).is_ok() {
+        bail!(
+            "--scores {}: its row would be named {name}, as a method is; rename the file",
+            path.display()
+        );
+    }
+    if name.chars().any(char::is_control) || name.len() > LONGEST_NAME {
+        bail!(
+            "--scores {}: found a name with control characters or of more than {LONGEST_NAME} bytes, expected \
+             one that a row can have; rename the file",
+            path.display()
+        );
+    }
+    if names.contains(&name) {
+        bail!(
+            "--scores {}: another file is named {name}, too; rename one",
+            path.display()
+        );
+    }
+    names.push(name.clone());
+    Ok(name)
+}
