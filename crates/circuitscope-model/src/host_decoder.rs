@@ -37,7 +37,7 @@ use crate::{Error, Result};
 /// assert_eq!(model.config(), &config);
 ///
 /// // Weights that do not fit are named.
-/// let short = DecoderConfig { d_vocab: 11, ..config };
+/// let short = config.with_d_vocab(11);
 /// let error = HostDecoder::from_decoder(&model).into_decoder::<B>(short, &device).unwrap_err();
 /// assert!(error.to_string().ends_with("W_E: shape [10, 8], expected [11, 8]"), "{error}");
 /// # Ok(())

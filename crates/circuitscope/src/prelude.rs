@@ -12,10 +12,11 @@
 //! let prompts = prepare_task(&model, &IOI, 10, Seed::new(0), PrepareSettings::default())?;
 //! let evidence = capture(&model, &prompts, CaptureSettings::default(), &device, &NoProgress)?;
 //!
-//! let settings = DiscoverSettings::default().with_max_heads(Some(3));
+//! let best = Choice::Rule(Selection::Top(3));
+//! let settings = DiscoverSettings::default().with_choice(Some(best));
 //! let found = discover::<Autodiff<B>>(&evidence, &settings, &device, &NoProgress)?;
 //! let heads: Vec<HeadId> = found.chosen.circuit.heads().collect();
-//! assert!(!heads.is_empty() && heads.len() <= 3);
+//! assert_eq!(heads.len(), 3);
 //! # Ok(())
 //! # }
 //! ```

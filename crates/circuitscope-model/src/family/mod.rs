@@ -34,7 +34,7 @@
 //!         let n_layers = keys.layers("layers")?;
 //!         let gpt2 = DecoderConfig::gpt2(n_layers, n_heads, d_model, n_ctx, d_vocab);
 //!         keys.finish(&[])?;
-//!         Ok(DecoderConfig { mlp: None, norm: circuitscope_model::Norm::None, ..gpt2 })
+//!         Ok(gpt2.with_mlp(None).with_norm(circuitscope_model::Norm::None))
 //!     }
 //!
 //!     fn embedding(&self, reader: Reader<'_>) -> HostEmbedding {
