@@ -187,19 +187,6 @@ fn search(
     report.chosen(found)?;
     let circuit = found.circuit();
     let causal = evidence.causal(&gathered.method.name);
-    if let (Ok(causal), Some(tokenizer)) = (&causal, &gathered.tokenizer)
-        && !circuit.is_empty()
-    {
-        let start = Instant::now();
-        let how = SignalSettings::default()
-            .with_pairs(args.patching.gradient_pairs as usize)
-            .with_n_codes(args.sae.codes);
-        let on = (settings.seed, device);
-        let signals = Signals::of::<B>(causal, tokenizer, &circuit, how, on, progress)?;
-        found.signals = Some(signals);
-        stages.add("signals", start);
-        report.printer.part(&found.signals_text())?;
-    }
     let wanted = match args.faithfulness {
         Judge::None => false,
         Judge::Auto => causal.is_ok(),
@@ -214,7 +201,7 @@ fn search(
                 _ => QualitySettings::default().members,
             });
         found.quality = Some(circuit_quality(
-            causal?,
+            evidence.causal(&gathered.method.name)?,
             &circuit,
             how,
             settings.seed,
@@ -222,6 +209,19 @@ fn search(
         )?);
         stages.add("judge", start);
         report.printer.part(&indented(&found.quality_sentences()))?;
+    }
+    if let (Ok(causal), Some(tokenizer)) = (&causal, &gathered.tokenizer)
+        && !circuit.is_empty()
+    {
+        let start = Instant::now();
+        let how = SignalSettings::default()
+            .with_pairs(args.patching.gradient_pairs as usize)
+            .with_n_codes(args.sae.codes);
+        let on = (settings.seed, device);
+        let signals = Signals::of::<B>(causal, tokenizer, &circuit, how, on, progress)?;
+        found.signals = Some(signals);
+        stages.add("signals", start);
+        report.printer.part(&found.signals_text())?;
     }
     found.stages = stages.0;
     report.printer.part("")

@@ -383,8 +383,9 @@ impl Found {
             return String::new();
         };
         format!(
-            "\nwhat its heads signal: codes of what they put out where they matter\n\n{}{SIGNALS}\n",
-            table(&SIGNAL_COLUMNS, &signals.rows(CODES))
+            "\nwhat its heads signal: codes of what they put out where they matter\n\n{}{}\n",
+            table(&SIGNAL_COLUMNS, &signals.rows(CODES)),
+            SIGNALS.join(";\n")
         )
     }
 
@@ -407,9 +408,12 @@ impl Found {
 pub(super) const CODES: usize = 3;
 
 /// What the columns of its table mean.
-pub(super) const SIGNALS: &str = "effect: what the code carries of what the predictions are apart; all codes of a head \
-     together carry what the head does; positives, negatives: prompts on which the head has the code; read at: where it \
-     matters most; promotes: the tokens that it raises most. A code says what a head signals, its effect whether that matters";
+pub(super) const SIGNALS: [&str; 4] = [
+    "effect: what the code carries of what the predictions are apart; all codes of a head together carry what the head does",
+    "positives, negatives: prompts on which the head has the code",
+    "read at: where it matters most; promotes: the tokens that it raises most",
+    "a code says what a head signals on a prompt, its effect whether that matters",
+];
 
 /// Wrong answers that are printed.
 const FAILING: usize = 5;

@@ -146,7 +146,7 @@ fn passages(found: &Found) -> Vec<Passage> {
         passages.push(circuit);
     }
     if let Some(signals) = &found.signals {
-        let mut said = Passage::new("What its heads signal", vec![SIGNALS.to_owned()]);
+        let mut said = Passage::new("What its heads signal", SIGNALS.map(str::to_owned).to_vec());
         let columns = SIGNAL_COLUMNS.map(str::to_owned).to_vec();
         said.table = Some((columns, signals.rows(CODES)));
         passages.push(said);
