@@ -58,10 +58,10 @@ impl Signals {
         })
     }
 
-    /// A row for each of the `most` codes of each head that carry most, in the order of [`SIGNAL_COLUMNS`].
+    /// A row for each of the `most` codes that carry most of each of the first `heads` heads, in the order of [`SIGNAL_COLUMNS`].
     #[must_use]
-    pub fn rows(&self, most: usize) -> Vec<Vec<String>> {
-        let rows = self.heads.iter().flat_map(|head| {
+    pub fn rows(&self, heads: usize, most: usize) -> Vec<Vec<String>> {
+        let rows = self.heads.iter().take(heads).flat_map(|head| {
             let codes = head.codes.iter().take(most).enumerate();
             codes.map(|(at, code)| self.row((at == 0).then_some(head), code))
         });

@@ -67,8 +67,8 @@ pub(crate) struct DiscoverArgs {
     pub(crate) max_heads: Option<u32>,
     /// Whether to run the circuit with all other heads ablated, on --patch-pairs pairs: what it keeps,
     /// what is left without it, what random circuits of its size keep, and what it loses without each
-    /// member; `auto` wherever prompts in pairs can be run, for the first 20 members [given without a
-    /// value: all]
+    /// member; `auto` wherever prompts in pairs can be run, for the first 20 members; `none` leaves out what
+    /// heads signal, too [given without a value: all]
     #[arg(
         long,
         value_enum,

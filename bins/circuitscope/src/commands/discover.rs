@@ -211,6 +211,7 @@ fn search(
         report.printer.part(&indented(&found.quality_sentences()))?;
     }
     if let (Ok(causal), Some(tokenizer)) = (&causal, &gathered.tokenizer)
+        && args.faithfulness != Judge::None
         && !circuit.is_empty()
     {
         let start = Instant::now();

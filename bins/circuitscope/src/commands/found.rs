@@ -382,9 +382,16 @@ impl Found {
         let Some(signals) = &self.signals else {
             return String::new();
         };
+        let rest = match signals.heads.len().saturating_sub(READ) {
+            0 => String::new(),
+            rest => format!(
+                "{} more in the JSON and on the page;\n",
+                count(rest, "head")
+            ),
+        };
         format!(
-            "\nwhat its heads signal: codes of what they put out where they matter\n\n{}{}\n",
-            table(&SIGNAL_COLUMNS, &signals.rows(CODES)),
+            "\nwhat its heads signal: codes of what they put out where they matter\n\n{}{rest}{}\n",
+            table(&SIGNAL_COLUMNS, &signals.rows(READ, CODES)),
             SIGNALS.join(";\n")
         )
     }
@@ -403,6 +410,9 @@ impl Found {
         format!("time: {}{memory}\n", stages.join(", "))
     }
 }
+
+/// Heads of which it is printed what they signal.
+const READ: usize = 10;
 
 /// Codes that are printed of a head.
 pub(super) const CODES: usize = 3;

@@ -148,7 +148,7 @@ fn passages(found: &Found) -> Vec<Passage> {
     if let Some(signals) = &found.signals {
         let mut said = Passage::new("What its heads signal", SIGNALS.map(str::to_owned).to_vec());
         let columns = SIGNAL_COLUMNS.map(str::to_owned).to_vec();
-        said.table = Some((columns, signals.rows(CODES)));
+        said.table = Some((columns, signals.rows(usize::MAX, CODES)));
         passages.push(said);
     }
     if let Some(quality) = &found.quality {

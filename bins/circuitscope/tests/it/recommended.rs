@@ -119,3 +119,52 @@ fn a_used_folder_holds_one_run() {
         assert_ne!(left, "of another run", "{name}");
     }
 }
+
+/// Heads that were trained to name someone promote names, head by head and code by code; what codes carry adds up to
+/// what the head does.
+#[test]
+fn codes_say_what_a_head_signals() {
+    let bench = Bench::new();
+    let found = bench.json("discover --task ioi --examples 30 --select top:6 --patch-pairs 4");
+    let lexicon = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../datasets/reference/lexicon.json"
+    );
+    let lexicon: serde_json::Value =
+        serde_json::from_str(&fs_err::read_to_string(lexicon).unwrap()).unwrap();
+    let names = lexicon["ioi"]["names"].as_array().unwrap();
+    let signals = &found["signals"];
+    let heads = signals["heads"].as_array().unwrap();
+    assert_eq!(heads.len(), 6);
+    for head in heads {
+        let codes = head["codes"].as_array().unwrap();
+        let effects = codes.iter().map(|code| code["effect"].as_f64().unwrap());
+        let sum: f64 = effects.sum();
+        assert!(
+            (sum - head["effect"].as_f64().unwrap()).abs() < 1e-6,
+            "{head}"
+        );
+        let positives = codes.iter().map(|code| code["positives"].as_u64().unwrap());
+        assert_eq!(positives.sum::<u64>(), 30);
+    }
+    // The name mover of the last layer.
+    let mover = heads.iter().find(|head| head["head"] == "L3H3").unwrap();
+    let codes = mover["codes"].as_array().unwrap();
+    let names_one = |code: &&serde_json::Value| {
+        let token = code["promotes"][0].to_string();
+        names.contains(&signals["tokens"][&token])
+    };
+    let naming = codes.iter().filter(names_one).count();
+    assert!(
+        naming * 10 >= codes.len() * 9,
+        "{naming} of {}",
+        codes.len()
+    );
+
+    let text = bench.ok("discover --task ioi --examples 6 --patch-pairs 2 --output out");
+    assert!(text.contains("what its heads signal"), "{text}");
+    let page = fs_err::read_to_string(bench.path("out/report.html")).unwrap();
+    assert!(page.contains("<h3>What its heads signal</h3>"));
+    let text = bench.ok("discover --task ioi --examples 6 --faithfulness none");
+    assert!(!text.contains("what its heads signal"), "{text}");
+}
