@@ -135,7 +135,9 @@ fn shown(file: &Path) -> String {
     reason = "clippy knows tests, but not their helpers, where unwrap is the failure"
 )]
 mod tests {
+    use std::io;
     use std::os::unix::fs::PermissionsExt;
+    use std::process::Output;
 
     use super::*;
 
@@ -150,6 +152,12 @@ mod tests {
         let path = folder.join("python");
         circuitscope_files::write_atomic(&path, |out| out.write_all(script.as_bytes())).unwrap();
         fs_err::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        // Children of other threads hold it open until they have become what they run; no one opens it after that.
+        let busy = |ran: &io::Result<Output>| {
+            let kind = ran.as_ref().map_err(io::Error::kind);
+            kind.is_err_and(|kind| kind == io::ErrorKind::ExecutableFileBusy)
+        };
+        while busy(&Command::new(&path).output()) {}
         path.display().to_string()
     }
 

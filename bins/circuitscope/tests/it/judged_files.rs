@@ -65,17 +65,20 @@ fn scores_are_judged_by_a_file_alone() {
 
     bench.fails(
         "eval --scores theirs/importances.json",
-        "--scores: found no --task, expected the one --task that the scores are for, or --circuit FILE",
+        "--scores: found no --task, expected the one --task that the scores are for, or --circuit FILE, by which they \
+         are judged without a model",
     );
     bench.fails(
         "eval --scores theirs/importances.json --scores theirs/importances.json --circuit manual.json",
-        "another file is named theirs-importances",
+        "--scores theirs/importances.json: another file is named theirs-importances, too; rename one",
     );
     let other = graph(&[("a0.h0", true, 0.0)], &[]).replace("\"n_heads\":2", "\"n_heads\":3");
     bench.write("other.json", other);
-    bench.fails(
-        "eval --scores theirs/importances.json --circuit other.json",
-        "other.json",
+    let ran = bench.run("eval --scores theirs/importances.json --circuit other.json");
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(
+        ran.stderr.contains("other.json") && ran.stderr.lines().count() == 1,
+        "{ran:?}"
     );
 }
 
