@@ -127,7 +127,7 @@ fn of_eval(error: &eval::Error) -> Option<&'static str> {
         E::NoGradient { .. } => {
             Some("use --metric logit-difference, probability-difference or log-probability")
         }
-        E::NoAnswers { .. } => Some("give them in the file, or use --metric kl"),
+        E::NoAnswers { .. } => Some("give them in the file, or use --metric contrast"),
         E::NotFinite {
             precision: Some(Precision::F16 | Precision::Bf16),
         } => Some("use --dtype f32"),

@@ -179,7 +179,7 @@ fn resample<B: Backend>(
     let by_chance = by_chance.map(|(a, b)| chance_jaccard(chosen[a].len(), chosen[b].len(), heads));
     let pairs = (chosen.len() * chosen.len().saturating_sub(1) / 2).max(1);
     Ok(Some(Resampled {
-        jaccard_by_chance: by_chance.sum::<f64>() / pairs as f64,
+        jaccard_by_chance: by_chance.fold(0.0, |sum, chance| sum + chance) / pairs as f64,
         node_auc,
         edge_auc,
         scale,

@@ -158,7 +158,10 @@ impl CircuitQuality {
         self.head_share?;
         let mean = self.random.iter().sum::<f64>() / self.random.len() as f64;
         let share = (mean - self.empty) / (self.full - self.empty);
-        share.is_finite().then_some(share)
+        // No share below nothing but by rounding.
+        share
+            .is_finite()
+            .then_some(if share > -0.005 { share.abs() } else { share })
     }
 
     /// Members that the circuit does better without.
@@ -242,7 +245,8 @@ impl CircuitQuality {
         let against = self.against();
         if !against.is_empty() {
             sentences.push(format!(
-                "working against the behaviour in this circuit: {}",
+                "without these the circuit does better in the {}: {}",
+                named(self.metric.name()),
                 join(&against)
             ));
         }
@@ -307,7 +311,7 @@ mod tests {
         );
         assert_eq!(
             sentences[2],
-            "working against the behaviour in this circuit: L4H0"
+            "without these the circuit does better in the logit difference: L4H0"
         );
         assert_eq!(
             quality.members().unwrap(),

@@ -179,7 +179,9 @@ impl FailingPrompt {
 
 /// A token between ticks, what cannot be seen escaped.
 pub(crate) fn quoted(token: &str) -> String {
-    format!("`{}`", token.escape_debug())
+    // Quotes can be seen.
+    let shown = token.escape_debug().to_string();
+    format!("`{}`", shown.replace("\\\"", "\"").replace("\\'", "'"))
 }
 
 fn likely(next: &[(String, f64)]) -> String {

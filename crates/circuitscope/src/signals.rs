@@ -25,9 +25,9 @@ pub struct Signals {
 /// Names of the columns of [`Signals::rows`].
 pub const SIGNAL_COLUMNS: [&str; 8] = [
     "head",
-    "reference",
+    "its effect",
     "code",
-    "effect",
+    "of the code",
     "positives",
     "negatives",
     "read at",
@@ -73,12 +73,14 @@ impl Signals {
         let promotes: Vec<String> = code.promotes.iter().map(named).collect();
         vec![
             head.map_or_else(String::new, |head| head.head.to_string()),
-            head.map_or_else(String::new, |head| head.reference.to_string()),
+            head.map_or_else(String::new, |head| {
+                format!("{} {}", percent(head.effect), head.reference)
+            }),
             match code.code {
                 INACTIVE => "none".to_owned(),
                 code => code.to_string(),
             },
-            format!("{:.1} %", 100.0 * code.effect),
+            percent(code.effect),
             code.positives.to_string(),
             code.negatives.to_string(),
             format!(
@@ -90,4 +92,10 @@ impl Signals {
             promotes.join(" "),
         ]
     }
+}
+
+/// A share with a decimal, and no sign where that is nothing.
+fn percent(share: f64) -> String {
+    let tenths = (1000.0 * share).round() + 0.0;
+    format!("{:.1} %", tenths / 10.0)
 }

@@ -10,6 +10,11 @@ use super::{
     DeviceArgs, EXAMPLES, ModelArgs, PatchingArgs, SaeArgs, SeedArgs, TaskArg, count, count_or_none,
 };
 
+/// Seeds, unless asked for otherwise.
+pub(crate) const SEEDS: usize = 3;
+/// The folder of results, unless asked for otherwise.
+pub(crate) const OUTPUT: &str = "circuitscope-eval";
+
 /// Find circuits that are known, and see how well each method and each control does.
 ///
 /// Judges methods on tasks by the known circuits of the model, over several seeds, beside controls
@@ -51,7 +56,7 @@ pub(crate) struct EvalArgs {
     )]
     pub(crate) circuit: Option<CircuitChoice>,
     /// Number of seeds, counted from --seed
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = count::<10_000>)]
+    #[arg(long, value_name = "N", default_value_t = SEEDS, value_parser = count::<10_000>)]
     pub(crate) seeds: usize,
     #[arg(
         long,
@@ -68,7 +73,7 @@ pub(crate) struct EvalArgs {
     #[arg(long)]
     pub(crate) faithfulness: bool,
     /// Folder for finished runs, pictures and the report
-    #[arg(long, value_name = "DIR", default_value = "circuitscope-eval")]
+    #[arg(long, value_name = "DIR", default_value = OUTPUT)]
     pub(crate) output: PathBuf,
     #[command(flatten)]
     pub(crate) model: ModelArgs,

@@ -18,7 +18,7 @@ pub(crate) use capture::{CAPTURED_PAIRS, CaptureArgs, CapturePrompts};
 pub(crate) use discover::{Behaviour, DiscoverArgs, Judge};
 pub(crate) use doctor::DoctorArgs;
 pub(crate) use encode::EncodeArgs;
-pub(crate) use eval::EvalArgs;
+pub(crate) use eval::{EvalArgs, OUTPUT, SEEDS};
 pub(crate) use model::{ModelArgs, PatchingArgs, SaeArgs};
 pub(crate) use report::ReportArgs;
 pub(crate) use score::ScoreArgs;

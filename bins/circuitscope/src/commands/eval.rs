@@ -363,6 +363,12 @@ pub(crate) fn results_text(results: &Results, page: &Path) -> String {
     let notes: Vec<String> = beaten
         .map(|row| {
             let controls = row.not_above.join(", ");
+            if row.node_interval.is_none() {
+                return format!(
+                    "note: on {}, {} has no interval and is not compared with {controls}\n",
+                    row.task, row.method
+                );
+            }
             format!(
                 "note: on {}, {} is not clearly above {controls}\n",
                 row.task, row.method

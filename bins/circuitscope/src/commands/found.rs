@@ -345,10 +345,13 @@ impl Found {
         let against = against.filter(|ranked| ranked.signed.is_some_and(|signed| signed < 0.0));
         let against: Vec<String> = against.map(|ranked| ranked.head.to_string()).collect();
         if !against.is_empty() {
-            sentences.push(format!(
-                "by the sign of their scores these work against the behaviour: {}",
-                against.join(", ")
-            ));
+            // What is not a score of the metric says nothing of the metric.
+            let what = if self.divergence.is_some() {
+                "by the sign of their scores these move the prediction towards that after the negative prompt"
+            } else {
+                "by the sign of their scores these work against the behaviour"
+            };
+            sentences.push(format!("{what}: {}", against.join(", ")));
         }
         if let Some(known) = &self.known {
             sentences.push(format!(
@@ -419,10 +422,12 @@ pub(super) const CODES: usize = 3;
 
 /// What the columns of its table mean.
 pub(super) const SIGNALS: [&str; 4] = [
-    "effect: what the code carries of what the predictions are apart; all codes of a head together carry what the head does",
-    "positives, negatives: prompts on which the head has the code",
-    "read at: where it matters most; promotes: the tokens that it raises most",
-    "a code says what a head signals on a prompt, its effect whether that matters",
+    "code: a feature of a dictionary that was never trained (--codes, --seed), of what the head puts out where it matters; the three \
+     that carry most; with few pairs most are of one prompt",
+    "effect: what the head, and of that the code, moves the prediction by with its sign, a share of what the predictions are apart; \
+     against what the head puts out on the negative prompt (differs) or its mean (used)",
+    "positives, negatives: prompts on which the head has the code; read at: the token where it matters most on these positives",
+    "promotes: the tokens that it raises most above its mean over both prompts",
 ];
 
 /// Wrong answers that are printed.

@@ -1,16 +1,17 @@
 //! `eval --scores --circuit FILE` without a task: scores of other tools, judged by a circuit in a file. No model runs.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use circuitscope::eval::methods::{FromFile, about};
+use circuitscope::eval::methods::{FromFile, about, quick};
 use circuitscope::measures::formats::GraphFile;
 use circuitscope::measures::{Judgement, judge};
-use circuitscope::{CircuitChoice, Graph, Node, read_circuits};
+use circuitscope::{CircuitChoice, Graph, HeadId, Node, read_circuits};
 use serde::Serialize;
 
-use crate::args::EvalArgs;
+use crate::args::{EvalArgs, OUTPUT, SEEDS};
 use crate::output::{Printer, note, table};
 use crate::provenance::Provenance;
 
@@ -42,13 +43,23 @@ pub(super) fn run(args: &EvalArgs, printer: Printer) -> Result<()> {
              are judged without a model"
         );
     };
+    let unread = unread(args);
+    if !unread.is_empty() {
+        bail!(
+            "--scores: found {} without --task: scores that are judged by --circuit {} alone run no model; leave {} out, or name the \
+             --task",
+            unread.join(", "),
+            circuit.display(),
+            if unread.len() == 1 { "it" } else { "them" }
+        );
+    }
     provenance.input(circuit)?;
     let mut names = Vec::new();
     let mut rows = Vec::new();
     let mut heads = 0;
     for path in &args.scores {
         let name = row_name(path, &mut names)?;
-        let graph = graph(&GraphFile::read(path)?);
+        let graph = graph(path, &GraphFile::read(path)?)?;
         let file = FromFile::read(&name, path, graph)?;
         provenance.input(path)?;
         for said in file.notes() {
@@ -72,17 +83,55 @@ pub(super) fn run(args: &EvalArgs, printer: Printer) -> Result<()> {
     printer.print(&report, || text(&report))
 }
 
-/// The graph of the model that a file speaks of; queries, keys and values of a head are its own.
-fn graph(file: &GraphFile) -> Graph {
+/// Options that were given, and that nothing reads without a task.
+fn unread(args: &EvalArgs) -> Vec<&'static str> {
+    let given = [
+        ("--model", args.model.model != "reference"),
+        ("--method", args.method.0 != quick().collect::<Vec<_>>()),
+        ("--seeds", args.seeds != SEEDS),
+        ("--examples", args.examples.is_some()),
+        ("--faithfulness", args.faithfulness),
+        ("--metric", args.patching.metric.is_some()),
+        ("--output", args.output.as_os_str() != OUTPUT),
+    ];
+    let given = given.into_iter().filter(|(_, given)| *given);
+    given.map(|(name, _)| name).collect()
+}
+
+/// The graph of the model that a file speaks of; queries, keys and values of a head are its own. Without a model the file has
+/// to name every head that it says there are.
+fn graph(path: &Path, file: &GraphFile) -> Result<Graph> {
+    let named = file.nodes.iter().map(|(node, _)| *node);
+    let ends = file
+        .edges
+        .iter()
+        .flat_map(|(edge, _)| [edge.source, edge.destination]);
+    let heads: BTreeSet<HeadId> = named
+        .chain(ends)
+        .filter_map(|node| match node {
+            Node::Head(head) => Some(head),
+            _ => None,
+        })
+        .collect();
+    let said = file.n_layers.checked_mul(file.n_heads);
+    if said != Some(heads.len()) {
+        bail!(
+            "{}: cfg: found {} layers of {} heads and {} heads among the nodes, expected all of them to be there",
+            path.display(),
+            file.n_layers,
+            file.n_heads,
+            heads.len()
+        );
+    }
     let nodes = file.nodes.iter().map(|(node, _)| *node);
     let ends = file.edges.iter().map(|(edge, _)| edge.source);
-    Graph {
+    Ok(Graph {
         n_layers: file.n_layers,
         n_heads: file.n_heads,
         n_key_value_heads: file.n_heads,
         mlps: nodes.chain(ends).any(|node| matches!(node, Node::Mlp(_))),
         parallel: file.parallel_attn_mlp,
-    }
+    })
 }
 
 fn text(report: &Report) -> String {

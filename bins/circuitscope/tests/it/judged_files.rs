@@ -74,6 +74,21 @@ fn scores_are_judged_by_a_file_alone() {
     );
     let other = graph(&[("a0.h0", true, 0.0)], &[]).replace("\"n_heads\":2", "\"n_heads\":3");
     bench.write("other.json", other);
+    bench.fails(
+        &format!("{line} --seeds 7 --output there"),
+        "--scores: found --seeds, --output without --task: scores that are judged by --circuit manual.json alone run no model; \
+         leave them out, or name the --task",
+    );
+    // A shape that nothing in the file bears out.
+    let huge = graph(&[("a0.h0", false, 0.1), ("a0.h1", false, 0.2)], &[]);
+    bench.write(
+        "huge.json",
+        huge.replace("\"n_layers\":1", "\"n_layers\":1000000000000"),
+    );
+    bench.fails(
+        "eval --scores huge.json --circuit manual.json",
+        "huge.json: cfg: found 1000000000000 layers of 2 heads and 2 heads among the nodes, expected all of them to be there",
+    );
     let ran = bench.run("eval --scores theirs/importances.json --circuit other.json");
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert!(

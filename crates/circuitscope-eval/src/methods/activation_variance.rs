@@ -4,7 +4,7 @@ use circuitscope_core::{Polarity, Progress, Seed};
 
 use super::of_activations::{OfActivations, OfMeans, each_row};
 use crate::means::Samples;
-use crate::{About, Discover, Evidence, Measured, Result};
+use crate::{About, Discover, Error, Evidence, Measured, Result};
 
 /// What is known of `activation-variance`.
 pub(super) static ON_POSITIVES: About = About::new(
@@ -90,6 +90,13 @@ impl<B: Backend> OfMeans<B> for ActivationVariance {
 
     fn nodes_of(&self, evidence: &Evidence<B>, samples: &Samples) -> Result<Vec<Vec<f64>>> {
         let d = evidence.d();
+        if samples.fewest() < 2 {
+            return Err(Error::Shape {
+                what: "examples of each class, for the spread within it",
+                found: samples.fewest(),
+                expected: 2,
+            });
+        }
         // Variance is the mean square less the square of the mean, about a point so near to it that little cancels.
         let [positive, negative] = [
             evidence.class_mean(Polarity::Positive)?,

@@ -209,7 +209,7 @@ pub fn chance_jaccard(a: usize, b: usize, among: usize) -> f64 {
         let ways = ln_choose(large, common) + ln_choose(among - large, small - common);
         (ways - all).exp() * common as f64 / (small + large - common) as f64
     });
-    terms.sum()
+    terms.fold(0.0, |sum, term| sum + term)
 }
 
 #[cfg(test)]
