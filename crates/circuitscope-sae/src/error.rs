@@ -38,7 +38,7 @@ pub enum Error {
     /// Training left the finite numbers.
     #[error(
         "training diverged: before step {step} the weights or the loss were no longer finite; \
-         a smaller learning_rate may help"
+         a smaller l1_coefficient or learning_rate may help"
     )]
     Diverged {
         /// The first step, from 0, whose loss is not finite; the number of steps if only the final

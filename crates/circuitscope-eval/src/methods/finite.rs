@@ -70,21 +70,23 @@ impl<B: Backend> Of<'_, B> {
     fn finite(&self, scores: Scores) -> Result<Scores> {
         match not_finite(&scores) {
             None => Ok(scores),
-            Some(what) => Err(self.error(&what)),
+            Some(what) => Err(self.error(format!("{what} is NaN or infinite"))),
         }
     }
 
     fn located(&self, error: Error) -> Error {
         match error {
-            Error::NotFinite { .. } => self.error("something on the way to its scores"),
+            Error::NotFinite { .. } => {
+                self.error("something on the way to its scores is NaN or infinite".to_owned())
+            }
             Error::Sae(error @ circuitscope_sae::Error::Diverged { .. }) => {
-                self.error(&error.to_string())
+                self.error(error.to_string())
             }
             other => other,
         }
     }
 
-    fn error(&self, what: &str) -> Error {
+    fn error(&self, what: String) -> Error {
         let cause = self.causal.and_then(|causal| {
             let outcome = causal.located::<()>(Err(Error::NotFinite { precision: None }));
             outcome.err()
@@ -93,7 +95,7 @@ impl<B: Backend> Of<'_, B> {
             method: self.method.to_owned(),
             task: None,
             seed: self.seed,
-            what: format!("{what} is NaN or infinite"),
+            what,
             cause: cause.map(Box::new),
         }
     }
