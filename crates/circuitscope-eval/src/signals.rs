@@ -173,7 +173,8 @@ pub fn signals<B: AutodiffBackend>(
             of_code.entry(positive).or_default().push(pair);
         }
         let means = of_code.values().map(|members| mean_above(&reads, members));
-        let promoted = promoted(causal.model(), head, means.collect(), how.promoted)?;
+        let means: Vec<Vec<f32>> = means.collect();
+        let promoted = promoted(causal.model(), head, &means, how.promoted)?;
         let effect = |members: &[usize]| {
             let sum: f64 = members
                 .iter()
@@ -332,7 +333,7 @@ fn mean_above(reads: &[&Read], members: &[usize]) -> Vec<f32> {
 fn promoted<B: Backend>(
     model: &Decoder<B>,
     head: HeadId,
-    outputs: Vec<Vec<f32>>,
+    outputs: &[Vec<f32>],
     count: usize,
 ) -> Result<Vec<Vec<u32>>> {
     let rows: Vec<&[f32]> = outputs.iter().map(Vec::as_slice).collect();

@@ -19,6 +19,10 @@ use circuitscope_model::{DecoderConfig, Mlp};
 /// | [`attention`](Self::attention) | the same as for products, with a quarter for queries and keys, and a half for values |
 /// | [`temperature`](Self::temperature) | `A = d(A) + y − d(y)` with `y = T · softmax(scores / T)`: where the softmax is saturated, gradients pass still |
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "rules that go with or without each other"
+)]
 pub(crate) struct Rules {
     pub(crate) norm: bool,
     pub(crate) activation: bool,

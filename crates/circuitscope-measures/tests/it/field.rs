@@ -14,7 +14,7 @@ use serde_json::Value;
 #[ignore = "needs ../shared/fixtures"]
 fn areas_are_those_of_mib() {
     let file = fixture("field/mib-fork-curves/mib_ioi_gpt2_curves.json");
-    let runs: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let runs: Value = serde_json::from_str(&fs_err::read_to_string(file).unwrap()).unwrap();
     let runs = runs.as_object().unwrap();
     assert_eq!(runs.len(), 25);
     let mut seen = 0;
@@ -76,7 +76,7 @@ fn heads_of_ioi_are_ranked_as_published() {
     ] {
         let packed = Command::new("gzip").arg("-dc").arg(fixture(file)).output();
         let path = folder.path().join("scores.json");
-        std::fs::write(&path, packed.unwrap().stdout).unwrap();
+        fs_err::write(&path, packed.unwrap().stdout).unwrap();
         let scores = GraphFile::read(&path)
             .unwrap()
             .scores(&path, &graph)
