@@ -18,7 +18,6 @@ mod startup;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
 use crate::args::Cli;
@@ -27,7 +26,7 @@ use crate::progress::Terminal;
 
 fn main() -> ExitCode {
     failure::report_bugs_in_one_line();
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::parsed() {
         Ok(cli) => cli,
         Err(error) => return failure::usage(&error),
     };

@@ -155,13 +155,15 @@ impl CircuitQuality {
 
     /// The head share of random circuits, on average; absent where there are none, or ablating all heads changes nothing.
     pub fn random_share(&self) -> Option<f64> {
-        self.head_share?;
-        let mean = self.random.iter().sum::<f64>() / self.random.len() as f64;
-        let share = (mean - self.empty) / (self.full - self.empty);
-        // No share below nothing but by rounding.
-        share
-            .is_finite()
-            .then_some(if share > -0.005 { share.abs() } else { share })
+        let Self { full, empty, .. } = *self;
+        let share = Baseline { full, empty }.share(self.random_mean()?);
+        share.ok().filter(|_| self.head_share.is_some())
+    }
+
+    /// The metric of random circuits, on average.
+    fn random_mean(&self) -> Option<f64> {
+        let count = self.random.len();
+        (count > 0).then(|| self.random.iter().sum::<f64>() / count as f64)
     }
 
     /// Members that the circuit does better without.
@@ -182,10 +184,10 @@ impl CircuitQuality {
         let share = match self.head_share {
             Some(share) if (0.0..=1.5).contains(&share) => {
                 let chance = self.random_share();
-                let chance = chance.map_or_else(String::new, |share| {
-                    format!("; random {:.0} %", 100.0 * share)
-                });
-                format!(" ({:.0} %{chance})", 100.0 * share)
+                // Adding 0 takes the sign from what rounds to none.
+                let percent = |share: f64| format!("{:.0} %", (100.0 * share).round() + 0.0);
+                let chance = chance.map(|share| format!("; random {}", percent(share)));
+                format!(" ({}{})", percent(share), chance.unwrap_or_default())
             }
             _ => String::new(),
         };
@@ -209,7 +211,7 @@ impl CircuitQuality {
             count(self.pairs, "pair"),
             self.ablation
         )];
-        if !self.random.is_empty() {
+        if let Some(mean) = self.random_mean() {
             let (low, high) = self
                 .random
                 .iter()
@@ -217,7 +219,6 @@ impl CircuitQuality {
                     (low.min(value), high.max(value))
                 });
             let (low, high) = if divergence { (high, low) } else { (low, high) };
-            let mean = self.random.iter().sum::<f64>() / self.random.len() as f64;
             sentences.push(format!(
                 "{} of {}: {} on average ({} to {})",
                 count(self.random.len(), "random circuit"),

@@ -2,7 +2,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use circuitscope_core::Graph;
 
-use crate::{Capture, Error, Result, Site, wide};
+use crate::{AnyTensor, Capture, Error, Result, Site, wide};
 
 /// What every writer of a [`Graph`] put into the residual stream in one run, and the stream itself
 /// where it is read.
@@ -43,8 +43,16 @@ impl<B: Backend> StreamOutputs<B> {
     /// # Errors
     /// [`Error::NeverFired`] if one of the sites is missing.
     pub fn take(graph: &Graph, mut capture: Capture<B>) -> Result<Self> {
+        Self::of(graph, |site| capture.take(site))
+    }
+
+    /// Of a value for each site.
+    ///
+    /// # Errors
+    /// As [`take`](Self::take).
+    pub fn of(graph: &Graph, mut value: impl FnMut(Site) -> Option<AnyTensor<B>>) -> Result<Self> {
         let mut stream = |site: Site| {
-            let value = capture.take(site).and_then(|value| value.get::<3>());
+            let value = value(site).and_then(|value| value.get::<3>());
             value.map(wide).ok_or(Error::NeverFired { site })
         };
         let all = |site: fn(usize) -> Site,
@@ -63,7 +71,7 @@ impl<B: Backend> StreamOutputs<B> {
         let heads = (0..graph.n_layers)
             .map(|layer| {
                 let site = Site::HeadOut(layer);
-                let value = capture.take(site).and_then(|value| value.get::<4>());
+                let value = value(site).and_then(|value| value.get::<4>());
                 value.map(wide).ok_or(Error::NeverFired { site })
             })
             .collect::<Result<Vec<_>>>()?;

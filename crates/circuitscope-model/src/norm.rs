@@ -94,20 +94,21 @@ pub(crate) fn frozen_norm<B: Backend>(
 /// respect to its output, `[n, batch * pos, d_model]`.
 ///
 /// With `x̂` the normalised input, `σ` its scale and `v` the gradient times the gain:
-/// `(v − mean(v) − x̂ · mean(v · x̂)) / σ`; an RMS norm has no `mean(v)`.
+/// `(v − mean(v) − x̂ · mean(v · x̂)) / σ`; an RMS norm has no `mean(v)`. With `held` the scale is a constant, and there is
+/// no `x̂ · mean(v · x̂)`.
 pub(crate) fn norm_gradient<B: Backend>(
     kind: Norm,
     eps: f64,
     weights: Option<&NormWeights<B>>,
     x: Tensor<B, 3>,
     gradient: Tensor<B, 3>,
-    fused: bool,
+    (held, fused): (bool, bool),
 ) -> Tensor<B, 4> {
     let [rows, pos, d_model] = x.dims();
     let [count, _, _] = gradient.dims();
     let x = wide(x);
     let centre = matches!(kind, Norm::Layer | Norm::LayerPre);
-    let fuse = fused::applies(fused, &x) && fused::applies(fused, &gradient);
+    let fuse = !held && fused::applies(fused, &x) && fused::applies(fused, &gradient);
     if kind != Norm::None && fuse {
         let gain = weights.map(|norm| norm.w.val());
         return fused::norm_gradient(x, eps, centre, gain, gradient);
@@ -125,42 +126,16 @@ pub(crate) fn norm_gradient<B: Backend>(
         Some(norm) => gradient * wide(norm.w.val()).unsqueeze(),
         None => gradient,
     };
-    let along = (v.clone() * normalised.clone()).mean_dim(3);
-    let mut back = v.clone() - normalised * along;
+    let mut back = if held {
+        v.clone()
+    } else {
+        let along = (v.clone() * normalised.clone()).mean_dim(3);
+        v.clone() - normalised * along
+    };
     if centre {
         back = back - v.mean_dim(3);
     }
     back / scale.unsqueeze_dim(1)
-}
-
-/// The same where the scale is a constant: `(v − mean(v)) / σ`; an RMS norm has no `mean(v)`.
-pub(crate) fn held_norm_gradient<B: Backend>(
-    kind: Norm,
-    eps: f64,
-    weights: Option<&NormWeights<B>>,
-    x: Tensor<B, 3>,
-    gradient: Tensor<B, 3>,
-) -> Tensor<B, 4> {
-    let [rows, pos, d_model] = x.dims();
-    let [count, _, _] = gradient.dims();
-    let gradient = gradient
-        .reshape([count, rows, pos, d_model])
-        .swap_dims(0, 1);
-    let x = match kind {
-        Norm::None => return gradient,
-        Norm::Layer | Norm::LayerPre => centred(wide(x)),
-        Norm::Rms | Norm::RmsPre => wide(x),
-    };
-    let scale = root_mean_square(x, eps).unsqueeze_dim::<4>(1);
-    let v = match weights {
-        Some(norm) => gradient * wide(norm.w.val()).unsqueeze(),
-        None => gradient,
-    };
-    let v = match kind {
-        Norm::Layer | Norm::LayerPre => v.clone() - v.mean_dim(3),
-        _ => v,
-    };
-    v / scale
 }
 
 /// The RMS norm of every head's query or key, `[batch, pos, head, d_head]`, with one gain `[d_head]`.

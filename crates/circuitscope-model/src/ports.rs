@@ -3,7 +3,7 @@ use burn::tensor::backend::Backend;
 use circuitscope_core::Port;
 
 use crate::decoder::Decoder;
-use crate::norm::{frozen_norm, held_norm_gradient, norm_gradient};
+use crate::norm::{frozen_norm, norm_gradient};
 use crate::pass::wide;
 
 impl<B: Backend> Decoder<B> {
@@ -59,10 +59,7 @@ impl<B: Backend> Decoder<B> {
         stream: Tensor<B, 3>,
         gradient: Tensor<B, 4>,
     ) -> Tensor<B, 4> {
-        let (config, fused) = (&self.config, self.exec.fused);
-        let ln1 = self.blocks[layer].ln1.as_ref();
-        let at_norm = self.before_projection(layer, port, gradient);
-        norm_gradient(config.norm, config.eps, ln1, stream, at_norm, fused)
+        self.carried(layer, port, (stream, gradient), false)
     }
 
     /// The same where the norm scales by a constant that does not follow the stream.
@@ -76,14 +73,17 @@ impl<B: Backend> Decoder<B> {
         stream: Tensor<B, 3>,
         gradient: Tensor<B, 4>,
     ) -> Tensor<B, 4> {
-        let config = &self.config;
-        let ln1 = self.blocks[layer].ln1.as_ref();
-        let at_norm = self.before_projection(layer, port, gradient);
-        held_norm_gradient(config.norm, config.eps, ln1, stream, at_norm)
+        self.carried(layer, port, (stream, gradient), true)
     }
 
-    /// A gradient carried back through `W_Q`, `W_K` or `W_V`: `[heads, batch * pos, d_model]`.
-    fn before_projection(&self, layer: usize, port: Port, gradient: Tensor<B, 4>) -> Tensor<B, 3> {
+    /// A gradient carried back to `stream`, the scale of its norm `held` or not.
+    fn carried(
+        &self,
+        layer: usize,
+        port: Port,
+        (stream, gradient): (Tensor<B, 3>, Tensor<B, 4>),
+        held: bool,
+    ) -> Tensor<B, 4> {
         let config = &self.config;
         let block = &self.blocks[layer];
         let [rows, pos, heads, d_head] = gradient.dims();
@@ -97,9 +97,11 @@ impl<B: Backend> Decoder<B> {
         let w = wide(block.w_qkv.val().slice_dim(1, columns))
             .transpose()
             .reshape([heads, d_head, config.d_model]);
-        wide(gradient)
+        let at_norm = wide(gradient)
             .reshape([rows * pos, heads, d_head])
             .swap_dims(0, 1)
-            .matmul(w)
+            .matmul(w);
+        let (ln1, how) = (block.ln1.as_ref(), (held, self.exec.fused));
+        norm_gradient(config.norm, config.eps, ln1, stream, at_norm, how)
     }
 }

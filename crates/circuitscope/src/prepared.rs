@@ -20,8 +20,8 @@ use crate::answers::{ChangedAnswers, MetricChoice, metric_choice, more, read_ans
 #[non_exhaustive]
 pub struct PrepareSettings {
     /// What is read from the model's output. Default: by the task ([`TaskSpec::metric`]); for
-    /// prompts of one's own the logit difference, the log-probability where no pair has wrong answers, KL where answers
-    /// are not known.
+    /// prompts of one's own the logit difference, the log-probability where no pair has wrong answers, the contrast
+    /// where answers are not known.
     pub metric: Option<Metric>,
     /// Whether the model's beginning-of-sequence token is put before each prompt; its position counts
     /// in means. Default: as the model's own tokenizer does, and yes for GPT-2 and TransformerLens

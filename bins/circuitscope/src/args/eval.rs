@@ -10,11 +10,6 @@ use super::{
     DeviceArgs, EXAMPLES, ModelArgs, PatchingArgs, SaeArgs, SeedArgs, TaskArg, count, count_or_none,
 };
 
-/// Seeds, unless asked for otherwise.
-pub(crate) const SEEDS: usize = 3;
-/// The folder of results, unless asked for otherwise.
-pub(crate) const OUTPUT: &str = "circuitscope-eval";
-
 /// Find circuits that are known, and see how well each method and each control does.
 ///
 /// Judges methods on tasks by the known circuits of the model, over several seeds, beside controls
@@ -37,6 +32,9 @@ pub(crate) const OUTPUT: &str = "circuitscope-eval";
   GPT-2 small, whose circuits for ioi and greater-than were published:
     circuitscope eval --model openai-community/gpt2 --task ioi,greater-than --output gpt2-eval/")]
 pub(crate) struct EvalArgs {
+    /// Names of the options that were given.
+    #[arg(skip)]
+    pub(crate) given: Vec<String>,
     #[arg(long, value_name = "LIST", value_parser = parse_tasks, help = tasks_help())]
     pub(crate) task: Option<Tasks>,
     /// Methods and controls, comma-separated, or all, or quick (those that take seconds; `all` takes
@@ -56,7 +54,7 @@ pub(crate) struct EvalArgs {
     )]
     pub(crate) circuit: Option<CircuitChoice>,
     /// Number of seeds, counted from --seed
-    #[arg(long, value_name = "N", default_value_t = SEEDS, value_parser = count::<10_000>)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = count::<10_000>)]
     pub(crate) seeds: usize,
     #[arg(
         long,
@@ -73,7 +71,7 @@ pub(crate) struct EvalArgs {
     #[arg(long)]
     pub(crate) faithfulness: bool,
     /// Folder for finished runs, pictures and the report
-    #[arg(long, value_name = "DIR", default_value = OUTPUT)]
+    #[arg(long, value_name = "DIR", default_value = "circuitscope-eval")]
     pub(crate) output: PathBuf,
     #[command(flatten)]
     pub(crate) model: ModelArgs,

@@ -11,14 +11,15 @@ mod score;
 mod task;
 mod train;
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
 pub(crate) use capture::{CAPTURED_PAIRS, CaptureArgs, CapturePrompts};
 pub(crate) use discover::{Behaviour, DiscoverArgs, Judge};
 pub(crate) use doctor::DoctorArgs;
 pub(crate) use encode::EncodeArgs;
-pub(crate) use eval::{EvalArgs, OUTPUT, SEEDS};
+pub(crate) use eval::EvalArgs;
 pub(crate) use model::{ModelArgs, PatchingArgs, SaeArgs};
 pub(crate) use report::ReportArgs;
 pub(crate) use score::ScoreArgs;
@@ -71,6 +72,29 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
     #[command(flatten)]
     pub(crate) settings: GlobalArgs,
+}
+
+impl Cli {
+    /// What was typed, and for `eval` which of its options were.
+    pub(crate) fn parsed() -> Result<Self, clap::Error> {
+        let command = Self::command();
+        let matches = command.clone().try_get_matches()?;
+        let mut cli = Self::from_arg_matches(&matches)?;
+        if let (Command::Eval(args), Some((name, of_eval))) =
+            (&mut cli.command, matches.subcommand())
+        {
+            let options = command.find_subcommand(name).into_iter();
+            let options = options.flat_map(clap::Command::get_arguments);
+            let given = options.filter(|option| {
+                let source = of_eval.value_source(option.get_id().as_str());
+                source == Some(ValueSource::CommandLine)
+            });
+            args.given = given
+                .filter_map(|option| option.get_long().map(str::to_owned))
+                .collect();
+        }
+        Ok(cli)
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -151,7 +175,6 @@ pub(crate) struct SeedArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_flags_are_consistent() {

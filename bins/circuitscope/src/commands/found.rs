@@ -422,8 +422,8 @@ pub(super) const CODES: usize = 3;
 
 /// What the columns of its table mean.
 pub(super) const SIGNALS: [&str; 4] = [
-    "code: a feature of a dictionary that was never trained (--codes, --seed), of what the head puts out where it matters; the three \
-     that carry most; with few pairs most are of one prompt",
+    "code: a feature of a dictionary that was never trained (--codes, --seed), of what the head puts out where it matters; of each head \
+     those that carry most; with few pairs most are of one prompt",
     "effect: what the head, and of that the code, moves the prediction by with its sign, a share of what the predictions are apart; \
      against what the head puts out on the negative prompt (differs) or its mean (used)",
     "positives, negatives: prompts on which the head has the code; read at: the token where it matters most on these positives",

@@ -5,13 +5,14 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use circuitscope::eval::methods::{FromFile, about, quick};
+use circuitscope::eval::methods::{FromFile, about};
 use circuitscope::measures::formats::GraphFile;
 use circuitscope::measures::{Judgement, judge};
+use circuitscope::tasks::GroundTruth;
 use circuitscope::{CircuitChoice, Graph, HeadId, Node, read_circuits};
 use serde::Serialize;
 
-use crate::args::{EvalArgs, OUTPUT, SEEDS};
+use crate::args::EvalArgs;
 use crate::output::{Printer, note, table};
 use crate::provenance::Provenance;
 
@@ -43,7 +44,9 @@ pub(super) fn run(args: &EvalArgs, printer: Printer) -> Result<()> {
              are judged without a model"
         );
     };
-    let unread = unread(args);
+    let given = args.given.iter().map(String::as_str);
+    let unread = given.filter(|option| !["scores", "circuit"].contains(option));
+    let unread: Vec<String> = unread.map(|option| format!("--{option}")).collect();
     if !unread.is_empty() {
         bail!(
             "--scores: found {} without --task: scores that are judged by --circuit {} alone run no model; leave {} out, or name the \
@@ -56,18 +59,24 @@ pub(super) fn run(args: &EvalArgs, printer: Printer) -> Result<()> {
     provenance.input(circuit)?;
     let mut names = Vec::new();
     let mut rows = Vec::new();
-    let mut heads = 0;
+    let mut known: Option<(Graph, GroundTruth)> = None;
     for path in &args.scores {
         let name = row_name(path, &mut names)?;
-        let graph = graph(path, &GraphFile::read(path)?)?;
-        let file = FromFile::read(&name, path, graph)?;
+        let file = GraphFile::read(path)?;
+        let graph = graph(path, &file)?;
+        let file = FromFile::of(&name, path, file, graph)?;
         provenance.input(path)?;
         for said in file.notes() {
             note(&format!("note: {}: {said}", path.display()));
         }
-        let truths = read_circuits(circuit, "scores", &graph)?;
-        let truth = &truths[0];
-        heads = truth.circuit.heads().count();
+        // Files of one model are judged by one circuit, read once.
+        if known.as_ref().is_none_or(|(of, _)| *of != graph) {
+            let truth = read_circuits(circuit, "scores", &graph)?.swap_remove(0);
+            known = Some((graph, truth));
+        }
+        let Some((_, truth)) = &known else {
+            unreachable!("read above")
+        };
         rows.push(Row {
             name,
             file: path.display().to_string(),
@@ -76,26 +85,11 @@ pub(super) fn run(args: &EvalArgs, printer: Printer) -> Result<()> {
     }
     let report = Report {
         circuit: circuit.display().to_string(),
-        heads,
+        heads: known.map_or(0, |(_, truth)| truth.circuit.heads().count()),
         files: rows,
         provenance: provenance.now(),
     };
     printer.print(&report, || text(&report))
-}
-
-/// Options that were given, and that nothing reads without a task.
-fn unread(args: &EvalArgs) -> Vec<&'static str> {
-    let given = [
-        ("--model", args.model.model != "reference"),
-        ("--method", args.method.0 != quick().collect::<Vec<_>>()),
-        ("--seeds", args.seeds != SEEDS),
-        ("--examples", args.examples.is_some()),
-        ("--faithfulness", args.faithfulness),
-        ("--metric", args.patching.metric.is_some()),
-        ("--output", args.output.as_os_str() != OUTPUT),
-    ];
-    let given = given.into_iter().filter(|(_, given)| *given);
-    given.map(|(name, _)| name).collect()
 }
 
 /// The graph of the model that a file speaks of; queries, keys and values of a head are its own. Without a model the file has

@@ -79,6 +79,11 @@ fn scores_are_judged_by_a_file_alone() {
         "--scores: found --seeds, --output without --task: scores that are judged by --circuit manual.json alone run no model; \
          leave them out, or name the --task",
     );
+    bench.fails(
+        &format!("{line} --patch-pairs 20"),
+        "--scores: found --patch-pairs without --task: scores that are judged by --circuit manual.json alone run no model; \
+         leave it out, or name the --task",
+    );
     // A shape that nothing in the file bears out.
     let huge = graph(&[("a0.h0", false, 0.1), ("a0.h1", false, 0.2)], &[]);
     bench.write(

@@ -5,9 +5,7 @@ use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use circuitscope_core::{Graph, NoProgress, Progress, names};
-use circuitscope_hooks::{
-    AnyTensor, Capture, Intervene, Intervention, NodeOutputs, Op, Site, StreamOutputs, wide,
-};
+use circuitscope_hooks::{Capture, NoTap, NodeOutputs, Site, StreamOutputs, Tap, wide};
 use circuitscope_model::{Decoder, TokenBatch, check_finite};
 use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
@@ -397,21 +395,6 @@ impl<B: Backend> CausalEvidence<B> {
         Ok(StreamOutputs::take(&self.graph, capture)?)
     }
 
-    /// What all writers put out with some activations replaced.
-    pub(crate) fn outputs_under(
-        &self,
-        batch: &TokenBatch<B>,
-        replaced: &[(Site, AnyTensor<B>)],
-    ) -> Result<StreamOutputs<B>> {
-        let changes = replaced.iter();
-        let changes =
-            changes.map(|(site, value)| Intervention::new(*site, Op::Replace(value.clone())));
-        let capture = Capture::new(StreamOutputs::<B>::sites(&self.graph));
-        let mut run = (Intervene::new(changes), capture);
-        self.model.forward(batch, &mut run);
-        Ok(StreamOutputs::take(&self.graph, run.1)?)
-    }
-
     /// What `metric` compares logits with ([`Targets::values`](super::Targets::values)), if with anything.
     pub(crate) fn reference(
         &self,
@@ -442,6 +425,15 @@ impl<B: Backend> CausalEvidence<B> {
     /// None but those of the device.
     pub fn ablated(&self, batch: &PairBatch<B>) -> Result<StreamOutputs<B>> {
         let corrupt = self.outputs(&self.model, &batch.corrupt)?;
+        self.made_of(batch, corrupt)
+    }
+
+    /// The same, from the run on the negative prompts.
+    pub(super) fn made_of(
+        &self,
+        batch: &PairBatch<B>,
+        corrupt: StreamOutputs<B>,
+    ) -> Result<StreamOutputs<B>> {
         let other = match self.ablation {
             Ablation::Patching => corrupt,
             Ablation::Zero => corrupt.zeroed(&self.graph),
@@ -501,6 +493,19 @@ pub(crate) fn contrast<B: Backend>(positive: Tensor<B, 2>, negative: Tensor<B, 2
     softmax(wide(positive), 1) - softmax(wide(negative), 1)
 }
 
+/// What `metric` compares logits with, if with anything: those of the full model, or what they are weighted with.
+pub(crate) fn compared<'a, B: Backend>(
+    metric: Metric,
+    clean: &'a Tensor<B, 2>,
+    contrast: Option<&'a Tensor<B, 2>>,
+) -> Option<&'a Tensor<B, 2>> {
+    match metric {
+        Metric::Kl => Some(clean),
+        Metric::Contrast => contrast,
+        _ => None,
+    }
+}
+
 /// Logits at the last real position of each prompt, from the stream after the last block.
 ///
 /// # Shapes
@@ -511,6 +516,16 @@ pub fn last_logits<B: Backend>(
     batch: &TokenBatch<B>,
     stream: Tensor<B, 3>,
 ) -> Tensor<B, 2> {
+    last_logits_tapped(model, batch, stream, &mut NoTap)
+}
+
+/// The same with a tap on the final norm.
+pub(crate) fn last_logits_tapped<B: Backend, T: Tap<B>>(
+    model: &Decoder<B>,
+    batch: &TokenBatch<B>,
+    stream: Tensor<B, 3>,
+    tap: &mut T,
+) -> Tensor<B, 2> {
     let last = batch.last(stream).unsqueeze_dim::<3>(1);
-    model.unembed(last).squeeze_dim(1)
+    model.unembed_tapped(last, tap).squeeze_dim(1)
 }

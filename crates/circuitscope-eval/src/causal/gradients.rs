@@ -6,11 +6,12 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Element, Tensor, TensorData};
 use circuitscope_core::{Graph, Port};
 use circuitscope_hooks::{
-    AnyTensor, Capture, Gradients, Intervene, Intervention, NodeOutputs, Op, Site, wide,
+    AnyTensor, Capture, Gradients, Intervene, Intervention, NodeOutputs, Op, Site, StreamOutputs,
+    wide,
 };
 use circuitscope_model::Decoder;
 
-use super::{CausalEvidence, PairBatch, Rules};
+use super::{CausalEvidence, PairBatch, Rules, last_logits_tapped};
 use crate::{Error, Result};
 
 /// A model that can be differentiated, and how a batch of prompts is run through it.
@@ -87,12 +88,8 @@ impl<B: AutodiffBackend> Differentiable<B> {
             .evidence
             .batch::<B>(batch.members.clone(), &self.device);
         let leaf = tracked_leaf::<B>(stream(last)?);
-        let last_stream = tracked.clean.last(leaf.clone()).unsqueeze_dim::<3>(1);
         let mut rewrites = self.rules.tap::<B>(self.model.config());
-        let logits = self
-            .model
-            .unembed_tapped(last_stream, &mut rewrites)
-            .squeeze_dim(1);
+        let logits = last_logits_tapped(&self.model, &tracked.clean, leaf.clone(), &mut rewrites);
         let total = match goal {
             Goal::Metric(clean) => {
                 let clean = clean.map(|logits| Tensor::from_inner(logits.clone()));
@@ -197,6 +194,30 @@ impl<B: AutodiffBackend> Differentiable<B> {
         let [gradients, mut seen] = self.run(batch, &[], &sites, &watched, &Goal::Metric(clean))?;
         let readers = self.at_readers(graph, places, &gradients, &seen)?;
         Ok((NodeOutputs::of(&graph, |site| seen.remove(&site))?, readers))
+    }
+
+    /// What every writer adds to the stream with some activations replaced, and the gradients at what every reader reads.
+    #[expect(clippy::type_complexity, reason = "two results of one pass")]
+    pub(crate) fn streams_and_readers(
+        &self,
+        batch: &PairBatch<B::InnerBackend>,
+        replaced: &[(Site, AnyTensor<B::InnerBackend>)],
+        clean: Option<&Tensor<B::InnerBackend, 2>>,
+    ) -> Result<(
+        StreamOutputs<B::InnerBackend>,
+        ReaderGradients<B::InnerBackend>,
+    )> {
+        let graph = self.evidence.graph();
+        let places = places(&graph);
+        let sites: Vec<Site> = places.iter().map(|place| place.site).collect();
+        let watched = StreamOutputs::<B::InnerBackend>::sites(&graph);
+        let [gradients, mut seen] =
+            self.run(batch, replaced, &sites, &watched, &Goal::Metric(clean))?;
+        let readers = self.at_readers(graph, places, &gradients, &seen)?;
+        Ok((
+            StreamOutputs::of(&graph, |site| seen.remove(&site))?,
+            readers,
+        ))
     }
 
     /// Gradients at what every node puts out and, with `edges`, at what every reader reads, of the logits

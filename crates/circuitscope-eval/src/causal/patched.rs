@@ -12,7 +12,7 @@ use circuitscope_model::Decoder;
 
 use super::gradients::host;
 use super::writers::{WholeWriters, as_heads, pieces, side_by_side};
-use super::{CausalEvidence, Metric, PairBatch, contrast, last_logits};
+use super::{CausalEvidence, Metric, PairBatch, compared, contrast, last_logits};
 use crate::{Error, Result};
 
 /// Some pairs, ready to be run with any set of edges, as they are where those are on and ablated where
@@ -93,11 +93,7 @@ impl<B: Backend> Prepared<B> {
 
     /// What `metric` compares logits with, if with anything.
     pub(crate) fn reference(&self, metric: Metric) -> Option<&Tensor<B, 2>> {
-        match metric {
-            Metric::Kl => Some(&self.clean),
-            Metric::Contrast => self.contrast.as_ref(),
-            _ => None,
-        }
+        compared(metric, &self.clean, self.contrast.as_ref())
     }
 
     /// A metric of some copies' logits, copy by copy.
@@ -180,13 +176,12 @@ impl<'a, B: Backend> PatchedRuns<'a, B> {
             let batch = evidence.batch::<B>(members.clone(), evidence.device());
             let here = evidence.outputs(evidence.model(), &batch.clean)?;
             let clean = last_logits(evidence.model(), &batch.clean, here.last.clone());
+            let there = evidence.outputs(evidence.model(), &batch.corrupt)?;
+            let negative = || last_logits(evidence.model(), &batch.corrupt, there.last.clone());
             let weighs = evidence.metric() == Metric::Contrast;
-            let negative = weighs
-                .then(|| evidence.logits(&batch.corrupt))
-                .transpose()?;
             Ok(Prepared {
-                other: evidence.ablated(&batch)?,
-                contrast: negative.map(|negative| contrast(clean.clone(), negative)),
+                contrast: weighs.then(|| contrast(clean.clone(), negative())),
+                other: evidence.made_of(&batch, there)?,
                 batch,
                 here,
                 clean,

@@ -13,7 +13,7 @@ use circuitscope_hooks::{Capture, Error as HookError, NoTap, NodeOutputs, Site, 
 use circuitscope_model::{Decoder, Past, Resume, TokenBatch};
 
 use super::gradients::host;
-use super::{Ablation, CausalEvidence, Metric, Targets, contrast};
+use super::{Ablation, CausalEvidence, Metric, Targets, compared, contrast};
 use crate::{Error, Result};
 
 /// Largest batch of one of several threads, in tokens: more gain nothing.
@@ -75,10 +75,7 @@ impl<B: Backend> Outputs<B> {
                 }
                 _ => {
                     let logits = all.get_or_insert_with(|| logits(model, stream.clone()));
-                    let reference = match metric {
-                        Metric::Kl => Some(&self.clean),
-                        _ => self.contrast.as_ref(),
-                    };
+                    let reference = compared(*metric, &self.clean, self.contrast.as_ref());
                     let reference = reference.map(|x| x.clone().repeat_dim(0, copies));
                     let targets = self.targets.repeated(copies);
                     targets.values(*metric, logits.clone(), reference.as_ref())

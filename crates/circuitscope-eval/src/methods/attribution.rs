@@ -15,8 +15,8 @@ use stages::stages;
 use super::PatchingSettings;
 use super::of_pairs::of_pairs;
 use crate::causal::{
-    CausalEvidence, Differentiable, Effects, Held, PairBatch, PairEffects, Rules, WholeWriters,
-    host, threads,
+    CausalEvidence, Differentiable, Effects, Held, PairBatch, PairEffects, ReaderGradients, Rules,
+    WholeWriters, host, threads,
 };
 use crate::{About, Discover, Error, Evidence, Gradient, Measured, Needs, Passes, Result};
 
@@ -70,7 +70,7 @@ pub(super) static CEAP: About = About::new(
     "edge attribution patching along the path: what each writer moves by from step to step, times the gradient there",
 )
 .without_seed()
-.needs(ELSEWHERE, Passes::EachStep(5));
+.needs(ELSEWHERE, Passes::EachStep(4));
 /// Of `hisp`.
 pub(super) static HISP: About = About::new(
     "hisp",
@@ -335,16 +335,23 @@ impl<B: AutodiffBackend> Attribution<B> {
                     step.input(&other.input, &here.input)
                 };
                 let mut effects = Vec::new();
-                let mut last = causal.outputs_under(&batch.clean, &at(0))?;
-                for k in 0..steps {
-                    let gradients = model.readers(batch, &at(k), 0, clean)?;
-                    let next = causal.outputs_under(&batch.clean, &at(k + 1))?;
-                    let moved = next.writers() - last.writers();
-                    let written = |prompts| [moved.clone().slice_dim(0, prompts)];
-                    let all = 0..causal.graph().writers();
-                    let [part] = gradients.dots(causal.model(), all, written)?;
-                    add(&mut effects, part);
-                    last = next;
+                // The gradients of a step wait for what writers put out at the next one; the last is the clean run.
+                let mut gradients: Option<AtStep<B::InnerBackend>> = None;
+                for k in 0..=steps {
+                    let (next, at_next) = if k < steps {
+                        let (next, readers) = model.streams_and_readers(batch, &at(k), clean)?;
+                        (next.writers(), Some(readers))
+                    } else {
+                        (here.writers(), None)
+                    };
+                    if let Some((last, readers)) = gradients.take() {
+                        let moved = next.clone() - last;
+                        let written = |prompts| [moved.clone().slice_dim(0, prompts)];
+                        let all = 0..causal.graph().writers();
+                        let [part] = readers.dots(causal.model(), all, written)?;
+                        add(&mut effects, part);
+                    }
+                    gradients = at_next.map(|readers| (next, readers));
                 }
                 effects
             }
@@ -467,6 +474,9 @@ fn readers<B: AutodiffBackend, const N: usize>(
     }
     Ok(effects)
 }
+
+/// What writers put out at a step, and the gradients there.
+type AtStep<B> = (Tensor<B, 3>, ReaderGradients<B>);
 
 fn add(sum: &mut Vec<Vec<f32>>, effects: Vec<Vec<f32>>) {
     if sum.is_empty() {

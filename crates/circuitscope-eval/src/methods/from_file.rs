@@ -46,7 +46,14 @@ impl FromFile {
     /// # Errors
     /// [`crate::Error::Format`].
     pub fn read(name: impl Into<String>, path: &Path, graph: Graph) -> Result<Self> {
-        let file = GraphFile::read(path)?;
+        Self::of(name, path, GraphFile::read(path)?, graph)
+    }
+
+    /// The same of a file that was read from `path` before.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn of(name: impl Into<String>, path: &Path, file: GraphFile, graph: Graph) -> Result<Self> {
         let mut scores = file.scores(path, &graph)?;
         let mut notes = file.notes;
         let all = [&mut scores.nodes, &mut scores.edges].into_iter().flatten();
