@@ -218,7 +218,7 @@ impl Shape {
             self.model::<B>(device),
             pairs.collect(),
             Metric::LogitDifference,
-            Ablation::Patching,
+            Ablation::Negative,
             2 << 30,
             device,
         );

@@ -128,6 +128,10 @@ fn of_eval(error: &eval::Error) -> Option<&'static str> {
             Some("use --metric logit-difference, probability-difference or log-probability")
         }
         E::NoAnswers { .. } => Some("give them in the file, or use --metric contrast"),
+        E::NoTests { .. } => {
+            Some("use --metric contrast, or logit-difference where answers are known")
+        }
+        E::NoPartner { .. } => Some("use --reference negative or position-mean, or more pairs"),
         E::NotFinite {
             precision: Some(Precision::F16 | Precision::Bf16),
         } => Some("use --dtype f32"),

@@ -49,6 +49,15 @@ impl Metric {
         !matches!(self, Self::Kl | Self::Contrast)
     }
 
+    /// Whether it is above 0 exactly where a right answer is ahead of the wrong ones.
+    #[must_use]
+    pub const fn is_difference(self) -> bool {
+        matches!(
+            self,
+            Self::LogitDifference | Self::ProbabilityDifference | Self::Accuracy
+        )
+    }
+
     /// Whether its gradient vanishes where nothing is changed.
     #[must_use]
     pub const fn is_flat_at_prompts(self) -> bool {

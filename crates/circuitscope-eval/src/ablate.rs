@@ -17,8 +17,8 @@ use crate::causal::{CausalEvidence, Metric, PatchedRuns, mean};
 pub struct HeadCircuits<'a, B: Backend> {
     runs: PatchedRuns<'a, B>,
     metric: Metric,
-    full: f64,
-    pairs: usize,
+    /// Pair by pair.
+    full: Vec<f64>,
 }
 
 /// Circuits that are run together, so that progress is told.
@@ -36,12 +36,10 @@ impl<'a, B: Backend> HeadCircuits<'a, B> {
     ) -> Result<Self> {
         let runs = PatchedRuns::new(evidence, pairs)?.with_progress(progress);
         let metric = evidence.metric();
-        let clean = runs.clean(metric)?;
         Ok(Self {
+            full: runs.clean(metric)?,
             runs,
             metric,
-            full: mean(&clean),
-            pairs: clean.len(),
         })
     }
 
@@ -52,12 +50,17 @@ impl<'a, B: Backend> HeadCircuits<'a, B> {
 
     /// Pairs that are run.
     pub const fn pairs(&self) -> usize {
-        self.pairs
+        self.full.len()
     }
 
     /// The mean of the evidence's metric on the unchanged model.
-    pub const fn full(&self) -> f64 {
-        self.full
+    pub fn full(&self) -> f64 {
+        mean(&self.full)
+    }
+
+    /// The same pair by pair.
+    pub fn full_of_pairs(&self) -> &[f64] {
+        &self.full
     }
 
     /// The mean of the evidence's metric with all heads ablated but those of `kept`, `[heads]`.
@@ -73,14 +76,22 @@ impl<'a, B: Backend> HeadCircuits<'a, B> {
     /// # Errors
     /// [`Error::Cancelled`](crate::Error::Cancelled).
     pub fn keeping_each(&self, kept: &[Vec<bool>], progress: &dyn Progress) -> Result<Vec<f64>> {
-        let mut means = Vec::with_capacity(kept.len());
+        let values = self.of_pairs(kept, progress)?;
+        Ok(values.iter().map(|values| mean(values)).collect())
+    }
+
+    /// The same pair by pair: `[circuit][pair]`.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`](crate::Error::Cancelled).
+    pub fn of_pairs(&self, kept: &[Vec<bool>], progress: &dyn Progress) -> Result<Vec<Vec<f64>>> {
+        let mut all = Vec::with_capacity(kept.len());
         for some in kept.chunks(TOGETHER) {
             let sets: Vec<&[bool]> = some.iter().map(Vec::as_slice).collect();
-            let values = self.runs.with_heads(&sets, &[self.metric])?;
-            means.extend(values[0].iter().map(|values| mean(values)));
+            all.extend(self.runs.with_heads(&sets, &[self.metric])?.swap_remove(0));
             progress.advance(some.len() as u64);
         }
-        Ok(means)
+        Ok(all)
     }
 
     /// Metrics with all heads ablated but those of `kept`: `[metric][pair]`.

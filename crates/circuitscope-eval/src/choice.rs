@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// How heads are chosen where no circuit is known.
 ///
 /// What each gives on models whose circuits are known is in `docs/methods/choosing.md`. Read and written as
-/// `otsu`, `top:N`, `softmax:THETA`, `fdr:RATE`, `stability:SHARE` and `knee`:
+/// `otsu`, `otsu-sqrt`, `top:N`, `softmax:THETA`, `fdr:RATE`, `stability:SHARE` and `knee`:
 ///
 /// ```
 /// use circuitscope_eval::Choice;
@@ -67,12 +67,13 @@ impl FromStr for Choice {
         let wrong = |expected: &str| UnknownChoice(expected.to_owned());
         let unknown = || {
             wrong(
-                "expected `otsu`, `top:N`, `softmax:THETA`, `fdr:RATE`, `stability:SHARE` or `knee`",
+                "expected `otsu`, `otsu-sqrt`, `top:N`, `softmax:THETA`, `fdr:RATE`, `stability:SHARE` or `knee`",
             )
         };
         let number = |text: &str| text.parse::<f64>().ok().ok_or_else(unknown);
         match s.split_once(':') {
             None if s == "otsu" => Ok(Self::Rule(Selection::Otsu)),
+            None if s == "otsu-sqrt" => Ok(Self::Rule(Selection::OtsuSqrt)),
             None if s == "knee" => Ok(Self::Knee),
             Some(("top", n)) => match n.parse() {
                 Ok(n) if n > 0 => Ok(Self::Rule(Selection::Top(n))),
@@ -121,6 +122,7 @@ mod tests {
         assert_eq!(json(Choice::Stability(0.9)), r#"{"stability":0.9}"#);
         for choice in [
             Choice::Rule(Selection::Otsu),
+            Choice::Rule(Selection::OtsuSqrt),
             Choice::Rule(Selection::Softmax(0.5)),
             Choice::Knee,
             Choice::FalseDiscoveryRate(0.05),

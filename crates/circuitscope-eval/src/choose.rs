@@ -3,16 +3,18 @@ mod knee;
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Circuit, HeadId, Progress, Seed};
 use circuitscope_measures::{Scores, Selection};
-use circuitscope_score::stats::{Resample, Stability, half_samples};
+use circuitscope_score::stats::{Stability, half_samples};
 use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 
 pub use knee::KneeChoice;
 
 use crate::ablate::HeadCircuits;
+use crate::frequencies::on_halves;
 use crate::words::figure;
 use crate::{
-    Choice, Discover, Error, Evidence, Measured, Null, Result, Significance, null, significance,
+    Choice, Discover, Error, Evidence, Frequencies, Measured, Null, Result, Significance, null,
+    significance,
 };
 
 /// How heads are chosen.
@@ -77,6 +79,10 @@ pub struct Chosen {
     /// Whether scores say more than shuffled labels do; absent for methods that cannot tell.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub null: Option<Null>,
+    /// How often the rule chooses each head on half samples of the prompts, where it looks at scores alone and the method
+    /// scores such samples.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub frequencies: Option<Frequencies>,
     /// Of [`Choice::FalseDiscoveryRate`].
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub significance: Option<Significance>,
@@ -134,6 +140,7 @@ pub fn choose<B: Backend>(
         verdict: Verdict::NoneStandsOut,
         cut_from: None,
         null: None,
+        frequencies: None,
         significance: None,
         stability: None,
         knee: None,
@@ -159,7 +166,15 @@ pub fn choose<B: Backend>(
     let by_chance = chosen.null.as_ref().is_some_and(Null::within_chance);
     let ranking = scores.ranking();
     let heads: Vec<HeadId> = match choice {
-        Choice::Rule(selection) => selection.circuit(scores).heads().collect(),
+        Choice::Rule(selection) => {
+            let samples = method.about().resamples.min(HALF_SAMPLES);
+            if samples > 0 {
+                let seed = settings.seed;
+                chosen.frequencies =
+                    Frequencies::of(selection, samples, measured, evidence, seed, progress)?;
+            }
+            selection.circuit(scores).heads().collect()
+        }
         Choice::FalseDiscoveryRate(rate) => {
             // Finer p-values than one in a head's share of the rate need as many relabellings.
             let heads = scores.nodes.len() as f64;
@@ -244,19 +259,11 @@ fn stable<B: Backend>(
     let best = Stability::largest_q(evidence.grid().len(), threshold, 1.0)?.max(1);
     let seed = seed.stream("stability");
     let halves = half_samples(evidence.labels(), evidence.pairs(), HALF_SAMPLES, seed)?;
-    let rows: Vec<&[usize]> = halves.iter().map(Resample::rows).collect();
     let mut scores = Vec::with_capacity(halves.len());
-    let stage = progress.stage("half samples", halves.len() as u64);
-    let outcome = measured.each(&rows, &mut |found| {
-        if progress.cancelled() {
-            return Err(Error::Cancelled);
-        }
+    on_halves(&halves, measured, progress, |found| {
         scores.push(found.nodes);
-        progress.advance(1);
         Ok(())
-    });
-    drop(stage);
-    outcome?;
+    })?;
     let stability = Stability::new(&scores, best)?;
     let found = stability.stable(threshold)?;
     let choice = StableChoice {
@@ -308,6 +315,10 @@ impl Chosen {
                 significance.relabellings
             ));
         }
+        if let Some(frequencies) = &self.frequencies {
+            let grid = self.circuit.grid;
+            sentences.push(frequencies.sentence(|at| grid.head(at)));
+        }
         if let Some(stability) = &self.stability {
             sentences.push(format!(
                 "heads that are among the best {} on most of {} half samples of the prompts",
@@ -318,7 +329,7 @@ impl Chosen {
         sentences.extend(weak.map(|knee| {
             format!(
                 "warning: ablating all heads hardly changes the metric ({} from {}), so that what circuits keep says \
-                 little; another --ablation may (heads are chosen by {})",
+                 little; another --reference may (heads are chosen by {})",
                 figure(knee.values.first().copied().unwrap_or(knee.full)),
                 figure(knee.full),
                 match self.selection {

@@ -73,6 +73,17 @@ pub enum Error {
         method: String,
     },
 
+    /// A method's score needs more examples, or pairs of them.
+    #[error("{what}: found {found}, expected {expected}")]
+    TooFew {
+        /// Of what.
+        what: &'static str,
+        /// How many there are.
+        found: usize,
+        /// How many it takes.
+        expected: usize,
+    },
+
     /// No pair of prompts to change the model on.
     #[error("no pairs of prompts: found 0, expected at least 1")]
     NoPairs,
@@ -91,6 +102,28 @@ pub enum Error {
         pair: usize,
         /// `answers` or `wrong answers`.
         what: &'static str,
+        /// The metric.
+        metric: circuitscope_core::Metric,
+    },
+
+    /// Outputs are resampled, and no other positive prompt has as many tokens as that of a pair.
+    #[error(
+        "reference `resample`: pair {}: found no other positive prompt of {tokens} tokens, expected one for each pair",
+        pair + 1
+    )]
+    NoPartner {
+        /// Index of the pair, from 0; told from 1.
+        pair: usize,
+        /// Tokens of its positive prompt.
+        tokens: usize,
+    },
+
+    /// A metric that compares with the whole model cannot tell a circuit from it.
+    #[error(
+        "tests of a circuit: metric `{metric}` is 0 on the whole model whatever it does, expected another one to compare the \
+         circuit in"
+    )]
+    NoTests {
         /// The metric.
         metric: circuitscope_core::Metric,
     },

@@ -9,6 +9,7 @@ use circuitscope_tasks::GroundTruth;
 use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 
+use crate::frequencies::on_halves;
 use crate::methods::BoxedMethod;
 use crate::{Discover, Error, Evidence, Measured, Result, measure_faithfulness};
 
@@ -157,23 +158,20 @@ fn resample<B: Backend>(
     let Some(scale) = halves.first().map(Resample::scale) else {
         return Ok(None);
     };
-    let rows: Vec<&[usize]> = halves.iter().map(Resample::rows).collect();
     let (mut node_auc, mut edge_auc, mut chosen) = (Vec::new(), Vec::new(), Vec::new());
-    progress.begin("halves of the prompts", count as u64);
-    let outcome = measured.each(&rows, &mut |scores| {
-        if progress.cancelled() {
-            return Err(Error::Cancelled);
-        }
+    let outcome = on_halves(&halves, measured, progress, |scores| {
         let judgement = judge(&scores, truth)?;
         node_auc.push(judgement.node_auc);
         edge_auc.extend(judgement.edge_auc);
         let circuit = Selection::Otsu.circuit(&scores);
         chosen.push(circuit.heads().collect::<BTreeSet<_>>());
-        progress.advance(1);
         Ok(())
     });
-    progress.end();
-    outcome?;
+    match outcome {
+        // Enough for a score, but not when halved.
+        Err(Error::TooFew { .. }) => return Ok(None),
+        outcome => outcome?,
+    }
     let heads = task.evidence.grid().len();
     let by_chance = (1..chosen.len()).flat_map(|b| (0..b).map(move |a| (a, b)));
     let by_chance = by_chance.map(|(a, b)| chance_jaccard(chosen[a].len(), chosen[b].len(), heads));

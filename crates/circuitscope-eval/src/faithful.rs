@@ -1,12 +1,15 @@
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Metric, Progress};
 use circuitscope_measures::{
-    Curve, Faithfulness, MIB_SIZES, Order, Point, Scores, circuit_size, cmd, cpr,
+    Curve, Faithfulness, MIB_SIZES, Order, Point, Scores, accuracy_area, circuit_size, cmd, cpr,
 };
 
 use crate::ablate::HeadCircuits;
 use crate::causal::{CausalEvidence, PatchedRuns, mean};
 use crate::{Error, Result};
+
+/// What a circuit gives: metric and KL, each pair by pair.
+type Run<'a> = dyn Fn(&[usize]) -> Result<[Vec<f64>; 2]> + 'a;
 
 /// Measures circuits taken from the top of `scores` on the first `pairs` pairs.
 ///
@@ -29,8 +32,9 @@ pub fn measure_faithfulness<B: Backend>(
     // Nothing is run where no share means anything.
     baseline.share(baseline.full)?;
 
-    // `run` gives metric and KL, pair by pair, of a circuit of some members.
-    let curve = |members: usize, values: &[f64], run: &dyn Fn(&[usize]) -> Result<[f64; 2]>| {
+    let is_difference = metric.is_difference();
+    // `run` gives metric and KL, each pair by pair, of a circuit of some members.
+    let curve = |members: usize, values: &[f64], run: &Run<'_>| {
         let points = |order: Order| {
             let ranking = order.ranking(values);
             let mut points = Vec::new();
@@ -41,18 +45,20 @@ pub fn measure_faithfulness<B: Backend>(
                 let size = circuit_size(share, members);
                 // Growing circuits repeat while they are small.
                 let same = points.last().filter(|last: &&Point| last.size == size);
-                let (faithfulness, kl) = if let Some(last) = same {
-                    (last.faithfulness, last.kl)
+                let point = if let Some(last) = same {
+                    Point { share, ..*last }
                 } else {
-                    let [value, kl] = run(&ranking[..size])?;
-                    (baseline.share(value)?, -kl)
+                    let [values, kl] = run(&ranking[..size])?;
+                    let right = values.iter().filter(|value| **value > 0.0).count();
+                    Point {
+                        share,
+                        size,
+                        faithfulness: baseline.share(mean(&values))?,
+                        kl: -mean(&kl),
+                        accuracy: is_difference.then(|| right as f64 / values.len() as f64),
+                    }
                 };
-                points.push(Point {
-                    share,
-                    size,
-                    faithfulness,
-                    kl,
-                });
+                points.push(point);
             }
             Ok(points)
         };
@@ -65,7 +71,12 @@ pub fn measure_faithfulness<B: Backend>(
         } else {
             points(Order::Absolute)?
         };
+        let accuracy: Option<Vec<(f64, f64)>> = signed
+            .iter()
+            .map(|p| Some((p.share, p.accuracy?)))
+            .collect();
         Ok::<_, Error>(Curve {
+            accuracy_area: accuracy.and_then(|points| accuracy_area(&points)),
             members,
             cpr: cpr(&area(&signed)),
             cmd: cmd(&area(&absolute)),
@@ -89,8 +100,8 @@ pub fn measure_faithfulness<B: Backend>(
         for &at in chosen {
             kept[at] = true;
         }
-        let values = heads_alone.run(&kept, &[metric, Metric::Kl])?;
-        Ok([mean(&values[0]), mean(&values[1])])
+        let mut values = heads_alone.run(&kept, &[metric, Metric::Kl])?;
+        Ok([values.swap_remove(0), values.swap_remove(0)])
     })?;
     let edges = match scores.graph.as_ref().and_then(|graph| graph.edges.as_ref()) {
         None => None,
@@ -107,7 +118,8 @@ pub fn measure_faithfulness<B: Backend>(
                     set[reader * graph.writers() + writer] = 1.0;
                 }
                 let values = runs.run(&[&set], 0, &[metric, Metric::Kl])?;
-                Ok([mean(&values[0][0]), mean(&values[1][0])])
+                let mut values = values.into_iter().flatten().collect::<Vec<_>>();
+                Ok([values.swap_remove(0), values.swap_remove(0)])
             })?)
         }
     };

@@ -1,6 +1,6 @@
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Polarity, Progress, Seed};
-use circuitscope_measures::{GraphScores, Scores};
+use circuitscope_measures::Scores;
 
 use crate::{About, Error, Evidence, Result};
 
@@ -117,8 +117,7 @@ pub(crate) fn under_labels(
     Some(Ok((observed, found)))
 }
 
-/// Scores of a graph as they are, whatever the resample: for methods that would have to run the model again.
-pub(crate) fn fixed(scores: GraphScores) -> Box<dyn Measured> {
-    let scores = Scores::of_graph(scores);
+/// Scores as they are, whatever the resample: for methods that would have to run the model again.
+pub(crate) fn fixed(scores: Scores) -> Box<dyn Measured> {
     Box::new(move |_: Option<&[usize]>| Ok(scores.clone()))
 }

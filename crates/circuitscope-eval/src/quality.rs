@@ -1,5 +1,6 @@
+use burn::module::Module as _;
 use burn::tensor::backend::Backend;
-use circuitscope_core::{HeadId, Progress, Seed, draw};
+use circuitscope_core::{HeadGrid, HeadId, Progress, Seed, draw};
 use circuitscope_measures::Baseline;
 use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
@@ -16,8 +17,10 @@ use crate::{Error, Result};
 pub struct QualitySettings {
     /// Pairs of prompts that circuits are run on, at most. Default 20.
     pub pairs: usize,
-    /// Random circuits of the same size. Default 10.
-    pub random: usize,
+    /// Random circuits of the same size. Default: 100 where their passes take no more than 2·10¹¹ operations together
+    /// (two for each parameter and token), 10 where they take more.
+    #[setters(strip_option)]
+    pub random: Option<usize>,
     /// Members whose absence is measured, at most, in the order given. Default 20.
     pub members: usize,
 }
@@ -26,7 +29,7 @@ impl Default for QualitySettings {
     fn default() -> Self {
         Self {
             pairs: 20,
-            random: 10,
+            random: None,
             members: 20,
         }
     }
@@ -90,38 +93,29 @@ pub fn circuit_quality<B: Backend>(
 ) -> Result<CircuitQuality> {
     let runs = HeadCircuits::new(causal, settings.pairs, progress)?;
     let grid = runs.grid();
-    let index = |&head: &HeadId| {
-        let at = grid.index(head);
-        at.ok_or(Error::NoSuchNode { node: head.into() })
-    };
-    let members = circuit.iter().map(index).collect::<Result<Vec<usize>>>()?;
+    let members = indices(grid, circuit)?;
+    let random = settings
+        .random
+        .unwrap_or_else(|| affordable(causal, runs.pairs()));
     let measured = members.len().min(settings.members);
-    let stage = progress.stage(
-        "judging the circuit",
-        (3 + settings.random + measured) as u64,
-    );
-    let of = |kept: &dyn Fn(usize) -> bool| (0..grid.len()).map(kept).collect::<Vec<bool>>();
+    let stage = progress.stage("judging the circuit", (3 + random + measured) as u64);
     let mut sets = vec![
-        of(&|_| false),
-        of(&|at| members.contains(&at)),
-        of(&|at| !members.contains(&at)),
+        heads_of(grid, |_| false),
+        heads_of(grid, |at| members.contains(&at)),
+        heads_of(grid, |at| !members.contains(&at)),
     ];
-    sets.extend((0..settings.random).map(|at| {
-        let mut rng = seed.nth("random-circuits", at as u64).rng();
-        let mut heads: Vec<usize> = (0..grid.len()).collect();
-        draw::choose_first(&mut rng, &mut heads, members.len());
-        let drawn = &heads[..members.len()];
-        of(&|at| drawn.contains(&at))
-    }));
+    sets.extend((0..random as u64).map(|at| random_circuit(grid, members.len(), seed, at)));
     let measured_members = &members[..measured];
     sets.extend(
-        (measured_members.iter()).map(|&member| of(&|at| at != member && members.contains(&at))),
+        measured_members
+            .iter()
+            .map(|&member| heads_of(grid, |at| at != member && members.contains(&at))),
     );
     let judge = || {
         let full = runs.full();
         let values = runs.keeping_each(&sets, progress)?;
         let (empty, kept, without) = (values[0], values[1], values[2]);
-        let (random, less) = values[3..].split_at(settings.random);
+        let (by_chance, less) = values[3..].split_at(random);
         let marginal = measured_members.iter().zip(less);
         let marginal = marginal.map(|(&member, less)| (grid.head(member), kept - less));
         Ok(CircuitQuality {
@@ -133,7 +127,7 @@ pub fn circuit_quality<B: Backend>(
             empty,
             circuit: kept,
             without,
-            random: random.to_vec(),
+            random: by_chance.to_vec(),
             marginal: marginal.collect(),
             head_share: Baseline { full, empty }.share(kept).ok(),
         })
@@ -141,6 +135,43 @@ pub fn circuit_quality<B: Backend>(
     let quality = judge();
     drop(stage);
     causal.located(quality)
+}
+
+/// Operations that random circuits may take together where nobody says how many there are.
+const AFFORDABLE: f64 = 2e11;
+
+/// How many random circuits are run where nobody says.
+fn affordable<B: Backend>(causal: &CausalEvidence<B>, pairs: usize) -> usize {
+    let tokens: usize = (causal.pairs()[..pairs].iter())
+        .map(|pair| pair.clean.len())
+        .sum();
+    let each = 2.0 * causal.model().num_params() as f64 * tokens as f64;
+    if 100.0 * each <= AFFORDABLE { 100 } else { 10 }
+}
+
+/// The heads of a model for which `kept` holds, `[heads]`.
+pub(crate) fn heads_of(grid: HeadGrid, kept: impl Fn(usize) -> bool) -> Vec<bool> {
+    (0..grid.len()).map(kept).collect()
+}
+
+/// Indices of heads.
+///
+/// # Errors
+/// [`Error::NoSuchNode`].
+pub(crate) fn indices(grid: HeadGrid, heads: &[HeadId]) -> Result<Vec<usize>> {
+    let index = |&head: &HeadId| {
+        let at = grid.index(head);
+        at.ok_or(Error::NoSuchNode { node: head.into() })
+    };
+    heads.iter().map(index).collect()
+}
+
+/// The `at`-th random circuit of `size` heads, `[heads]`.
+pub(crate) fn random_circuit(grid: HeadGrid, size: usize, seed: Seed, at: u64) -> Vec<bool> {
+    let mut rng = seed.nth("random-circuits", at).rng();
+    let mut heads: Vec<usize> = (0..grid.len()).collect();
+    draw::choose_first(&mut rng, &mut heads, size);
+    heads_of(grid, |head| heads[..size].contains(&head))
 }
 
 impl CircuitQuality {
@@ -204,7 +235,7 @@ impl CircuitQuality {
         let nats = if divergence { " nats" } else { "" };
         let mut sentences = vec![format!(
             "{what}: {whole}{}{nats} this circuit{share}, {} without it, {} with all heads ablated ({}, \
-             ablated by {})",
+             reference {})",
             value(self.circuit),
             value(self.without),
             value(self.empty),
@@ -284,7 +315,7 @@ mod tests {
     fn quality() -> CircuitQuality {
         CircuitQuality {
             metric: Metric::LogitDifference,
-            ablation: Ablation::Patching,
+            ablation: Ablation::Negative,
             pairs: 20,
             size: 2,
             full: 11.7,
@@ -304,7 +335,7 @@ mod tests {
         assert_eq!(
             sentences[0],
             "logit difference: 11.7 whole model, 10.2 this circuit (88 %; random 3 %), 0.10 without it, -0.30 with \
-             all heads ablated (20 pairs, ablated by patching)"
+             all heads ablated (20 pairs, reference negative)"
         );
         assert_eq!(
             sentences[1],

@@ -35,6 +35,10 @@ pub struct Curve {
     pub cpr: f64,
     /// Area of the distance from 1 of the absolute circuits ([`cmd`](crate::cmd)).
     pub cmd: f64,
+    /// Area under the accuracy of the signed circuits ([`accuracy_area`](crate::accuracy_area)), where the metric says which answer
+    /// is ahead. CPR alone misleads: a circuit that overshoots on some pairs and fails on others has a high one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy_area: Option<f64>,
 }
 
 /// One circuit.
@@ -48,4 +52,7 @@ pub struct Point {
     pub faithfulness: f64,
     /// KL divergence of the circuit's output from the full model's, in nats.
     pub kl: f64,
+    /// Share of pairs on which the metric is above 0, where it is a difference of right and wrong answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f64>,
 }

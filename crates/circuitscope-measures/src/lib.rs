@@ -32,6 +32,7 @@
 //! # }
 //! ```
 
+mod cross;
 mod curves;
 mod error;
 mod faithfulness;
@@ -47,9 +48,10 @@ mod spread;
 mod store;
 mod summary;
 
+pub use cross::{CrossTask, KeptShare};
 pub use curves::{Curve, Faithfulness, Point};
 pub use error::{Error, Result};
-pub use faithfulness::{Baseline, MIB_SIZES, Order, circuit_size, cmd, cpr};
+pub use faithfulness::{Baseline, MIB_SIZES, Order, accuracy_area, circuit_size, cmd, cpr};
 pub use json::{read_json, read_kept, write_json};
 pub use judge::{Judgement, Spread, judge};
 pub use ranking::{BestF1, Ranking};

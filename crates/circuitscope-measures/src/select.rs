@@ -16,6 +16,9 @@ pub enum Selection {
     /// Split the scores in two where the variance between the groups is largest (Otsu 1979, IEEE
     /// Trans. SMC 9:62) and take the upper group. No parameter; the default.
     Otsu,
+    /// The same of the square roots of scores: more heads, some of them false. Scores are sizes of effects, and
+    /// the largest few are often far above the next, which [`Otsu`](Self::Otsu) then leaves out. Scores below 0 count as 0.
+    OtsuSqrt,
     /// The k heads with the highest scores.
     Top(usize),
     /// Heads whose softmax over all heads exceeds θ, as in the paper, where θ of the order of
@@ -28,6 +31,7 @@ impl fmt::Display for Selection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Otsu => f.write_str("otsu"),
+            Self::OtsuSqrt => f.write_str("otsu-sqrt"),
             Self::Top(heads) => write!(f, "top:{heads}"),
             Self::Softmax(theta) => write!(f, "softmax:{theta:e}"),
         }
@@ -50,13 +54,23 @@ impl Selection {
                     .map(|(head, _)| head)
                     .collect()
             }
-            Self::Otsu => ranking[..otsu(&ranking)]
-                .iter()
-                .map(|(head, _)| *head)
-                .collect(),
+            Self::Otsu => upper(&ranking, &ranking),
+            Self::OtsuSqrt => {
+                let roots = ranking.iter();
+                let roots: Vec<(HeadId, f64)> = roots
+                    .map(|&(head, score)| (head, score.max(0.0).sqrt()))
+                    .collect();
+                upper(&ranking, &roots)
+            }
         };
         Circuit::from_heads(scores.grid, chosen)
     }
+}
+
+/// The heads of `ranking` in the upper group of `by`, the same heads in the same order.
+fn upper(ranking: &[(HeadId, f64)], by: &[(HeadId, f64)]) -> Vec<HeadId> {
+    let upper = ranking[..otsu(by)].iter();
+    upper.map(|(head, _)| *head).collect()
 }
 
 /// Scores that differ by no more than this share of the largest are alike.
@@ -121,6 +135,14 @@ mod tests {
             .min_by(|a, b| within(*a).total_cmp(&within(*b)))
             .unwrap();
         assert_eq!(chosen(Selection::Otsu, &nodes).len(), best);
+    }
+
+    #[test]
+    fn roots_take_in_more() {
+        let nodes = [100.0, 90.0, 16.0, 14.0, 0.1, 0.0, 0.2, -1.0];
+        assert_eq!(chosen(Selection::Otsu, &nodes), [0, 1]);
+        assert_eq!(chosen(Selection::OtsuSqrt, &nodes), [0, 1, 2, 3]);
+        assert!(chosen(Selection::OtsuSqrt, &[-1.0, -2.0, -3.0]).is_empty());
     }
 
     #[test]

@@ -51,6 +51,9 @@ pub struct SummaryRow {
     /// See [`Curve::cmd`](crate::Curve::cmd), of heads, on the first seed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_cmd: Option<f64>,
+    /// See [`Curve::accuracy_area`](crate::Curve::accuracy_area), of heads, on the first seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_accuracy_area: Option<f64>,
     /// For a method: its node AUC less that of each control of the task, on the same half samples.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub against: Vec<Against>,
@@ -191,6 +194,9 @@ pub fn summarise(records: &[RunRecord]) -> Vec<SummaryRow> {
                 node_cmd: runs
                     .iter()
                     .find_map(|run| Some(run.faithfulness.as_ref()?.nodes.cmd)),
+                node_accuracy_area: runs
+                    .iter()
+                    .find_map(|run| run.faithfulness.as_ref()?.nodes.accuracy_area),
                 against: Vec::new(),
                 not_above: Vec::new(),
             })

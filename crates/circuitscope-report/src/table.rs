@@ -83,7 +83,7 @@ fn verdict(judged: &[&TaskReport], name: &str) -> Markup {
 }
 
 /// Columns of the table of one task, and what each means.
-const MEASURES: [(&str, &str); 13] = [
+const MEASURES: [(&str, &str); 14] = [
     (
         "node AUC",
         "Area under the ROC curve of heads, trapezoid rule",
@@ -104,6 +104,10 @@ const MEASURES: [(&str, &str); 13] = [
     (
         "CMD",
         "Area of the distance of faithfulness from 1, in the order of absolute scores: lower is better",
+    ),
+    (
+        "accuracy",
+        "Share of pairs with the right answer ahead, mean over circuits of growing size by the logarithm of their share of heads",
     ),
     (
         "pessimistic",
@@ -181,6 +185,7 @@ fn of_row(row: &SummaryRow) -> Markup {
         row.jaccard_text(),
         figure(row.node_cpr),
         figure(row.node_cmd),
+        figure(row.node_accuracy_area),
     ];
     let over_seeds = [
         Some(row.node_auc_pessimistic),

@@ -38,6 +38,8 @@ pub struct CaptureSettings {
     pub hold: Option<u64>,
     /// What takes the place of an output that is ablated.
     pub ablation: Ablation,
+    /// What [`Ablation::Resample`] draws from. Default 0.
+    pub seed: Seed,
 }
 
 impl CaptureSettings {
@@ -74,6 +76,7 @@ impl Default for CaptureSettings {
             last_position: false,
             hold: None,
             ablation: Ablation::default(),
+            seed: Seed::default(),
         }
     }
 }
@@ -208,7 +211,7 @@ pub fn causal_evidence<B: Backend>(
     device: &B::Device,
 ) -> Result<CausalEvidence<B>> {
     let (pairs, aligned) = prepared.pairs()?;
-    Ok(CausalEvidence::aligned(
+    let evidence = CausalEvidence::aligned(
         loaded.model.clone(),
         pairs,
         aligned,
@@ -216,7 +219,8 @@ pub fn causal_evidence<B: Backend>(
         settings.ablation,
         settings.memory,
         device,
-    )?)
+    )?;
+    Ok(evidence.with_seed(settings.seed))
 }
 
 /// Draws the prompts of a task for a model and makes them ready ([`prepare`]).

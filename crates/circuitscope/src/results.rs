@@ -5,7 +5,9 @@ use std::path::Path;
 
 use circuitscope_eval::causal::Ablation;
 use circuitscope_eval::methods::{FromFile, about};
-use circuitscope_measures::{RunOutline, RunRecord, SummaryRow, read_json, summarise, write_json};
+use circuitscope_measures::{
+    CrossTask, RunOutline, RunRecord, SummaryRow, read_json, summarise, write_json,
+};
 use circuitscope_model::{ModelProvenance, PrependBos};
 use circuitscope_report::{Passage, ReportInput, TaskReport};
 use serde::{Deserialize, Serialize};
@@ -99,6 +101,8 @@ pub struct EvalSettings {
     pub node_ig_steps: u32,
     /// Steps of the training of masks.
     pub mask_steps: u32,
+    /// The same, of Matryoshka masks.
+    pub matryoshka_steps: u32,
     /// SHA-256 of each file of scores that is judged as a method.
     #[serde(default)]
     pub scores: Vec<String>,
@@ -197,6 +201,9 @@ pub struct Results {
     pub runs: Vec<RunOutline>,
     /// One for each task and method.
     pub summary: Vec<SummaryRow>,
+    /// What the circuits of each task keep of every other, where that was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cross_task: Vec<CrossTask>,
     /// What made them.
     pub provenance: EvalProvenance,
 }
@@ -213,6 +220,7 @@ impl Results {
             behaviour,
             runs: records.iter().map(RunOutline::from).collect(),
             summary: summarise(records),
+            cross_task: Vec::new(),
             provenance,
         }
     }
@@ -258,6 +266,7 @@ impl Results {
             task.passages = behaviour
                 .map(PromptBehaviour::passage)
                 .into_iter()
+                .chain(self.cross_passage(&task.task))
                 .collect();
         }
         Ok(ReportInput {
@@ -270,6 +279,34 @@ impl Results {
             tasks,
             provenance: serde_json::json!(self.provenance),
         })
+    }
+
+    /// What the circuits of all tasks keep of one.
+    fn cross_passage(&self, task: &str) -> Option<Passage> {
+        let tasks = &self.cross_task.first()?.tasks;
+        let at = tasks.iter().position(|name| name == task)?;
+        let said = [
+            "each entry is the share of what all heads do for this task that is kept with the heads chosen on the task in the \
+             column, all others ablated; in brackets 95 % from half samples of the pairs",
+            "specificity: what own circuits keep, on average over tasks, less what those of other tasks keep",
+        ];
+        let mut passage = Passage::new(
+            "What the circuits of all tasks keep of this one",
+            said.map(str::to_owned).to_vec(),
+        );
+        let columns = tasks.iter().map(|task| format!("circuit of {task}"));
+        let columns = ["chosen by".to_owned()].into_iter().chain(columns);
+        let columns = columns.chain(["specificity".to_owned()]).collect();
+        let rows = self.cross_task.iter().map(|one| {
+            [
+                vec![one.by.clone()],
+                one.cells(at),
+                vec![one.specificity_text()],
+            ]
+            .concat()
+        });
+        passage.table = Some((columns, rows.collect()));
+        Some(passage)
     }
 
     /// Names and values at the top of the page.

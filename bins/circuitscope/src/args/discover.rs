@@ -25,6 +25,10 @@ use super::{DeviceArgs, EXAMPLES, ModelArgs, PatchingArgs, SaeArgs, SeedArgs, Ta
 It says first how well the model shows the behaviour, then ranks the heads, then chooses a circuit and runs
 it. Where a method's scores depend on which prompts are positive (those of `recommended` hardly do), it says
 whether they are more than shuffled labels give.")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "options that are given or not"
+)]
 pub(crate) struct DiscoverArgs {
     #[command(flatten)]
     pub(crate) behaviour: Behaviour,
@@ -54,7 +58,8 @@ pub(crate) struct DiscoverArgs {
     /// its place), `sae` is the paper's method
     #[arg(long, value_name = "METHOD", default_value = methods::DEFAULT.name.as_ref(), value_parser = methods::about)]
     pub(crate) method: &'static About,
-    /// Which heads form the circuit: `otsu` (split where the scores part most), `top:N`,
+    /// Which heads form the circuit: `otsu` (split where the scores part most), `otsu-sqrt`
+    /// (the same of their square roots: more heads, some of them false), `top:N`,
     /// `softmax:THETA` (the paper's rule), `knee` (up to where more heads add little to the
     /// faithfulness), `stability:SHARE` (among the best on that share of half samples), or `fdr:RATE`
     /// (heads that stand out from random relabellings, at most RATE of them by chance; telling the
@@ -79,6 +84,14 @@ pub(crate) struct DiscoverArgs {
         hide_possible_values = true
     )]
     pub(crate) faithfulness: Judge,
+    /// Random circuits of the same size that it is set beside [default: 100 where they take seconds, else 10]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) random_circuits: Option<u32>,
+    /// Also put the circuit to the five tests of Shi et al. (arXiv 2410.13032): equivalence, independence and
+    /// minimality of what an ideal circuit is, sufficiency and partial necessity beside 100 random circuits; some
+    /// 300 runs of --patch-pairs pairs
+    #[arg(long, conflicts_with = "activations")]
+    pub(crate) tests: bool,
     /// Folder for results and pictures [default: print only]
     #[arg(long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,

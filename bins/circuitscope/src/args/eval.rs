@@ -67,9 +67,13 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "N", default_value_t = EvaluateSettings::default().resamples, value_parser = count_or_none::<100_000>)]
     pub(crate) resamples: usize,
     /// Also run circuits of growing size with everything else ablated, on --patch-pairs pairs: CPR,
-    /// CMD and KL for the first seed of each method
+    /// CMD, accuracy and KL for the first seed of each method
     #[arg(long)]
     pub(crate) faithfulness: bool,
+    /// Also run the circuits of each task (those known, and those of each method) on every task, all other heads ablated,
+    /// on --patch-pairs pairs: what own circuits keep beside what foreign ones keep
+    #[arg(long)]
+    pub(crate) cross_task: bool,
     /// Folder for finished runs, pictures and the report
     #[arg(long, value_name = "DIR", default_value = "circuitscope-eval")]
     pub(crate) output: PathBuf,

@@ -124,6 +124,15 @@ fn ig_help() -> String {
     )
 }
 
+/// Help of `--mask-steps`.
+fn mask_help() -> String {
+    let usual = patching();
+    format!(
+        "Optimiser steps of the methods that learn masks [default: {}, {} for Matryoshka masks]",
+        usual.mask_steps, usual.matryoshka_steps
+    )
+}
+
 fn patching() -> PatchingSettings {
     PatchingSettings::default()
 }
@@ -134,10 +143,11 @@ fn patching() -> PatchingSettings {
 pub(crate) struct PatchingArgs {
     #[arg(long, help = metric_help())]
     pub(crate) metric: Option<Metric>,
-    /// What takes the place of an ablated output: `patching` (the same on the matched negative
-    /// prompt), `zero`, `mean` (over all negative prompts) or `mean-positional` (the same at each
-    /// position)
-    #[arg(long, default_value_t = Ablation::default(), value_name = "HOW")]
+    /// What takes the place of an ablated output, that is what effects are measured against: `negative` (the
+    /// same on the matched negative prompt), `mean` (over all negative prompts), `position-mean` (the same at
+    /// each position), `zero`, or `resample` (the same on another positive prompt of as many tokens, drawn
+    /// by --seed)
+    #[arg(long = "reference", alias = "ablation", default_value_t = Ablation::default(), value_name = "HOW")]
     pub(crate) ablation: Ablation,
     /// Pairs that gradients are averaged over, at most
     #[arg(long, value_name = "N", default_value_t = patching().gradient_pairs as u32, value_parser = clap::value_parser!(u32).range(1..))]
@@ -153,9 +163,8 @@ pub(crate) struct PatchingArgs {
     pub(crate) edges: PatchedEdges,
     #[arg(long, value_name = "N", help = ig_help(), value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) ig_steps: Option<u32>,
-    /// Optimiser steps of the methods that learn masks
-    #[arg(long, value_name = "N", default_value_t = patching().mask_steps as u32, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub(crate) mask_steps: u32,
+    #[arg(long, value_name = "N", help = mask_help(), value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) mask_steps: Option<u32>,
 }
 
 impl PatchingArgs {
@@ -165,7 +174,8 @@ impl PatchingArgs {
             .with_patch_pairs(self.patch_pairs as usize)
             .with_ig_steps(self.ig_steps() as usize)
             .with_node_ig_steps(self.node_ig_steps() as usize)
-            .with_mask_steps(self.mask_steps as usize)
+            .with_mask_steps(self.mask_steps() as usize)
+            .with_matryoshka_steps(self.matryoshka_steps() as usize)
             .with_edges(self.edges)
     }
 
@@ -177,6 +187,17 @@ impl PatchingArgs {
     /// Of nodes.
     pub(crate) fn node_ig_steps(&self) -> u32 {
         self.ig_steps.unwrap_or(patching().node_ig_steps as u32)
+    }
+
+    /// Steps of hard gates.
+    pub(crate) fn mask_steps(&self) -> u32 {
+        self.mask_steps.unwrap_or(patching().mask_steps as u32)
+    }
+
+    /// Of Matryoshka masks.
+    pub(crate) fn matryoshka_steps(&self) -> u32 {
+        self.mask_steps
+            .unwrap_or(patching().matryoshka_steps as u32)
     }
 
     /// Fails if one of these methods cannot differentiate the metric that was asked for.

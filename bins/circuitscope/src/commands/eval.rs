@@ -23,7 +23,7 @@ use circuitscope::{Progress as _, Seed};
 
 use super::judge_files::{self, row_name};
 use super::kept::DISCOVERY_FILE;
-use super::{bos, inputs, pages};
+use super::{bos, cross_task, inputs, pages};
 use crate::args::EvalArgs;
 use crate::device::{B, Device};
 use crate::interrupt::{self, Kept};
@@ -54,6 +54,7 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
     provenance.on(&device);
     let loaded = inputs::load_model(&args.model, &device, progress)?;
     let tasks = tasks(args, &loaded, &mut provenance)?;
+    cross_task::check(args, tasks.len())?;
     let files = files_to_judge(args, &tasks, &loaded)?;
     for path in &args.scores {
         provenance.input(path)?;
@@ -104,7 +105,13 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
         records.extend(runs);
     }
 
-    let results = Results::new(behaviours, &records, provenance.of_evaluation(settings));
+    let crossed = if args.cross_task {
+        cross_task::run(args, &tasks, &records, &loaded, &device, progress)?
+    } else {
+        Vec::new()
+    };
+    let mut results = Results::new(behaviours, &records, provenance.of_evaluation(settings));
+    results.cross_task = crossed;
     results.write(&args.output.join(RESULTS_FILE))?;
     let judged = tasks.into_iter().map(|(_, by)| (by.task.clone(), by));
     let page = pages::evaluation(&args.output, &records, &results, &judged.collect())?;
@@ -261,6 +268,7 @@ fn run_task(
         by.circuits.truths.clone(),
         inputs::capture_settings(&args.model, device)
             .with_ablation(args.patching.ablation)
+            .with_seed(seed)
             .with_last_position(args.method.0.iter().any(|about| about.needs.last)),
         device.plain(),
         progress,
@@ -341,7 +349,8 @@ fn settings(
         patch_pairs: args.patching.patch_pairs,
         ig_steps: args.patching.ig_steps(),
         node_ig_steps: args.patching.node_ig_steps(),
-        mask_steps: args.patching.mask_steps,
+        mask_steps: args.patching.mask_steps(),
+        matryoshka_steps: args.patching.matryoshka_steps(),
         // A file that has changed is another method.
         scores: scores.collect(),
         device: device.kind(),
@@ -376,7 +385,12 @@ pub(crate) fn results_text(results: &Results, page: &Path) -> String {
         })
         .collect();
     let table = summary_table(&results.summary);
-    format!("{table}{}\nreport: {}", notes.concat(), page.display())
+    let crossed = cross_task::text(&results.cross_task);
+    format!(
+        "{table}{}{crossed}\nreport: {}",
+        notes.concat(),
+        page.display()
+    )
 }
 
 /// The table of methods (controls in brackets) on tasks.

@@ -1,13 +1,15 @@
 //! What `discover` found: kept as JSON, printed as text.
 
+use std::time::Instant;
+
 use circuitscope::eval::causal::Ablation;
 use circuitscope::eval::methods::MethodSettings;
-use circuitscope::eval::{Chosen, CircuitQuality, Verdict};
+use circuitscope::eval::{Chosen, CircuitQuality, CircuitTests, Verdict};
 use circuitscope::measures::{DictionaryReport, GraphScores, Scores};
 use circuitscope::model::ModelProvenance;
 use circuitscope::{
     Discovery, KnownAs, KnownCircuits, MetricChoice, PromptBehaviour, PromptStart, SIGNAL_COLUMNS,
-    Signals,
+    Signals, TRAINING,
 };
 use circuitscope::{HeadGrid, HeadId, Seed};
 use serde::{Serialize, Serializer};
@@ -15,6 +17,7 @@ use serde::{Serialize, Serializer};
 use super::bos;
 use super::dictionary::Origin;
 use crate::output::{count, indented, table};
+use crate::progress::Terminal;
 use crate::provenance::{Provenance, human_bytes};
 
 /// What is printed, and kept as `discovery.json`.
@@ -66,6 +69,9 @@ pub(crate) struct Found {
     /// What the circuit keeps, where it was run with the rest ablated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) quality: Option<CircuitQuality>,
+    /// Tests of the circuit, where they were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tests: Option<CircuitTests>,
     /// What the heads of the circuit signal, where the model is run on pairs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) signals: Option<Signals>,
@@ -156,6 +162,37 @@ pub(crate) struct Known {
 pub(crate) struct Stage {
     pub(crate) name: &'static str,
     pub(crate) seconds: f64,
+}
+
+/// Seconds of each stage of the work, in order.
+pub(super) struct Stages(pub(super) Vec<Stage>);
+
+impl Stages {
+    /// Ends a stage that began at `start`.
+    pub(super) fn add(&mut self, name: &'static str, start: Instant) {
+        let seconds = start.elapsed().as_secs_f64();
+        self.0.push(Stage { name, seconds });
+    }
+
+    /// The method's time, with training told apart where there was one.
+    pub(super) fn split(&mut self, start: Instant, progress: &Terminal) {
+        let all = start.elapsed().as_secs_f64();
+        let training = progress.seconds(TRAINING);
+        if let Some(seconds) = training {
+            self.0.push(Stage {
+                name: "train",
+                seconds,
+            });
+        }
+        self.0.push(Stage {
+            name: if training.is_some() {
+                "encode and score"
+            } else {
+                "score"
+            },
+            seconds: all - training.unwrap_or(0.0),
+        });
+    }
 }
 
 impl Found {

@@ -2,13 +2,16 @@
 
 mod bos;
 mod capture;
+mod cross_task;
 mod dictionary;
 mod discover;
 mod doctor;
 mod encode;
 mod eval;
+mod examined;
 mod exports;
 mod found;
+mod gathered;
 mod inputs;
 mod judge_files;
 mod kept;

@@ -89,7 +89,7 @@ pub(crate) fn discovery(folder: &Path, found: &Found) -> Result<PathBuf> {
         facts.push(("metric".to_owned(), metric.metric.to_string()));
     }
     if let Some(ablation) = &found.ablation {
-        facts.push(("ablation".to_owned(), ablation.to_string()));
+        facts.push(("reference".to_owned(), ablation.to_string()));
     }
     if let Some(device) = &found.provenance.device {
         facts.push(("device".to_owned(), device.clone()));
@@ -171,6 +171,9 @@ fn passages(found: &Found) -> Vec<Passage> {
             kept.table = Some((columns.to_vec(), rows.collect()));
         }
         passages.push(kept);
+    }
+    if let Some(tests) = &found.tests {
+        passages.push(Passage::new("Tests of the circuit", tests.sentences()));
     }
     passages
 }

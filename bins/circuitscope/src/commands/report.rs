@@ -27,12 +27,12 @@ pub(crate) fn run(args: &ReportArgs, printer: Printer) -> Result<()> {
     inputs::writable_folder(folder)?;
     // What an evaluation that ended wrote about itself is kept.
     let finished = folder.join(RESULTS_FILE);
-    let provenance = if finished.is_file() {
+    let (provenance, cross_task) = if finished.is_file() {
         let results = Results::read(&finished);
         let results = results.map_err(|error| anyhow!("{error}; delete it to make it again"))?;
-        results.provenance
+        (results.provenance, results.cross_task)
     } else {
-        EvalProvenance::unfinished(settings)
+        (EvalProvenance::unfinished(settings), Vec::new())
     };
     let mut behaviours = BTreeMap::new();
     for record in &records {
@@ -40,7 +40,8 @@ pub(crate) fn run(args: &ReportArgs, printer: Printer) -> Result<()> {
             behaviours.insert(record.task.clone(), behaviour);
         }
     }
-    let results = Results::new(behaviours, &records, provenance);
+    let mut results = Results::new(behaviours, &records, provenance);
+    results.cross_task = cross_task;
     results.write(&finished)?;
     let page = pages::evaluation(folder, &records, &results, &judged)?;
     printer.print(&results, || results_text(&results, &page))

@@ -60,7 +60,7 @@ fn the_default_finds_planted_circuits_and_says_what_they_keep() {
         assert!(value("circuit") > empty + 0.6 * (full - empty), "{quality}");
         assert!(value("without") < empty + 0.4 * (full - empty), "{quality}");
         let random = quality["random"].as_array().unwrap();
-        assert_eq!(random.len(), 10);
+        assert_eq!(random.len(), 100);
         assert!(
             random
                 .iter()

@@ -94,8 +94,8 @@ fn wrong_usage_is_code_2_and_says_what_is_valid() {
     );
     assert_eq!(
         first_line("discover --task ioi --select best"),
-        "error: invalid value 'best' for '--select <RULE>': expected `otsu`, `top:N`, \
-         `softmax:THETA`, `fdr:RATE`, `stability:SHARE` or `knee`"
+        "error: invalid value 'best' for '--select <RULE>': expected `otsu`, `otsu-sqrt`, \
+         `top:N`, `softmax:THETA`, `fdr:RATE`, `stability:SHARE` or `knee`"
     );
     for n in ["0", "-1", "many"] {
         assert_eq!(

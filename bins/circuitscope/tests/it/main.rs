@@ -26,3 +26,4 @@ mod recommended;
 mod reliability;
 mod resume;
 mod support;
+mod trust;

@@ -78,8 +78,16 @@ fn scores_equal_hooks_in_transformers() {
         let expected = prepare(&bench, family);
         for (method, of, key) in [
             ("activation-patching", "nodes", "nodes.patching"),
-            ("activation-patching --ablation zero", "nodes", "nodes.zero"),
-            ("activation-patching --ablation mean", "nodes", "nodes.mean"),
+            (
+                "activation-patching --reference zero",
+                "nodes",
+                "nodes.zero",
+            ),
+            (
+                "activation-patching --reference mean",
+                "nodes",
+                "nodes.mean",
+            ),
             ("nap", "nodes", "nap"),
             ("hisp", "nodes", "hisp"),
             ("eap", "edges", "eap"),
@@ -141,8 +149,8 @@ fn every_method_gives_finite_scores() {
                 "{family} {method}: {found}"
             );
         }
-        for ablation in ["zero", "mean", "mean-positional"] {
-            let options = format!("--method mean-difference --select knee --ablation {ablation}");
+        for ablation in ["zero", "mean", "position-mean"] {
+            let options = format!("--method mean-difference --select knee --reference {ablation}");
             let found = discover(&bench, &options);
             assert!(found["heads"][0]["score"].is_f64(), "{family} {ablation}");
         }

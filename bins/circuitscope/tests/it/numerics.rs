@@ -51,8 +51,14 @@ fn methods_that_run_the_model_score_in_half_precision_nearly_as_in_f32() {
         // What a head gets from ACDC is a rung of a ladder of thresholds, and masks are learned step by step: there a
         // rounding may move a score by a rung or a step.
         let steps = matches!(method, "acdc" | "subnetwork-probing" | "edge-pruning");
+        // Where all heads are gated alike, scores are small differences of gradients.
+        let alike = method == "matryoshka-no-learning";
         for (dtype, bound) in [("f16", 0.02), ("bf16", 0.1)] {
-            let bound = if steps { 0.5 } else { bound };
+            let bound = match (steps, alike) {
+                (true, _) => 0.5,
+                (_, true) => 2.0 * bound,
+                _ => bound,
+            };
             let gap = distance(&exact, &run(dtype));
             assert!(gap > 0.0 && gap < bound, "{method}, {dtype}: {gap}");
         }
@@ -62,11 +68,11 @@ fn methods_that_run_the_model_score_in_half_precision_nearly_as_in_f32() {
 #[test]
 fn circuits_are_run_in_half_precision_with_every_ablation() {
     let bench = Bench::new();
-    for ablation in ["patching", "zero", "mean", "mean-positional"] {
+    for ablation in ["negative", "zero", "mean", "position-mean", "resample"] {
         let run = |dtype: &str| {
             let found = bench.json(&format!(
                 "discover {STRONG} --method hisp --select top:12 --faithfulness \
-                 --ablation {ablation} --dtype {dtype}"
+                 --reference {ablation} --dtype {dtype}"
             ));
             let quality = &found["quality"];
             let value = |key: &str| quality[key].as_f64().unwrap();

@@ -168,13 +168,18 @@ fn sizes(scores: &[f64]) -> Vec<f64> {
 }
 
 /// The metric of the model with one head ablated, for all heads: signed, and as ranked.
-fn exact_effects(pairs: &str, ablation: &str) {
+fn exact_effects(pairs: &str, reference: &str) {
     let found = found(
         pairs,
-        &format!("--method activation-patching --ablation {ablation}"),
+        &format!("--method activation-patching --reference {reference}"),
     );
-    let name = format!("{pairs}, {ablation}");
-    let expected = expected(pairs, ablation);
+    let name = format!("{pairs}, {reference}");
+    let key = if reference == "negative" {
+        "patching"
+    } else {
+        reference
+    };
+    let expected = expected(pairs, key);
     check(&name, &signed(&found), &expected);
     check(&name, &sizes(&ranked(&found)), &sizes(&expected));
 }
@@ -195,13 +200,13 @@ fn gradients(pairs: &str) {
 #[test]
 #[ignore = "needs the real model: cargo xtask real-model"]
 fn real_patching_on_indirect_objects() {
-    exact_effects("ioi", "patching");
+    exact_effects("ioi", "negative");
 }
 
 #[test]
 #[ignore = "needs the real model: cargo xtask real-model"]
 fn real_patching_on_years() {
-    exact_effects("greater_than", "patching");
+    exact_effects("greater_than", "negative");
 }
 
 #[test]

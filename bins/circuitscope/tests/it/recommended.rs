@@ -88,10 +88,10 @@ fn what_concerns_other_methods_is_not_said_of_it() {
         "method `recommended` has no null of labels: expected one that gives other scores to other labels \
          without starting anew, such as `sae`, `recommended-activations` or `eap`, to choose at a false discovery rate",
     );
-    let ran = bench.run(&format!("{line} --metric kl --ablation zero"));
+    let ran = bench.run(&format!("{line} --metric kl --reference zero"));
     assert!(
         ran.stderr
-            .contains("recommended reads neither --metric nor --ablation"),
+            .contains("recommended reads neither --metric nor --reference"),
         "{ran:?}"
     );
 }

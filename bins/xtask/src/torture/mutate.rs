@@ -121,7 +121,7 @@ fn extras(recipe: &Recipe, dice: &mut Dice) -> Vec<String> {
         "log-probability",
         "accuracy",
     ];
-    const ABLATIONS: [&str; 3] = ["zero", "mean", "mean-positional"];
+    const REFERENCES: [&str; 4] = ["zero", "mean", "position-mean", "resample"];
     const RULES: [&str; 5] = ["top:2", "softmax:0.1", "knee", "stability:0.5", "fdr:0.1"];
     let mut args = Vec::new();
     let mut maybe = |one_in: usize, option: &str, values: &[&str], dice: &mut Dice| {
@@ -136,7 +136,7 @@ fn extras(recipe: &Recipe, dice: &mut Dice) -> Vec<String> {
     if recipe.methods {
         maybe(1, "--method", &METHODS, dice);
         maybe(4, "--metric", &METRICS, dice);
-        maybe(4, "--ablation", &ABLATIONS, dice);
+        maybe(4, "--reference", &REFERENCES, dice);
         maybe(4, "--select", &RULES, dice);
         maybe(4, "--faithfulness", &["all", "none"], dice);
         args.extend(words(TINY));

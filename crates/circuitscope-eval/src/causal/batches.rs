@@ -160,7 +160,7 @@ impl<B: Backend> CausalEvidence<B> {
     /// The first position at which some pairs' runs may differ from those on their positive prompts;
     /// no later than any of them is read.
     pub(crate) fn first_change(&self, members: &[usize]) -> usize {
-        if self.ablation != Ablation::Patching || !Past::<B>::applies(self.model.config()) {
+        if self.ablation != Ablation::Negative || !Past::<B>::applies(self.model.config()) {
             return 0;
         }
         let first = members.iter().map(|&pair| {

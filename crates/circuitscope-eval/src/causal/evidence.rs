@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use circuitscope_core::{Graph, NoProgress, Progress, names};
+use circuitscope_core::{Graph, NoProgress, Progress, Seed, draw, names};
 use circuitscope_hooks::{Capture, NoTap, NodeOutputs, Site, StreamOutputs, Tap, wide};
-use circuitscope_model::{Decoder, TokenBatch, check_finite};
+use circuitscope_model::{Decoder, PaddingSide, TokenBatch, check_finite};
 use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 
@@ -55,13 +55,29 @@ impl TokenPair {
     }
 }
 
+/// For each pair another one whose positive prompt has as many tokens.
+fn partners(pairs: &[TokenPair], seed: Seed) -> Result<Vec<usize>> {
+    let mut rng = seed.stream("resample").rng();
+    let partner = |(at, pair): (usize, &TokenPair)| {
+        let tokens = pair.clean.len();
+        let others =
+            (0..pairs.len()).filter(|&other| other != at && pairs[other].clean.len() == tokens);
+        let others: Vec<usize> = others.collect();
+        if others.is_empty() {
+            return Err(Error::NoPartner { pair: at, tokens });
+        }
+        Ok(others[draw::index(&mut rng, others.len())])
+    };
+    pairs.iter().enumerate().map(partner).collect()
+}
+
 /// Rows of a pair's prompts among the examples: positive, negative.
 type Rows = (usize, usize);
 
 /// Batches of pairs, and what runs of them share.
 type Shared = (Vec<Vec<usize>>, Arc<dyn Any + Send + Sync>);
 
-/// What takes the place of an output that is ablated.
+/// What takes the place of an output that is ablated: the reference that its effect is measured against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -69,21 +85,27 @@ pub enum Ablation {
     /// What the same writer puts out, at the same position, on the matched negative prompt
     /// (counterfactual patching; "random" ablation in ACDC's tables). The default.
     #[default]
-    Patching,
-    /// Nothing.
-    Zero,
+    #[serde(alias = "patching")]
+    Negative,
     /// The writer's mean output over all real positions of all negative prompts.
     Mean,
     /// The writer's mean output over all negative prompts, position by position, counted from the
     /// first token.
-    MeanPositional,
+    #[serde(alias = "mean-positional")]
+    PositionMean,
+    /// Nothing.
+    Zero,
+    /// What it puts out, at the same position, on the positive prompt of another pair of as many tokens, drawn for
+    /// each pair from stream `resample` (resample ablation, Chan et al. 2022, "Causal scrubbing", with one draw).
+    Resample,
 }
 
-names!(pub Ablation: "ablation" {
-    Patching => "patching",
-    Zero => "zero",
+names!(pub Ablation: "reference" {
+    Negative => "negative",
     Mean => "mean",
-    MeanPositional => "mean-positional",
+    PositionMean => "position-mean",
+    Zero => "zero",
+    Resample => "resample",
 });
 
 /// A model, matched prompts with answers, and a metric: what methods start from that change the model
@@ -97,6 +119,8 @@ pub struct CausalEvidence<B: Backend> {
     pub(super) ablation: Ablation,
     /// For each pair whose prompts do not correspond position by position, how they do.
     pub(super) aligned: Vec<Option<Alignment>>,
+    /// For each pair the one whose positive prompt is run in its place; empty unless outputs are resampled.
+    partners: Vec<usize>,
     pub(super) memory: u64,
     pub(super) device: B::Device,
     /// `[writers, 1, d_model]` for mean ablation, or `[writers, pos, d_model]` with the position, once a
@@ -122,7 +146,8 @@ impl<B: Backend> CausalEvidence<B> {
     ///   [`Error::Position`] for a position beyond the prompt, [`Error::AnswerToken`] for an answer
     ///   beyond the vocabulary,
     ///   [`Error::NoAnswers`] where `metric` reads answers and a pair has none (wrong ones for
-    ///   the differences).
+    ///   the differences);
+    /// - [`Error::NoPartner`] where outputs are resampled and no other positive prompt is as long.
     pub fn new(
         model: Decoder<B>,
         pairs: Vec<TokenPair>,
@@ -203,6 +228,10 @@ impl<B: Backend> CausalEvidence<B> {
         }
         let prompts: Vec<&Vec<u32>> = pairs.iter().flat_map(|p| [&p.clean, &p.corrupt]).collect();
         model.config().check_tokens(&prompts)?;
+        let partners = match ablation {
+            Ablation::Resample => partners(&pairs, Seed::default())?,
+            _ => Vec::new(),
+        };
         Ok(Self {
             model,
             graph,
@@ -210,6 +239,7 @@ impl<B: Backend> CausalEvidence<B> {
             metric,
             ablation,
             aligned,
+            partners,
             memory,
             device: device.clone(),
             means: OnceLock::new(),
@@ -217,6 +247,27 @@ impl<B: Backend> CausalEvidence<B> {
             shared: Arc::default(),
             #[cfg(test)]
             passes: Arc::default(),
+        })
+    }
+
+    /// The same with what is drawn at random, the partners of [`Ablation::Resample`], drawn from this seed instead of
+    /// seed 0.
+    #[must_use]
+    pub fn with_seed(mut self, seed: Seed) -> Self {
+        // Whether each pair has one depends on no seed.
+        if let (Ablation::Resample, Ok(partners)) = (self.ablation, partners(&self.pairs, seed)) {
+            self.partners = partners;
+        }
+        self
+    }
+
+    /// The positive prompts that are run in the place of those of some pairs where outputs are resampled.
+    pub(super) fn resampled(&self, batch: &PairBatch<B>) -> TokenBatch<B> {
+        let prompts = batch.members.iter();
+        let prompts = prompts.map(|&pair| &self.pairs[self.partners[pair]].clean);
+        let prompts = prompts.collect::<Vec<_>>();
+        TokenBatch::new(&prompts, PaddingSide::Right, &self.device).unwrap_or_else(|_| {
+            unreachable!("prompts were checked to be no shorter than one token")
         })
     }
 
@@ -268,7 +319,7 @@ impl<B: Backend> CausalEvidence<B> {
 
     /// Whether a mean over the negative prompts takes the place of what is ablated.
     const fn takes_means(&self) -> bool {
-        matches!(self.ablation, Ablation::Mean | Ablation::MeanPositional)
+        matches!(self.ablation, Ablation::Mean | Ablation::PositionMean)
     }
 
     /// What ablated nodes put out under mean ablation: all negative prompts are run, once.
@@ -295,7 +346,7 @@ impl<B: Backend> CausalEvidence<B> {
             return Ok(means);
         }
         let stage = progress.stage("averaging outputs", self.pairs.len() as u64);
-        let positional = self.ablation == Ablation::MeanPositional;
+        let positional = self.ablation == Ablation::PositionMean;
         let means = self.mean_outputs(positional, progress);
         drop(stage);
         let means = means?;
@@ -435,9 +486,11 @@ impl<B: Backend> CausalEvidence<B> {
         corrupt: StreamOutputs<B>,
     ) -> Result<StreamOutputs<B>> {
         let other = match self.ablation {
-            Ablation::Patching => corrupt,
+            // As long as the positive prompts as it is.
+            Ablation::Resample => return self.outputs(&self.model, &self.resampled(batch)),
+            Ablation::Negative => corrupt,
             Ablation::Zero => corrupt.zeroed(&self.graph),
-            Ablation::Mean | Ablation::MeanPositional => {
+            Ablation::Mean | Ablation::PositionMean => {
                 let means = self.means(&NoProgress)?;
                 corrupt.map_writers(&self.graph, |writer, x| {
                     let dims = x.dims();

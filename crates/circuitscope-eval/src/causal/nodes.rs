@@ -35,9 +35,11 @@ impl<B: Backend> CausalEvidence<B> {
         corrupt: &NodeOutputs<B>,
     ) -> Result<NodeOutputs<B>> {
         let other = match self.ablation() {
-            Ablation::Patching => corrupt.clone(),
+            // As long as the positive prompts as it is.
+            Ablation::Resample => return self.node_outputs(&self.resampled(batch)),
+            Ablation::Negative => corrupt.clone(),
             Ablation::Zero => corrupt.map(|x| x.zeros_like()),
-            Ablation::Mean | Ablation::MeanPositional => {
+            Ablation::Mean | Ablation::PositionMean => {
                 let means = self.node_means(&NoProgress)?;
                 let mut means = means.places.iter();
                 corrupt.map(|x| {
@@ -56,7 +58,7 @@ impl<B: Backend> CausalEvidence<B> {
     /// Mean output of every node over all negative prompts: over real positions, `[1, 1, nodes, d]`, or
     /// for each position, `[1, longest, nodes, d]`.
     pub(super) fn mean_node_outputs(&self, progress: &dyn Progress) -> Result<NodeOutputs<B>> {
-        let positional = self.ablation() == Ablation::MeanPositional;
+        let positional = self.ablation() == Ablation::PositionMean;
         let longest = self.pairs().iter().map(|pair| pair.corrupt.len()).max();
         let places = if positional { longest.unwrap_or(1) } else { 1 };
         let mut counts = vec![0.0f32; places];

@@ -454,7 +454,7 @@ mod tests {
             };
             let model = config.init::<Flex>(Seed::new(0), &FlexDevice);
             let pairs = (0..6).map(pair).collect();
-            let (metric, ablation) = (Metric::LogitDifference, Ablation::Patching);
+            let (metric, ablation) = (Metric::LogitDifference, Ablation::Negative);
             CausalEvidence::new(model, pairs, metric, ablation, 1 << 30, &FlexDevice).unwrap()
         };
         let grid = evidence().graph().grid();

@@ -59,7 +59,7 @@ pub enum Between {
 /// let pair = TokenPair::new((0, 1), vec![1, 2, 3], vec![4, 2, 3]).with_right(vec![5]).with_wrong(vec![6]);
 /// let metric = Metric::LogitDifference;
 /// let causal =
-///     CausalEvidence::new(model, vec![pair], metric, Ablation::Patching, 1 << 30, &device)?;
+///     CausalEvidence::new(model, vec![pair], metric, Ablation::Negative, 1 << 30, &device)?;
 /// // Head 0 of layer 0, as the keys of head 1 of layer 1 read it.
 /// let sender = [Node::Head(HeadId::new(0, 0))];
 /// let receiver = [Receiver::Port(HeadId::new(1, 1), Port::K)];

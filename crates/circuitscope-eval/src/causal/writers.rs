@@ -165,7 +165,7 @@ impl<B: Backend> WholeWriters<B> {
             past,
             streams,
             other: z,
-            empty: (evidence.ablation() == Ablation::Patching).then_some(empty),
+            empty: (evidence.ablation() == Ablation::Negative).then_some(empty),
             outputs: Outputs {
                 answers: few.then(|| (model.unembedding_of(&tokens), targets)),
                 targets: batch.targets,

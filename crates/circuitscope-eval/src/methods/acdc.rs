@@ -1,6 +1,6 @@
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Graph, Node, Progress, Seed};
-use circuitscope_measures::GraphScores;
+use circuitscope_measures::{GraphScores, Scores};
 
 use super::PatchingSettings;
 use crate::causal::{Metric, PatchedRuns, mean};
@@ -183,6 +183,6 @@ impl<B: Backend> Discover<B> for Acdc {
             nodes: None,
             edges: Some(edges),
         };
-        Ok(fixed(scores))
+        Ok(fixed(Scores::of_graph(scores)))
     }
 }

@@ -91,7 +91,7 @@ impl<B: Backend> OfMeans<B> for ActivationVariance {
     fn nodes_of(&self, evidence: &Evidence<B>, samples: &Samples) -> Result<Vec<Vec<f64>>> {
         let d = evidence.d();
         if samples.fewest() < 2 {
-            return Err(Error::Shape {
+            return Err(Error::TooFew {
                 what: "examples of each class, for the spread within it",
                 found: samples.fewest(),
                 expected: 2,

@@ -105,6 +105,6 @@ impl<B: Backend> Discover<B> for FromFile {
         _: Seed,
         _: &'a dyn Progress,
     ) -> Result<Box<dyn Measured + 'a>> {
-        Ok(fixed(self.scores.clone()))
+        Ok(fixed(Scores::of_graph(self.scores.clone())))
     }
 }

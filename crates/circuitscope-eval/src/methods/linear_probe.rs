@@ -83,7 +83,7 @@ fn held_out<B: Backend>(
     let labels: Vec<f32> = evidence.labels().iter().map(label).collect();
     let y = Tensor::<B, 3>::from_data(TensorData::new(labels.clone(), [1, n, 1]), &device);
     if fold.iter().all(|other| *other == fold[0]) {
-        return Err(Error::Shape {
+        return Err(Error::TooFew {
             what: "pairs of which some are held out and judged by the others",
             found: 1,
             expected: 2,

@@ -4,7 +4,7 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Tensor, TensorData};
 use circuitscope_core::{Graph, Progress, Seed, draw};
 use circuitscope_hooks::{Capture, EdgePatch, Site, StreamOutputs, Tap, wide};
-use circuitscope_measures::GraphScores;
+use circuitscope_measures::{GraphScores, Scores};
 use circuitscope_model::Decoder;
 
 use super::PatchingSettings;
@@ -105,41 +105,48 @@ impl<B: AutodiffBackend> MaskLearning<B> {
         causal: &CausalEvidence<B::InnerBackend>,
         gates: Tensor<B, 1>,
     ) -> Tensor<B, 1> {
-        let last = Site::ResidPost(graph.n_layers - 1);
-        let batch = causal.batch::<B>(part.batch.members.clone(), &self.device);
         let other = tracked(&part.other);
-        let capture = Capture::new([last]);
-        let mut capture = match self.kind {
-            Kind::Nodes => {
-                let mut run = (
-                    NodeGates {
-                        graph,
-                        other,
-                        gates,
-                    },
-                    capture,
-                );
-                model.forward(&batch.clean, &mut run);
-                run.1
+        match self.kind {
+            Kind::Nodes => NodeGates {
+                graph,
+                other,
+                gates,
+                of: Gated::All,
             }
+            .values(model, part, causal, &self.device),
             Kind::Edges => {
                 let mask = gates.reshape([1, graph.readers(), graph.writers()]);
-                let mut run = (EdgePatch::new(graph, other, mask), capture);
-                model.forward(&batch.clean, &mut run);
-                run.1
+                let patch = EdgePatch::new(graph, other, mask);
+                values(model, part, causal, &self.device, patch)
             }
-        };
-        let stream = capture.take(last).and_then(|stream| stream.get::<3>());
-        let stream = stream.unwrap_or_else(|| unreachable!("the pass ends at the last stream"));
-        let logits = last_logits(model, &batch.clean, stream);
-        let metric = causal.metric();
-        let reference = part.reference(metric).cloned().map(Tensor::from_inner);
-        batch.targets.values(metric, logits, reference.as_ref())
+        }
     }
 }
 
+/// Metric of one batch under a tap, prompt by prompt.
+fn values<B: AutodiffBackend>(
+    model: &Decoder<B>,
+    part: &Prepared<B::InnerBackend>,
+    causal: &CausalEvidence<B::InnerBackend>,
+    device: &B::Device,
+    tap: impl Tap<B>,
+) -> Tensor<B, 1> {
+    let last = Site::ResidPost(causal.graph().n_layers - 1);
+    let batch = causal.batch::<B>(part.batch.members.clone(), device);
+    let mut run = (tap, Capture::new([last]));
+    model.forward(&batch.clean, &mut run);
+    let stream = run.1.take(last).and_then(|stream| stream.get::<3>());
+    let stream = stream.unwrap_or_else(|| unreachable!("the pass ends at the last stream"));
+    let logits = last_logits(model, &batch.clean, stream);
+    let metric = causal.metric();
+    let reference = part.reference(metric).cloned().map(Tensor::from_inner);
+    batch.targets.values(metric, logits, reference.as_ref())
+}
+
 /// The outputs of a run as constants of the differentiated pass.
-fn tracked<B: AutodiffBackend>(run: &StreamOutputs<B::InnerBackend>) -> StreamOutputs<B> {
+pub(super) fn tracked<B: AutodiffBackend>(
+    run: &StreamOutputs<B::InnerBackend>,
+) -> StreamOutputs<B> {
     let all = |x: &[Tensor<B::InnerBackend, 3>]| {
         x.iter()
             .cloned()
@@ -158,18 +165,43 @@ fn tracked<B: AutodiffBackend>(run: &StreamOutputs<B::InnerBackend>) -> StreamOu
 
 /// Mixes every writer's output with its ablated one, in f32 at least.
 #[derive(Debug)]
-struct NodeGates<B: Backend> {
-    graph: Graph,
-    other: StreamOutputs<B>,
+pub(super) struct NodeGates<B: Backend> {
+    pub(super) graph: Graph,
+    /// What takes the place of what writers put out.
+    pub(super) other: StreamOutputs<B>,
     /// `[writers]`.
-    gates: Tensor<B, 1>,
+    pub(super) gates: Tensor<B, 1>,
+    /// Which gates are read.
+    pub(super) of: Gated,
+}
+
+/// Writers that have a gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gated {
+    /// Heads and MLPs.
+    All,
+    /// Heads alone.
+    Heads,
+}
+
+impl<B: AutodiffBackend> NodeGates<B> {
+    /// Metric of one batch, prompt by prompt.
+    pub(super) fn values(
+        self,
+        model: &Decoder<B>,
+        part: &Prepared<B::InnerBackend>,
+        causal: &CausalEvidence<B::InnerBackend>,
+        device: &B::Device,
+    ) -> Tensor<B, 1> {
+        values(model, part, causal, device, self)
+    }
 }
 
 impl<B: Backend> Tap<B> for NodeGates<B> {
     fn wants(&self, site: Site) -> bool {
         match site {
             Site::HeadOut(_) => true,
-            Site::MlpOut(_) => self.graph.mlps,
+            Site::MlpOut(_) => self.graph.mlps && self.of == Gated::All,
             _ => false,
         }
     }
@@ -202,14 +234,26 @@ impl<B: Backend> Tap<B> for NodeGates<B> {
 
 /// Adam on one vector (Kingma and Ba 2015, arXiv 1412.6980, algorithm 1).
 #[derive(Debug)]
-struct Adam {
+pub(super) struct Adam {
+    rate: f64,
     first: Vec<f64>,
     second: Vec<f64>,
     step: i32,
 }
 
 impl Adam {
-    fn step(&mut self, weights: &mut [f32], gradient: &[f32]) {
+    /// Of so many weights.
+    pub(super) fn new(weights: usize, rate: f64) -> Self {
+        Self {
+            rate,
+            first: vec![0.0; weights],
+            second: vec![0.0; weights],
+            step: 0,
+        }
+    }
+
+    /// One step down `gradient`.
+    pub(super) fn step(&mut self, weights: &mut [f32], gradient: &[f32]) {
         self.step += 1;
         let corrected = |moment: f64, beta: f64| moment / (1.0 - beta.powi(self.step));
         for (at, weight) in weights.iter_mut().enumerate() {
@@ -217,7 +261,7 @@ impl Adam {
             self.first[at] = 0.9 * self.first[at] + 0.1 * slope;
             self.second[at] = 0.999 * self.second[at] + 0.001 * slope * slope;
             let size = corrected(self.second[at], 0.999).sqrt() + 1e-8;
-            *weight -= (LEARNING_RATE * corrected(self.first[at], 0.9) / size) as f32;
+            *weight -= (self.rate * corrected(self.first[at], 0.9) / size) as f32;
         }
     }
 }
@@ -284,11 +328,7 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for MaskLearning<B> {
         };
         let mut rng = seed.stream(&format!("masks/{method}")).rng();
         let mut log_alpha = vec![START; gates];
-        let mut adam = Adam {
-            first: vec![0.0; gates],
-            second: vec![0.0; gates],
-            step: 0,
-        };
+        let mut adam = Adam::new(gates, LEARNING_RATE);
         // P(gate > 0) = σ(log α − β log(−γ/ζ)).
         let shift = BETA * (-GAMMA / ZETA).ln();
         let real = self.real(graph);
@@ -346,7 +386,7 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for MaskLearning<B> {
                 }
             }
         };
-        Ok(fixed(scores))
+        Ok(fixed(Scores::of_graph(scores)))
     }
 }
 
@@ -395,11 +435,7 @@ mod tests {
 
     #[test]
     fn adam_takes_steps_of_the_learning_rate_first() {
-        let mut adam = Adam {
-            first: vec![0.0; 2],
-            second: vec![0.0; 2],
-            step: 0,
-        };
+        let mut adam = Adam::new(2, LEARNING_RATE);
         let mut weights = [1.0f32, 1.0];
         adam.step(&mut weights, &[3.0, -0.5]);
         assert!((weights[0] - 0.9).abs() < 1e-6 && (weights[1] - 1.1).abs() < 1e-6);

@@ -98,7 +98,7 @@ fn in_lengths<B: Backend>(squares: Tensor<B, 3>, lengths: Tensor<B, 3>) -> Tenso
 /// Fails unless every class has two examples.
 fn require_two(found: usize) -> Result<()> {
     if found < 2 {
-        return Err(Error::Shape {
+        return Err(Error::TooFew {
             what: "examples of each class, for the spread within it",
             found,
             expected: 2,

@@ -19,6 +19,7 @@ mod gim;
 mod k_means;
 mod linear_probe;
 mod masks;
+mod matryoshka;
 mod mean_difference;
 mod of_activations;
 mod of_pairs;
@@ -49,6 +50,7 @@ pub use from_file::FromFile;
 pub use k_means::KMeans;
 pub use linear_probe::LinearProbe;
 pub use masks::MaskLearning;
+pub use matryoshka::Matryoshka;
 pub use mean_difference::MeanDifference;
 pub use paired_flip_rate::PairedFlipRate;
 pub use random::Random;
@@ -128,6 +130,8 @@ methods! {
     decomposition::ABOUT => |s, _| ContextualDecomposition::new(s.patching),
     masks::NODES => |s, on| MaskLearning::<B>::nodes(s.patching, on),
     masks::EDGES => |s, on| MaskLearning::<B>::edges(s.patching, on),
+    matryoshka::LEARNED => |s, on| Matryoshka::<B>::learned(s.patching, on),
+    matryoshka::UNLEARNED => |s, on| Matryoshka::<B>::unlearned(s.patching, on),
     flow::ABOUT => |s, _| InformationFlow::new(s.patching),
     direct::ABOUT => |s, _| DirectLogitAttribution::new(s.patching),
     activation_variance::ON_POSITIVES => |_, _| ActivationVariance::on_positives(),

@@ -56,8 +56,11 @@ pub struct PatchingSettings {
     pub ig_steps: usize,
     /// The same of nodes. Default 10: with 5 the order of nodes has not settled (arXiv 2609.25518).
     pub node_ig_steps: usize,
-    /// Optimiser steps of the methods that learn masks. Default 150.
+    /// Optimiser steps of the methods that learn masks of hard gates. Default 150.
     pub mask_steps: usize,
+    /// Steps of [`Matryoshka`](super::Matryoshka) masks. Default 500, as in arXiv 2609.25518.
+    #[serde(default = "matryoshka_steps")]
+    pub matryoshka_steps: usize,
     /// Which edges are patched one by one, besides the nodes. Default: none.
     #[serde(default)]
     pub edges: PatchedEdges,
@@ -103,6 +106,11 @@ impl FromStr for PatchedEdges {
     }
 }
 
+/// The default, and what runs had that were kept before it could be set.
+const fn matryoshka_steps() -> usize {
+    500
+}
+
 impl Default for PatchingSettings {
     fn default() -> Self {
         Self {
@@ -111,6 +119,7 @@ impl Default for PatchingSettings {
             ig_steps: 5,
             node_ig_steps: 10,
             mask_steps: 150,
+            matryoshka_steps: matryoshka_steps(),
             edges: PatchedEdges::None,
         }
     }

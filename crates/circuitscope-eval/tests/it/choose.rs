@@ -64,7 +64,7 @@ fn the_knee_is_on_the_curve_of_faithfulness() {
         model,
         pairs(),
         metric,
-        Ablation::Patching,
+        Ablation::Negative,
         1 << 30,
         &FlexDevice,
     );

@@ -5,6 +5,7 @@ mod causal;
 mod choose;
 mod coverage;
 mod evaluate;
+mod hypotheses;
 mod methods;
 mod null;
 mod quality;

@@ -74,6 +74,7 @@ fn task(name: &str, grid: HeadGrid, truth: &[HeadId], seed: u64) -> TaskReport {
                 jaccard_by_chance: None,
                 node_cpr: None,
                 node_cmd: None,
+                node_accuracy_area: None,
                 against: Vec::new(),
                 not_above: Vec::new(),
             }),
@@ -400,6 +401,7 @@ fn discovery() -> ReportInput {
                     size: circuit_size(share, 32),
                     faithfulness: share.sqrt() + 0.2 * draw(),
                     kl: 2.0 * (1.0 - share) + 0.2 * draw(),
+                    accuracy: None,
                 })
                 .collect()
         };
@@ -409,6 +411,7 @@ fn discovery() -> ReportInput {
             absolute: points(&mut draw),
             cpr: 0.5,
             cmd: 0.5,
+            accuracy_area: None,
         };
         method.faithfulness = Some(Faithfulness {
             metric: Metric::LogitDifference,

@@ -9,6 +9,8 @@
 //! | does a head score more than by chance? | [`LabelNull`] | Phipson & Smyth 2010 |
 //! | which of many such heads to keep? | [`benjamini_hochberg`], [`Discoveries`] | Benjamini & Hochberg 1995 |
 //! | which heads are chosen again and again? | [`half_samples`], [`Stability`] | Meinshausen & Bühlmann 2010 |
+//! | do two numbers of the same prompts depend on each other? | [`Hsic`] | Gretton et al. 2007 |
+//! | is a share of draws above another? | [`binomial_at_least`] | |
 //! | where does a curve bend? | [`knee`] | Satopaa et al. 2011 |
 //!
 //! Every random choice comes from a [`Seed`](circuitscope_core::Seed): resample `i` of a seed is the
@@ -36,8 +38,10 @@
 //! # }
 //! ```
 
+mod binomial;
 mod deviations;
 mod fdr;
+mod hsic;
 mod interval;
 mod knee;
 mod null;
@@ -45,8 +49,10 @@ mod paired;
 mod resample;
 mod stability;
 
+pub use binomial::binomial_at_least;
 pub use deviations::Deviations;
 pub use fdr::{Discoveries, benjamini_hochberg};
+pub use hsic::Hsic;
 pub use interval::{Interval, chance_jaccard, jaccard, mean_pairwise_jaccard, quantile};
 pub use knee::{Bend, Knee, knee};
 pub use null::{LabelNull, relabellings};

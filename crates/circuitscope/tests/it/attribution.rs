@@ -60,7 +60,7 @@ fn evidence(golden: &Golden, name: &str, lengths: [usize; 2]) -> Evidence<Flex> 
         model,
         pairs,
         Metric::LogitDifference,
-        Ablation::Patching,
+        Ablation::Negative,
         1 << 30,
         &FlexDevice,
     );

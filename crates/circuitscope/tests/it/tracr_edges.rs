@@ -154,7 +154,7 @@ fn check(program: &str, expected: [(Ablation, usize); 3], of: usize, by_any: usi
 #[ignore = "needs ../shared/fixtures"]
 fn hist() {
     let expected = [
-        (Ablation::Patching, 4),
+        (Ablation::Negative, 4),
         (Ablation::Zero, 6),
         (Ablation::Mean, 5),
     ];
@@ -165,7 +165,7 @@ fn hist() {
 #[ignore = "needs ../shared/fixtures"]
 fn shift_twice() {
     let expected = [
-        (Ablation::Patching, 3),
+        (Ablation::Negative, 3),
         (Ablation::Zero, 7),
         (Ablation::Mean, 7),
     ];
@@ -176,7 +176,7 @@ fn shift_twice() {
 #[ignore = "needs ../shared/fixtures"]
 fn dyck1() {
     let expected = [
-        (Ablation::Patching, 12),
+        (Ablation::Negative, 12),
         (Ablation::Zero, 24),
         (Ablation::Mean, 22),
     ];

@@ -85,7 +85,7 @@ fn by_hand(causal: &CausalEvidence<Flex>) -> Vec<f64> {
 
 #[test]
 fn nodes_are_patched_where_prompts_correspond() {
-    let causal = evidence_of(Ablation::Patching);
+    let causal = evidence_of(Ablation::Negative);
     let expected = by_hand(&causal);
     let found = graph_of("activation-patching", &evidence(causal), 5);
     close("nodes", &found.nodes.unwrap(), &expected);
@@ -94,7 +94,7 @@ fn nodes_are_patched_where_prompts_correspond() {
 /// Methods of gradients read what corresponds, too, and no ablation minds the lengths.
 #[test]
 fn every_ablation_and_estimate_takes_aligned_pairs() {
-    for ablation in Ablation::ALL {
+    for ablation in ON_ANY_PAIRS {
         let causal = evidence_of(ablation);
         let batch = causal.batch::<Flex>(vec![0, 1, 2, 3], &FlexDevice);
         let ablated = causal.ablated(&batch).unwrap();
@@ -116,7 +116,7 @@ fn an_alignment_of_other_prompts_is_refused() {
     let (pairs, mut aligned) = unequal();
     aligned.swap(0, 2);
     let metric = Metric::LogProbability;
-    let ablation = Ablation::Patching;
+    let ablation = Ablation::Negative;
     let error = CausalEvidence::aligned(
         decoder(21),
         pairs,

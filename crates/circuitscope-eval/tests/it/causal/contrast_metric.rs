@@ -10,7 +10,7 @@ fn unanswered() -> Vec<TokenPair> {
 }
 
 fn contrast(model: &Decoder<Flex>) -> CausalEvidence<Flex> {
-    let ablation = Ablation::Patching;
+    let ablation = Ablation::Negative;
     let metric = Metric::Contrast;
     CausalEvidence::new(
         model.clone(),

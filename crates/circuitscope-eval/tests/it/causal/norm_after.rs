@@ -74,7 +74,7 @@ fn each(mut check: impl FnMut(&str, &Value, &Value, &Decoder<Flex>)) {
 #[test]
 fn nodes_and_edges_equal_hooks_in_transformers() {
     each(|what, golden, expected, model| {
-        let evidence = evidence_of(golden, model, Ablation::Patching);
+        let evidence = evidence_of(golden, model, Ablation::Negative);
         let exact = graph_of("activation-patching", &evidence, 5);
         let patched = numbers(&expected["nodes.patching"]);
         close(what, exact.nodes.as_ref().unwrap(), &patched);
@@ -109,7 +109,7 @@ fn ablated_nodes_equal_hooks_in_transformers() {
 #[test]
 fn a_circuit_keeps_what_transformers_says() {
     each(|what, golden, expected, model| {
-        let evidence = evidence_of(golden, model, Ablation::Patching);
+        let evidence = evidence_of(golden, model, Ablation::Negative);
         let causal = evidence.causal("test").unwrap();
         let graph = causal.graph();
         let kept: Vec<Vec<u32>> = golden["kept"]
@@ -142,7 +142,7 @@ fn a_circuit_keeps_what_transformers_says() {
 #[test]
 fn gradients_agree_among_each_other() {
     each(|what, golden, _, model| {
-        let evidence = evidence_of(golden, model, Ablation::Patching);
+        let evidence = evidence_of(golden, model, Ablation::Negative);
         let eap = graph_of("eap", &evidence, 1).edges.unwrap();
         for name in ["eap-ig", "eap-ig-activations"] {
             let found = graph_of(name, &evidence, 1).edges.unwrap();
@@ -158,7 +158,7 @@ fn gradients_agree_among_each_other() {
 #[test]
 fn every_causal_method_runs() {
     each(|what, golden, _, model| {
-        let evidence = evidence_of(golden, model, Ablation::Patching);
+        let evidence = evidence_of(golden, model, Ablation::Negative);
         let methods = ALL.iter().filter(|about| about.needs.model);
         let methods = methods.map(|about| about.name.as_ref());
         let mut ran = 0;

@@ -27,7 +27,7 @@ fn values(scores: &GraphScores) -> &[f64] {
 /// At the clean end of the way there is nothing to draw.
 #[test]
 fn at_the_prompts_they_are_attribution_patching() {
-    for ablation in [Ablation::Patching, Ablation::Mean] {
+    for ablation in [Ablation::Negative, Ablation::Mean] {
         let causal = causal(&decoder(3), Metric::LogitDifference, ablation);
         let evidence = evidence(causal);
         for (method, name) in both(1).into_iter().zip(["nap", "eap"]) {
@@ -42,7 +42,7 @@ fn at_the_prompts_they_are_attribution_patching() {
 #[test]
 fn their_mean_is_the_integral() {
     const DRAWS: u64 = 400;
-    let causal = causal(&decoder(5), Metric::LogitDifference, Ablation::Patching);
+    let causal = causal(&decoder(5), Metric::LogitDifference, Ablation::Negative);
     let evidence = evidence(causal);
     for (method, name) in both(1).into_iter().zip(["nap-ig", "eap-ig"]) {
         let expected = graph_of(name, &evidence, 200);
@@ -73,7 +73,7 @@ fn their_mean_is_the_integral() {
 /// One seed, one draw; each pair has its own.
 #[test]
 fn draws_come_from_the_seed() {
-    let causal = causal(&decoder(3), Metric::LogitDifference, Ablation::Patching);
+    let causal = causal(&decoder(3), Metric::LogitDifference, Ablation::Negative);
     let evidence = evidence(causal);
     for method in both(1) {
         let of = |seed| scored(&method, &evidence, seed);
@@ -85,7 +85,7 @@ fn draws_come_from_the_seed() {
 /// What all writers bring to the logits, step by step, is what the metric differs by between the prompts.
 #[test]
 fn steps_add_up_to_the_whole() {
-    let causal = causal(&decoder(7), Metric::LogitDifference, Ablation::Patching);
+    let causal = causal(&decoder(7), Metric::LogitDifference, Ablation::Negative);
     let evidence = evidence(causal);
     // With the input ablated everything is as on the negative prompt.
     let expected = graph_of("activation-patching", &evidence, 1).nodes.unwrap()[0];

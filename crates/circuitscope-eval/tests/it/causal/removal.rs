@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn greedy_removal_keeps_what_matters() {
-    let causal = causal(&decoder(11), Metric::LogitDifference, Ablation::Patching);
+    let causal = causal(&decoder(11), Metric::LogitDifference, Ablation::Negative);
     let evidence = evidence(causal);
     let exact = graph_of("activation-patching", &evidence, 5).edges.unwrap();
     let acdc = graph_of("acdc", &evidence, 5);
@@ -45,7 +45,7 @@ fn greedy(runs: &PatchedRuns<'_, Flex>, tau: f64) -> Vec<f32> {
 
 #[test]
 fn a_sweep_is_one_greedy_removal_for_each_threshold() {
-    let causal = causal(&decoder(11), Metric::LogitDifference, Ablation::Patching);
+    let causal = causal(&decoder(11), Metric::LogitDifference, Ablation::Negative);
     let scores = graph_of("acdc", &evidence(causal.clone()), 5);
     let (graph, edges) = (scores.graph, scores.edges.unwrap());
     // Half of the pairs.
@@ -73,7 +73,7 @@ fn learned_gates_prefer_what_matters() {
     let evidence = evidence(causal(
         &decoder(12),
         Metric::LogitDifference,
-        Ablation::Patching,
+        Ablation::Negative,
     ));
     let exact = graph_of("activation-patching", &evidence, 5);
     for name in ["subnetwork-probing", "edge-pruning"] {

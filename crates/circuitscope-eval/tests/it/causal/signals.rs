@@ -24,7 +24,7 @@ fn found(causal: &CausalEvidence<Flex>, seed: u64) -> Vec<HeadSignals> {
 /// Codes share out what a head does, and a head does what `recommended` says.
 #[test]
 fn effects_of_codes_add_up_to_the_heads() {
-    for config in [Ablation::Patching, Ablation::Zero] {
+    for config in [Ablation::Negative, Ablation::Zero] {
         let causal = causal(&decoder(12), Metric::LogitDifference, config);
         let found = found(&causal, 3);
         assert_eq!(
@@ -76,7 +76,7 @@ fn effects_of_codes_add_up_to_the_heads() {
 /// The same seed, the same codes; codes do not depend on which other heads are asked for with them, nor on answers.
 #[test]
 fn codes_are_those_of_the_head() {
-    let causal = causal(&decoder(12), Metric::LogitDifference, Ablation::Patching);
+    let causal = causal(&decoder(12), Metric::LogitDifference, Ablation::Negative);
     assert_eq!(found(&causal, 1), found(&causal, 1));
     assert_ne!(found(&causal, 1), found(&causal, 2));
     let how = SignalSettings::default().with_n_codes(16);

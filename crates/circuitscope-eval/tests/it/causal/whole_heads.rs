@@ -89,7 +89,7 @@ fn edges(graph: &Graph, kept: &[bool]) -> Vec<f32> {
 #[test]
 fn heads_are_ablated_as_all_their_edges() {
     for (at, model) in models().iter().enumerate() {
-        for ablation in Ablation::ALL {
+        for ablation in ON_ANY_PAIRS {
             let causal = evidence_of(model, ablation);
             let graph = causal.graph();
             let runs = PatchedRuns::new(&causal, 5).unwrap();
@@ -124,7 +124,7 @@ fn heads_are_ablated_as_all_their_edges() {
 #[test]
 fn single_writers_are_ablated_as_all_their_edges() {
     for (at, model) in models().iter().enumerate() {
-        for ablation in Ablation::ALL {
+        for ablation in ON_ANY_PAIRS {
             let causal = evidence_of(model, ablation);
             let graph = causal.graph();
             let (writers, readers) = (graph.writers(), graph.readers());
@@ -173,9 +173,9 @@ fn nodes_and_edges(causal: CausalEvidence<Flex>, edges: PatchedEdges) -> GraphSc
 #[test]
 fn edges_among_the_best_heads_are_those_of_all() {
     let model = &models()[1];
-    let all = nodes_and_edges(evidence_of(model, Ablation::Patching), PatchedEdges::All);
+    let all = nodes_and_edges(evidence_of(model, Ablation::Negative), PatchedEdges::All);
     let some = nodes_and_edges(
-        evidence_of(model, Ablation::Patching),
+        evidence_of(model, Ablation::Negative),
         PatchedEdges::Among(3),
     );
     let graph = all.graph;
