@@ -139,9 +139,9 @@ mod tests {
 
     #[test]
     fn roots_take_in_more() {
-        let nodes = [100.0, 90.0, 16.0, 14.0, 0.1, 0.0, 0.2, -1.0];
-        assert_eq!(chosen(Selection::Otsu, &nodes), [0, 1]);
-        assert_eq!(chosen(Selection::OtsuSqrt, &nodes), [0, 1, 2, 3]);
+        let nodes = [100.0, 36.0, 25.0, 0.1, 0.0, 0.2, -1.0];
+        assert_eq!(chosen(Selection::Otsu, &nodes), [0]);
+        assert_eq!(chosen(Selection::OtsuSqrt, &nodes), [0, 1, 2]);
         assert!(chosen(Selection::OtsuSqrt, &[-1.0, -2.0, -3.0]).is_empty());
     }
 

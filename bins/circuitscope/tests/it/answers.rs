@@ -73,7 +73,7 @@ fn the_default_finds_planted_circuits_and_says_what_they_keep() {
             "What the model makes of the prompts",
             "right answer above the wrong ones in",
             "this circuit",
-            "10 random circuits of",
+            "100 random circuits of",
             "<dt>rule</dt><dd>otsu</dd>",
             "<dt>metric</dt>",
         ] {
