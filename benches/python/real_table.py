@@ -6,7 +6,8 @@ MODEL is a folder or a GGUF file. For each task, every head is ablated by itself
 negative prompt and against its mean; heads whose effect is above 5 % of what the metric differs by between the two prompts are
 taken for the circuit. Then `eval` scores other pairs with every method and judges it by the first of the two circuits; the second is
 judged here, from the scores that `eval` keeps. Everything is printed as tables in Markdown. What is done already in OUT is not done
-again. Nothing but the standard library is needed.
+again. `ioi-exchanged` is indirect objects with the two names exchanged in the second half of the negative prompt, so that its right answer
+is the positive's wrong one; in `ioi` the negative prompt has a third name there. Nothing but the standard library is needed.
 """
 
 import argparse
@@ -16,13 +17,36 @@ import statistics
 import subprocess
 import sys
 
-TASKS = {"ioi": 16, "greater-than": 8, "induction": 8}
+TASKS = {"ioi": 16, "ioi-exchanged": 16, "greater-than": 8, "induction": 8}
+TASK = """schema = 1
+name = "ioi-exchanged"
+summary = "of two people named, the one who does not give is the one who receives"
+metric = "logit-difference"
+
+[prompts]
+templates = "prompts.json"
+
+[tokenizer]
+one_length = ["names"]
+"""
+TEMPLATES = ["Then [B] and [A] went to the [PLACE]. [%s] gave a [OBJECT] to", "When [B] and [A] got a [OBJECT] at the [PLACE], [%s] gave it to"]
+PROMPTS = {
+    "schema": 1,
+    "templates": [
+        {"positive": text % "B", "negative": text % "A", "answers": " [A]", "wrong_answers": " [B]"} for text in TEMPLATES
+    ],
+    "slots": {"A": "names", "B": "names", "PLACE": "places", "OBJECT": "objects"},
+    "words": {
+        "names": ["Mary", "John", "Tom", "James", "Sarah", "Martin", "Laura", "Robert", "Alice", "Paul", "Emma", "David"],
+        "places": ["store", "school", "garden", "station", "house"],
+        "objects": ["drink", "book", "ring", "ball", "letter"],
+    },
+}
 METHODS = [
-    "recommended", "nap", "nap-ig", "nap-eg", "nap-gim", "nap-attn-lrp", "nap-rel-p", "eap", "eap-ig", "ceap", "hisp",
-    "cd-t", "direct-logit-attribution", "matryoshka-masks", "matryoshka-no-learning",
-    "recommended-activations", "sae", "sae-corrected", "untrained-ensemble",
-    "activation-variance", "activation-variance-all", "mean-difference", "standardised-difference",
-    "relative-difference", "linear-probe", "k-means", "activation-norm", "random",
+    "recommended", "nap", "nap-ig", "nap-eg", "nap-gim", "nap-attn-lrp", "nap-rel-p", "eap", "hisp", "cd-t",
+    "direct-logit-attribution", "recommended-activations", "sae", "sae-corrected",
+    "activation-variance", "activation-variance-all", "mean-difference", "relative-difference", "linear-probe", "k-means",
+    "activation-norm", "random",
 ]
 SHARE = 0.05
 
@@ -39,13 +63,24 @@ def exact(program, model, task, reference, out):
     folder = out / f"exact-{task}-{reference}"
     if not (folder / "discovery.json").exists():
         pairs = str(TASKS[task])
-        run(program, out / f"exact-{task}-{reference}.log", "discover", "--model", model, "--task", task, "--examples", pairs,
+        run(program, out / f"exact-{task}-{reference}.log", "discover", "--model", model, "--task", prompts(task, out), "--examples", pairs,
             "--patch-pairs", pairs, "--seed", "7", "--method", "activation-patching", "--reference", reference,
             "--select", "top:1", "--faithfulness=none", "--output", str(folder))
     found = json.loads((folder / "discovery.json").read_text())
     behaviour = found["behaviour"]
     total = behaviour["positives"]["mean"] - behaviour["negatives"]["mean"]
     return {head["head"]: head["signed"] for head in found["heads"]}, total, found
+
+
+def prompts(task, out):
+    """What --task takes."""
+    if task != "ioi-exchanged":
+        return task
+    folder = out / task
+    folder.mkdir(exist_ok=True)
+    (folder / "task.toml").write_text(TASK)
+    (folder / "prompts.json").write_text(json.dumps(PROMPTS))
+    return str(folder)
 
 
 def strong(effects, total):
@@ -67,7 +102,8 @@ def auc_and_precision(scores, truth):
     return wins / (len(above) * len(below)), precision / len(truth)
 
 
-def evaluate(program, model, task, heads, seed, found, out):
+def evaluate(program, model, task, heads, seed, curves, found, out):
+    """What `eval` found on the pairs of a seed, with circuits of growing size for `curves`; and the scores of heads."""
     circuit = out / f"circuit-{task}.json"
     named = {"source": "exact effects above 5 %", "groups": {"strong": sorted(heads)}, "edges": []}
     circuit.write_text(json.dumps({
@@ -76,9 +112,9 @@ def evaluate(program, model, task, heads, seed, found, out):
     }))
     folder = out / f"eval-{task}-{seed}"
     if not (folder / "results.json").exists():
-        run(program, out / f"eval-{task}-{seed}.log", "eval", "--model", model, "--task", task, "--circuit", str(circuit),
-            "--examples", "10", "--patch-pairs", "10", "--seed", str(seed), "--seeds", "1", "--method", ",".join(METHODS),
-            "--faithfulness", "--output", str(folder))
+        run(program, out / f"eval-{task}-{seed}.log", "eval", "--model", model, "--task", prompts(task, out), "--circuit", str(circuit),
+            "--examples", "10", "--patch-pairs", "6", "--seed", str(seed), "--seeds", "1", "--method", ",".join(METHODS),
+            *(["--faithfulness"] if curves else []), "--output", str(folder))
     results = json.loads((folder / "results.json").read_text())
     scores = {}
     for method in METHODS:
@@ -123,7 +159,9 @@ def main():
         judged = {method: {reference: [] for reference in truths} for method in METHODS}
         kept = {method: [] for method in METHODS}
         for seed in seeds:
-            results, scores = evaluate(args.program, args.model, task, truths["negative"], seed, found, args.output)
+            curves_too = seed == seeds[0]
+            results, scores = evaluate(
+                args.program, args.model, task, truths["negative"], seed, curves_too, found, args.output)
             rows = {row["method"]: row for row in results["summary"]}
             for method in METHODS:
                 of_heads = named(scores[method], found)
@@ -138,15 +176,15 @@ def main():
                 pairs = judged[method][reference]
                 auc, precision = (statistics.mean(pair[part] for pair in pairs) for part in (0, 1))
                 ranks[method].append(f"{auc:.3f} / {precision:.2f}")
-            mean = lambda key: statistics.mean(row[key] for row in kept[method])
-            area = statistics.mean(row.get("node_accuracy_area", float("nan")) for row in kept[method])
+            first = kept[method][0]
             stable = [row["jaccard"]["mean"] for row in kept[method] if row.get("jaccard")]
             chance = [row["jaccard_by_chance"]["mean"] for row in kept[method] if row.get("jaccard_by_chance")]
             stable = f"{statistics.mean(stable):.2f} ({statistics.mean(chance):.2f})" if stable else "–"
-            curves[method].append([f"{mean('node_cpr'):.2f} / {mean('node_cmd'):.2f} / {area:.2f}", stable])
+            areas = [first.get(key) for key in ["node_cpr", "node_cmd", "node_accuracy_area"]]
+            curves[method].append([" / ".join("–" if area is None else f"{area:.2f}" for area in areas), stable])
     print("AUC / average precision of heads whose exact effect is above 5 % (how many there are), mean of two draws of ten pairs:\n")
     print(table(["method", *header], [[method, *ranks[method]] for method in METHODS]))
-    print("\nCPR / CMD / accuracy area, and the Jaccard index of circuits on half samples (in brackets that of random ones):\n")
+    print("\nCPR / CMD / accuracy area of circuits of heads (first draw, six pairs), and the Jaccard index of circuits on half samples (in brackets that of random ones):\n")
     columns = [name for task in TASKS for name in (f"{task}: kept", f"{task}: stable")]
     rows = [[method, *(cell for cells in curves[method] for cell in cells), f"{statistics.mean(times[method]):.1f} s"] for method in METHODS]
     print(table(["method", *columns, "time"], rows))
