@@ -128,6 +128,9 @@ fn of_eval(error: &eval::Error) -> Option<&'static str> {
             Some("use --metric logit-difference, probability-difference or log-probability")
         }
         E::NoAnswers { .. } => Some("give them in the file, or use --metric contrast"),
+        E::NoPairs => Some(
+            "methods that run the model, --tests, --faithfulness, --select knee and --only-correct need them: use --pairs or --task",
+        ),
         E::NoTests { .. } => {
             Some("use --metric contrast, or logit-difference where answers are known")
         }

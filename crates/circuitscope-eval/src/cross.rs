@@ -6,13 +6,14 @@ use circuitscope_score::stats::{Deviations, half_samples};
 use crate::Result;
 use crate::ablate::HeadCircuits;
 use crate::causal::{CausalEvidence, mean};
-use crate::quality::{heads_of, indices};
+use crate::quality::{LITTLE, heads_of, indices};
 
 /// Half samples of the pairs for each interval.
 const SAMPLES: usize = 100;
 
 /// The head share that each of some circuits keeps on the first `pairs` pairs, all other heads ablated: one row of a
-/// [`CrossTask`](circuitscope_measures::CrossTask). Nothing where ablating all heads changes nothing.
+/// [`CrossTask`](circuitscope_measures::CrossTask). Nothing where ablating all heads lowers the metric by less than a
+/// fifth, or raises it: shares of that would say little.
 ///
 /// Half samples of the pairs are drawn from stream `cross-task`.
 ///
@@ -63,6 +64,9 @@ pub fn kept_shares<B: Backend>(
             let (full, empty) = (of(full), of(empty));
             Baseline { full, empty }.share(of(kept)).ok()
         };
+        if mean(full) - mean(empty) < LITTLE * mean(full).abs() {
+            return None;
+        }
         let estimate = share(&all)?;
         let samples: Option<Vec<f64>> = of_halves.iter().map(share).collect();
         let interval = samples.zip(halves.first()).and_then(|(samples, half)| {

@@ -1,5 +1,5 @@
 use burn::tensor::backend::Backend;
-use circuitscope_core::{HeadId, Progress, Seed};
+use circuitscope_core::{HeadId, Polarity, Progress, Seed};
 use circuitscope_measures::{Scores, Selection};
 use circuitscope_score::stats::{Resample, half_samples};
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,9 @@ pub struct Frequencies {
 /// The share of half samples from which on a head is in, and one less which it is out.
 const IN: f64 = 0.95;
 
+/// Pairs, or examples of each class, that have as many different halves as frequencies of 5 % need: six have 20.
+const FEWEST: usize = 6;
+
 impl Frequencies {
     /// Of a rule and what a method measured, on at most `samples` half samples drawn from stream `frequencies`; nothing where
     /// there are too few prompts to halve.
@@ -39,6 +42,22 @@ impl Frequencies {
         seed: Seed,
         progress: &dyn Progress,
     ) -> Result<Option<Self>> {
+        let pairs = evidence.pairs().len();
+        let of = |class| {
+            evidence
+                .labels()
+                .iter()
+                .filter(|label| **label == class)
+                .count()
+        };
+        let units = if pairs > 0 {
+            pairs
+        } else {
+            of(Polarity::Positive).min(of(Polarity::Negative))
+        };
+        if units < FEWEST {
+            return Ok(None);
+        }
         let seed = seed.stream("frequencies");
         let halves = match half_samples(evidence.labels(), evidence.pairs(), samples, seed) {
             Err(circuitscope_score::Error::TooFewToHalve { .. }) => return Ok(None),

@@ -253,6 +253,17 @@ fn distance(a: &[f64], b: &[f64]) -> f64 {
 }
 
 impl CircuitTests {
+    /// Random draws with fewer of which nothing can be shown to be ahead of a share `quantile` of them at a level, were it ahead of all.
+    ///
+    /// ```
+    /// use circuitscope_eval::CircuitTests;
+    /// assert_eq!(CircuitTests::fewest_draws(0.9, 0.05), 29);
+    /// ```
+    #[must_use]
+    pub fn fewest_draws(quantile: f64, level: f64) -> usize {
+        (level.ln() / quantile.ln()).ceil() as usize
+    }
+
     /// Members of which it is shown that a random head would matter as much: each p-value times the number of
     /// members (Bonferroni) is at most the level.
     pub fn superfluous(&self) -> Vec<HeadId> {
@@ -275,15 +286,29 @@ impl CircuitTests {
         let metric = named(self.metric.name());
         let Equivalence { above, of, p_value } = self.equivalence;
         let mut sentences = vec![format!(
-            "equivalence {}: the {metric} of the circuit is above the whole model's on {above} of {} that it differs on{}",
+            "equivalence {}: the {metric} of the circuit is {}",
             verdict(p_value, level, ["refuted", "not refuted"]),
-            count(of, "pair"),
-            if p_value <= level {
-                ": they do not do equally well"
-            } else {
-                ", which shows no difference, and does not show that there is none"
+            match of {
+                0 => "that of the whole model on every pair".to_owned(),
+                _ => format!(
+                    "above the whole model's on {above} of {} that it differs on{}",
+                    count(of, "pair"),
+                    if p_value <= level {
+                        ": they do not do equally well"
+                    } else {
+                        ", which shows no difference, and does not show that there is none"
+                    }
+                ),
             }
         )];
+        if self.minimality.is_none() {
+            sentences.push(
+                "the circuit is all heads: nothing is left without it, and every random circuit of its size is the same, so that \
+                 the other tests say nothing"
+                    .to_owned(),
+            );
+            return sentences;
+        }
         let Hsic { statistic, p_value } = self.independence;
         sentences.push(format!(
             "independence {}: without the circuit the {metric} {} (HSIC {statistic:.2})",
@@ -312,7 +337,7 @@ impl CircuitTests {
             }
         };
         sentences.push(format!(
-            "sufficiency {}: it is nearer to the whole model than {}{}; nearer, not near",
+            "sufficiency {}: pair by pair it is nearer to the whole model than {}{}; nearer, not near",
             shown(self.sufficiency),
             of_random(self.sufficiency),
             expected(self.sufficiency)
@@ -327,9 +352,7 @@ impl CircuitTests {
     }
 
     fn minimality_sentence(&self) -> String {
-        let Some(members) = &self.minimality else {
-            return "minimality not tested: the circuit is all heads".to_owned();
-        };
+        let members = self.minimality.as_deref().unwrap_or_default();
         let least = members
             .iter()
             .map(|member| self.corrected(member))
@@ -444,7 +467,7 @@ mod tests {
                  model's from pair to pair as far as these pairs show; it may still be there on all alike (HSIC 0.01)",
                 "minimality refuted (p < 0.001): these do not matter more than 90 % of heads added to the circuit at random: \
                  L2H0",
-                "sufficiency shown (p < 0.001): it is nearer to the whole model than 100 of 100 random circuits of 2 heads; \
+                "sufficiency shown (p < 0.001): pair by pair it is nearer to the whole model than 100 of 100 random circuits of 2 heads; \
                  nearer, not near",
                 "partial necessity not shown (p = 0.450): ablating it changes the model more than ablating 91 of 100 random \
                  circuits of 2 heads; expected clearly more than 90 %; other heads may be needed, too",

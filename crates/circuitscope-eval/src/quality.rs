@@ -77,6 +77,9 @@ pub struct CircuitQuality {
 /// Effects of less than this share of the whole are not worth a word.
 const NOTABLE: f64 = 0.05;
 
+/// Where ablating all heads takes less than this share of the metric, shares of what it takes say little.
+pub(crate) const LITTLE: f64 = 0.2;
+
 /// Runs a chosen circuit with all other heads ablated, the model without it, random circuits of its size
 /// (`seed.nth("random-circuits", i)`), and the circuit without each member.
 ///
@@ -191,6 +194,12 @@ impl CircuitQuality {
         share.ok().filter(|_| self.head_share.is_some())
     }
 
+    /// Whether ablating all heads lowers the metric by less than a fifth, or raises it: shares of the change say
+    /// little then.
+    pub fn is_weak(&self) -> bool {
+        self.full - self.empty < LITTLE * self.full.abs()
+    }
+
     /// The metric of random circuits, on average.
     fn random_mean(&self) -> Option<f64> {
         let count = self.random.len();
@@ -213,6 +222,8 @@ impl CircuitQuality {
         let divergence = self.metric == Metric::Kl;
         let value = |value: f64| figure(if divergence { -value } else { value });
         let share = match self.head_share {
+            Some(_) if self.is_weak() => String::new(),
+            Some(share) if share < 0.0 => " (less than with all heads ablated)".to_owned(),
             Some(share) if (0.0..=1.5).contains(&share) => {
                 let chance = self.random_share();
                 // Adding 0 takes the sign from what rounds to none.
@@ -261,10 +272,25 @@ impl CircuitQuality {
         }
         if self.head_share.is_none() {
             sentences.push(
-                "ablating all heads changes nothing: heads do not carry the difference between the prompts"
-                    .to_owned(),
+                match self.ablation {
+                    Ablation::Negative => {
+                        "ablating all heads changes nothing: heads do not carry the difference between the prompts"
+                    }
+                    _ => "ablating all heads changes nothing",
+                }
+                .to_owned(),
             );
             return sentences;
+        }
+        if self.is_weak() {
+            sentences.push(format!(
+                "warning: ablating all heads {} the {} ({} from {}), so that what circuits keep says little; another \
+                 --reference or --metric contrast may say more",
+                if self.full < self.empty { "raises" } else { "hardly lowers" },
+                named(self.metric.name()),
+                value(self.empty),
+                value(self.full)
+            ));
         }
         let as_good = self.random_as_good();
         if as_good * 10 >= self.random.len().max(1) {
@@ -368,10 +394,27 @@ mod tests {
         quality.random = vec![11.0, 0.0, 0.0];
         assert_eq!(quality.random_as_good(), 1);
         assert!(quality.sentences()[2].starts_with("warning: 1 of 3 random circuits"));
-        // Where ablating raises the metric, less is more.
+        // Where ablating raises the metric, less is more, and shares say little.
         quality.full = -5.0;
         quality.circuit = -4.0;
         assert_eq!(quality.random_as_good(), 0);
+        let said = quality.sentences();
+        assert!(said[2].starts_with(
+            "warning: ablating all heads raises the logit difference (-0.30 from -5.00)"
+        ));
+        assert!(!said[0].contains('%'), "{said:?}");
+    }
+
+    #[test]
+    fn shares_of_little_are_not_said() {
+        let mut quality = quality();
+        quality.empty = 10.0;
+        let said = quality.sentences();
+        assert!(!said[0].contains('%'), "{said:?}");
+        assert!(
+            said[2].starts_with("warning: ablating all heads hardly lowers"),
+            "{said:?}"
+        );
     }
 
     #[test]

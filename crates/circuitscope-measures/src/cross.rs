@@ -17,7 +17,7 @@ pub struct CrossTask {
     pub tasks: Vec<String>,
     /// Heads of each task's circuit.
     pub sizes: Vec<usize>,
-    /// `[task that is run][task whose circuit is kept]`; absent where ablating all heads changes nothing.
+    /// `[task that is run][task whose circuit is kept]`; absent where ablating all heads hardly lowers the metric.
     pub kept: Vec<Vec<Option<KeptShare>>>,
     /// What own circuits keep on average less what foreign ones do; absent where an entry is.
     #[serde(default, skip_serializing_if = "Option::is_none")]

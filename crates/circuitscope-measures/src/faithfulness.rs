@@ -133,7 +133,7 @@ pub fn accuracy_area(points: &[(f64, f64)]) -> Option<f64> {
         .iter()
         .map(|(share, accuracy)| (share.ln(), *accuracy));
     let logarithms: Vec<(f64, f64)> = logarithms.collect();
-    (last > first).then(|| area(&logarithms, |accuracy| accuracy) / (last - first))
+    (last > first).then(|| (area(&logarithms, |accuracy| accuracy) / (last - first)).min(1.0))
 }
 
 fn area(points: &[(f64, f64)], height: impl Fn(f64) -> f64) -> f64 {

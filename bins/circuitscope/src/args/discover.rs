@@ -84,12 +84,13 @@ pub(crate) struct DiscoverArgs {
         hide_possible_values = true
     )]
     pub(crate) faithfulness: Judge,
-    /// Random circuits of the same size that it is set beside [default: 100 where they take seconds, else 10]
+    /// Random circuits of the same size that it is set beside [default: 100 where they take seconds, else 10], and that
+    /// --tests draws [default: 100]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) random_circuits: Option<u32>,
     /// Also put the circuit to the five tests of Shi et al. (arXiv 2410.13032): equivalence, independence and
-    /// minimality of what an ideal circuit is, sufficiency and partial necessity beside 100 random circuits; some
-    /// 300 runs of --patch-pairs pairs
+    /// minimality of what an ideal circuit is, sufficiency and partial necessity beside 100 random circuits (at
+    /// least 29); some 300 runs of --patch-pairs pairs, minutes on large models
     #[arg(long, conflicts_with = "activations")]
     pub(crate) tests: bool,
     /// Folder for results and pictures [default: print only]

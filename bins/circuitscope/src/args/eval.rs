@@ -70,8 +70,9 @@ pub(crate) struct EvalArgs {
     /// CMD, accuracy and KL for the first seed of each method
     #[arg(long)]
     pub(crate) faithfulness: bool,
-    /// Also run the circuits of each task (those known, and those of each method) on every task, all other heads ablated,
-    /// on --patch-pairs pairs: what own circuits keep beside what foreign ones keep
+    /// Also run the circuits of each task (those known, and those that Otsu's split takes from the scores of each method with
+    /// the first seed) on every task, all other heads ablated, on --patch-pairs pairs: what own circuits keep beside
+    /// what foreign ones keep, in the metric `contrast` unless --metric says otherwise
     #[arg(long)]
     pub(crate) cross_task: bool,
     /// Folder for finished runs, pictures and the report

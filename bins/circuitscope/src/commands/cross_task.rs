@@ -5,7 +5,9 @@ use circuitscope::eval::kept_shares;
 use circuitscope::measures::{CrossTask, KeptShare, RunRecord, Selection};
 use circuitscope::model::Loaded;
 use circuitscope::tasks::TaskSpec;
-use circuitscope::{HeadId, JudgedBy, PrepareSettings, Seed, causal_evidence, prepare_task};
+use circuitscope::{
+    HeadId, JudgedBy, Metric, PrepareSettings, Seed, causal_evidence, prepare_task,
+};
 
 use super::inputs;
 use crate::args::EvalArgs;
@@ -65,7 +67,7 @@ pub(super) fn run(
     let mut rows: Vec<Vec<Option<KeptShare>>> = Vec::new();
     for (task, judged) in tasks {
         let how = PrepareSettings::default()
-            .with_metric(args.patching.metric)
+            .with_metric(Some(args.patching.metric.unwrap_or(Metric::Contrast)))
             .with_prepend_bos(args.model.prepend_bos);
         let prompts = prepare_task(loaded, task, judged.pairs, seed, how)?;
         let settings = inputs::capture_settings(&args.model, device)
@@ -125,7 +127,8 @@ pub(super) fn text(cross: &[CrossTask]) -> String {
     if !text.is_empty() {
         text.push_str(
             "share of what all heads do for the task that is run, with the circuit in the column kept and all other heads \
-             ablated, 95 % in brackets; specificity: what own circuits keep on average less what those of other tasks keep\n",
+             ablated, 95 % in brackets; specificity: what own circuits keep on average less what those of other tasks keep; –: ablating all heads hardly lowers the \
+             metric (contrast unless --metric says otherwise)\n",
         );
     }
     text

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Result, anyhow, bail};
 use circuitscope::eval::methods::MethodSettings;
-use circuitscope::eval::{Choice, Evidence};
+use circuitscope::eval::{Choice, CircuitTests, Evidence, TestSettings};
 use circuitscope::hooks::HeadActivations;
 use circuitscope::measures::{SETTINGS_FILE, Scores};
 use circuitscope::report::{PAGE_FILE, PICTURES_FOLDER};
@@ -36,6 +36,16 @@ const RESULTS: [&str; 5] = [
 pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) -> Result<()> {
     let mut provenance = Provenance::start();
     args.patching.check(&[args.method])?;
+    let tests = TestSettings::default();
+    let fewest = CircuitTests::fewest_draws(tests.quantile, tests.level);
+    if let Some(random) = args.random_circuits.filter(|_| args.tests)
+        && (random as usize) < fewest
+    {
+        bail!(
+            "--tests: found --random-circuits {random}, expected at least {fewest}: with fewer a circuit that is ahead of all of \
+             them is not shown to be ahead of 90 %"
+        );
+    }
     let rule = args.select;
     let in_pairs = args.behaviour.task.is_some() || args.behaviour.pairs.is_some();
     let method = args.method.suited(in_pairs);
@@ -168,7 +178,7 @@ fn search(
         device,
         found,
         &mut stages,
-        report.printer,
+        report,
         progress,
     )?;
     found.stages = stages.0;

@@ -272,7 +272,8 @@ fn run_task(
             .with_last_position(args.method.0.iter().any(|about| about.needs.last)),
         device.plain(),
         progress,
-    )?;
+    );
+    let judged = judged.map_err(|error| of_task(error.into(), task))?;
     let behaviour = PromptBehaviour::measure(
         loaded,
         &prompts,
@@ -299,8 +300,19 @@ fn run_task(
         } else {
             0
         });
-    let runs = evaluate::<B>(&[judged], &methods, &seeds, settings, store, progress)?;
+    let runs = evaluate::<B>(&[judged], &methods, &seeds, settings, store, progress);
+    let runs = runs.map_err(|error| of_task(error.into(), task))?;
     Ok((behaviour, runs))
+}
+
+/// The error with its task, where it names none.
+fn of_task(error: anyhow::Error, task: &TaskSpec) -> anyhow::Error {
+    let named = format!("task {}", task.name);
+    if format!("{error:#}").contains(&named) {
+        error
+    } else {
+        error.context(named)
+    }
 }
 
 fn method_settings(args: &EvalArgs, task: &TaskSpec) -> MethodSettings {
@@ -403,6 +415,7 @@ fn summary_table(rows: &[SummaryRow]) -> String {
         interval.map_or_else(none, |x| format!("{:.2} to {:.2}", x.low, x.high))
     };
     let optional = |value: Option<Spread>| value.map_or_else(|| "–".to_owned(), |x| spread(x, 3));
+    let curves = rows.iter().any(|row| row.node_cpr.is_some());
     let cells: Vec<Vec<String>> = rows
         .iter()
         .map(|row| {
@@ -411,7 +424,7 @@ fn summary_table(rows: &[SummaryRow]) -> String {
             } else {
                 row.method.clone()
             };
-            vec![
+            let mut cells = vec![
                 row.task.clone(),
                 method,
                 spread(row.node_auc, 3),
@@ -421,12 +434,17 @@ fn summary_table(rows: &[SummaryRow]) -> String {
                 optional(row.paper_edge_auc),
                 spread(row.best_f1, 3),
                 row.jaccard_text().unwrap_or_else(none),
-                format!("{:.2} s", row.seconds.mean),
-            ]
+            ];
+            if curves {
+                let areas = [row.node_cpr, row.node_cmd, row.node_accuracy_area];
+                cells.extend(areas.map(|area| area.map_or_else(none, |area| format!("{area:.2}"))));
+            }
+            cells.push(format!("{:.2} s", row.seconds.mean));
+            cells
         })
         .collect();
     let seeds = rows.first().map_or(0, |row| row.seeds);
-    let header = [
+    let mut header = vec![
         "task",
         "method [control]",
         "node AUC",
@@ -436,11 +454,19 @@ fn summary_table(rows: &[SummaryRow]) -> String {
         "paper's edge AUC",
         "best F1",
         "Jaccard",
-        "time",
     ];
+    if curves {
+        header.extend(["CPR", "CMD", "accuracy"]);
+    }
+    header.push("time");
+    let areas = if curves {
+        "; CPR, CMD, accuracy: of circuits of growing size, everything else ablated, on the first seed"
+    } else {
+        ""
+    };
     format!(
         "{}mean ± standard deviation over {}; 95 %: from half samples of the prompts; Jaccard: \
-         likeness of the circuits chosen on them, in brackets that of random ones; the paper's edge AUC judges heads, not edges\n",
+         likeness of the circuits chosen on them, in brackets that of random ones; the paper's edge AUC judges heads, not edges{areas}\n",
         table(&header, &cells),
         output::count(seeds, "seed")
     )

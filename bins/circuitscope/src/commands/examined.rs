@@ -10,9 +10,10 @@ use circuitscope::{Seed, Signals};
 
 use super::found::{Found, Stages};
 use super::gathered::Gathered;
+use super::kept::Report;
 use crate::args::{DiscoverArgs, Judge};
 use crate::device::{B, Device};
-use crate::output::{Printer, indented};
+use crate::output::{indented, note};
 use crate::progress::Terminal;
 
 /// Runs the circuit with all other heads ablated, puts it to the tests that were asked for, and reads what its heads
@@ -28,11 +29,14 @@ pub(super) fn examine(
     device: &Device,
     found: &mut Found,
     stages: &mut Stages,
-    printer: Printer,
+    report: Report<'_>,
     progress: &Terminal,
 ) -> Result<()> {
-    let circuit = found.circuit();
+    let (circuit, printer) = (found.circuit(), report.printer);
     if circuit.is_empty() {
+        if args.tests {
+            note("note: --tests: no circuit is shown, so that nothing is tested");
+        }
         return Ok(());
     }
     let causal = gathered.evidence.causal(&gathered.method.name);
@@ -56,6 +60,8 @@ pub(super) fn examine(
         found.quality = Some(circuit_quality(causal, &circuit, how, seed, progress)?);
         stages.add("judge", start);
         printer.part(&indented(&found.quality_sentences()))?;
+        found.stages.clone_from(&stages.0);
+        report.judged(found)?;
     }
     if args.tests {
         let start = Instant::now();

@@ -155,6 +155,8 @@ pub(crate) struct Known {
     pub(crate) found: usize,
     /// Chosen and not known.
     pub(crate) others: usize,
+    /// How many of as many heads, drawn at random, are known on average.
+    pub(crate) found_by_chance: f64,
 }
 
 /// A stage with its time.
@@ -236,6 +238,7 @@ impl Found {
                 variant: truth.variant.clone(),
                 found,
                 others: members.len() - found,
+                found_by_chance: (members.len() * heads.len()) as f64 / scores.grid.len() as f64,
                 heads,
             }
         });
@@ -392,7 +395,8 @@ impl Found {
         }
         if let Some(known) = &self.known {
             sentences.push(format!(
-                "{} of the {} heads of the known circuit ({}{}) are among them, and {}",
+                "{} of the {} heads of the known circuit ({}{}) are among them, and {}; of as many heads drawn at random \
+                 {:.1} would be",
                 known.found,
                 known.heads.len(),
                 self.known_circuit
@@ -402,7 +406,8 @@ impl Found {
                 match known.others {
                     1 => "1 other".to_owned(),
                     others => format!("{others} others"),
-                }
+                },
+                known.found_by_chance
             ));
         }
         sentences

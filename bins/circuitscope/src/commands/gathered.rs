@@ -16,13 +16,13 @@ use circuitscope::{
     PreparedPrompts, PromptBehaviour, PromptStart, capture, causal_evidence, known_circuits,
     prepare, task_prompts,
 };
-use circuitscope::{Graph, Seed};
+use circuitscope::{Graph, Metric, Seed};
 
 use super::found::{OnlyCorrect, Stages};
 use super::{bos, inputs};
 use crate::args::{Behaviour, DiscoverArgs, Judge, TaskArg};
 use crate::device::{B, Device};
-use crate::output::note;
+use crate::output::{count, note};
 use crate::progress::Terminal;
 use crate::provenance::Provenance;
 
@@ -118,6 +118,20 @@ pub(super) fn gather(
     settings.ablation = args.patching.ablation;
     settings.seed = seed;
     let mut causal = runs(args, &loaded, &prompts, settings, device)?;
+    if args.tests {
+        let pairs = prompts.prompts().pairs.len();
+        let pairs = pairs.min(args.patching.patch_pairs as usize);
+        if prompts.metric().metric == Metric::Kl {
+            let metric = Metric::Kl;
+            return Err(eval::Error::NoTests { metric }.into());
+        }
+        if pairs < 2 {
+            bail!(
+                "--tests: found {} to run circuits on (--patch-pairs at most), expected at least 2",
+                count(pairs, "pair")
+            );
+        }
+    }
     let behaviour = PromptBehaviour::measure(
         &loaded,
         &prompts,

@@ -50,6 +50,13 @@ impl Report<'_> {
         self.keep(found, [kept, "what the circuit keeps was not measured"])
     }
 
+    /// What the circuit keeps was told.
+    pub(super) fn judged(&self, found: &Found) -> Result<()> {
+        self.save(found)?;
+        let kept = "the ranking, the circuit and what it keeps are";
+        self.keep(found, [kept, "what else was asked for was not finished"])
+    }
+
     pub(super) fn save(&self, found: &Found) -> Result<()> {
         let Some(folder) = self.folder else {
             return Ok(());

@@ -74,7 +74,7 @@ fn frequencies_are_told() {
 fn circuits_of_other_tasks_keep_little() {
     let bench = Bench::new();
     let line = "eval --task ioi,greater-than --method recommended,random --seeds 1 --examples 40 --resamples 0 \
-                --cross-task --metric contrast --output out";
+                --cross-task --output out";
     let results = bench.json(line);
     let cross = results["cross_task"].as_array().unwrap();
     let by: Vec<&str> = cross
@@ -123,4 +123,54 @@ fn few_pairs_are_not_halved() {
     for run in results["runs"].as_array().unwrap() {
         assert!(run["resampled"].is_null(), "{run}");
     }
+}
+
+/// What no number of draws could show, and what a single pair cannot, is said before anything is scored.
+#[test]
+fn tests_that_can_show_nothing_are_refused() {
+    let bench = Bench::new();
+    bench.fails(
+        "discover --task greater-than --examples 10 --tests --random-circuits 28",
+        "--tests: found --random-circuits 28, expected at least 29: with fewer a circuit that is ahead of all of them is \
+         not shown to be ahead of 90 %",
+    );
+    bench.fails(
+        "discover --task greater-than --examples 10 --tests --patch-pairs 1",
+        "--tests: found 1 pair to run circuits on (--patch-pairs at most), expected at least 2",
+    );
+}
+
+/// The positive prompt of another pair may be the same one: that would be no reference.
+#[test]
+fn a_prompt_is_not_resampled_by_itself() {
+    let bench = Bench::new();
+    let pair = |last: &str| {
+        format!(r#"{{"positive": "tundra maple anchor", "negative": "tundra maple {last}"}}"#)
+    };
+    bench.write("same.jsonl", format!("{}\n{}\n", pair("ember"), pair("autumn")));
+    let ran = bench.run("discover --pairs same.jsonl --method nap --reference resample");
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(
+        ran.stderr
+            .contains("reference `resample`: pair 1: found no other positive prompt of"),
+        "{ran:?}"
+    );
+}
+
+/// Where heads carry next to nothing of the metric, no share of it is told.
+#[test]
+fn shares_of_nothing_are_not_told() {
+    let bench = Bench::new();
+    let text = bench.ok("discover --task greater-than --examples 50 --reference mean");
+    let line = text
+        .lines()
+        .find(|line| line.contains("whole model,"))
+        .unwrap();
+    assert!(!line.contains('%'), "{line}");
+    assert!(
+        text.contains("warning: ablating all heads raises the probability difference")
+            || text
+                .contains("warning: ablating all heads hardly lowers the probability difference"),
+        "{text}"
+    );
 }

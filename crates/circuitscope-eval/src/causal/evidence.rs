@@ -55,13 +55,15 @@ impl TokenPair {
     }
 }
 
-/// For each pair another one whose positive prompt has as many tokens.
+/// For each pair another one with another positive prompt of as many tokens.
 fn partners(pairs: &[TokenPair], seed: Seed) -> Result<Vec<usize>> {
     let mut rng = seed.stream("resample").rng();
     let partner = |(at, pair): (usize, &TokenPair)| {
         let tokens = pair.clean.len();
-        let others =
-            (0..pairs.len()).filter(|&other| other != at && pairs[other].clean.len() == tokens);
+        let others = (0..pairs.len()).filter(|&other| {
+            let clean = &pairs[other].clean;
+            clean.len() == tokens && *clean != pair.clean
+        });
         let others: Vec<usize> = others.collect();
         if others.is_empty() {
             return Err(Error::NoPartner { pair: at, tokens });
