@@ -265,7 +265,7 @@ mod tests {
         assert!(read > 150, "{read} files");
     }
 
-    const FLAGS: [&str; 12] = [
+    const FLAGS: [&str; 13] = [
         "--activations",
         "--chat",
         "--circuit",
@@ -273,6 +273,7 @@ mod tests {
         "--dtype",
         "--metric",
         "--model",
+        "--reference",
         "--output",
         "--pairs",
         "--prepend-bos",

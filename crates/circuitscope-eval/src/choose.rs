@@ -329,7 +329,7 @@ impl Chosen {
         sentences.extend(weak.map(|knee| {
             format!(
                 "warning: ablating all heads hardly changes the metric ({} from {}), so that what circuits keep says \
-                 little; another --reference may (heads are chosen by {})",
+                 little; another reference may say more (heads are chosen by {})",
                 figure(knee.values.first().copied().unwrap_or(knee.full)),
                 figure(knee.full),
                 match self.selection {

@@ -284,8 +284,8 @@ impl CircuitQuality {
         }
         if self.is_weak() {
             sentences.push(format!(
-                "warning: ablating all heads {} the {} ({} from {}), so that what circuits keep says little; another \
-                 --reference or --metric contrast may say more",
+                "warning: ablating all heads {} the {} ({} from {}), so that what circuits keep says little; another reference, or \
+                 the metric contrast, may say more",
                 if self.full < self.empty { "raises" } else { "hardly lowers" },
                 named(self.metric.name()),
                 value(self.empty),

@@ -147,7 +147,10 @@ fn a_prompt_is_not_resampled_by_itself() {
     let pair = |last: &str| {
         format!(r#"{{"positive": "tundra maple anchor", "negative": "tundra maple {last}"}}"#)
     };
-    bench.write("same.jsonl", format!("{}\n{}\n", pair("ember"), pair("autumn")));
+    bench.write(
+        "same.jsonl",
+        format!("{}\n{}\n", pair("ember"), pair("autumn")),
+    );
     let ran = bench.run("discover --pairs same.jsonl --method nap --reference resample");
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert!(
