@@ -259,6 +259,8 @@ impl<B: Backend> CausalEvidence<B> {
         // Whether each pair has one depends on no seed.
         if let (Ablation::Resample, Ok(partners)) = (self.ablation, partners(&self.pairs, seed)) {
             self.partners = partners;
+            // What clones share was run with other partners.
+            self.shared = Arc::default();
         }
         self
     }

@@ -61,6 +61,13 @@ fn which_prompt_it_is_depends_on_the_seed_alone() {
         scores_of("activation-patching", &evidence(causal), 1).nodes
     };
     assert_eq!(scores(3), scores(3));
+    // A clone with another seed shares no runs with what it was cloned from.
+    let first = evidence_on(pairs.clone(), Ablation::Resample).with_seed(Seed::new(3));
+    let of = |causal| scores_of("activation-patching", &evidence(causal), 1).nodes;
+    assert_eq!(of(first.clone()), scores(3));
+    for seed in 0..8 {
+        assert_eq!(of(first.clone().with_seed(Seed::new(seed))), scores(seed));
+    }
     let drawn: Vec<_> = (0..8).map(scores).collect();
     assert!(drawn.iter().any(|scores| *scores != drawn[0]));
 }
