@@ -4,7 +4,7 @@ use circuitscope_measures::{Scores, Selection};
 use circuitscope_score::stats::{Resample, half_samples};
 use serde::{Deserialize, Serialize};
 
-use crate::words::{count, join};
+use crate::words::{count, join, percent};
 use crate::{Error, Evidence, Measured, Result};
 
 /// How often a rule chooses each head on half samples of the prompts
@@ -95,7 +95,7 @@ impl Frequencies {
             share < IN && share > 1.0 - IN
         });
         let unsure: Vec<String> = unsure
-            .map(|&at| format!("{} {:.0} %", head(at), 100.0 * self.chosen[at]))
+            .map(|&at| format!("{} {}", head(at), percent(self.chosen[at])))
             .collect();
         let out = self.chosen.len() - sure.len() - unsure.len();
         let of = |heads: String| {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::ablate::HeadCircuits;
 use crate::causal::{Ablation, CausalEvidence, Metric};
 use crate::quality::{heads_of, indices, random_circuit};
-use crate::words::{count, join, named};
+use crate::words::{count, join, named, percent};
 use crate::{Error, Result};
 
 /// How a circuit is tested.
@@ -375,10 +375,6 @@ impl CircuitTests {
             verdict(least, self.level, ["refuted", "not refuted"])
         )
     }
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.0} %", 100.0 * share)
 }
 
 /// The word for a p-value at most the level or above it, and the p-value.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ablate::HeadCircuits;
 use crate::causal::{Ablation, CausalEvidence, Metric};
-use crate::words::{count, figure, join, named};
+use crate::words::{count, figure, join, named, percent};
 use crate::{Error, Result};
 
 /// How a chosen circuit is judged.
@@ -226,8 +226,6 @@ impl CircuitQuality {
             Some(share) if share < 0.0 => " (less than with all heads ablated)".to_owned(),
             Some(share) if (0.0..=1.5).contains(&share) => {
                 let chance = self.random_share();
-                // Adding 0 takes the sign from what rounds to none.
-                let percent = |share: f64| format!("{:.0} %", (100.0 * share).round() + 0.0);
                 let chance = chance.map(|share| format!("; random {}", percent(share)));
                 format!(" ({}{})", percent(share), chance.unwrap_or_default())
             }

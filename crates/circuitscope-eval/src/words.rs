@@ -29,7 +29,8 @@ pub(crate) fn count(n: usize, noun: &str) -> String {
 
 /// A share as whole per cent.
 pub(crate) fn percent(share: f64) -> String {
-    format!("{:.0} %", 100.0 * share)
+    // Adding 0 takes the sign from what rounds to none.
+    format!("{:.0} %", (100.0 * share).round() + 0.0)
 }
 
 /// A name of the command line as words.

@@ -34,11 +34,14 @@ pub struct KeptShare {
     pub interval: Option<Interval>,
 }
 
+/// To two digits; adding 0 takes the sign from what rounds to none.
+fn two(value: f64) -> f64 {
+    (100.0 * value).round() / 100.0 + 0.0
+}
+
 impl fmt::Display for KeptShare {
     /// `0.91 (0.85 to 0.97)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Adding 0 takes the sign from what rounds to none.
-        let two = |value: f64| (100.0 * value).round() / 100.0 + 0.0;
         write!(f, "{:.2}", two(self.share))?;
         match self.interval {
             None => Ok(()),
@@ -100,6 +103,6 @@ impl CrossTask {
     #[must_use]
     pub fn specificity_text(&self) -> String {
         let specificity = self.specificity;
-        specificity.map_or_else(|| "–".to_owned(), |value| format!("{value:.2}"))
+        specificity.map_or_else(|| "–".to_owned(), |value| format!("{:.2}", two(value)))
     }
 }

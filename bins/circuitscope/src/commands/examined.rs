@@ -33,18 +33,21 @@ pub(super) fn examine(
     progress: &Terminal,
 ) -> Result<()> {
     let (circuit, printer) = (found.circuit(), report.printer);
-    if circuit.is_empty() {
-        if args.tests {
-            note("note: --tests: no circuit is shown, so that nothing is tested");
-        }
-        return Ok(());
-    }
     let causal = gathered.evidence.causal(&gathered.method.name);
     let wanted = match args.faithfulness {
         Judge::None => false,
         Judge::Auto => causal.is_ok(),
         Judge::All => true,
     };
+    if args.random_circuits.is_some() && (circuit.is_empty() || !(wanted || args.tests)) {
+        note("note: --random-circuits is not read: no circuit is run");
+    }
+    if circuit.is_empty() {
+        if args.tests {
+            note("note: --tests: no circuit is shown, so that nothing is tested");
+        }
+        return Ok(());
+    }
     if wanted {
         let start = Instant::now();
         let mut how = QualitySettings::default()

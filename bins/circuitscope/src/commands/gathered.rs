@@ -63,6 +63,9 @@ pub(super) fn gather(
         if args.patching.metric.is_some() {
             note("note: --metric is not read: no model runs with --activations");
         }
+        if args.patching.ablation != Ablation::default() {
+            note("note: --reference is not read: no model runs with --activations");
+        }
         provenance.input(path)?;
         let file = HeadActivations::read(path)?;
         let evidence = Evidence::from_file(file, device.plain());

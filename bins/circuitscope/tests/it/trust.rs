@@ -42,6 +42,13 @@ fn random_circuits_are_as_many_as_said() {
         let random = found["quality"]["random"].as_array().unwrap();
         assert_eq!(random.len(), count, "{option}");
     }
+    let ran = bench
+        .run("discover --task greater-than --examples 10 --faithfulness=none --random-circuits 7");
+    assert!(
+        ran.stderr
+            .contains("note: --random-circuits is not read: no circuit is run"),
+        "{ran:?}"
+    );
 }
 
 /// Each head's frequency is there; the planted heads are in, and most others out.

@@ -479,20 +479,22 @@ impl<B: Backend> CausalEvidence<B> {
     /// # Errors
     /// None but those of the device.
     pub fn ablated(&self, batch: &PairBatch<B>) -> Result<StreamOutputs<B>> {
-        let corrupt = self.outputs(&self.model, &batch.corrupt)?;
-        self.made_of(batch, corrupt)
+        self.made_of(batch, || self.outputs(&self.model, &batch.corrupt))
     }
 
-    /// The same, from the run on the negative prompts.
+    /// The same, from the run on the negative prompts, which is not made where another one takes its place.
     pub(super) fn made_of(
         &self,
         batch: &PairBatch<B>,
-        corrupt: StreamOutputs<B>,
+        corrupt: impl FnOnce() -> Result<StreamOutputs<B>>,
     ) -> Result<StreamOutputs<B>> {
-        let other = match self.ablation {
+        if self.ablation == Ablation::Resample {
             // As long as the positive prompts as it is.
-            Ablation::Resample => return self.outputs(&self.model, &self.resampled(batch)),
-            Ablation::Negative => corrupt,
+            return self.outputs(&self.model, &self.resampled(batch));
+        }
+        let corrupt = corrupt()?;
+        let other = match self.ablation {
+            Ablation::Resample | Ablation::Negative => corrupt,
             Ablation::Zero => corrupt.zeroed(&self.graph),
             Ablation::Mean | Ablation::PositionMean => {
                 let means = self.means(&NoProgress)?;

@@ -24,20 +24,22 @@ impl<B: Backend> CausalEvidence<B> {
     /// # Errors
     /// None but those of the device.
     pub fn ablated_nodes(&self, batch: &PairBatch<B>) -> Result<NodeOutputs<B>> {
-        let corrupt = self.node_outputs(&batch.corrupt)?;
-        self.in_place_of(batch, &corrupt)
+        self.in_place_of(batch, || self.node_outputs(&batch.corrupt))
     }
 
-    /// The same for the run on the negative prompts of `batch`.
+    /// The same, from the run on the negative prompts of `batch`, which is not made where another one takes its place.
     pub(super) fn in_place_of(
         &self,
         batch: &PairBatch<B>,
-        corrupt: &NodeOutputs<B>,
+        corrupt: impl FnOnce() -> Result<NodeOutputs<B>>,
     ) -> Result<NodeOutputs<B>> {
-        let other = match self.ablation() {
+        if self.ablation() == Ablation::Resample {
             // As long as the positive prompts as it is.
-            Ablation::Resample => return self.node_outputs(&self.resampled(batch)),
-            Ablation::Negative => corrupt.clone(),
+            return self.node_outputs(&self.resampled(batch));
+        }
+        let corrupt = corrupt()?;
+        let other = match self.ablation() {
+            Ablation::Resample | Ablation::Negative => corrupt,
             Ablation::Zero => corrupt.map(|x| x.zeros_like()),
             Ablation::Mean | Ablation::PositionMean => {
                 let means = self.node_means(&NoProgress)?;

@@ -181,7 +181,7 @@ impl<'a, B: Backend> PatchedRuns<'a, B> {
             let weighs = evidence.metric() == Metric::Contrast;
             Ok(Prepared {
                 contrast: weighs.then(|| contrast(clean.clone(), negative())),
-                other: evidence.made_of(&batch, there)?,
+                other: evidence.made_of(&batch, || Ok(there))?,
                 batch,
                 here,
                 clean,

@@ -145,7 +145,7 @@ impl<B: Backend> WholeWriters<B> {
         let mut corrupt = Capture::new(NodeOutputs::<B>::sites(&graph));
         let mut end_of_corrupt = Capture::new([end]);
         model.forward(&batch.corrupt, &mut (&mut corrupt, &mut end_of_corrupt));
-        let other = evidence.in_place_of(&batch, &NodeOutputs::take(&graph, corrupt)?)?;
+        let other = evidence.in_place_of(&batch, || Ok(NodeOutputs::take(&graph, corrupt)?))?;
         let z = (0..layers).map(|layer| {
             let site = Site::Z(layer);
             let z = other.at(site).ok_or(HookError::NeverFired { site })?;
