@@ -32,6 +32,7 @@
 //! # }
 //! ```
 
+pub mod cards;
 mod cross;
 mod curves;
 mod error;

@@ -1,0 +1,174 @@
+use core::fmt;
+use core::str::FromStr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Where a head may attend to.
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+#[non_exhaustive]
+pub enum Pattern {
+    /// The token before.
+    PreviousToken,
+    /// An earlier token that is the same.
+    DuplicateToken,
+    /// The token after an earlier place where as many tokens as given, the last one read included, stand as they do here.
+    Induction(usize),
+    /// The first position, where heads rest.
+    FirstToken,
+    /// Tokens in which the two prompts of a pair differ.
+    DifferingTokens,
+    /// A named part of the prompt.
+    Slot(String),
+}
+
+impl Pattern {
+    /// Longest beginning that [`Pattern::Induction`] is measured with.
+    pub const LONGEST_PREFIX: usize = 4;
+
+    /// What a head with it does, as `attends to …`.
+    #[must_use]
+    pub fn phrase(&self) -> String {
+        match self {
+            Self::PreviousToken => "the token before".to_owned(),
+            Self::DuplicateToken => "an earlier token that is the same".to_owned(),
+            Self::Induction(1) => "the token after an earlier one that is the same".to_owned(),
+            Self::Induction(prefix) => {
+                format!("the token after an earlier place with the same {prefix} tokens")
+            }
+            Self::FirstToken => "the first token".to_owned(),
+            Self::DifferingTokens => "tokens in which the two prompts differ".to_owned(),
+            Self::Slot(name) => name.clone(),
+        }
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PreviousToken => f.write_str("previous-token"),
+            Self::DuplicateToken => f.write_str("duplicate-token"),
+            Self::Induction(prefix) => write!(f, "induction-{prefix}"),
+            Self::FirstToken => f.write_str("first-token"),
+            Self::DifferingTokens => f.write_str("differing-tokens"),
+            Self::Slot(name) => write!(f, "slot:{name}"),
+        }
+    }
+}
+
+/// A text that is no [`Pattern`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{found:?} is no pattern: expected previous-token, duplicate-token, induction-1 to induction-4, first-token, \
+     differing-tokens or slot:NAME"
+)]
+pub struct UnknownPattern {
+    /// The text.
+    pub found: String,
+}
+
+impl FromStr for Pattern {
+    type Err = UnknownPattern;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let unknown = || UnknownPattern {
+            found: text.to_owned(),
+        };
+        match text {
+            "previous-token" => Ok(Self::PreviousToken),
+            "duplicate-token" => Ok(Self::DuplicateToken),
+            "first-token" => Ok(Self::FirstToken),
+            "differing-tokens" => Ok(Self::DifferingTokens),
+            _ => {
+                if let Some(name) = text.strip_prefix("slot:") {
+                    return Ok(Self::Slot(name.to_owned()));
+                }
+                let prefix = text.strip_prefix("induction-").ok_or_else(unknown)?;
+                let prefix = prefix.parse().ok();
+                let prefix = prefix.filter(|prefix| (1..=Self::LONGEST_PREFIX).contains(prefix));
+                prefix.map(Self::Induction).ok_or_else(unknown)
+            }
+        }
+    }
+}
+
+impl TryFrom<String> for Pattern {
+    type Error = UnknownPattern;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Pattern> for String {
+    fn from(pattern: Pattern) -> Self {
+        pattern.to_string()
+    }
+}
+
+/// How much of a head's attention follows a pattern, and what that is worth.
+///
+/// A pattern alone names heads that do nothing with it: it is a role only where it is more than chance *and* the head's
+/// effect times the pattern is more than what heads without an effect reach.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PatternScore {
+    /// The pattern.
+    pub pattern: Pattern,
+    /// Mean attention that follows it, over all positions of positive prompts where it is defined: the pattern alone.
+    pub attention: f64,
+    /// The same weighted with the size of the head's effect at each position, positions where it is not defined counting as
+    /// 0: of what the head does where it matters, the share that reads there.
+    pub weighted: f64,
+    /// The 95 % point of `weighted` when each position attends to as many tokens drawn at random.
+    pub shuffled: f64,
+    /// `weighted` times the size of the head's effect.
+    pub joined: f64,
+    /// The largest `joined` among heads without an effect.
+    pub idle: f64,
+    /// Whether it is more than both, and so what the head is said to do.
+    pub role: bool,
+}
+
+/// Attention of a head on random tokens said twice, a mean over positions of the second time where the pattern is defined (of the
+/// previous and first token over all).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct HeadPatterns {
+    /// To the token before.
+    pub previous_token: f64,
+    /// To where the same token stood the first time.
+    pub duplicate_token: f64,
+    /// To the token after that.
+    pub induction: f64,
+    /// To the first position.
+    pub first_token: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_read_back() {
+        let all = [
+            Pattern::PreviousToken,
+            Pattern::DuplicateToken,
+            Pattern::Induction(1),
+            Pattern::Induction(4),
+            Pattern::FirstToken,
+            Pattern::DifferingTokens,
+            Pattern::Slot("IO".to_owned()),
+        ];
+        for pattern in all {
+            assert_eq!(pattern.to_string().parse(), Ok(pattern.clone()));
+            let json = serde_json::to_string(&pattern).unwrap();
+            assert_eq!(serde_json::from_str::<Pattern>(&json).unwrap(), pattern);
+        }
+        for wrong in ["", "induction-0", "induction-5", "induction-", "Slot"] {
+            assert!(wrong.parse::<Pattern>().is_err(), "{wrong}");
+        }
+    }
+}
