@@ -532,7 +532,7 @@ impl<B: Backend> Block<B> {
 }
 
 /// The columns of queries, keys and values in `w_qkv`.
-fn columns(config: &DecoderConfig) -> [core::ops::Range<usize>; 3] {
+pub(crate) fn columns(config: &DecoderConfig) -> [core::ops::Range<usize>; 3] {
     let (q, kv) = (config.q_width(), config.kv_width());
     [0..q, q..q + kv, q + kv..q + 2 * kv]
 }

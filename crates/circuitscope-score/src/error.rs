@@ -49,6 +49,10 @@ pub enum Error {
         polarity: Polarity,
     },
 
+    /// A variable with one value alone.
+    #[error("every value of the variable is the same: there is nothing to tell")]
+    NoVariation,
+
     /// No pairs to compare.
     #[error("no pairs of a positive and a negative example")]
     NoPairs,

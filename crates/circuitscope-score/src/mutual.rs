@@ -57,7 +57,7 @@ pub fn mutual_information(table: &CodeTable) -> Result<Vec<f64>> {
 }
 
 /// Entropy of counts that sum to `n`, in nats.
-fn entropy(counts: impl Iterator<Item = f64>, n: f64) -> f64 {
+pub(crate) fn entropy(counts: impl Iterator<Item = f64>, n: f64) -> f64 {
     let terms = counts.filter(|count| *count > 0.0).map(|count| {
         let share = count / n;
         -share * share.ln()

@@ -209,6 +209,12 @@ impl<B: Backend> CausalEvidence<B> {
         [at, aligned.map_or(at, |aligned| aligned.places()[at])]
     }
 
+    /// The position of the negative prompt that corresponds to one of the positive prompt.
+    pub(crate) fn place(&self, pair: usize, at: usize) -> usize {
+        let aligned = self.aligned.get(pair).and_then(Option::as_ref);
+        aligned.map_or(at, |aligned| aligned.places()[at])
+    }
+
     /// Some pairs as one batch.
     pub fn batch<C: Backend>(&self, members: Vec<usize>, device: &C::Device) -> PairBatch<C> {
         let side = |prompt: fn(&TokenPair) -> &Vec<u32>| {

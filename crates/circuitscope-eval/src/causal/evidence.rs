@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use circuitscope_core::{Graph, NoProgress, Progress, Seed, draw, names};
+use circuitscope_core::{Graph, NoProgress, Polarity, Progress, Seed, draw, names};
 use circuitscope_hooks::{Capture, NoTap, NodeOutputs, Site, StreamOutputs, Tap, wide};
 use circuitscope_model::{Decoder, PaddingSide, TokenBatch, check_finite};
 use derive_setters::Setters;
@@ -33,6 +33,14 @@ pub struct TokenPair {
 }
 
 impl TokenPair {
+    /// The tokens of its prompt of class `class`.
+    pub(crate) const fn get(&self, class: Polarity) -> &Vec<u32> {
+        match class {
+            Polarity::Positive => &self.clean,
+            Polarity::Negative => &self.corrupt,
+        }
+    }
+
     /// Rows of two prompts among the examples of the evidence, and their tokens: first of the one that shows the
     /// behaviour. Read at the last position, with no answers.
     ///

@@ -378,6 +378,13 @@ enum Gradient<B: Backend> {
 }
 
 impl<B: Backend> ReaderGradients<B> {
+    /// Those of some readers, and of others that share a projection with them.
+    pub(crate) fn only(mut self, readers: &[usize]) -> Self {
+        self.readers
+            .retain(|(of, _)| readers.iter().any(|reader| of.contains(reader)));
+        self
+    }
+
     /// For each prompt and edge, the inner product of a writer's vectors and a reader's gradients, for
     /// the writers `members`.
     ///

@@ -74,7 +74,7 @@ pub(crate) struct Outputs<B: Backend> {
 }
 
 impl<B: Backend> Outputs<B> {
-    fn minus(&self, other: &Self) -> Self {
+    pub(crate) fn minus(&self, other: &Self) -> Self {
         let written = self.written.clone().zip(other.written.clone());
         Self {
             nodes: self.nodes.minus(&other.nodes),
@@ -105,7 +105,7 @@ impl<B: Backend> Outputs<B> {
         }
     }
 
-    fn prompts(&self, prompts: Range<usize>) -> Self {
+    pub(crate) fn prompts(&self, prompts: Range<usize>) -> Self {
         let written = self.written.clone();
         Self {
             nodes: self.nodes.prompts(prompts.clone()),
@@ -113,7 +113,7 @@ impl<B: Backend> Outputs<B> {
         }
     }
 
-    fn in_stream(&self, causal: &CausalEvidence<B>) -> Tensor<B, 3> {
+    pub(crate) fn in_stream(&self, causal: &CausalEvidence<B>) -> Tensor<B, 3> {
         match &self.written {
             Some(written) => written.clone(),
             None => in_stream(causal, &self.nodes),
@@ -140,7 +140,9 @@ pub(crate) struct Runs<B: Backend> {
     /// At the positions that correspond to those of the positive prompt.
     pub(crate) negative: Outputs<B>,
     /// What logits are weighted with, `[prompts, vocabulary]`.
-    contrast: Tensor<B, 2>,
+    pub(crate) contrast: Tensor<B, 2>,
+    /// `[prompts, d_model]`: the stream that the logits of the positive prompts are read from.
+    pub(crate) last: Tensor<B, 2>,
     /// What the weighted logits differ by.
     pub(crate) total: Vec<f32>,
 }
@@ -350,12 +352,12 @@ fn stop(progress: &dyn Progress) -> Result<()> {
 impl<B: Backend> Runs<B> {
     fn new(causal: &CausalEvidence<B>, members: &[usize]) -> Result<Self> {
         let batch: PairBatch<B> = causal.batch(members.to_vec(), causal.device());
-        let (nodes, streams, here) = run(causal, &batch.clean)?;
+        let (nodes, streams, (here, last)) = run(causal, &batch.clean)?;
         let positive = Outputs {
             nodes,
             written: streams.map(|streams| streams.writers()),
         };
-        let (nodes, streams, there) = run(causal, &batch.corrupt)?;
+        let (nodes, streams, (there, _)) = run(causal, &batch.corrupt)?;
         let negative = Outputs {
             nodes: nodes.map(|x| batch.at_positive(x)),
             written: streams.map(|streams| batch.outputs_at_positive(streams).writers()),
@@ -366,17 +368,23 @@ impl<B: Backend> Runs<B> {
             positive,
             negative,
             contrast,
+            last,
             total: host(total)?,
         })
     }
 }
 
-/// What all nodes put out, what they add to the stream where a norm follows, and logits in f32.
+/// What all nodes put out, what they add to the stream where a norm follows, and logits in f32 with the stream that
+/// they are read from.
 #[expect(clippy::type_complexity, reason = "three results of one run")]
 fn run<B: Backend>(
     causal: &CausalEvidence<B>,
     batch: &TokenBatch<B>,
-) -> Result<(NodeOutputs<B>, Option<StreamOutputs<B>>, Tensor<B, 2>)> {
+) -> Result<(
+    NodeOutputs<B>,
+    Option<StreamOutputs<B>>,
+    (Tensor<B, 2>, Tensor<B, 2>),
+)> {
     let (graph, model) = (causal.graph(), causal.model());
     let last = Site::ResidPost(graph.n_layers - 1);
     let mut sites = NodeOutputs::<B>::sites(&graph);
@@ -390,9 +398,10 @@ fn run<B: Backend>(
     let streams = (!whole).then(|| StreamOutputs::take(&graph, capture.clone()));
     let stream = capture.take(last).and_then(|stream| stream.get::<3>());
     let stream = stream.ok_or(circuitscope_hooks::Error::NeverFired { site: last })?;
+    let last = wide(batch.last(stream.clone()));
     let logits = wide(last_logits(model, batch, stream));
     let nodes = NodeOutputs::take(&graph, capture)?;
-    Ok((nodes, streams.transpose()?, logits))
+    Ok((nodes, streams.transpose()?, (logits, last)))
 }
 
 /// What all pairs gave, ready to be scored on a resample of them.

@@ -39,7 +39,7 @@ pub use activation_variance::ActivationVariance;
 pub use attribution::Attribution;
 pub use coded::Inactive;
 pub use contrast::Contrast;
-pub(crate) use contrast::Work;
+pub(crate) use contrast::{Outputs, Runs, Work};
 pub use decomposition::ContextualDecomposition;
 pub use direct::DirectLogitAttribution;
 pub use ensemble::{CodeScore, Ensemble, RECOMMENDED};

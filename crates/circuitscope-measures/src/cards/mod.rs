@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use codes::{CodeCard, CodePrompt, TokenRule};
-pub use pattern::{HeadPatterns, Pattern, PatternScore, UnknownPattern};
+pub use pattern::{HeadPatterns, Pattern, PatternOfHeads, PatternScore, UnknownPattern};
 pub use variables::{VariableCell, VariableTable};
 pub use why::{QkTerm, Why};
 
@@ -37,8 +37,13 @@ pub struct Cards {
     pub heads: Vec<HeadCard>,
     /// The effect of every head of the model, layer by layer, with its sign: the larger of both references.
     pub effects: Vec<f64>,
-    /// What heads, MLPs and the embedding send into heads of the circuit and into the logits, strongest first.
+    /// Where every head of the model attends to, pattern by pattern.
+    pub patterns: Vec<PatternOfHeads>,
+    /// What heads, MLPs and the embedding send into heads of the circuit and into the logits, and heads of the circuit into
+    /// MLPs, strongest first.
     pub links: Vec<Link>,
+    /// Pairs that links were measured on.
+    pub link_pairs: usize,
     /// Attention of every head on random tokens said twice, layer by layer: what heads do whatever the prompts.
     pub repeated: Vec<HeadPatterns>,
     /// Which head carries which variable of the prompts, where any are known.
@@ -73,6 +78,9 @@ pub struct HeadCard {
     pub rank: usize,
     /// What it moves the prediction by.
     pub effect: Effect,
+    /// Where in the positive prompts its effect arises: shares of the sizes of its effects at named parts, at the last token
+    /// and elsewhere, largest first.
+    pub matters_at: Vec<(String, f64)>,
     /// Where it attends from where it matters; every pattern that the prompts define, roles first, then by
     /// [`PatternScore::joined`].
     pub patterns: Vec<PatternScore>,
@@ -147,8 +155,10 @@ pub struct AttentionRow {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Writes {
     /// Its direct effect: of its effect at the last position, what reaches the logits through no other head and no MLP, as
-    /// a share of what the predictions are apart (direct logit attribution; the scale of the last norm as it is).
-    pub direct: f64,
+    /// a share of what the predictions are apart (direct logit attribution; the scale of the last norm as it is). Absent in
+    /// models with a norm after attention, where heads have no outputs of their own.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub direct: Option<f64>,
     /// The same of the logit difference of right and wrong answers, in logits; absent without answers.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub direct_logits: Option<f64>,
@@ -180,14 +190,15 @@ pub struct Link {
     /// Who writes: `input`, `a3.h1`, `m2`.
     #[schemars(with = "String")]
     pub writer: Node,
-    /// Who reads: a head of the circuit, or `logits`.
+    /// Who reads: a head of the circuit, `logits`, or an MLP that a head of the circuit writes to.
     #[schemars(with = "String")]
     pub reader: Node,
     /// Where a head reads.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     #[schemars(with = "Option<String>")]
     pub port: Option<Port>,
-    /// The mean over pairs of what it moves the prediction by, with its sign, against the negative prompt.
+    /// The mean over pairs of what it moves the prediction by, with its sign, against the negative prompt, a share
+    /// of what the predictions are apart.
     pub weight: f64,
     /// Whether two gradients, one at the positive prompt and one at a point drawn on the way from the negative one, give it
     /// the same sign.

@@ -1,6 +1,7 @@
 use core::fmt;
 use core::str::FromStr;
 
+use circuitscope_core::HeadId;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -131,6 +132,22 @@ pub struct PatternScore {
     pub idle: f64,
     /// Whether it is more than both, and so what the head is said to do.
     pub role: bool,
+}
+
+/// One pattern in every head of a model, layer by layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PatternOfHeads {
+    /// The pattern.
+    pub pattern: Pattern,
+    /// Pairs whose positive prompt defines it.
+    pub pairs: usize,
+    /// [`PatternScore::attention`] of each head.
+    pub attention: Vec<f64>,
+    /// [`PatternScore::joined`] of each head.
+    pub joined: Vec<f64>,
+    /// Heads that have it as a role.
+    #[schemars(with = "Vec<String>")]
+    pub roles: Vec<HeadId>,
 }
 
 /// Attention of a head on random tokens said twice, a mean over positions of the second time where the pattern is defined (of the

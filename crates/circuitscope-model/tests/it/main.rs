@@ -21,6 +21,7 @@ mod padding;
 mod precision;
 mod published;
 mod resume;
+mod score_parts;
 mod saving;
 mod split_inputs;
 mod tokenizer;

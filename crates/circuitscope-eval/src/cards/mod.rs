@@ -1,0 +1,410 @@
+//! Cards of the heads of a circuit: what each does, from where to where, how much that matters, and what chance gives.
+
+mod codes;
+mod links;
+mod patterns;
+mod read;
+mod repeated;
+mod rule;
+mod variables;
+mod why;
+mod writes;
+
+use std::collections::BTreeMap;
+
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use circuitscope_core::{HeadId, Progress, Seed, draw};
+use circuitscope_measures::cards::{
+    Attention, AttentionRow, CARDS_SCHEMA, Cards, Effect, HeadCard, PatternScore, Reference,
+    ShownPair, Why,
+};
+use circuitscope_score::stats::Interval;
+use derive_setters::Setters;
+
+use crate::causal::{CausalEvidence, Held, WholeWriters};
+use crate::encodings::SaeSettings;
+use crate::methods::{Contrast, PatchedEdges, PatchingSettings, Work};
+use crate::{Error, Result};
+use codes::Codes;
+use patterns::Patterns;
+use read::{HeadRead, OfPair, Reader};
+
+/// The words of a vocabulary.
+type Words<'a> = &'a dyn Fn(u32) -> String;
+
+/// How [`cards`] reads heads.
+#[derive(Debug, Clone, PartialEq, Eq, Setters)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
+pub struct CardSettings {
+    /// Pairs that are read, at most. Default 250.
+    pub pairs: usize,
+    /// Features of the dictionary that makes codes. Default 200, as everywhere.
+    pub n_codes: usize,
+    /// Tokens that are named as raised or lowered. Default 5.
+    pub promoted: usize,
+    /// Pairs whose prompts attention is shown on. Default 3.
+    pub shown: usize,
+    /// Pairs that edges are measured on, at most. Default 10.
+    pub link_pairs: usize,
+    /// Prompts of random tokens said twice. Default 8; 0 for none.
+    pub repeated: usize,
+}
+
+impl Default for CardSettings {
+    fn default() -> Self {
+        Self {
+            pairs: PatchingSettings::default().gradient_pairs,
+            n_codes: SaeSettings::default().n_codes,
+            promoted: 5,
+            shown: 3,
+            link_pairs: 10,
+            repeated: 8,
+        }
+    }
+}
+
+/// What is known of the prompts of pairs beside their tokens. Empty lists where nothing is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PromptParts {
+    /// For each pair the named parts of its positive prompt, with the positions of their tokens.
+    pub slots: Vec<Vec<(String, Vec<usize>)>>,
+    /// For each pair the variables of its positive and its negative prompt.
+    pub variables: Vec<[BTreeMap<String, String>; 2]>,
+}
+
+/// Draws of the bootstrap of effects.
+const DRAWS: usize = 1000;
+
+/// Reads heads on pairs of prompts and says of each what it does.
+///
+/// With `e_bt` the effect of a head on pair `b` at position `t` by one gradient of the contrast
+/// ([`Contrast`]), against what the head puts out on the negative prompt (*differs*) or its mean (*used*), whichever is
+/// larger:
+///
+/// - **effect**: `Σ_bt e_bt` over what the predictions are apart, with a bootstrap over pairs.
+/// - **patterns**: with `ω_bt = |e_bt| / Σ_t |e_bt|` and `A` the attention, `mean_b Σ_t ω_bt Σ_{s ∈ T(t)} A_b[t, s]`, where `T(t)` is
+///   where the pattern would attend to: of what the head does where it matters, the share that reads there. It is a role
+///   where it is above its null (as many tokens drawn at random, normal approximation) and, times the size of the effect, above
+///   what any head of the half with the smallest effects has: patterns alone name heads that do nothing with them.
+/// - **codes**: of `y_b = Σ_t ω_bt z_bt W_O` by a dictionary that was never trained; the effects of the codes of a
+///   head add up to the head's.
+/// - **links**: edge attribution of the contrast into its ports.
+/// - **why**: the score of the attention that matters most, taken apart exactly into what writes the query and what writes the
+///   key ([`Decoder::score_parts`](circuitscope_model::Decoder::score_parts)).
+/// - **variables**: mutual information of codes and what the prompts are made of ([`circuitscope_score::carried`]).
+///
+/// Codes and patterns say what a head does, not that it matters: the effect beside each does.
+///
+/// `heads` are those that get a card, with their ranks from 1; `words` gives the text of a token.
+///
+/// # Complexity
+/// Of each pair two forward passes, two more to watch attention, one more and a backward one for the gradient; of
+/// [`CardSettings::link_pairs`] as much again.
+///
+/// # Errors
+/// Those of the device, [`Error::NotFinite`], [`Error::Cancelled`].
+///
+/// # Panics
+/// If a head is not one of the model's.
+#[expect(clippy::too_many_arguments, reason = "all that a page is made of")]
+pub fn cards<B: AutodiffBackend>(
+    causal: &CausalEvidence<B::InnerBackend>,
+    parts: &PromptParts,
+    heads: &[(HeadId, usize)],
+    words: &dyn Fn(u32) -> String,
+    how: &CardSettings,
+    seed: Seed,
+    device: &B::Device,
+    progress: &dyn Progress,
+) -> Result<Cards> {
+    let count = how.pairs.min(causal.pairs().len());
+    let of_heads: Vec<HeadId> = heads.iter().map(|(head, _)| *head).collect();
+    let shares = Contrast::<B>::shares(causal.pairs().len(), seed);
+    let patterns = Patterns::of(causal, parts, count);
+    let reader = Reader {
+        heads: &of_heads,
+        patterns: &patterns,
+        shares: &shares,
+    };
+    let contrast = Contrast::<B>::new(
+        PatchingSettings::default().with_edges(PatchedEdges::None),
+        device.clone(),
+    );
+    let held = if WholeWriters::applies(causal.model()) {
+        Held::Nodes
+    } else {
+        Held::Streams
+    };
+    let work: &Work<'_, B, OfPair> =
+        &|model, members, runs, mean| reader.read(model, members, runs, mean);
+    let pairs = contrast.each_pair(causal, (count, held), progress, work)?;
+    let total = pairs.iter().map(|pair| f64::from(pair.total)).sum::<f64>() / count as f64;
+    let all = AllHeads::of(&pairs, total);
+    let scores = patterns::scored(&patterns, &pairs, &all.sizes, &all.kinds);
+    let grid = causal.graph().grid();
+    let made = Making {
+        causal,
+        parts,
+        words,
+        how,
+        seed,
+        pairs: &pairs,
+        total,
+    };
+    let (cards, codes) = made.cards(heads, &all, &scores, progress)?;
+    let repeated = repeated::repeated(causal, how.repeated, seed, progress)?;
+    let link_pairs = how.link_pairs.min(count);
+    let links = if link_pairs == 0 {
+        Vec::new()
+    } else {
+        links::links::<B>(causal, &of_heads, link_pairs, &shares, device, progress)?
+    };
+    Ok(Cards {
+        schema: CARDS_SCHEMA,
+        pairs: count,
+        divergence: total,
+        prompts: made.prompts(),
+        effects: all.effects,
+        patterns: patterns::of_heads(&patterns, &scores, grid),
+        links,
+        link_pairs,
+        repeated,
+        variables: variables::variables(parts, &of_heads, &codes, seed, progress)?,
+        heads: cards,
+    })
+}
+
+/// What is known of every head.
+struct AllHeads {
+    /// The reference that gives the larger effects: 0 differs, 1 used.
+    kinds: Vec<usize>,
+    /// Mean effects by it, a share of what the predictions are apart.
+    effects: Vec<f64>,
+    /// Means of their sizes.
+    sizes: Vec<f64>,
+}
+
+impl AllHeads {
+    fn of(pairs: &[OfPair], total: f64) -> Self {
+        let heads = pairs.first().map_or(0, |pair| pair.effects[0].len());
+        let mean = |head: usize, kind: usize, value: fn(f32) -> f32| {
+            let effects = pairs.iter().map(|pair| value(pair.effects[kind][head]));
+            effects.map(f64::from).sum::<f64>() / (pairs.len() as f64 * total)
+        };
+        let mut all = Self {
+            kinds: Vec::new(),
+            effects: Vec::new(),
+            sizes: Vec::new(),
+        };
+        for head in 0..heads {
+            let [differs, used] = [0, 1].map(|kind| mean(head, kind, f32::abs));
+            let kind = usize::from(used > differs);
+            all.kinds.push(kind);
+            all.sizes.push(differs.max(used));
+            all.effects.push(mean(head, kind, |effect| effect));
+        }
+        all
+    }
+}
+
+/// All that cards are made of.
+struct Making<'a, B: Backend> {
+    causal: &'a CausalEvidence<B>,
+    parts: &'a PromptParts,
+    words: Words<'a>,
+    how: &'a CardSettings,
+    seed: Seed,
+    pairs: &'a [OfPair],
+    total: f64,
+}
+
+impl<B: Backend> Making<'_, B> {
+    /// A card of each head, and the codes that its outputs have.
+    fn cards(
+        &self,
+        heads: &[(HeadId, usize)],
+        all: &AllHeads,
+        scores: &[Vec<PatternScore>],
+        progress: &dyn Progress,
+    ) -> Result<(Vec<HeadCard>, Vec<Codes>)> {
+        let (causal, pairs) = (self.causal, self.pairs);
+        let grid = causal.graph().grid();
+        let dictionary = codes::dictionary(causal, self.how, self.seed)?;
+        let shown = self.shown().map(|pair| why::Prompt::new(causal, &causal.pairs()[pair].clean));
+        let shown: Vec<why::Prompt<B>> = shown.collect::<Result<_>>()?;
+        let stage = progress.stage("cards", heads.len() as u64);
+        let (mut cards, mut all_codes) = (Vec::new(), Vec::new());
+        for (slot, &(head, rank)) in heads.iter().enumerate() {
+            if progress.cancelled() {
+                return Err(Error::Cancelled);
+            }
+            let Some(index) = grid.index(head) else {
+                panic!("{head} of a model of {} heads", grid.len())
+            };
+            let kind = all.kinds[index];
+            let place = (slot, head);
+            let codes = codes::codes(causal, &dictionary, place, kind, pairs)?;
+            let mut patterns = scores[index].clone();
+            patterns.sort_by(|a, b| {
+                let roles = b.role.cmp(&a.role);
+                roles.then(b.joined.total_cmp(&a.joined))
+            });
+            let why = shown.iter().enumerate().map(|(at, prompt)| {
+                let read = &pairs[at].heads[slot];
+                match read.positive.first(&read.by[kind].weights) {
+                    Some(row) => prompt.why(causal, head, at, row),
+                    None => Ok(None),
+                }
+            });
+            let why: Vec<Option<Why>> = why.collect::<Result<_>>()?;
+            cards.push(HeadCard {
+                head,
+                rank,
+                effect: self.effect(slot, kind)?,
+                matters_at: self.matters_at(slot, kind),
+                patterns,
+                attention: self.attention(slot, kind),
+                writes: writes::writes(
+                    causal, place, kind, pairs, self.total, self.words, self.how,
+                )?,
+                codes: codes::code_cards(
+                    causal,
+                    &dictionary,
+                    place,
+                    kind,
+                    pairs,
+                    &codes,
+                    self.total,
+                    self.words,
+                    (self.how, self.seed),
+                )?,
+                why: why.into_iter().flatten().collect(),
+            });
+            all_codes.push(codes);
+            progress.advance(1);
+        }
+        drop(stage);
+        Ok((cards, all_codes))
+    }
+
+    /// Pairs whose prompts are shown.
+    fn shown(&self) -> impl Iterator<Item = usize> {
+        0..self.how.shown.min(self.pairs.len())
+    }
+
+    fn prompts(&self) -> Vec<ShownPair> {
+        let texts = |tokens: &[u32]| tokens.iter().map(|&token| (self.words)(token)).collect();
+        let shown = self.shown().map(|at| {
+            let pair = &self.causal.pairs()[at];
+            ShownPair {
+                pair: at + 1,
+                positive: texts(&pair.clean),
+                negative: texts(&pair.corrupt),
+                right: texts(&pair.right),
+                wrong: texts(&pair.wrong),
+                slots: self.parts.slots.get(at).cloned().unwrap_or_default(),
+            }
+        });
+        shown.collect()
+    }
+
+    fn effect(&self, slot: usize, kind: usize) -> Result<Effect> {
+        let effects = self.pairs.iter().map(|pair| {
+            let effect = pair.heads[slot].by[kind].effect;
+            (f64::from(effect), f64::from(pair.total))
+        });
+        let effects: Vec<(f64, f64)> = effects.collect();
+        let share = |rows: &mut dyn Iterator<Item = usize>| {
+            let sums = rows.fold((0.0, 0.0), |(effect, total), row| {
+                (effect + effects[row].0, total + effects[row].1)
+            });
+            sums.0 / sums.1
+        };
+        let n = effects.len();
+        let mean = share(&mut (0..n));
+        let mut rng = self.seed.stream("cards/bootstrap").rng();
+        let draws = (0..DRAWS).map(|_| share(&mut (0..n).map(|_| draw::below(&mut rng, n))));
+        let draws: Vec<f64> = draws.filter(|share| share.is_finite()).collect();
+        let interval = Interval::percentile(&draws, 0.95)?;
+        let same = effects
+            .iter()
+            .filter(|(effect, _)| (*effect < 0.0) == (mean < 0.0));
+        Ok(Effect {
+            reference: [Reference::Differs, Reference::Used][kind],
+            mean,
+            low: interval.low,
+            high: interval.high,
+            same_sign: same.count() as f64 / n as f64,
+        })
+    }
+
+    fn matters_at(&self, slot: usize, kind: usize) -> Vec<(String, f64)> {
+        let mut shares: BTreeMap<&str, f64> = BTreeMap::new();
+        for (at, pair) in self.pairs.iter().enumerate() {
+            let weights = &pair.heads[slot].by[kind].weights;
+            let slots = self.parts.slots.get(at).map_or(&[][..], Vec::as_slice);
+            let [last, _] = self.causal.read_at(at);
+            for (position, weight) in weights.iter().enumerate() {
+                let slot = slots.iter().find(|(_, places)| places.contains(&position));
+                let name = match slot {
+                    _ if position == last => "last token",
+                    Some((name, _)) => name,
+                    None => "elsewhere",
+                };
+                *shares.entry(name).or_default() += f64::from(*weight) / self.pairs.len() as f64;
+            }
+        }
+        let shares = shares.into_iter();
+        let mut shares: Vec<(String, f64)> = shares
+            .map(|(name, share)| (name.to_owned(), share))
+            .collect();
+        shares.sort_by(|a, b| b.1.total_cmp(&a.1));
+        shares
+    }
+
+    fn attention(&self, slot: usize, kind: usize) -> Vec<Attention> {
+        let of_prompt = |at: usize, positive: bool| {
+            let read: &HeadRead = &self.pairs[at].heads[slot];
+            let weights = &read.by[kind].weights;
+            let prompt = if positive {
+                &read.positive
+            } else {
+                &read.negative
+            };
+            let mut rows: Vec<AttentionRow> = prompt
+                .rows
+                .iter()
+                .map(|row| AttentionRow {
+                    position: row.position,
+                    weight: f64::from(weights[row.weighed_at]),
+                    to: row.attention.iter().copied().map(f64::from).collect(),
+                })
+                .collect();
+            rows.sort_by(|a, b| b.weight.total_cmp(&a.weight));
+            rows.truncate(3);
+            Attention {
+                prompt: at,
+                positive,
+                rows,
+            }
+        };
+        self.shown()
+            .flat_map(|at| [of_prompt(at, true), of_prompt(at, false)])
+            .collect()
+    }
+}
+
+/// The mean of some vectors of one width.
+fn mean_of<'a>(vectors: impl Iterator<Item = &'a Vec<f32>>) -> Vec<f32> {
+    let (mut mean, mut count) = (Vec::new(), 0.0f32);
+    for vector in vectors {
+        mean.resize(vector.len(), 0.0);
+        for (mean, x) in mean.iter_mut().zip(vector) {
+            *mean += x;
+        }
+        count += 1.0;
+    }
+    mean.iter_mut().for_each(|mean| *mean /= count);
+    mean
+}
