@@ -63,7 +63,7 @@ pub use ground_truth::{AcdcEdge, GroundTruth, ground_truths, read_circuits};
 pub use known::{KNOWN_MODELS, KnownModel, MODELS};
 pub use next::{TokenEncoder, following};
 pub use prompt::{
-    AnswerToken, Answers, LabelledPrompts, Origin, Place, Prompt, PromptPair, PromptSet, Span,
+    AnswerToken, Answers, LabelledPrompts, Origin, Place, Prompt, PromptPair, PromptSet, Slot, Span,
 };
 pub use registry::{TASKS, task};
 pub use spec::{OwnCircuit, TaskSpec};

@@ -1,5 +1,6 @@
 use core::fmt;
 use core::ops::Range;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use circuitscope_core::{Polarity, Seed};
@@ -8,6 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::Vocabulary;
 
 mod check;
+mod parts;
+
+pub use parts::Slot;
 
 /// A prompt and the words between which the next-token prediction is judged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +23,12 @@ pub struct Prompt {
     pub answers: Vec<String>,
     /// Next tokens that the behaviour rules out.
     pub wrong_answers: Vec<String>,
+    /// Its named parts, in the order of the text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slots: Vec<Slot>,
+    /// What it varies in, by name: who receives, which year.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub variables: BTreeMap<String, String>,
 }
 
 /// A prompt that calls for the behaviour and a matched one that does not.
@@ -36,7 +46,7 @@ pub struct PromptPair {
 }
 
 impl PromptPair {
-    /// A pair that carries the same answers on both sides.
+    /// A pair that carries the same answers on both sides, without named parts and variables.
     #[must_use]
     pub fn new(
         positive: String,
@@ -49,13 +59,38 @@ impl PromptPair {
                 text: negative,
                 answers: answers.clone(),
                 wrong_answers: wrong_answers.clone(),
+                slots: Vec::new(),
+                variables: BTreeMap::new(),
             },
             positive: Prompt {
                 text: positive,
                 answers,
                 wrong_answers,
+                slots: Vec::new(),
+                variables: BTreeMap::new(),
             },
         }
+    }
+
+    /// With the named parts of the positive and of the negative prompt. Parts of one name correspond, the first to
+    /// the first.
+    #[must_use]
+    pub fn with_slots(mut self, positive: Vec<Slot>, negative: Vec<Slot>) -> Self {
+        self.positive.slots = parts::in_order(positive);
+        self.negative.slots = parts::in_order(negative);
+        self
+    }
+
+    /// With the variables of the positive and of the negative prompt.
+    #[must_use]
+    pub fn with_variables(
+        mut self,
+        positive: BTreeMap<String, String>,
+        negative: BTreeMap<String, String>,
+    ) -> Self {
+        self.positive.variables = positive;
+        self.negative.variables = negative;
+        self
     }
 
     /// The prompt of class `polarity`.
@@ -95,8 +130,14 @@ impl PromptSet {
         });
         let texts = self.pairs.iter();
         let texts = texts.map(|pair| (pair.positive.text.clone(), pair.negative.text.clone()));
+        let positives = self.pairs.iter().map(|pair| &pair.positive);
+        let prompts = positives.chain(self.pairs.iter().map(|pair| &pair.negative));
+        let slots = prompts.clone().map(|prompt| prompt.slots.clone());
+        let variables = prompts.map(|prompt| prompt.variables.clone());
         LabelledPrompts {
             answers: answers.collect(),
+            slots: known(slots.collect()),
+            variables: known(variables.collect()),
             notes: self.notes.clone(),
             ..LabelledPrompts::from_pairs(texts)
         }
@@ -127,6 +168,12 @@ pub struct LabelledPrompts {
     /// For each pair, the parts of its prompts that correspond, in order; empty where none are named.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub spans: Vec<Vec<Span>>,
+    /// For each text, its named parts in the order of the text; empty where none are named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slots: Vec<Vec<Slot>>,
+    /// For each text, its variables; empty where none are known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub variables: Vec<BTreeMap<String, String>>,
     /// Where the pairs were read from, if from a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
@@ -229,38 +276,14 @@ impl LabelledPrompts {
         }
     }
 
-    /// Moves spans to where their parts stand since the texts, which were `plain`, were put into others,
-    /// such as a chat template's. Spans of pairs that are not there as they were are dropped.
-    pub fn move_spans(&mut self, plain: &[String]) {
-        let moved = |prompt: usize, part: &Range<usize>| {
-            let before = &plain[prompt];
-            let text = before.trim();
-            let trimmed = before.find(text).filter(|_| !text.is_empty())?;
-            let at = self.texts[prompt].find(text)?;
-            let start = (at + part.start).checked_sub(trimmed)?;
-            Some(start..start + part.len()).filter(|_| part.end <= trimmed + text.len())
-        };
-        let spans = self.spans.iter().zip(&self.pairs);
-        let spans = spans.map(|(spans, &(positive, negative))| {
-            let spans = spans.iter().map(|span| {
-                Some(Span {
-                    positive: moved(positive, &span.positive)?,
-                    negative: moved(negative, &span.negative)?,
-                })
-            });
-            spans.collect::<Option<Vec<_>>>().unwrap_or_default()
-        });
-        self.spans = spans.collect();
-    }
-
     /// Some pairs of matched prompts, in the order of `pairs`, and nothing else.
     ///
     /// # Panics
     /// If there is no such pair.
     #[must_use]
     pub fn only_pairs(&self, pairs: &[usize]) -> Self {
-        let texts = pairs.iter().map(|&pair| {
-            let (positive, negative) = self.pairs[pair];
+        let kept: Vec<(usize, usize)> = pairs.iter().map(|&pair| self.pairs[pair]).collect();
+        let texts = kept.iter().map(|&(positive, negative)| {
             (self.texts[positive].clone(), self.texts[negative].clone())
         });
         let Self {
@@ -277,6 +300,8 @@ impl LabelledPrompts {
             answers: of_pairs(&self.answers, pairs),
             appended: of_pairs(&self.appended, pairs),
             spans: of_pairs(&self.spans, pairs),
+            slots: of_both(&self.slots, &kept),
+            variables: of_both(&self.variables, &kept),
             origin: self.origin.clone().map(|origin| Origin {
                 places: of_pairs(&origin.places, pairs),
                 ..origin
@@ -310,6 +335,8 @@ impl LabelledPrompts {
             answers: Vec::new(),
             appended: Vec::new(),
             spans: Vec::new(),
+            slots: Vec::new(),
+            variables: Vec::new(),
             origin: None,
             notes: Vec::new(),
         }
@@ -324,33 +351,24 @@ fn of_pairs<T: Clone>(all: &[T], pairs: &[usize]) -> Vec<T> {
         .collect()
 }
 
+/// What there is for each text, if anything, for the texts of some pairs: first of the positives.
+fn of_both<T: Clone>(all: &[T], pairs: &[(usize, usize)]) -> Vec<T> {
+    let positives = pairs.iter().map(|pair| pair.0);
+    let texts = positives.chain(pairs.iter().map(|pair| pair.1));
+    texts.filter_map(|text| all.get(text).cloned()).collect()
+}
+
+/// What there is for each text; nothing where there is nothing for any.
+pub(crate) fn known<T: Default + PartialEq>(all: Vec<T>) -> Vec<T> {
+    if all.iter().all(|one| *one == T::default()) {
+        return Vec::new();
+    }
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn spans_move_with_their_texts() {
-        let pair = (" Ann met Al".to_owned(), "Bo met Al ".to_owned());
-        let mut prompts = LabelledPrompts::from_pairs([pair]);
-        let spans = vec![Span {
-            positive: 1..4,
-            negative: 0..2,
-        }];
-        prompts.spans = vec![spans.clone()];
-        let plain = prompts.texts.clone();
-        prompts.move_spans(&plain);
-        assert_eq!(prompts.spans, [spans]);
-        for text in &mut prompts.texts {
-            *text = format!("<user>{}<model>", text.trim());
-        }
-        prompts.move_spans(&plain);
-        let span = &prompts.spans[0][0];
-        assert_eq!(&prompts.texts[0][span.positive.clone()], "Ann");
-        assert_eq!(&prompts.texts[1][span.negative.clone()], "Bo");
-        prompts.texts[0].clear();
-        prompts.move_spans(&plain);
-        assert!(prompts.spans[0].is_empty());
-    }
 
     #[test]
     fn positives_come_first_and_pairs_point_at_their_prompts() {

@@ -1,7 +1,7 @@
 //! Texts with named slots in square brackets.
 
-use crate::Result;
 use crate::data::DataFile;
+use crate::{Result, Slot};
 
 /// A text with slots, such as `The [NOUN] continued`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,19 +52,33 @@ impl Template {
 
     /// The text with each slot replaced by `fill(slot, how often the slot came before)`.
     pub(crate) fn render<'a>(&'a self, mut fill: impl FnMut(&'a str, usize) -> &'a str) -> String {
+        self.render_named(|slot, before| (fill(slot, before), None))
+            .0
+    }
+
+    /// As [`render`](Self::render), where `fill` also says by which name the word is a part of the text, if by
+    /// any; with these parts, each without spaces around it.
+    pub(crate) fn render_named<'a>(
+        &'a self,
+        mut fill: impl FnMut(&'a str, usize) -> (&'a str, Option<&'a str>),
+    ) -> (String, Vec<Slot>) {
         let mut seen: Vec<&str> = Vec::new();
-        let mut out = String::new();
+        let (mut out, mut parts) = (String::new(), Vec::new());
         for piece in &self.pieces {
             match piece {
                 Piece::Text(text) => out.push_str(text),
                 Piece::Slot(slot) => {
                     let before = seen.iter().filter(|s| *s == slot).count();
-                    out.push_str(fill(slot, before));
+                    let (word, name) = fill(slot, before);
+                    let start = out.len() + (word.len() - word.trim_start().len());
+                    out.push_str(word);
+                    let range = start..start + word.trim().len();
+                    parts.extend(name.map(|name| Slot::new(name, range)));
                     seen.push(slot);
                 }
             }
         }
-        out
+        (out, parts)
     }
 }
 
@@ -87,6 +101,20 @@ mod tests {
             _ => "Bob",
         });
         assert_eq!(text, "Ann and Bob met; Cid left");
+    }
+
+    #[test]
+    fn parts_are_known_where_they_are_written() {
+        let template = Template::parse(FILE, "An [A] of [B] [A]", &["A", "B"]).unwrap();
+        let (text, parts) = template.render_named(|slot, before| match (slot, before) {
+            ("A", 0) => ("n", Some("first")),
+            ("A", _) => (" née ", Some("second")),
+            _ => ("of", None),
+        });
+        assert_eq!(text, "An n of of  née ");
+        let expected = [Slot::new("first", 3..4), Slot::new("second", 12..16)];
+        assert_eq!(parts, expected);
+        assert_eq!(&text[12..16], "née");
     }
 
     #[test]

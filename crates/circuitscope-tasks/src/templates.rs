@@ -103,18 +103,31 @@ impl Generator for Drawing {
         let drawn: Vec<Vec<&Vec<String>>> = lists
             .map(|(list, rows)| draw::distinct(rng, rows, list.taken))
             .collect();
-        let render = |template: &Template| {
-            template.render(|slot, _| {
-                let place = self.templates.slots[slot];
-                drawn[place.list][place.draw][place.column].as_str()
-            })
+        let word = |place: Place| drawn[place.list][place.draw][place.column].as_str();
+        let slots = &self.templates.slots;
+        let render = |template: &Template| template.render(|slot, _| word(slots[slot]));
+        let prompt =
+            |template: &Template| template.render_named(|slot, _| (word(slots[slot]), Some(slot)));
+        let variables = |template: &Template| {
+            // All words of the entries that the prompt takes from, for its answers may take others of them.
+            let entry = |place: Place| (place.list, place.draw);
+            let taken: BTreeSet<_> = template.slots().map(|slot| entry(slots[slot])).collect();
+            let known = slots
+                .iter()
+                .filter(|(_, place)| taken.contains(&entry(**place)));
+            known
+                .map(|(slot, place)| (slot.clone(), word(*place).to_owned()))
+                .collect()
         };
+        let (positive, negative) = (prompt(&pair.positive), prompt(&pair.negative));
         PromptPair::new(
-            render(&pair.positive),
-            render(&pair.negative),
+            positive.0,
+            negative.0,
             pair.answers.iter().map(render).collect(),
             pair.wrong_answers.iter().map(render).collect(),
         )
+        .with_slots(positive.1, negative.1)
+        .with_variables(variables(&pair.positive), variables(&pair.negative))
     }
 
     fn notes(&self) -> Vec<String> {

@@ -109,7 +109,7 @@ pub(super) fn gather(
     let place = |prompt| place(args, &prompts, prompt);
     let bos = bos::settle(&loaded, &args.model, args.chat, &mut texts, place)?;
     prompts.texts = texts;
-    prompts.move_spans(&plain);
+    prompts.move_parts(&plain);
     let how = PrepareSettings::default()
         .with_metric(args.patching.metric)
         .with_prepend_bos(bos.setting());

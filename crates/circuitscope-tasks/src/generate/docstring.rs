@@ -1,7 +1,7 @@
 use rand::Rng;
 use serde::Deserialize;
 
-use super::{draw, words};
+use super::{draw, variables, words};
 use crate::data::{DataFile, data_file};
 use crate::generator::Generator;
 use crate::known::{ATTN_ONLY_4L, PLANTED};
@@ -20,6 +20,9 @@ const DESCRIBED: [&str; 2] = ["X0", "X1"];
 const WORDS: [&str; 8] = ["FUNCTION", "D0", "D1", "D2", "D3", "D4", "D5", "D6"];
 /// Arguments in play: those described, and the one that comes next.
 const IN_PLAY: usize = DESCRIBED.len() + 1;
+/// Names of the arguments in play as parts of the signature, and of the docstring.
+const IN_SIGNATURE: [&str; IN_PLAY] = ["A_def", "B_def", "C_def"];
+const IN_DOCSTRING: [&str; DESCRIBED.len()] = ["A_doc", "B_doc"];
 
 /// A docstring lists the arguments of a function in the order of its signature (Heimersheim and Janiak
 /// 2023). λ = 0.05 is that of O'Neill and Bui 2024 (arXiv 2405.12522) for this task.
@@ -177,18 +180,26 @@ impl Generator for Docstring {
         let (signature, fresh) = drawn.split_at(SIGNATURE.len());
         let (fresh_signature, fresh_described) = fresh.split_at(IN_PLAY);
         let words = draw::distinct(rng, &self.words, WORDS.len());
+        let position = first.to_string();
         let render = |signature: &[&String], described: &[&String]| {
-            self.template.render(|slot, _| {
+            let (text, slots) = self.template.render_named(|slot, _| {
                 let among = |slots: &[&str]| slots.iter().position(|name| *name == slot);
-                let word = if let Some(at) = among(&SIGNATURE) {
-                    signature[at]
+                if let Some(at) = among(&SIGNATURE) {
+                    let name = at.checked_sub(first).and_then(|at| IN_SIGNATURE.get(at));
+                    (signature[at], Some(*name.unwrap_or(&"other_def")))
                 } else if let Some(at) = among(&DESCRIBED) {
-                    described[at]
+                    (described[at], Some(IN_DOCSTRING[at]))
                 } else {
-                    words[among(&WORDS).unwrap_or_default()]
-                };
-                word.as_str()
-            })
+                    (words[among(&WORDS).unwrap_or_default()], None)
+                }
+            });
+            let variables = variables([
+                ("A", signature[first]),
+                ("B", signature[first + 1]),
+                ("C", signature[first + 2]),
+                ("position", &position),
+            ]);
+            (text, slots, variables)
         };
         let answer = first + DESCRIBED.len();
         let mut corrupted = signature.to_vec();
@@ -196,9 +207,11 @@ impl Generator for Docstring {
             corrupted[first..first + IN_PLAY].copy_from_slice(fresh_signature);
         }
         let token = |word: &&String| format!("{}{word}", self.space);
+        let positive = render(signature, &signature[first..answer]);
+        let negative = render(&corrupted, fresh_described);
         PromptPair::new(
-            render(signature, &signature[first..answer]),
-            render(&corrupted, fresh_described),
+            positive.0,
+            negative.0,
             vec![token(&signature[answer])],
             signature
                 .iter()
@@ -207,6 +220,8 @@ impl Generator for Docstring {
                 .map(|(_, word)| token(word))
                 .collect(),
         )
+        .with_slots(positive.1, negative.1)
+        .with_variables(positive.2, negative.2)
     }
     fn notes(&self) -> Vec<String> {
         self.note.iter().cloned().collect()

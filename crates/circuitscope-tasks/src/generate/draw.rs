@@ -5,7 +5,12 @@ use rand::Rng;
 
 /// One of `items`, which must not be empty.
 pub(crate) fn one<'a, T>(rng: &mut dyn Rng, items: &'a [T]) -> &'a T {
-    &items[index(rng, items.len())]
+    &items[place(rng, items)]
+}
+
+/// The place of one of `items`, which must not be empty.
+pub(crate) fn place<T>(rng: &mut dyn Rng, items: &[T]) -> usize {
+    index(rng, items.len())
 }
 
 /// `k` different members of `items`, in random order (the first `k` steps of a Fisher-Yates

@@ -4,14 +4,14 @@ use circuitscope_core::Metric;
 use rand::Rng;
 use serde::Deserialize;
 
-use super::draw;
+use super::{draw, variables};
 use crate::data::{DataFile, data_file};
 use crate::generator::Generator;
 use crate::known::{GPT2_SMALL, PLANTED};
 use crate::lexicon;
 use crate::spec::Published;
 use crate::template::Template;
-use crate::{Error, PromptPair, Result, TaskSpec, TokenEncoder, Vocabulary, following};
+use crate::{Error, PromptPair, Result, Slot, TaskSpec, TokenEncoder, Vocabulary, following};
 
 const GPT2: DataFile<'static> = data_file!("greater-than/gpt2.json");
 
@@ -129,6 +129,22 @@ impl Asked {
             Self::Third => (digits(year / 10 + 1..10), digits(0..year / 10)),
             Self::Fourth => (digits(year % 10 + 1..10), digits(0..year % 10 + 1)),
         }
+    }
+
+    /// The parts of a prompt: those of its template, digits by themselves where single ones are asked.
+    fn parts(self, slots: Vec<Slot>) -> Vec<Slot> {
+        let slots = slots.into_iter().flat_map(|Slot { name, range }| {
+            let (first, second, middle) = match (self, name.as_str()) {
+                (Self::Third | Self::Fourth, "YEAR") => ("TENS", "UNITS", range.start + 1),
+                (Self::Fourth, "CENTURY2") => ("CENTURY2", "TENS2", range.end - 1),
+                _ => return vec![Slot { name, range }],
+            };
+            vec![
+                Slot::new(first, range.start..middle),
+                Slot::new(second, middle..range.end),
+            ]
+        });
+        slots.collect()
     }
 
     /// What the tokenizer leaves to be asked of the year `century``year`.
@@ -268,26 +284,36 @@ impl Generator for GreaterThan {
         let (year, centuries) = &self.years[index % self.years.len()];
         let century = draw::one(rng, centuries);
         let noun = draw::one(rng, &self.nouns);
-        let shown: String = format!("{century}{year:02}")
-            .chars()
-            .take(self.asked.shown())
-            .collect();
         let render = |year: u8| {
             let year = two_digits(year);
-            self.template.render(|slot, before| match (slot, before) {
-                ("NOUN", _) => noun,
-                ("CENTURY", 0) => century,
-                ("CENTURY", _) => &shown,
-                _ => &year,
-            })
+            let (tens, units) = year.split_at(1);
+            let shown = match self.asked.shown() {
+                2 => century.clone(),
+                _ => format!("{century}{tens}"),
+            };
+            let (text, slots) = self
+                .template
+                .render_named(|slot, before| match (slot, before) {
+                    ("NOUN", _) => (noun, Some("NOUN")),
+                    ("CENTURY", 0) => (century, Some("CENTURY")),
+                    ("CENTURY", _) => (&shown, Some("CENTURY2")),
+                    _ => (&year, Some("YEAR")),
+                });
+            let variables = variables([
+                ("noun", noun),
+                ("century", century),
+                ("year", &year),
+                ("tens", tens),
+                ("units", units),
+            ]);
+            (text, self.asked.parts(slots), variables)
         };
         let (right, wrong) = self.asked.answers(*year);
-        PromptPair::new(
-            render(*year),
-            render(self.asked.negative(*year, self.negative_year)),
-            right,
-            wrong,
-        )
+        let positive = render(*year);
+        let negative = render(self.asked.negative(*year, self.negative_year));
+        PromptPair::new(positive.0, negative.0, right, wrong)
+            .with_slots(positive.1, negative.1)
+            .with_variables(positive.2, negative.2)
     }
 
     fn notes(&self) -> Vec<String> {

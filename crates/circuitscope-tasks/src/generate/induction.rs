@@ -1,12 +1,12 @@
 use rand::Rng;
 use serde::Deserialize;
 
-use super::{draw, words};
+use super::{draw, variables, words};
 use crate::data::{DataFile, data_file};
 use crate::generator::Generator;
 use crate::known::PLANTED;
 use crate::lexicon;
-use crate::{PromptPair, Result, TaskSpec, TokenEncoder, Vocabulary};
+use crate::{PromptPair, Result, Slot, TaskSpec, TokenEncoder, Vocabulary};
 
 const GPT2: DataFile<'static> = data_file!("induction/gpt2.json");
 
@@ -114,12 +114,28 @@ impl Generator for Induction {
         let next = (start + self.segment) % self.length;
         let render = |segment: &[&String]| {
             let words: Vec<&str> = sequence.iter().chain(segment).map(|w| w.as_str()).collect();
-            format!("{}{}", self.space, words.join(" "))
+            let text = format!("{}{}", self.space, words.join(" "));
+            // The last word of the segment, where it stood before and what followed it there.
+            let (first, last) = (start + self.segment - 1, words.len() - 1);
+            let slot = |name: &str, at: usize| {
+                let before = words[..at].iter().map(|word| word.len() + 1);
+                let from = self.space.len() + before.sum::<usize>();
+                Slot::new(name, from..from + words[at].len())
+            };
+            let slots = vec![
+                slot("FIRST", first),
+                slot("AFTER", first + 1),
+                slot("SECOND", last),
+            ];
+            let variables = variables([("repeated", words[last]), ("answer", words[first + 1])]);
+            (text, slots, variables)
         };
         let token = |word: &&String| format!("{}{word}", self.space);
+        let positive = render(&sequence[start..start + self.segment]);
+        let negative = render(fresh);
         PromptPair::new(
-            render(&sequence[start..start + self.segment]),
-            render(fresh),
+            positive.0,
+            negative.0,
             vec![token(&sequence[next])],
             sequence
                 .iter()
@@ -128,6 +144,8 @@ impl Generator for Induction {
                 .map(|(_, word)| token(word))
                 .collect(),
         )
+        .with_slots(positive.1, negative.1)
+        .with_variables(positive.2, negative.2)
     }
     fn notes(&self) -> Vec<String> {
         self.note.iter().cloned().collect()

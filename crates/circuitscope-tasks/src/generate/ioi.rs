@@ -1,7 +1,7 @@
 use rand::Rng;
 use serde::Deserialize;
 
-use super::{draw, words};
+use super::{draw, variables, words};
 use crate::data::{DataFile, data_file};
 use crate::generator::Generator;
 use crate::known::{GPT2_SMALL, PLANTED};
@@ -61,7 +61,8 @@ struct Reference {
 /// A template introduces `[B]` and `[A]` and ends `[B] … to [A]`; half of the draws swap the
 /// two in the first clause (BABA and ABBA). Positive: `[A]` is the receiver and the answer, `[B]`
 /// the giver. Negative: `[A]` becomes a third name and the giver's first mention becomes the
-/// receiver's name, so that three different names occur and none is repeated.
+/// receiver's name, so that three different names occur and none is repeated. Parts keep the names of their
+/// places: in the negative `IO` is the third name, `S1` that of the receiver.
 struct Ioi {
     templates: Vec<Template>,
     names: Vec<String>,
@@ -151,7 +152,8 @@ fn template(file: DataFile<'_>, text: &str) -> Result<Template> {
 
 impl Generator for Ioi {
     fn pair(&self, _: usize, rng: &mut dyn Rng) -> PromptPair {
-        let template = draw::one(rng, &self.templates);
+        let number = draw::place(rng, &self.templates);
+        let template = &self.templates[number];
         let abba = *draw::one(rng, &[false, true]);
         let names = draw::distinct(rng, &self.names, NAMES);
         let (receiver, giver, third) = (names[0], names[1], names[2]);
@@ -159,21 +161,37 @@ impl Generator for Ioi {
         let object = draw::one(rng, &self.objects);
         // `a` and `b` introduce the two people, `again` is the giver's second mention.
         let render = |a: &str, b: &str, again: &str| {
-            let (first, second) = if abba { (a, b) } else { (b, a) };
-            template.render(|slot, before| match (slot, before) {
-                ("B", 0) => first,
-                ("A", _) => second,
-                ("B", _) => again,
-                ("PLACE", _) => place,
-                _ => object,
-            })
+            let mut introduced = [(a, Some("IO")), (b, Some("S1"))];
+            if !abba {
+                introduced.reverse();
+            }
+            let (text, slots) = template.render_named(|slot, before| match (slot, before) {
+                ("B", 0) => introduced[0],
+                ("A", _) => introduced[1],
+                ("B", _) => (again, Some("S2")),
+                ("PLACE", _) => (place, Some("PLACE")),
+                _ => (object, Some("OBJECT")),
+            });
+            let variables = variables([
+                ("IO", a),
+                ("S", again),
+                ("order", if abba { "ABBA" } else { "BABA" }),
+                ("template", &number.to_string()),
+                ("place", place),
+                ("object", object),
+            ]);
+            (text, slots, variables)
         };
+        let positive = render(receiver, giver, giver);
+        let negative = render(third, receiver, giver);
         PromptPair::new(
-            render(receiver, giver, giver),
-            render(third, receiver, giver),
+            positive.0,
+            negative.0,
             vec![format!("{}{receiver}", self.space)],
             vec![format!("{}{giver}", self.space)],
         )
+        .with_slots(positive.1, negative.1)
+        .with_variables(positive.2, negative.2)
     }
 
     fn notes(&self) -> Vec<String> {

@@ -7,6 +7,8 @@ mod induction;
 mod ioi;
 pub(crate) mod words;
 
+use std::collections::BTreeMap;
+
 use circuitscope_core::Seed;
 
 use crate::generator::Generator;
@@ -32,6 +34,18 @@ pub const MAX_DRAWS: usize = 100;
 /// most of them have), greater-than asks the digits that are a token of their own, and a pair whose
 /// prompts differ in token count is drawn again. For GPT-2 that changes nothing: without `tokens`, both
 /// vocabularies align under their own tokenizer by the choice of their words.
+///
+/// Prompts know their named parts ([`Prompt::slots`](crate::Prompt::slots)) and what they vary in
+/// ([`Prompt::variables`](crate::Prompt::variables)). A part of a negative prompt has the name of the part that
+/// stands in its place in the positive.
+///
+/// | task | parts | variables |
+/// |---|---|---|
+/// | ioi | `IO` the receiver, `S1` and `S2` the first and second mention of the giver, `PLACE`, `OBJECT` | `IO`, `S` (the name at `S2`: who gives), `order` (`ABBA` where the receiver comes first, else `BABA`), `template` (its number, from 0), `place`, `object` |
+/// | greater-than | `NOUN`, `CENTURY`, `YEAR` (its last two digits), `CENTURY2` where the prompt ends; where single digits are asked, `TENS` and `UNITS` for `YEAR`, and `TENS2` after `CENTURY2` if it is shown | `noun`, `century`, `year` (two digits), `tens`, `units` |
+/// | docstring | `A_def`, `B_def`, `C_def` in the signature, `A_doc`, `B_doc` in the docstring (names of Heimersheim and Janiak), `other_def` for each other argument | `A`, `B`, `C` (those of the signature), `position` (how many arguments come before A) |
+/// | induction | `SECOND` the last word, `FIRST` where it stands before, `AFTER` the word after that | `repeated` (the last word), `answer` (the word at `AFTER`) |
+/// | of a folder | its slots, as in the templates | what was drawn into the slots of the prompt, with all words of their entries |
 ///
 /// # Determinism
 /// Pair `i` draws from `seed.stream("tasks/{task}/{vocabulary}").nth("pair", i)`: it depends on
@@ -122,6 +136,13 @@ pub fn draw(
     let all: Vec<usize> = (0..found).collect();
     let taken = draw::distinct(&mut rng, &all, n_pairs);
     Ok(given.only_pairs(&taken.into_iter().copied().collect::<Vec<_>>()))
+}
+
+/// Variables by their names.
+pub(crate) fn variables<const N: usize>(all: [(&str, &str); N]) -> BTreeMap<String, String> {
+    let all = all.into_iter();
+    all.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
 }
 
 /// Draws until both prompts have the same number of tokens.

@@ -6,7 +6,7 @@ use circuitscope_core::Polarity;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::LabelledPrompts;
+use super::{LabelledPrompts, Slot};
 
 impl Serialize for LabelledPrompts {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -80,6 +80,30 @@ impl LabelledPrompts {
             if found != 0 && found != pairs {
                 return Err(format!(
                     "{field}: found {found}, expected {pairs}, one for each pair, or none"
+                ));
+            }
+        }
+        for (field, found) in [
+            ("slots", self.slots.len()),
+            ("variables", self.variables.len()),
+        ] {
+            if found != 0 && found != texts {
+                return Err(format!(
+                    "{field}: found {found}, expected {texts}, one for each text, or none"
+                ));
+            }
+        }
+        for (at, (slots, text)) in self.slots.iter().zip(&self.texts).enumerate() {
+            for Slot { name, range } in slots {
+                if text.get(range.clone()).is_none() {
+                    return Err(format!(
+                        "slots: entry {at}: found bytes {range:?} for {name:?}, expected a part of {text:?}"
+                    ));
+                }
+            }
+            if !slots.is_sorted_by_key(|slot| slot.range.start) {
+                return Err(format!(
+                    "slots: entry {at}: found a part before an earlier one, expected the order of the text"
                 ));
             }
         }

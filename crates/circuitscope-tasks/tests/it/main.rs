@@ -7,6 +7,7 @@ mod lists;
 mod other_tokenizers;
 mod own_tasks;
 mod pairs;
+mod parts;
 mod reference;
 mod tokens;
 mod user_prompts;
