@@ -7,6 +7,7 @@ use circuitscope_eval::causal::Alignment;
 use circuitscope_model::Tokenizer;
 use circuitscope_tasks::{LabelledPrompts, Span};
 
+use crate::cards::Whole;
 use crate::{Error, Result};
 
 /// The alignment of a pair: by its spans where it names some, around the one span in which its prompts
@@ -53,29 +54,20 @@ pub(crate) fn alignment(
     let appended = prompts.appended.get(pair).map_or(0, Vec::len);
     // Where the parts of a prompt begin and end, or the first that does neither between tokens.
     let of = |prompt: usize, part: fn(&Span) -> &Range<usize>| {
-        let text = prompts.texts[prompt].as_str();
-        let before = before[prompt];
-        let whole = &tokens[prompt][before..tokens[prompt].len() - appended];
-        let boundary = |end: usize| -> Result<Option<usize>> {
-            let head = if end == 0 {
-                Vec::new()
-            } else {
-                tokenizer.encode(&text[..end], false)?
-            };
-            Ok(whole.starts_with(&head).then_some(before + head.len()))
+        let whole = Whole {
+            text: &prompts.texts[prompt],
+            tokens: &tokens[prompt][..tokens[prompt].len() - appended],
+            before: before[prompt],
         };
         let mut ranges = Vec::with_capacity(spans.len());
         for span in spans {
             let part = part(span);
-            // A word's token begins with the space before it.
-            let space = usize::from(text[..part.start].ends_with(' '));
-            let (Some(start), Some(end)) = (boundary(part.start - space)?, boundary(part.end)?)
-            else {
-                let span = &text[part.clone()];
+            let Some(range) = whole.tokens_of(tokenizer, part)? else {
+                let span = &whole.text[part.clone()];
                 let why = format!("the span {span:?} begins or ends inside a token");
                 return Ok(Err(unaligned(why)));
             };
-            ranges.push(start..end);
+            ranges.push(range);
         }
         Ok::<_, Error>(Ok(ranges))
     };

@@ -4,6 +4,7 @@
 mod align;
 mod answers;
 mod behaviour;
+mod cards;
 mod circuits;
 pub mod conformance;
 mod discover;
@@ -13,7 +14,6 @@ pub mod prelude;
 mod prepare;
 mod prepared;
 mod results;
-mod signals;
 mod stream;
 
 /// The tensor library whose backends and devices everything here takes, in the version that this is built with.
@@ -36,6 +36,7 @@ pub use circuitscope_tasks as tasks;
 
 pub use answers::{ChangedAnswers, MetricChoice, metric_choice};
 pub use behaviour::{FailingPrompt, PromptBehaviour, SeenPrompt};
+pub use cards::cards;
 pub use circuits::{
     CircuitChoice, KnownAs, KnownCircuits, is_reference, known_as, known_circuits, read_circuits,
 };
@@ -50,4 +51,3 @@ pub use prepared::{PrepareSettings, PreparedPrompts, prepare};
 pub use results::{
     EvalProvenance, EvalSettings, PromptStart, RESULTS_FILE, Results, Schema, model_name, whose,
 };
-pub use signals::{SIGNAL_COLUMNS, Signals};

@@ -40,6 +40,8 @@ pub struct PrepareSettings {
 pub struct PreparedPrompts {
     prompts: LabelledPrompts,
     tokens: Arc<Vec<Vec<u32>>>,
+    /// How many of them stand before each text.
+    before: Vec<usize>,
     /// How the prompts of each pair correspond, or why that cannot be said.
     aligned: Vec<Result<Option<Alignment>, Unaligned>>,
     metric: MetricChoice,
@@ -93,6 +95,7 @@ pub fn prepare<B: Backend>(
     Ok(PreparedPrompts {
         prompts,
         tokens: Arc::new(tokens),
+        before,
         aligned,
         metric,
         changed,
@@ -110,6 +113,11 @@ impl PreparedPrompts {
     /// The tokens of each prompt, what stands before and after its text included.
     pub const fn tokens(&self) -> &Arc<Vec<Vec<u32>>> {
         &self.tokens
+    }
+
+    /// How many tokens stand before a text.
+    pub(crate) fn before(&self, row: usize) -> usize {
+        self.before[row]
     }
 
     /// What is read from the output, and why that.
@@ -173,6 +181,7 @@ impl PreparedPrompts {
         Self {
             prompts: self.prompts.only_pairs(pairs),
             tokens: Arc::new(rows.iter().map(|&row| self.tokens[row].clone()).collect()),
+            before: rows.iter().map(|&row| self.before[row]).collect(),
             aligned: of_pairs(&self.aligned, pairs),
             metric: self.metric.clone(),
             changed: changed.collect(),

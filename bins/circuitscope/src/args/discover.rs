@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use circuitscope::eval::{About, Choice, methods};
-use circuitscope::{CircuitChoice, DISCOVER_PAIRS};
+use circuitscope::{CircuitChoice, DISCOVER_PAIRS, HeadId};
 use clap::{Args, ValueEnum};
 
 use super::task::{circuit_help, examples_help, parse_circuit, parse_task, task_help};
@@ -93,6 +93,10 @@ pub(crate) struct DiscoverArgs {
     /// least 29); some 300 runs of --patch-pairs pairs, minutes on large models
     #[arg(long, conflicts_with = "activations")]
     pub(crate) tests: bool,
+    /// Print all that is known of a head, such as L9H6, whether it is in the circuit or not: what its effect is and where
+    /// it arises, what it attends to and why, what it reads, writes and sends on, its codes; may be given several times
+    #[arg(long, value_name = "HEAD", conflicts_with = "activations")]
+    pub(crate) explain: Vec<HeadId>,
     /// Folder for results and pictures [default: print only]
     #[arg(long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,

@@ -86,6 +86,16 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
         provenance.input(file)?;
     }
     let gathered = gather(args, task, &device, &mut provenance, &mut stages, progress)?;
+    let grid = gathered.evidence.grid();
+    if let Some(head) = args.explain.iter().find(|head| !grid.contains(**head)) {
+        bail!(
+            "--explain {head}: found a model of {} layers and {} heads, expected a head from L0H0 to L{}H{}",
+            grid.n_layers,
+            grid.n_heads,
+            grid.n_layers - 1,
+            grid.n_heads - 1
+        );
+    }
     if let Some(path) = &args.save_activations {
         save_activations(&gathered.evidence, path, &provenance)?;
         interrupt::keep(Kept {
@@ -243,7 +253,7 @@ impl Found {
             known: None,
             quality: None,
             tests: None,
-            signals: None,
+            cards: None,
             graph: None,
             edges: None,
             paper_edge_head_counts: None,

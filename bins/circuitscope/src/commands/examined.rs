@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use anyhow::Result;
 use circuitscope::eval::{
-    QualitySettings, SignalSettings, TestSettings, circuit_quality, test_circuit,
+    CardSettings, QualitySettings, TestSettings, circuit_quality, test_circuit,
 };
-use circuitscope::{Seed, Signals};
+use circuitscope::{HeadId, Seed, cards};
 
 use super::found::{Found, Stages};
 use super::gathered::Gathered;
@@ -42,13 +42,10 @@ pub(super) fn examine(
     if args.random_circuits.is_some() && (circuit.is_empty() || !(wanted || args.tests)) {
         note("note: --random-circuits is not read: no circuit is run");
     }
-    if circuit.is_empty() {
-        if args.tests {
-            note("note: --tests: no circuit is shown, so that nothing is tested");
-        }
-        return Ok(());
+    if circuit.is_empty() && args.tests {
+        note("note: --tests: no circuit is shown, so that nothing is tested");
     }
-    if wanted {
+    if wanted && !circuit.is_empty() {
         let start = Instant::now();
         let mut how = QualitySettings::default()
             .with_pairs(args.patching.patch_pairs as usize)
@@ -66,7 +63,7 @@ pub(super) fn examine(
         found.stages.clone_from(&stages.0);
         report.judged(found)?;
     }
-    if args.tests {
+    if args.tests && !circuit.is_empty() {
         let start = Instant::now();
         let mut how = TestSettings::default().with_pairs(args.patching.patch_pairs as usize);
         if let Some(random) = args.random_circuits {
@@ -82,19 +79,61 @@ pub(super) fn examine(
         found.tests = Some(tests);
         stages.add("test", start);
     }
-    if let (Ok(causal), Some(tokenizer)) = (&causal, &gathered.tokenizer)
-        && args.faithfulness != Judge::None
-    {
-        let start = Instant::now();
-        let how = SignalSettings::default()
-            .with_pairs(args.patching.gradient_pairs as usize)
-            .with_n_codes(args.sae.codes);
-        let training = device.training();
-        let on = (seed, &training);
-        let signals = Signals::of::<B>(causal, tokenizer, &circuit, how, on, progress)?;
-        found.signals = Some(signals);
-        stages.add("signals", start);
-        printer.part(&found.signals_text())?;
+    describe(args, gathered, seed, device, found, stages, report, progress)
+}
+
+/// Reads what heads of the circuit, and those asked about, do.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one call; what it reads and what it fills are different things"
+)]
+fn describe(
+    args: &DiscoverArgs,
+    gathered: &Gathered,
+    seed: Seed,
+    device: &Device,
+    found: &mut Found,
+    stages: &mut Stages,
+    report: Report<'_>,
+    progress: &Terminal,
+) -> Result<()> {
+    let mut heads: Vec<HeadId> = match args.faithfulness {
+        Judge::None => Vec::new(),
+        _ => found.circuit(),
+    };
+    let more = args.explain.iter().filter(|head| !heads.contains(head));
+    let more: Vec<HeadId> = more.copied().collect();
+    heads.extend(more);
+    if heads.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let causal = match gathered.evidence.causal(&gathered.method.name) {
+        Ok(causal) => causal,
+        Err(error) if args.explain.is_empty() => return Ok(drop(error)),
+        Err(error) => return Err(anyhow::Error::from(error).context("--explain")),
+    };
+    let Some(tokenizer) = &gathered.tokenizer else {
+        return Ok(());
+    };
+    let start = Instant::now();
+    let rank = |head: HeadId| {
+        let place = found.heads.iter().position(|ranked| ranked.head == head);
+        (head, place.map_or(0, |place| place + 1))
+    };
+    let heads: Vec<(HeadId, usize)> = heads.into_iter().map(rank).collect();
+    let how = CardSettings::default()
+        .with_pairs(args.patching.gradient_pairs as usize)
+        .with_n_codes(args.sae.codes);
+    let training = device.training();
+    let made = cards::<B>(
+        causal,
+        (&gathered.parts, tokenizer),
+        &heads,
+        &how,
+        (seed, &training),
+        progress,
+    )?;
+    found.cards = Some(made);
+    stages.add("cards", start);
+    report.printer.part(&found.cards_text(&args.explain))
 }

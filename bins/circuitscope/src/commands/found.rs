@@ -5,11 +5,11 @@ use std::time::Instant;
 use circuitscope::eval::causal::Ablation;
 use circuitscope::eval::methods::MethodSettings;
 use circuitscope::eval::{Chosen, CircuitQuality, CircuitTests, Verdict};
+use circuitscope::measures::cards::{Cards, HeadCard, quoted};
 use circuitscope::measures::{DictionaryReport, GraphScores, Scores};
 use circuitscope::model::ModelProvenance;
 use circuitscope::{
-    Discovery, KnownAs, KnownCircuits, MetricChoice, PromptBehaviour, PromptStart, SIGNAL_COLUMNS,
-    Signals, TRAINING,
+    Discovery, KnownAs, KnownCircuits, MetricChoice, PromptBehaviour, PromptStart, TRAINING,
 };
 use circuitscope::{HeadGrid, HeadId, Seed};
 use serde::{Serialize, Serializer};
@@ -72,9 +72,9 @@ pub(crate) struct Found {
     /// Tests of the circuit, where they were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tests: Option<CircuitTests>,
-    /// What the heads of the circuit signal, where the model is run on pairs.
+    /// What the heads of the circuit do, where the model is run on pairs.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) signals: Option<Signals>,
+    pub(crate) cards: Option<Cards>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) edges: Option<Pairs>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -422,23 +422,45 @@ impl Found {
         sentences
     }
 
-    /// What heads of the circuit signal.
-    pub(crate) fn signals_text(&self) -> String {
-        let Some(signals) = &self.signals else {
+    /// What heads of the circuit do.
+    pub(crate) fn cards_text(&self, explain: &[HeadId]) -> String {
+        let Some(cards) = &self.cards else {
             return String::new();
         };
-        let rest = match signals.heads.len().saturating_sub(READ) {
-            0 => String::new(),
-            rest => format!(
-                "{} more in the JSON and on the page;\n",
-                count(rest, "head")
-            ),
-        };
-        format!(
-            "\nwhat its heads signal: codes of what they put out where they matter\n\n{}{rest}{}\n",
-            table(&SIGNAL_COLUMNS, &signals.rows(READ, CODES)),
-            SIGNALS.join(";\n")
-        )
+        let circuit = self.circuit();
+        let members = cards.heads.iter();
+        let members: Vec<&HeadCard> = members.filter(|card| circuit.contains(&card.head)).collect();
+        let mut text = String::new();
+        if !members.is_empty() {
+            let rest = match members.len().saturating_sub(READ) {
+                0 => String::new(),
+                rest => format!("{} more in the JSON and on the page;\n", count(rest, "head")),
+            };
+            let rows = members.iter().take(READ).map(|card| {
+                let raised = card.writes.promotes.iter().take(3);
+                let raised: Vec<String> = raised.map(|token| quoted(token)).collect();
+                vec![
+                    card.head.to_string(),
+                    card.effect_words(),
+                    card.role_words(),
+                    raised.join(" "),
+                ]
+            });
+            let rows: Vec<Vec<String>> = rows.collect();
+            text = format!(
+                "\nwhat its heads do, on {}\n\n{}{rest}{}\n",
+                count(cards.pairs, "pair"),
+                table(&["head", "its effect", "attends", "raises"], &rows),
+                CARDS.join(";\n")
+            );
+        }
+        let explained = cards.heads.iter();
+        for card in explained.filter(|card| explain.contains(&card.head)) {
+            text.push('\n');
+            let lines = card.lines(cards, EXPLAINED);
+            text.push_str(&indented(&lines));
+        }
+        text
     }
 
     /// Where time went.
@@ -456,20 +478,19 @@ impl Found {
     }
 }
 
-/// Heads of which it is printed what they signal.
-const READ: usize = 10;
+/// Heads of which it is printed what they do.
+const READ: usize = 20;
 
-/// Codes that are printed of a head.
-pub(super) const CODES: usize = 3;
+/// Patterns, links and codes that --explain prints of a head.
+const EXPLAINED: usize = 6;
 
-/// What the columns of its table mean.
-pub(super) const SIGNALS: [&str; 4] = [
-    "code: a feature of a dictionary that was never trained (--codes, --seed), of what the head puts out where it matters; of each head \
-     those that carry most; with few pairs most are of one prompt",
-    "effect: what the head, and of that the code, moves the prediction by with its sign, a share of what the predictions are apart; \
-     against what the head puts out on the negative prompt (differs) or its mean (used)",
-    "positives, negatives: prompts on which the head has the code; read at: the token where it matters most on these positives",
-    "promotes: the tokens that it raises most above its mean over both prompts",
+/// What the columns of the table of cards mean.
+pub(super) const CARDS: [&str; 3] = [
+    "effect: what the head moves the prediction by, a share of what the predictions after the two prompts are apart, with a 95 % \
+     interval over pairs; against what it puts out on the negative prompt (differs) or its mean (used)",
+    "attends: where its effect arises, and the pattern that is more than chance there and, times the effect, more than in heads \
+     without one; in brackets the share of what it does that reads there, and what chance gives",
+    "raises: the tokens that it raises most above its mean over both prompts; --explain HEAD prints all that is known of a head",
 ];
 
 /// Wrong answers that are printed.

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use circuitscope::eval::causal::{Ablation, CausalEvidence};
-use circuitscope::eval::{self, About, Choice, Evidence, Gradient};
+use circuitscope::eval::{self, About, Choice, Evidence, Gradient, PromptParts};
 use circuitscope::hooks::HeadActivations;
 use circuitscope::model::{self, Loaded, ModelProvenance, Tokenizer};
 use circuitscope::tasks::{
@@ -39,6 +39,8 @@ pub(super) struct Gathered {
     pub(super) behaviour: Option<PromptBehaviour>,
     pub(super) only_correct: Option<OnlyCorrect>,
     pub(super) tokenizer: Option<Tokenizer>,
+    /// Named parts and variables of the prompts.
+    pub(super) parts: PromptParts,
     /// What is read from the output, where a model is run.
     pub(super) metric: Option<MetricChoice>,
 }
@@ -84,6 +86,7 @@ pub(super) fn gather(
             behaviour: None,
             only_correct: None,
             tokenizer: None,
+            parts: PromptParts::default(),
             metric: None,
         });
     }
@@ -194,6 +197,7 @@ pub(super) fn gather(
     }
     let evidence = capture(&loaded, &prompts, settings, device.plain(), progress);
     let mut evidence = evidence.map_err(|error| located(error, args, prompts.prompts()))?;
+    let parts = prompts.parts(loaded.tokenizer()?)?;
     let metric = causal.is_some().then(|| prompts.metric().clone());
     if let Some(causal) = causal {
         evidence = evidence.with_causal(causal);
@@ -205,6 +209,7 @@ pub(super) fn gather(
         graph: Some(loaded.model.config().graph()),
         model: Some(loaded.provenance),
         tokenizer: loaded.tokenizer,
+        parts,
         truth,
         bos: Some(bos),
         prompt_warnings: warnings.iter().map(ToString::to_string).collect(),

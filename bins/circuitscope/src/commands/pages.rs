@@ -7,11 +7,11 @@ use anyhow::Result;
 use circuitscope::eval::methods::about;
 use circuitscope::measures::RunRecord;
 use circuitscope::report::{MethodReport, PAGE_FILE, Passage, ReportInput, TaskReport, render};
-use circuitscope::{JudgedBy, Results, SIGNAL_COLUMNS, model_name, whose};
+use circuitscope::{JudgedBy, Results, model_name, whose};
 use serde_json::json;
 
 use super::exports::remove_file;
-use super::found::{CODES, Found, SIGNALS};
+use super::found::Found;
 use crate::output::count;
 
 /// The page of an evaluation.
@@ -144,12 +144,6 @@ fn passages(found: &Found) -> Vec<Passage> {
     }
     if !circuit.sentences.is_empty() || circuit.table.is_some() {
         passages.push(circuit);
-    }
-    if let Some(signals) = &found.signals {
-        let mut said = Passage::new("What its heads signal", SIGNALS.map(str::to_owned).to_vec());
-        let columns = SIGNAL_COLUMNS.map(str::to_owned).to_vec();
-        said.table = Some((columns, signals.rows(usize::MAX, CODES)));
-        passages.push(said);
     }
     if let Some(quality) = &found.quality {
         let mut kept = Passage::new("What it keeps", quality.sentences());

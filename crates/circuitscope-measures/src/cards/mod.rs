@@ -6,6 +6,7 @@
 
 mod codes;
 mod pattern;
+mod said;
 mod variables;
 mod why;
 
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use codes::{CodeCard, CodePrompt, TokenRule};
 pub use pattern::{HeadPatterns, Pattern, PatternOfHeads, PatternScore, UnknownPattern};
+pub use said::quoted;
 pub use variables::{VariableCell, VariableTable};
 pub use why::{QkTerm, Why};
 

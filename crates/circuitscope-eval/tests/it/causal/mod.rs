@@ -7,7 +7,7 @@ mod norm_after;
 mod paths;
 mod removal;
 mod resample;
-mod signals;
+mod cards;
 mod whole_heads;
 
 use burn::backend::Autodiff;
