@@ -244,6 +244,31 @@ fn other_columns_and_fields_of_other_forms_are_variables() {
     survives(&prompts);
 }
 
+/// The example of docs/guides/files.md.
+#[test]
+fn the_example_of_the_guide_is_read() {
+    let guide = include_str!("../../../../docs/guides/files.md");
+    let (_, rest) = guide
+        .split_once("<!-- two lines that the tests read -->")
+        .unwrap();
+    let lines = rest.trim_start().lines().take(2).map(str::trim);
+    let prompts = named("p.jsonl", &lines.collect::<Vec<_>>().join("\n")).unwrap();
+    let expected = [("IO", 0, "Mary"), ("S1", 9, "John"), ("S2", 19, "John")];
+    assert_eq!(parts(&prompts, 0), expected);
+    let expected = [("IO", 0, "Mary"), ("S1", 9, "John"), ("S2", 19, "Mary")];
+    assert_eq!(parts(&prompts, 2), expected);
+    assert_eq!(parts(&prompts, 3), [("verb", 10, "met")]);
+    let of = |name: &str| {
+        let all = prompts.variables.iter();
+        all.map(|of| of[name].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(of("S"), ["John", "Al", "Mary", "Bo"]);
+    assert_eq!(of("order"), ["ABBA", "BABA", "ABBA", "BABA"]);
+    let expected = ["the fields `S`, `order` are kept as variables"];
+    assert_eq!(notes(&prompts), expected);
+    survives(&prompts);
+}
+
 #[test]
 fn what_lines_cannot_hold_is_not_written() {
     let pair = || LabelledPrompts::from_pairs([("a b".to_owned(), "c d".to_owned())]);
