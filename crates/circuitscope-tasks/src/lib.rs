@@ -4,7 +4,8 @@
 //! classes must differ in the behaviour and in nothing else. Every generator here draws *pairs*:
 //! the negative prompt is its positive with the few words changed that the behaviour hangs on, it
 //! has the same length in tokens, and it carries the same answers. [`generate`] draws them for a
-//! [`TaskSpec`] in a [`Vocabulary`], one of [`TASKS`] or one that [`read_task`] finds in a folder; [`read_pairs`] and [`read_lines`] read the user's own.
+//! [`TaskSpec`] in a [`Vocabulary`], one of [`TASKS`] or one that [`read_task`] finds in a folder; [`read_pairs`] and [`read_lines`] read the user's own, [`write_pairs`]
+//! writes any of them.
 //!
 //! What is found is judged against a [`GroundTruth`]: published circuits exist in several
 //! versions that disagree in a head or two, so each is a named variant with its source, and edges
@@ -67,6 +68,6 @@ pub use prompt::{
 };
 pub use registry::{TASKS, task};
 pub use spec::{OwnCircuit, TaskSpec};
-pub use user::{read_lines, read_pairs, read_prompts};
+pub use user::{read_lines, read_pairs, read_prompts, write_pairs};
 pub use vocabulary::Vocabulary;
 pub use warning::{PromptWarning, few_examples, prompt_warnings};

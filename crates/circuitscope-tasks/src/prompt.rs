@@ -12,6 +12,7 @@ mod check;
 mod parts;
 
 pub use parts::Slot;
+pub(crate) use parts::in_order;
 
 /// A prompt and the words between which the next-token prediction is judged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

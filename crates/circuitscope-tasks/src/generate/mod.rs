@@ -43,7 +43,7 @@ pub const MAX_DRAWS: usize = 100;
 /// |---|---|---|
 /// | ioi | `IO` the receiver, `S1` and `S2` the first and second mention of the giver, `PLACE`, `OBJECT` | `IO`, `S` (the name at `S2`: who gives), `order` (`ABBA` where the receiver comes first, else `BABA`), `template` (its number, from 0), `place`, `object` |
 /// | greater-than | `NOUN`, `CENTURY`, `YEAR` (its last two digits), `CENTURY2` where the prompt ends; where single digits are asked, `TENS` and `UNITS` for `YEAR`, and `TENS2` after `CENTURY2` if it is shown | `noun`, `century`, `year` (two digits), `tens`, `units` |
-/// | docstring | `A_def`, `B_def`, `C_def` in the signature, `A_doc`, `B_doc` in the docstring (names of Heimersheim and Janiak), `other_def` for each other argument | `A`, `B`, `C` (those of the signature), `position` (how many arguments come before A) |
+/// | docstring | `A_def`, `B_def`, `C_def` in the signature, `A_doc`, `B_doc` in the docstring (names of Heimersheim and Janiak), `other_def` for each other argument; C comes next and is not there a second time | `A`, `B`, `C` (those of the signature), `position` (how many arguments come before A) |
 /// | induction | `SECOND` the last word, `FIRST` where it stands before, `AFTER` the word after that | `repeated` (the last word), `answer` (the word at `AFTER`) |
 /// | of a folder | its slots, as in the templates | what was drawn into the slots of the prompt, with all words of their entries |
 ///

@@ -43,6 +43,9 @@ impl LabelledPrompts {
     pub fn move_parts(&mut self, plain: &[String]) {
         let moved = |prompt: usize, part: &Range<usize>| {
             let before = &plain[prompt];
+            if self.texts[prompt] == *before {
+                return Some(part.clone());
+            }
             let text = before.trim();
             let trimmed = before.find(text).filter(|_| !text.is_empty())?;
             let at = self.texts[prompt].find(text)?;
@@ -92,7 +95,7 @@ mod tests {
         let plain = prompts.texts.clone();
         prompts.move_parts(&plain);
         assert_eq!(prompts.spans, [spans]);
-        assert_eq!(prompts.slots[0], slots[0]);
+        assert_eq!(prompts.slots, slots);
         for text in &mut prompts.texts {
             *text = format!("<user>{}<model>", text.trim());
         }

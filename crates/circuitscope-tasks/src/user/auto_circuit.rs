@@ -5,8 +5,9 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::extra::Extra;
+use super::extra::{self, Extra};
 use super::fields::{answer_tokens, kind, text};
+use super::variables::Variables;
 use super::{FileRead, Pair, spans};
 use crate::error::LineProblem;
 use crate::{Answers, Error, Place, Result};
@@ -48,9 +49,9 @@ pub(super) fn read(path: &Path, content: &str) -> Result<FileRead> {
             extra.note_of(name);
         } else if name != "prompts" {
             let seen = |known: &str| known == "prompts";
-            extra
-                .pass_over(name, ROOT, seen, ANSWERS)
+            extra::refuse(name, ROOT, seen, ANSWERS)
                 .map_err(|problem| at("the file".to_owned(), problem))?;
+            extra.note_of(name);
         }
     }
     let pairs = prompts.iter().enumerate().map(|(index, prompt)| {
@@ -60,14 +61,17 @@ pub(super) fn read(path: &Path, content: &str) -> Result<FileRead> {
         pairs: pairs.collect::<Result<_>>()?,
         fields: ["answers", "wrong_answers"].map(str::to_owned),
         years: false,
-        notes: extra.note().into_iter().collect(),
+        notes: extra.notes(),
     })
 }
 
 fn pair(prompt: &Value, index: usize, extra: &mut Extra) -> Result<Pair, LineProblem> {
     let empty = Map::new();
     let fields = prompt.as_object().unwrap_or(&empty);
-    extra.pass_over_others(fields, FIELDS, ANSWERS)?;
+    let mut variables = [Variables::new(), Variables::new()];
+    for (name, value) in extra::others(fields, FIELDS, ANSWERS)? {
+        extra.keep(name, value, &mut variables);
+    }
     let get = |field: &'static str| {
         let value = fields.get(field);
         value.ok_or(LineProblem::MissingField { field })
@@ -78,14 +82,15 @@ fn pair(prompt: &Value, index: usize, extra: &mut Extra) -> Result<Pair, LinePro
     };
     let positive = text(get("clean")?, "clean")?;
     let negative = text(get("corrupt")?, "corrupt")?;
-    let spans = match fields.get("spans") {
-        None => Vec::new(),
+    let parts = match fields.get("spans") {
+        None => spans::Read::default(),
         Some(spans) => spans::read(spans, &positive, &negative)?,
     };
     Ok(Pair {
         positive,
         negative,
-        spans,
+        parts,
+        variables,
         answers: Answers {
             right: answers("answers")?,
             wrong: answers("wrong_answers")?,

@@ -6,8 +6,9 @@ use circuitscope_core::nearest;
 use csv::{ReaderBuilder, StringRecord};
 use serde_json::Value;
 
-use super::extra::Extra;
-use super::{FileRead, Pair, spans, years};
+use super::extra::{self, Extra};
+use super::variables::Variables;
+use super::{FileRead, Pair, spans, variables, years};
 use crate::error::LineProblem;
 use crate::{AnswerToken, Answers, Error, Place, Result};
 
@@ -36,14 +37,15 @@ pub(super) fn read(path: &Path, text: &str) -> Result<FileRead> {
     };
     let mut reader = ReaderBuilder::new().from_reader(text.as_bytes());
     let header = reader.headers().map_err(broken)?.clone();
-    let (columns, extra) = Columns::of(&header).map_err(|problem| at(1, problem))?;
+    let columns = Columns::of(&header).map_err(|problem| at(1, problem))?;
+    let mut extra = Extra::default();
     let mut pairs = Vec::new();
     for row in reader.records() {
         let row = row.map_err(broken)?;
         let line = row.position().map_or(1, csv::Position::line);
         pairs.push(
             columns
-                .pair(&row, line)
+                .pair(&row, line, &mut extra)
                 .map_err(|problem| at(line, problem))?,
         );
     }
@@ -56,7 +58,7 @@ pub(super) fn read(path: &Path, text: &str) -> Result<FileRead> {
         pairs,
         fields: [right.to_owned(), wrong.to_owned()],
         years: matches!(columns.answers, Some(Read::Year { .. })),
-        notes: extra.note().into_iter().collect(),
+        notes: extra.notes(),
     })
 }
 
@@ -77,10 +79,12 @@ struct Columns {
     corrupted: usize,
     answers: Option<Read>,
     spans: Option<usize>,
+    /// Columns that the form does not know.
+    others: Vec<(usize, String)>,
 }
 
 impl Columns {
-    fn of(header: &StringRecord) -> Result<(Self, Extra), LineProblem> {
+    fn of(header: &StringRecord) -> Result<Self, LineProblem> {
         let find = |name: &str| header.iter().position(|column| column.trim() == name);
         let need = |name: &str| {
             find(name).ok_or_else(|| LineProblem::Field {
@@ -130,23 +134,24 @@ impl Columns {
             Some(Read::Tokens { names, .. }) => names.to_vec(),
             Some(Read::Year { name, .. }) => vec![name],
         };
-        let mut extra = Extra::default();
-        for name in header.iter().map(str::trim) {
+        let mut others = Vec::new();
+        for (at, name) in header.iter().map(str::trim).enumerate() {
             let prompts = ["clean", "corrupted", "spans"];
             if !prompts.contains(&name) && !read.contains(&name) {
-                extra.pass_over(name, COLUMNS, there, ANSWERS)?;
+                extra::refuse(name, COLUMNS, there, ANSWERS)?;
+                others.push((at, name.to_owned()));
             }
         }
-        let columns = Self {
+        Ok(Self {
             clean,
             corrupted,
             answers,
             spans: find("spans"),
-        };
-        Ok((columns, extra))
+            others,
+        })
     }
 
-    fn pair(&self, row: &StringRecord, line: u64) -> Result<Pair, LineProblem> {
+    fn pair(&self, row: &StringRecord, line: u64, extra: &mut Extra) -> Result<Pair, LineProblem> {
         let prompt = |column: usize, name: &str| match row.get(column) {
             None | Some("") => Err(LineProblem::EmptyPrompt {
                 field: name.to_owned(),
@@ -174,18 +179,32 @@ impl Columns {
             }
         };
         let negative = prompt(self.corrupted, "corrupted")?;
-        let spans = match self.spans.and_then(|at| row.get(at)) {
-            None | Some("") => Vec::new(),
+        let parts = match self.spans.and_then(|at| row.get(at)) {
+            None | Some("") => spans::Read::default(),
             Some(text) => {
                 let value = serde_json::from_str(text).unwrap_or_else(|_| Value::from(text));
                 spans::read(&value, &positive, &negative)?
             }
         };
+        let mut variables = [Variables::new(), Variables::new()];
+        for (at, name) in &self.others {
+            match row.get(*at).unwrap_or_default() {
+                "" => {}
+                cell => {
+                    // A value for each prompt is an object; everything else is text as it stands.
+                    let object = serde_json::from_str(cell).ok();
+                    let object = object.filter(|value| variables::values(value).is_some());
+                    let value = object.filter(Value::is_object);
+                    extra.keep(name, &value.unwrap_or_else(|| cell.into()), &mut variables);
+                }
+            }
+        }
         Ok(Pair {
             positive,
             negative,
             answers,
-            spans,
+            parts,
+            variables,
             place: Place::Line(line as usize),
         })
     }

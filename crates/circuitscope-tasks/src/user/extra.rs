@@ -1,10 +1,11 @@
-//! Fields of a file that are not read.
+//! Fields of a file that its form does not know: variables, where they hold a value.
 
 use std::collections::BTreeSet;
 
 use circuitscope_core::nearest;
 use serde_json::{Map, Value};
 
+use super::variables::{self, Variables};
 use crate::error::LineProblem;
 
 /// Parts of names that stand for answers.
@@ -40,66 +41,108 @@ fn stands_for_answers(name: &str) -> bool {
         || words.any(|word| ANSWER_WORDS.contains(&word))
 }
 
-/// Collects the fields that are not read, and refuses those that should have been.
+/// Refuses a field that should have been another, or that holds answers where none are read. `known` are all
+/// fields of the form, `present` says which of them the line has, and `answers` are those that hold answers.
+pub(super) fn refuse(
+    name: &str,
+    known: &'static [&'static str],
+    present: impl Fn(&str) -> bool,
+    answers: &'static str,
+) -> Result<(), LineProblem> {
+    let like = nearest(name, known.iter().copied().filter(|known| !present(known)));
+    if let Some(like) = like {
+        return Err(LineProblem::UnknownField {
+            field: name.to_owned(),
+            nearest: Some(like),
+            known,
+        });
+    }
+    if stands_for_answers(name) {
+        return Err(LineProblem::UnreadAnswers {
+            field: name.to_owned(),
+            answers,
+        });
+    }
+    Ok(())
+}
+
+/// The fields of an object that are not among the `known` ones, none of which is to be refused.
+pub(super) fn others<'a>(
+    object: &'a Map<String, Value>,
+    known: &'static [&'static str],
+    answers: &'static str,
+) -> Result<Vec<(&'a String, &'a Value)>, LineProblem> {
+    let others = object.iter();
+    let others = others.filter(|(name, _)| !known.contains(&name.as_str()));
+    let others = others.map(|(name, value)| {
+        refuse(name, known, |known| object.contains_key(known), answers).map(|()| (name, value))
+    });
+    others.collect()
+}
+
+/// Collects the fields that are kept as variables, and those that are not read.
 #[derive(Debug, Default)]
-pub(super) struct Extra(BTreeSet<String>);
+pub(super) struct Extra {
+    kept: BTreeSet<String>,
+    unread: BTreeSet<String>,
+}
 
 impl Extra {
-    /// Takes a field of a line that is not read. `known` are all fields of the form, `present` says
-    /// which of them the line has, and `answers` are those that hold answers.
-    pub(super) fn pass_over(
-        &mut self,
-        name: &str,
-        known: &'static [&'static str],
-        present: impl Fn(&str) -> bool,
-        answers: &'static str,
-    ) -> Result<(), LineProblem> {
-        let like = nearest(name, known.iter().copied().filter(|known| !present(known)));
-        if let Some(like) = like {
-            return Err(LineProblem::UnknownField {
-                field: name.to_owned(),
-                nearest: Some(like),
-                known,
-            });
+    /// Keeps a field as a variable of the two prompts of a pair, if it holds one.
+    pub(super) fn keep(&mut self, name: &str, value: &Value, of: &mut [Variables; 2]) {
+        match variables::values(value) {
+            Some(values) if !name.is_empty() => {
+                self.kept.insert(name.to_owned());
+                variables::insert(of, name, values);
+            }
+            _ => self.note_of(name),
         }
-        if stands_for_answers(name) {
-            return Err(LineProblem::UnreadAnswers {
-                field: name.to_owned(),
-                answers,
-            });
-        }
-        self.note_of(name);
-        Ok(())
     }
 
-    /// Takes all fields of an object that are not among the `known` ones.
-    pub(super) fn pass_over_others(
-        &mut self,
-        object: &Map<String, Value>,
-        known: &'static [&'static str],
-        answers: &'static str,
-    ) -> Result<(), LineProblem> {
-        let mut others = object.keys().filter(|name| !known.contains(&name.as_str()));
-        others.try_for_each(|name| {
-            self.pass_over(name, known, |known| object.contains_key(known), answers)
-        })
+    /// Keeps a field as a variable of one prompt.
+    pub(super) fn keep_one(&mut self, name: &str, value: &Value, of: &mut Variables) {
+        match variables::one(value) {
+            Some(value) if !name.is_empty() => {
+                self.kept.insert(name.to_owned());
+                of.insert(name.to_owned(), value);
+            }
+            _ => self.note_of(name),
+        }
     }
 
-    /// Takes a field that is known to hold no answers.
+    /// Takes a field that is not read and known to hold no answers.
     pub(super) fn note_of(&mut self, name: &str) {
         if !name.is_empty() {
-            self.0.insert(name.to_owned());
+            self.unread.insert(name.to_owned());
         }
     }
 
-    /// What to say of the fields passed over.
-    pub(super) fn note(&self) -> Option<String> {
-        let names: Vec<String> = self.0.iter().map(|name| format!("`{name}`")).collect();
-        match names.as_slice() {
-            [] => None,
-            [one] => Some(format!("the field {one} is not read")),
-            names => Some(format!("the fields {} are not read", names.join(", "))),
-        }
+    /// What to say of the fields kept and passed over.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let both = &self.kept & &self.unread;
+        let said = [
+            (
+                &self.kept - &both,
+                ["is kept as a variable", "are kept as variables"],
+            ),
+            (
+                both.clone(),
+                [
+                    "is kept as a variable where it is a text, a number or a boolean",
+                    "are kept as variables where they are a text, a number or a boolean",
+                ],
+            ),
+            (&self.unread - &both, ["is not read", "are not read"]),
+        ];
+        let said = said.into_iter().filter_map(|(names, [of_one, of_more])| {
+            let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+            match names.as_slice() {
+                [] => None,
+                [one] => Some(format!("the field {one} {of_one}")),
+                names => Some(format!("the fields {} {of_more}", names.join(", "))),
+            }
+        });
+        said.collect()
     }
 }
 

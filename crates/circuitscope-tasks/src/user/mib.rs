@@ -4,9 +4,10 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::extra::Extra;
+use super::extra::{self, Extra};
 use super::fields::{kind, object, text};
-use super::{FileRead, Pair, years};
+use super::variables::Variables;
+use super::{FileRead, Pair, spans, years};
 use crate::error::LineProblem;
 use crate::{AnswerToken, Answers, Error, Place, Result};
 
@@ -48,13 +49,13 @@ pub(super) fn read(path: &Path, lines: &[&str]) -> Result<FileRead> {
         let row: Map<String, Value> = object(line).map_err(at)?.into_iter().collect();
         for name in row.keys().filter(|name| !known(name)) {
             let there = |known: &str| row.contains_key(known);
-            extra.pass_over(name, FIELDS, there, ANSWERS).map_err(at)?;
+            extra::refuse(name, FIELDS, there, ANSWERS).map_err(at)?;
         }
         let others = row
             .iter()
             .filter(|(name, _)| name.contains("_counterfactual"));
         for other in others.filter_map(|(_, other)| other.as_object()) {
-            extra.pass_over_others(other, OTHER, ANSWERS).map_err(at)?;
+            extra::others(other, OTHER, ANSWERS).map_err(at)?;
         }
         let Some(read) = row_of(&row).map_err(at)? else {
             without.push(number);
@@ -66,11 +67,12 @@ pub(super) fn read(path: &Path, lines: &[&str]) -> Result<FileRead> {
             positive: read.positive,
             negative: read.negative,
             answers: read.answers,
-            spans: Vec::new(),
+            parts: spans::Read::default(),
+            variables: variables(&row, &mut extra),
             place: Place::Line(number),
         });
     }
-    let mut notes: Vec<String> = extra.note().into_iter().collect();
+    let mut notes = extra.notes();
     if let Some(first) = without.first() {
         notes.push(format!(
             "{} without a counterfactual left out, the first in line {first}",
@@ -86,6 +88,32 @@ pub(super) fn read(path: &Path, lines: &[&str]) -> Result<FileRead> {
         years: of_years,
         notes,
     })
+}
+
+/// The fields of a row that the form does not know, and those of `metadata`: of the row for both prompts, of its
+/// counterfactual for the negative one.
+fn variables(row: &Map<String, Value>, extra: &mut Extra) -> [Variables; 2] {
+    let mut variables = [Variables::new(), Variables::new()];
+    for (name, value) in row.iter().filter(|(name, _)| !known(name)) {
+        extra.keep(name, value, &mut variables);
+    }
+    let other = match counterfactual(row) {
+        Ok(column) if !row.contains_key("clean") => row[column].as_object(),
+        _ => None,
+    };
+    let [positive, negative] = &mut variables;
+    for (name, value) in other.into_iter().flatten() {
+        if !OTHER.contains(&name.as_str()) {
+            extra.keep_one(name, value, negative);
+        }
+    }
+    for (row, of) in [(Some(row), positive), (other, negative)] {
+        let metadata = row.and_then(|row| row.get("metadata")?.as_object());
+        for (name, value) in metadata.into_iter().flatten() {
+            extra.keep_one(name, value, of);
+        }
+    }
+    variables
 }
 
 fn known(name: &str) -> bool {

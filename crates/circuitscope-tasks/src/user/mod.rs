@@ -6,7 +6,10 @@ mod extra;
 mod fields;
 mod json_lines;
 mod mib;
+mod slots;
 mod spans;
+mod variables;
+mod write;
 mod years;
 
 use std::path::Path;
@@ -15,7 +18,11 @@ use circuitscope_core::Polarity;
 use circuitscope_files::read_to_string;
 
 use crate::error::LineProblem;
-use crate::{Answers, Error, LabelledPrompts, Origin, Place, Result, Span};
+use crate::prompt::{in_order, known};
+use crate::{Answers, Error, LabelledPrompts, Origin, Place, Result};
+use variables::Variables;
+
+pub use write::write_pairs;
 
 /// One pair as a file gives it.
 struct Pair {
@@ -23,8 +30,10 @@ struct Pair {
     negative: String,
     /// Without any where the file gives none.
     answers: Answers,
-    /// Parts that correspond, where the file names them.
-    spans: Vec<Span>,
+    /// Parts that correspond, and parts with a name, where the file gives them.
+    parts: spans::Read,
+    /// Of the positive and of the negative prompt.
+    variables: [Variables; 2],
     place: Place,
 }
 
@@ -57,11 +66,38 @@ struct FileRead {
 ///
 /// Where a file of one of the first three forms has a field or column `spans`, it names parts of the two
 /// prompts that correspond, `[[in the positive, in the negative], …]` in order (as JSON in a table): prompts
-/// whose lengths differ are aligned by them ([`LabelledPrompts::spans`]).
+/// whose lengths differ are aligned by them ([`LabelledPrompts::spans`]). A third text in an entry is a name: then the
+/// parts are slots of their prompts, too ([`LabelledPrompts::slots`]).
+///
+/// Lines of our own form may also have
+///
+/// - `slots`, parts by name, `{"IO": "Mary", "S2": ["John", 2]}`: a text that is there once, or a text and for which
+///   time it is there, or a list of these; the same for both prompts, or `{"positive": {…}, "negative": {…}}`,
+/// - `variables`, values by name ([`LabelledPrompts::variables`]): a text, a number or a boolean for both prompts, or
+///   `{"positive": …, "negative": …}`; here any name goes, also one that is refused as a field.
 ///
 /// Prompts are taken as they are, with their leading and trailing spaces. Blank lines are allowed
-/// only at the end. Other fields and columns are named in a note ([`LabelledPrompts::notes`]), unless they look
-/// like answers or like a misspelt field: then they are an error.
+/// only at the end. Other fields and columns of a pair are variables where they hold what `variables` may, and a
+/// note says so ([`LabelledPrompts::notes`]); what holds something else is named in a note. Fields that look like
+/// answers or like a misspelt field are an error. In rows of MIB, `metadata` are variables as well; those of the
+/// negative prompt are its counterfactual's.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("pairs.jsonl");
+/// let line = r#"{"positive": "Mary and John met; John", "negative": "Mary and John met; Mary",
+///   "slots": {"positive": {"IO": "Mary", "S2": ["John", 2]}, "negative": {"IO": ["Mary", 1], "S2": ["Mary", 2]}},
+///   "order": "ABBA"}"#;
+/// std::fs::write(&path, line.replace('\n', " "))?;
+/// let prompts = circuitscope_tasks::read_pairs(&path)?;
+/// let s2 = &prompts.slots[0][1];
+/// assert_eq!((&*s2.name, &prompts.texts[0][s2.range.clone()], s2.range.start), ("S2", "John", 19));
+/// assert_eq!(prompts.variables[1]["order"], "ABBA");
+/// assert!(prompts.notes[0].ends_with("the field `order` is kept as a variable"));
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
 /// [`Error::Io`] (which names the file), [`Error::Line`] (which names file, line and field),
@@ -72,18 +108,24 @@ pub fn read_pairs(path: &Path) -> Result<LabelledPrompts> {
         let found = path.extension();
         found.is_some_and(|found| found.eq_ignore_ascii_case(ending))
     };
-    let FileRead {
-        pairs,
-        fields,
-        years,
-        notes,
-    } = if is("json") {
+    let read = if is("json") {
         auto_circuit::read(path, &text)?
     } else if is("csv") {
         eap_csv::read(path, &text)?
     } else {
         json_lines::read(path, &text)?
     };
+    labelled(path, read)
+}
+
+/// What was read from a file, as prompts.
+fn labelled(path: &Path, read: FileRead) -> Result<LabelledPrompts> {
+    let FileRead {
+        pairs,
+        fields,
+        years,
+        notes,
+    } = read;
     if pairs.is_empty() {
         return Err(Error::EmptyClass {
             file: path.to_owned(),
@@ -92,22 +134,26 @@ pub fn read_pairs(path: &Path) -> Result<LabelledPrompts> {
     }
     let (mut texts, mut answers) = (Vec::new(), Vec::new());
     let (mut spans, mut places) = (Vec::new(), Vec::new());
+    let mut slots = [Vec::new(), Vec::new()];
+    let mut variables = [Vec::new(), Vec::new()];
     for pair in pairs {
         texts.push((pair.positive, pair.negative));
         answers.push(pair.answers);
-        spans.push(pair.spans);
+        spans.push(pair.parts.spans);
         places.push(pair.place);
-    }
-    if spans.iter().all(Vec::is_empty) {
-        spans.clear();
-    }
-    if answers.iter().all(|answers| *answers == Answers::default()) {
-        answers.clear();
+        for (all, of) in slots.iter_mut().zip(pair.parts.slots) {
+            all.push(in_order(of));
+        }
+        for (all, of) in variables.iter_mut().zip(pair.variables) {
+            all.push(of);
+        }
     }
     let file = path.display();
     Ok(LabelledPrompts {
-        answers,
-        spans,
+        answers: known(answers),
+        spans: known(spans),
+        slots: known(slots.concat()),
+        variables: known(variables.concat()),
         notes: notes
             .into_iter()
             .map(|note| format!("{file}: {note}"))

@@ -10,4 +10,5 @@ mod pairs;
 mod parts;
 mod reference;
 mod tokens;
+mod user_parts;
 mod user_prompts;

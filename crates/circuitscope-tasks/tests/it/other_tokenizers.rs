@@ -32,7 +32,10 @@ fn pieces(text: &str, digits: usize, parted: bool) -> Vec<String> {
     pieces
 }
 
-fn tokenizer(digits: usize, parted: bool) -> impl Fn(&str) -> Result<Vec<u32>, BoxError> {
+pub(crate) fn tokenizer(
+    digits: usize,
+    parted: bool,
+) -> impl Fn(&str) -> Result<Vec<u32>, BoxError> {
     move |text| {
         Ok(pieces(text, digits, parted)
             .iter()

@@ -119,6 +119,26 @@ fn a_folder_of_templates_is_a_task() {
         );
         assert_eq!((words[1], &words[4..]), (other[1], &other[4..]));
         assert_eq!(format!(" {}", words[6]), capital(other[3]));
+        // Its slots are those of the template; its variables, the entries that it takes words from.
+        for (prompt, country) in [(&pair.positive, "X"), (&pair.negative, "Y")] {
+            let slots = prompt.slots.iter();
+            let names: Vec<&str> = slots.map(|slot| slot.name.as_str()).collect();
+            let country = format!("{country}.country");
+            assert_eq!(names, ["thing", country.as_str(), "Y.capital"]);
+            for slot in &prompt.slots {
+                assert_eq!(
+                    prompt.text[slot.range.clone()],
+                    prompt.variables[&slot.name]
+                );
+            }
+        }
+        let names: Vec<&String> = pair.positive.variables.keys().collect();
+        let expected = ["X.capital", "X.country", "Y.capital", "Y.country", "thing"];
+        assert_eq!(names, expected);
+        let x_capital = &pair.positive.variables["X.capital"];
+        assert_eq!(pair.positive.answers, [format!(" {x_capital}")]);
+        let names: Vec<&String> = pair.negative.variables.keys().collect();
+        assert_eq!(names, expected[2..]);
         texts.insert(pair.positive.text.clone());
     }
     assert_eq!(texts.len(), 12, "2 things, 3 countries, 2 other capitals");

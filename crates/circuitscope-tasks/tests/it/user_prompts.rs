@@ -53,7 +53,7 @@ fn faults_name_file_line_field_and_the_nearest() {
     assert_eq!(
         second(r#"{"positiv": "a", "negative": "b"}"#),
         "my.jsonl:2: unknown field \"positiv\" (did you mean `positive`?): expected \"positive\", \
-         \"negative\", \"answers\", \"wrong_answers\" or \"spans\""
+         \"negative\", \"answers\", \"wrong_answers\", \"spans\", \"slots\" or \"variables\""
     );
     assert_eq!(
         second(r#"{"positive": "a", "negative": "b", "label": 1}"#),
@@ -63,7 +63,7 @@ fn faults_name_file_line_field_and_the_nearest() {
     assert_eq!(
         second(r#"{"positive": "a", "negative": "b", "wrong_answer": " x"}"#),
         "my.jsonl:2: unknown field \"wrong_answer\" (did you mean `wrong_answers`?): expected \
-         \"positive\", \"negative\", \"answers\", \"wrong_answers\" or \"spans\""
+         \"positive\", \"negative\", \"answers\", \"wrong_answers\", \"spans\", \"slots\" or \"variables\""
     );
     assert_eq!(
         second(r#"{"positive": "a"}"#),
@@ -118,7 +118,7 @@ fn other_fields_are_named_and_left() {
         panic!("{:?}", prompts.notes)
     };
     assert!(
-        note.ends_with("my.jsonl: the fields `group`, `id` are not read"),
+        note.ends_with("my.jsonl: the fields `group`, `id` are kept as variables"),
         "{note}"
     );
     assert!(prompts.place(1).ends_with("my.jsonl:2"));
@@ -332,7 +332,7 @@ fn rows_of_mib_with_choices_and_labels() {
     assert_eq!(prompts.answers[0].right, words(&["B"]));
     assert_eq!(prompts.answers[0].wrong, words(&["X"]));
     assert!(
-        prompts.notes[0].ends_with("the field `idx` is not read"),
+        prompts.notes[0].ends_with("the field `idx` is kept as a variable"),
         "{:?}",
         prompts.notes
     );
@@ -462,7 +462,7 @@ fn spans_are_found_by_their_text() {
         message[message.find("my.jsonl").unwrap()..].to_owned()
     };
     let expected = "expected a list of pairs such as [[\"Mary Ann\", \"John\"], …], texts of the positive and \
-                    the negative prompt in the order in which they stand there";
+                    the negative prompt in the order in which they stand there, and a name if they have one";
     assert_eq!(
         message(r#"[["Lee", "Cy"], ["Ann", "Bo"]]"#),
         format!("my.jsonl:1: field \"spans\": found \"Ann\", which is not there, {expected}")
