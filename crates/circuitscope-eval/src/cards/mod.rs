@@ -2,6 +2,7 @@
 
 mod codes;
 mod links;
+mod patched;
 mod patterns;
 mod read;
 mod repeated;
@@ -13,9 +14,9 @@ mod writes;
 use std::collections::BTreeMap;
 
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use circuitscope_core::{HeadId, Progress, Seed, draw};
+use circuitscope_core::{HeadGrid, HeadId, Progress, Seed, draw};
 use circuitscope_measures::cards::{
-    Attention, AttentionRow, CARDS_SCHEMA, Cards, Effect, HeadCard, PatternScore, Reference,
+    Attention, AttentionRow, CARDS_SCHEMA, Cards, Effect, HeadCard, Patched, PatternScore, Reference,
     ShownPair, Why,
 };
 use circuitscope_score::stats::Interval;
@@ -47,6 +48,10 @@ pub struct CardSettings {
     pub shown: usize,
     /// Pairs that edges are measured on, at most. Default 10.
     pub link_pairs: usize,
+    /// Pairs that heads are patched on one by one, at most. Default 8.
+    pub patched_pairs: usize,
+    /// Heads that are patched beside those with a card: those with the largest effects by the gradient. Default 24.
+    pub patched_others: usize,
     /// Prompts of random tokens said twice. Default 8; 0 for none.
     pub repeated: usize,
 }
@@ -59,6 +64,8 @@ impl Default for CardSettings {
             promoted: 5,
             shown: 3,
             link_pairs: 10,
+            patched_pairs: 8,
+            patched_others: 24,
             repeated: 8,
         }
     }
@@ -83,10 +90,12 @@ const DRAWS: usize = 1000;
 /// larger:
 ///
 /// - **effect**: `Σ_bt e_bt` over what the predictions are apart, with a bootstrap over pairs.
-/// - **patterns**: with `ω_bt = |e_bt| / Σ_t |e_bt|` and `A` the attention, `mean_b Σ_t ω_bt Σ_{s ∈ T(t)} A_b[t, s]`, where `T(t)` is
-///   where the pattern would attend to: of what the head does where it matters, the share that reads there. It is a role
-///   where it is above its null (as many tokens drawn at random, normal approximation) and, times the size of the effect, above
-///   what any head of the half with the smallest effects has: patterns alone name heads that do nothing with them.
+/// - **patched**: the exact effect of the head alone, given what it puts out on the negative prompt or on another positive one.
+/// - **patterns**: with `ω_bt = |e_bt| / Σ_t |e_bt|` and `m_b[t, s] = |A_b[t, s] v_b[s] · g_b[t]| / Σ_s |…|` of attention, value and gradient,
+///   `mean_b Σ_t ω_bt Σ_{s ∈ T(t)} m_b[t, s]`, where `T(t)` is where the pattern would attend to: of what the head does where it
+///   matters, the share that comes from there. It is a role where it is above its null (as many tokens drawn at random,
+///   normal approximation) and, times the size of the exact effect, above what heads without an effect have (less than a tenth of
+///   the largest): patterns alone name heads that do nothing with them.
 /// - **codes**: of `y_b = Σ_t ω_bt z_bt W_O` by a dictionary that was never trained; the effects of the codes of a
 ///   head add up to the head's.
 /// - **links**: edge attribution of the contrast into its ports.
@@ -141,8 +150,16 @@ pub fn cards<B: AutodiffBackend>(
     let pairs = contrast.each_pair(causal, (count, held), progress, work)?;
     let total = pairs.iter().map(|pair| f64::from(pair.total)).sum::<f64>() / count as f64;
     let all = AllHeads::of(&pairs, total);
-    let scores = patterns::scored(&patterns, &pairs, &all.sizes, &all.kinds);
     let grid = causal.graph().grid();
+    let candidates = all.candidates(&of_heads, grid, how.patched_others);
+    let exact = patched::patched(causal, &candidates, &pairs, how, seed, progress)?;
+    let mut sizes = vec![0.0; grid.len()];
+    for (head, patched) in candidates.iter().zip(&exact) {
+        if let Some(index) = grid.index(*head) {
+            sizes[index] = patched.size;
+        }
+    }
+    let scores = patterns::scored(&patterns, &pairs, &sizes, &all.kinds);
     let made = Making {
         causal,
         parts,
@@ -152,7 +169,7 @@ pub fn cards<B: AutodiffBackend>(
         pairs: &pairs,
         total,
     };
-    let (cards, codes) = made.cards(heads, &all, &scores, progress)?;
+    let (cards, codes) = made.cards(heads, &all, (&scores, &exact), progress)?;
     let repeated = repeated::repeated(causal, how.repeated, seed, progress)?;
     let link_pairs = how.link_pairs.min(count);
     let links = if link_pairs == 0 {
@@ -208,6 +225,17 @@ impl AllHeads {
     }
 }
 
+impl AllHeads {
+    /// Heads with a card first, then of the others those with the largest effects.
+    fn candidates(&self, heads: &[HeadId], grid: HeadGrid, others: usize) -> Vec<HeadId> {
+        let mut rest: Vec<HeadId> = grid.heads().filter(|head| !heads.contains(head)).collect();
+        let size = |head: &HeadId| grid.index(*head).map_or(0.0, |index| self.sizes[index]);
+        rest.sort_by(|a, b| size(b).total_cmp(&size(a)));
+        rest.truncate(others);
+        heads.iter().copied().chain(rest).collect()
+    }
+}
+
 /// All that cards are made of.
 struct Making<'a, B: Backend> {
     causal: &'a CausalEvidence<B>,
@@ -225,7 +253,7 @@ impl<B: Backend> Making<'_, B> {
         &self,
         heads: &[(HeadId, usize)],
         all: &AllHeads,
-        scores: &[Vec<PatternScore>],
+        (scores, exact): (&[Vec<PatternScore>], &[Patched]),
         progress: &dyn Progress,
     ) -> Result<(Vec<HeadCard>, Vec<Codes>)> {
         let (causal, pairs) = (self.causal, self.pairs);
@@ -262,6 +290,7 @@ impl<B: Backend> Making<'_, B> {
                 head,
                 rank,
                 effect: self.effect(slot, kind)?,
+                patched: exact[slot],
                 matters_at: self.matters_at(slot, kind),
                 patterns,
                 attention: self.attention(slot, kind),

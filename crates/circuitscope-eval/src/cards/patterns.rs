@@ -83,7 +83,8 @@ fn targets(
 pub(super) struct Follows {
     /// Attention that does, summed over the positions that define it.
     pub(super) attention: f32,
-    /// The same of all positions, weighted with the size of the head's effect, by both references.
+    /// Share of what is moved that comes from there, summed over all positions, weighted with the size of the head's effect by
+    /// both references.
     pub(super) weighted: [f32; 2],
     /// What that is on average where each position attends to as many others drawn at random.
     pub(super) by_chance: [f32; 2],
@@ -92,8 +93,14 @@ pub(super) struct Follows {
 }
 
 impl Follows {
-    /// `rows`: attention of each position, `[pos, pos]`; `weights`: `[pos]` by both references.
-    pub(super) fn of(targets: &Targets, rows: &[f32], weights: [&[f32]; 2]) -> Self {
+    /// `rows`: attention of each position, `[pos, pos]`; `moved`: of what is moved to it, the share that comes from each
+    /// position; `weights`: `[pos]` by both references.
+    pub(super) fn of(
+        targets: &Targets,
+        rows: &[f32],
+        moved: &[f32],
+        weights: [&[f32]; 2],
+    ) -> Self {
         let pos = targets.len();
         let mut found = Self::default();
         for (at, targets) in targets.iter().enumerate() {
@@ -101,15 +108,16 @@ impl Follows {
                 continue;
             }
             let row = &rows[at * pos..(at + 1) * pos];
-            let attention: f32 = targets.iter().map(|&target| row[target]).sum();
-            found.attention += attention;
+            found.attention += targets.iter().map(|&target| row[target]).sum::<f32>();
+            let moved = &moved[at * pos..(at + 1) * pos];
+            let follows: f32 = targets.iter().map(|&target| moved[target]).sum();
             // As many of the other positions that may be attended to, without replacement.
             let others = (0..pos).filter(|&s| s != at && (s < at || row[s] > 0.0));
             let (mut n, mut sum, mut squares) = (0.0f32, 0.0f32, 0.0f32);
             for s in others {
                 n += 1.0;
-                sum += row[s];
-                squares += row[s] * row[s];
+                sum += moved[s];
+                squares += moved[s] * moved[s];
             }
             let m = targets.len() as f32;
             let mean = sum / n;
@@ -121,7 +129,7 @@ impl Follows {
             };
             for (kind, weights) in weights.iter().enumerate() {
                 let weight = weights[at];
-                found.weighted[kind] += weight * attention;
+                found.weighted[kind] += weight * follows;
                 found.by_chance[kind] += weight * m * mean;
                 found.variance[kind] += weight * weight * variance;
             }
@@ -133,10 +141,11 @@ impl Follows {
 /// The point that a normal variable is below in 95 % of draws.
 const HIGH: f64 = 1.644_853_626_951_472_2;
 
-/// Scores of every head and pattern, `[head][pattern]`: `sizes` are the sizes of the effects of heads, `kinds` the
-/// references that they were measured against.
-///
-/// A head has no effect where at least half of all heads have a larger one: circuits are few of many heads.
+/// Heads whose exact effect is less than this share of the largest have no effect.
+const IDLE: f64 = 0.1;
+
+/// Scores of every head and pattern, `[head][pattern]`: `sizes` are the sizes of the exact effects of heads, 0 where none was
+/// measured, `kinds` the references that say where they matter.
 pub(super) fn scored(
     patterns: &Patterns,
     pairs: &[OfPair],
@@ -145,9 +154,9 @@ pub(super) fn scored(
 ) -> Vec<Vec<PatternScore>> {
     let n = pairs.len() as f64;
     let heads = sizes.len();
-    let mut order: Vec<usize> = (0..heads).collect();
-    order.sort_by(|&a, &b| sizes[a].total_cmp(&sizes[b]));
-    let idle_heads = &order[..heads / 2];
+    let largest = sizes.iter().copied().fold(0.0, f64::max);
+    let idle_heads = (0..heads).filter(|&head| sizes[head] < IDLE * largest);
+    let idle_heads: Vec<usize> = idle_heads.collect();
     let mut scores: Vec<Vec<PatternScore>> = vec![Vec::new(); heads];
     for (at, pattern) in patterns.all.iter().enumerate() {
         let defined = |pair: usize| {
@@ -261,8 +270,10 @@ mod tests {
         ];
         let targets = vec![vec![], vec![], vec![], vec![0, 2]];
         let weights = [0.0, 0.0, 0.0, 0.5];
-        let found = Follows::of(&targets, &rows, [&weights, &weights]);
-        assert!((found.attention - 0.4).abs() < 1e-6);
+        let mut attention = rows;
+        attention[12] = 0.3;
+        let found = Follows::of(&targets, &attention, &rows, [&weights, &weights]);
+        assert!((found.attention - 0.6).abs() < 1e-6);
         assert!((found.weighted[0] - 0.2).abs() < 1e-6);
         let draws = [0.1 + 0.2, 0.1 + 0.3, 0.2 + 0.3].map(|x| 0.5 * x);
         let mean = draws.iter().sum::<f32>() / 3.0;

@@ -104,7 +104,7 @@ impl Reader<'_> {
         let (gradients, _) = Contrast::<B>::gradients(model, members, runs, self.shares, false)?;
         let causal = model.evidence();
         let mut pairs = self.effects(causal, runs, mean, &gradients)?;
-        self.attention(causal, members, runs, &mut pairs)?;
+        self.attention(causal, members, runs, &gradients, &mut pairs)?;
         self.direct(causal, members, runs, mean, &mut pairs)?;
         let found = pairs.into_iter().map(|pair| pair.done);
         Ok(found.collect())
@@ -195,23 +195,32 @@ impl Reader<'_> {
         causal: &CausalEvidence<B>,
         members: &[usize],
         runs: &Runs<B>,
+        gradients: &NodeOutputs<B>,
         pairs: &mut [Reading],
     ) -> Result<()> {
         let (graph, model) = (causal.graph(), causal.model());
         let batch: PairBatch<B> = causal.batch(members.to_vec(), causal.device());
         let layers: BTreeSet<usize> = self.heads.iter().map(|head| head.layer).collect();
-        let mut sites: Vec<Site> = (0..graph.n_layers).map(Site::Pattern).collect();
-        sites.extend(layers.iter().map(|&layer| Site::V(layer)));
-        let mut values = Vec::new();
-        let mut watch = Watch::new(sites, |site, x: AnyTensor<B>| {
+        let all = (0..graph.n_layers).flat_map(|layer| [Site::V(layer), Site::Pattern(layer)]);
+        let mut v = None;
+        let mut watch = Watch::new(all, |site, x: AnyTensor<B>| {
             let x = four(site, x)?;
-            let dims = x.dims();
-            let data = host(x)?;
             let Site::Pattern(layer) = site else {
-                values = data;
+                v = Some(x);
                 return Ok(());
             };
+            let v = v.take().ok_or(circuitscope_hooks::Error::NeverFired {
+                site: Site::V(layer),
+            })?;
+            let dims = x.dims();
             let [_, heads, pos, _] = dims;
+            let moved = host(moved(&x, &v, z(gradients, layer)?))?;
+            let data = host(x)?;
+            let values = if layers.contains(&layer) {
+                host(v)?
+            } else {
+                Vec::new()
+            };
             let square = pos * pos;
             for (at, reading) in pairs.iter_mut().enumerate() {
                 let targets = &self.patterns.targets[members[at]];
@@ -221,7 +230,8 @@ impl Reader<'_> {
                     let index = layer * heads + head;
                     let weights = [0, 1].map(|kind| reading.weights[kind][index].as_slice());
                     let follows = targets.iter();
-                    let follows = follows.map(|targets| Follows::of(targets, rows, weights));
+                    let moved = &moved[first..first + square];
+                    let follows = follows.map(|targets| Follows::of(targets, rows, moved, weights));
                     reading.done.follows.extend(follows);
                 }
                 for slot in self.of_layer(layer) {
@@ -430,6 +440,27 @@ impl Prompt<'_> {
             .collect();
         PromptRead { rows, sources }
     }
+}
+
+/// Of what each head moves to each position, the share that comes from each other one, `[pairs, heads, pos, pos]`: the size of
+/// attention times value times gradient there, over the sum of sizes.
+fn moved<B: Backend>(
+    pattern: &Tensor<B, 4>,
+    v: &Tensor<B, 4>,
+    gradient: Tensor<B, 4>,
+) -> Tensor<B, 4> {
+    let [rows, heads, pos, keys] = pattern.dims();
+    let [_, _, shared, width] = v.dims();
+    let group = heads / shared;
+    // [pairs, key/value head, group * pos, d_head] x [pairs, key/value head, d_head, pos]
+    let gradient = gradient
+        .swap_dims(1, 2)
+        .reshape([rows, shared, group * pos, width]);
+    let v = v.clone().swap_dims(1, 2).swap_dims(2, 3);
+    let along = gradient.matmul(v).reshape([rows, heads, pos, keys]);
+    let sizes = (along * pattern.clone()).abs();
+    let sums = sizes.clone().sum_dim(3).clamp_min(f32::MIN_POSITIVE);
+    sizes / sums
 }
 
 /// The outputs of all heads of a layer, `[pairs, pos, heads, d_head]`.

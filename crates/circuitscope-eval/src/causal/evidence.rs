@@ -273,6 +273,31 @@ impl<B: Backend> CausalEvidence<B> {
         self
     }
 
+    /// The same model on some of the pairs, with another metric and reference.
+    ///
+    /// # Errors
+    /// As [`aligned`](Self::aligned).
+    pub(crate) fn on(
+        &self,
+        members: &[usize],
+        metric: Metric,
+        ablation: Ablation,
+        seed: Seed,
+    ) -> Result<Self> {
+        let pairs = members.iter().map(|&pair| self.pairs[pair].clone());
+        let aligned = members.iter().map(|&pair| self.aligned[pair].clone());
+        let found = Self::aligned(
+            self.model.clone(),
+            pairs.collect(),
+            aligned.collect(),
+            metric,
+            ablation,
+            self.memory,
+            &self.device,
+        )?;
+        Ok(found.with_seed(seed))
+    }
+
     /// The positive prompts that are run in the place of those of some pairs where outputs are resampled.
     pub(super) fn resampled(&self, batch: &PairBatch<B>) -> TokenBatch<B> {
         let prompts = batch.members.iter();

@@ -80,6 +80,8 @@ pub struct HeadCard {
     pub rank: usize,
     /// What it moves the prediction by.
     pub effect: Effect,
+    /// What the prediction moves by when this head alone is patched.
+    pub patched: Patched,
     /// Where in the positive prompts its effect arises: shares of the sizes of its effects at named parts, at the last token
     /// and elsewhere, largest first.
     pub matters_at: Vec<(String, f64)>,
@@ -129,6 +131,20 @@ pub struct Effect {
     pub high: f64,
     /// Share of pairs whose effect has the sign of the mean.
     pub same_sign: f64,
+}
+
+/// The exact effect of one head: what the contrast of the predictions loses when the head alone is given another output.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Patched {
+    /// Which output: that on the negative prompt (differs), or that on another positive prompt of as many tokens (used); what has
+    /// the larger effect.
+    pub reference: Reference,
+    /// The mean over pairs, a share of what the predictions are apart; below 0 where the head works against the behaviour.
+    pub mean: f64,
+    /// The mean of its sizes.
+    pub size: f64,
+    /// Pairs that it was measured on.
+    pub pairs: usize,
 }
 
 /// Attention of a head on one prompt, from where it matters.

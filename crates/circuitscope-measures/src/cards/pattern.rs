@@ -28,6 +28,19 @@ pub enum Pattern {
 }
 
 impl Pattern {
+    /// Of patterns that hold alike, the one with the lowest number says most: what the tokens are to each other, then which part of
+    /// the prompt they are.
+    pub(crate) const fn order(&self) -> usize {
+        match self {
+            Self::Induction(prefix) => *prefix,
+            Self::DuplicateToken => 5,
+            Self::PreviousToken => 6,
+            Self::Slot(_) => 7,
+            Self::DifferingTokens => 8,
+            Self::FirstToken => 9,
+        }
+    }
+
     /// Longest beginning that [`Pattern::Induction`] is measured with.
     pub const LONGEST_PREFIX: usize = 4;
 
@@ -121,14 +134,15 @@ pub struct PatternScore {
     pub pattern: Pattern,
     /// Mean attention that follows it, over all positions of positive prompts where it is defined: the pattern alone.
     pub attention: f64,
-    /// The same weighted with the size of the head's effect at each position, positions where it is not defined counting as
-    /// 0: of what the head does where it matters, the share that reads there.
+    /// Of what the head does where it matters, the share that comes from there: attention times value times gradient, weighted
+    /// with the size of the head's effect at each position; positions where it is not defined count as 0.
     pub weighted: f64,
     /// The 95 % point of `weighted` when each position attends to as many tokens drawn at random.
     pub shuffled: f64,
-    /// `weighted` times the size of the head's effect.
+    /// `weighted` times the size of the head's exact effect ([`Patched`](super::Patched)), 0 where that was not measured: it is for the
+    /// heads with the largest effects by a gradient.
     pub joined: f64,
-    /// The largest `joined` among heads without an effect.
+    /// The largest `joined` among heads without an effect: those whose exact one is less than a tenth of the largest.
     pub idle: f64,
     /// Whether it is more than both, and so what the head is said to do.
     pub role: bool,

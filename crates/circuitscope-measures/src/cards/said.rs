@@ -1,7 +1,10 @@
 //! Cards in words.
 
-use super::{Attention, Cards, CodeCard, HeadCard, Link, PatternScore, Why};
+use super::{Attention, Cards, CodeCard, HeadCard, Link, Pattern, PatternScore, Why};
 use circuitscope_core::Node;
+
+/// Roles that hold so much of what the strongest one does are told with it.
+const NEARLY: f64 = 0.8;
 
 /// A share as a percentage without decimals.
 fn percent(share: f64) -> String {
@@ -31,7 +34,7 @@ impl PatternScore {
     #[must_use]
     pub fn sentence(&self) -> String {
         format!(
-            "{}: {} of what it does reads there (by chance up to {}); attention alone {}",
+            "{}: {} of what it does comes from there (by chance up to {}); attention alone {}",
             self.pattern.phrase(),
             percent(self.weighted),
             percent(self.shuffled),
@@ -53,20 +56,45 @@ impl HeadCard {
         }
     }
 
-    /// What it does, in a few words: its strongest role, and whether it copies.
+    /// The roles that say most: of those that hold nearly as much as the strongest one, one of the tokens and one of the parts of the
+    /// prompt.
+    #[must_use]
+    pub fn main_roles(&self) -> Vec<&PatternScore> {
+        let strongest = self.roles().map(|role| role.weighted).fold(0.0, f64::max);
+        let mut roles: Vec<&PatternScore> = self
+            .roles()
+            .filter(|role| role.weighted >= NEARLY * strongest)
+            .collect();
+        roles.sort_by_key(|role| role.pattern.order());
+        let is_slot = |role: &&PatternScore| matches!(role.pattern, Pattern::Slot(_));
+        let mut parts: Vec<&PatternScore> = roles.iter().copied().filter(is_slot).collect();
+        parts.sort_by(|a, b| b.weighted.total_cmp(&a.weighted));
+        let tokens = roles.iter().copied().find(|role| !is_slot(role));
+        let says = |role: &&PatternScore| {
+            let vague = matches!(role.pattern, Pattern::DifferingTokens | Pattern::FirstToken);
+            parts.is_empty() || !vague
+        };
+        let tokens = tokens.filter(says);
+        tokens.into_iter().chain(parts.first().copied()).collect()
+    }
+
+    /// What it does, in a few words: its main roles, and whether it copies.
     #[must_use]
     pub fn role_words(&self) -> String {
-        let Some(role) = self.roles().next() else {
-            return "no role: what it attends to is within chance, or idle heads attend so, too"
-                .to_owned();
-        };
-        let mut words = format!(
-            "{} to {} ({}, chance {})",
-            self.from(),
-            role.pattern.phrase(),
-            percent(role.weighted),
-            percent(role.shuffled)
-        );
+        let roles = self.main_roles();
+        if roles.is_empty() {
+            return "no role: what it reads is within chance, or idle heads read so, too".to_owned();
+        }
+        let roles = roles.iter().map(|role| {
+            format!(
+                "{} ({}, chance {})",
+                role.pattern.phrase(),
+                percent(role.weighted),
+                percent(role.shuffled)
+            )
+        });
+        let roles: Vec<String> = roles.collect();
+        let mut words = format!("{} to {}", self.from(), roles.join("; "));
         let copying = &self.writes.copying;
         if copying.copied >= 0.5 && copying.copied > 2.0 * copying.others {
             words.push_str("; writes the token it attends to");
@@ -99,6 +127,12 @@ impl HeadCard {
                 self.rank,
                 self.effect_words(),
                 percent(self.effect.same_sign)
+            ),
+            format!(
+                "patched alone ({} pairs, {}): {}",
+                self.patched.pairs,
+                self.patched.reference,
+                effect(self.patched.mean)
             ),
             format!("does: {}", self.role_words()),
         ];
