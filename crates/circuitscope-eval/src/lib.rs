@@ -54,6 +54,7 @@ pub mod methods;
 mod null;
 mod quality;
 mod significance;
+mod sizes;
 mod source;
 mod words;
 
@@ -74,4 +75,5 @@ pub use method::{Discover, Measured};
 pub use null::{Null, null};
 pub use quality::{CircuitQuality, QualitySettings, circuit_quality};
 pub use significance::{Significance, significance};
+pub use sizes::{KeptBySize, kept_by_size};
 pub use source::ActivationSource;

@@ -13,7 +13,7 @@ use circuitscope::{CircuitChoice, DiscoverSettings, Seed, discover_by, discover_
 
 use super::dictionary::{self, Given, Origin};
 use super::examined::examine;
-use super::found::{Found, Settings, Stages};
+use super::found::{DISCOVERY_SCHEMA, Found, Settings, Stages};
 use super::gathered::{Gathered, examples, gather};
 use super::kept::{DISCOVERY_FILE, Report, saved};
 use super::{exports, inputs, pages};
@@ -25,10 +25,12 @@ use crate::progress::Terminal;
 use crate::provenance::Provenance;
 
 /// What this command leaves in its folder.
-const RESULTS: [&str; 5] = [
+const RESULTS: [&str; 7] = [
     DISCOVERY_FILE,
     exports::IMPORTANCES_FILE,
     exports::VIEWER_FILE,
+    exports::PROMPTS_FILE,
+    exports::SCORES_FILE,
     PAGE_FILE,
     PICTURES_FOLDER,
 ];
@@ -200,6 +202,7 @@ fn pages(folder: Option<&Path>, found: &Found, gathered: &Gathered) -> Result<Op
     let Some(folder) = folder else {
         return Ok(None);
     };
+    exports::write_tables(folder, found, gathered.pairs.as_deref())?;
     if let (Some(graph), Some(behaviour)) = (&gathered.graph, &gathered.behaviour) {
         exports::write(
             folder,
@@ -234,6 +237,7 @@ impl Found {
         let positives = labels.iter().filter(|label| label.label() == 1).count();
         let grid = gathered.evidence.grid();
         Self {
+            schema: DISCOVERY_SCHEMA,
             examples: examples(args),
             summary: None,
             prompt_warnings: gathered.prompt_warnings.clone(),
@@ -252,6 +256,7 @@ impl Found {
             chosen: None,
             known: None,
             quality: None,
+            kept_by_size: None,
             tests: None,
             cards: None,
             graph: None,

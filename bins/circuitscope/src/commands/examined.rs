@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use anyhow::Result;
 use circuitscope::eval::{
-    CardSettings, QualitySettings, TestSettings, circuit_quality, test_circuit,
+    CardSettings, KeptBySize, QualitySettings, TestSettings, circuit_quality, kept_by_size,
+    test_circuit,
 };
 use circuitscope::{HeadId, Seed, cards};
 
@@ -58,6 +59,14 @@ pub(super) fn examine(
         }
         let causal = gathered.evidence.causal(&gathered.method.name)?;
         found.quality = Some(circuit_quality(causal, &circuit, how, seed, progress)?);
+        let ranking: Vec<HeadId> = found.heads.iter().map(|ranked| ranked.head).collect();
+        // A circuit need not be the best heads.
+        if ranking.starts_with(&circuit) {
+            let sizes = KeptBySize::sizes(circuit.len(), ranking.len());
+            let sizes = (sizes.as_slice(), circuit.len());
+            let kept = kept_by_size(causal, &ranking, sizes, how.pairs, progress)?;
+            found.kept_by_size = Some(kept);
+        }
         stages.add("judge", start);
         printer.part(&indented(&found.quality_sentences()))?;
         found.stages.clone_from(&stages.0);
@@ -79,7 +88,9 @@ pub(super) fn examine(
         found.tests = Some(tests);
         stages.add("test", start);
     }
-    describe(args, gathered, seed, device, found, stages, report, progress)
+    describe(
+        args, gathered, seed, device, found, stages, report, progress,
+    )
 }
 
 /// Reads what heads of the circuit, and those asked about, do.

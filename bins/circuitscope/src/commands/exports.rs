@@ -4,9 +4,10 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::Result;
-use circuitscope::Graph;
-use circuitscope::SeenPrompt;
+use circuitscope::files;
+use circuitscope::measures::GraphScores;
 use circuitscope::measures::formats::{GraphFile, ViewerGraph};
+use circuitscope::{Graph, Node, SeenPrompt};
 
 use super::found::Found;
 
@@ -15,9 +16,14 @@ pub(super) const IMPORTANCES_FILE: &str = "importances.json";
 /// The circuit as a graph that Neuronpedia shows.
 pub(super) const VIEWER_FILE: &str = "neuronpedia.json";
 
+/// The prompts, as `--pairs` reads them.
+pub(super) const PROMPTS_FILE: &str = "prompts.jsonl";
+/// Scores of heads as a table.
+pub(super) const SCORES_FILE: &str = "scores.csv";
+
 /// Removes what an earlier run wrote.
 pub(crate) fn remove(folder: &Path) -> Result<()> {
-    for name in [IMPORTANCES_FILE, VIEWER_FILE] {
+    for name in [IMPORTANCES_FILE, VIEWER_FILE, PROMPTS_FILE, SCORES_FILE] {
         remove_file(&folder.join(name))?;
     }
     Ok(())
@@ -42,6 +48,75 @@ pub(crate) fn write(
     importances(found, graph, d_model).write(&folder.join(IMPORTANCES_FILE))?;
     viewer(found, graph, shown).write(graph, &folder.join(VIEWER_FILE))?;
     Ok(())
+}
+
+/// Writes what needs no model: the prompts and a table of scores.
+pub(crate) fn write_tables(folder: &Path, found: &Found, pairs: Option<&str>) -> Result<()> {
+    if let Some(pairs) = pairs {
+        files::write_atomic(&folder.join(PROMPTS_FILE), |out| {
+            out.write_all(pairs.as_bytes())
+        })?;
+    }
+    let table = scores_table(found);
+    files::write_atomic(&folder.join(SCORES_FILE), |out| {
+        out.write_all(table.as_bytes())
+    })?;
+    Ok(())
+}
+
+/// One line a head, from the highest score to the lowest; empty where a value is not known.
+fn scores_table(found: &Found) -> String {
+    let effects = found.cards.as_ref().map(|cards| cards.effects.as_slice());
+    let grid = found.grid();
+    let figure = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
+    let header = "rank,head,layer,index,score,signed,differs,used,effect,selected".to_owned();
+    let rows = found.heads.iter().enumerate().map(|(at, ranked)| {
+        let head = ranked.head;
+        let effect = grid
+            .index(head)
+            .and_then(|index| effects?.get(index).copied());
+        let cells = [
+            (at + 1).to_string(),
+            head.to_string(),
+            head.layer.to_string(),
+            head.head.to_string(),
+            ranked.score.to_string(),
+            figure(ranked.signed),
+            figure(ranked.differs),
+            figure(ranked.used),
+            figure(effect),
+            ranked.selected.to_string(),
+        ];
+        cells.join(",")
+    });
+    let mut lines: Vec<String> = vec![header];
+    lines.extend(rows);
+    lines.join("\n") + "\n"
+}
+
+/// Scores of edges that were measured for the cards, where the method has none of its own.
+fn linked(found: &Found, graph: &Graph) -> Option<GraphScores> {
+    let cards = found.cards.as_ref()?;
+    let mut edges = vec![0.0; graph.writers() * graph.readers()];
+    for link in &cards.links {
+        let writer = graph.writer_index(link.writer)?;
+        let readers = graph.readers_of(link.reader);
+        let reader = match (link.port, readers.as_slice()) {
+            (Some(port), _) => match link.reader {
+                Node::Head(head) => graph.port_reader(head, port),
+                _ => continue,
+            },
+            (None, [reader]) => *reader,
+            _ => continue,
+        };
+        edges[writer * graph.readers() + reader] = link.weight;
+    }
+    let nodes = found.graph.as_ref().and_then(|graph| graph.nodes.clone());
+    Some(GraphScores {
+        graph: *graph,
+        nodes,
+        edges: Some(edges),
+    })
 }
 
 fn importances(found: &Found, graph: &Graph, d_model: usize) -> GraphFile {
@@ -77,11 +152,13 @@ fn viewer(found: &Found, graph: &Graph, shown: &SeenPrompt) -> ViewerGraph {
         links: Vec::new(),
     };
     let pairs = found.edges.as_ref().map(|pairs| pairs.scores.as_slice());
-    viewer.with_circuit(
-        graph,
-        &found.circuit(),
-        &found.nodes,
-        found.graph.as_ref(),
-        pairs,
-    )
+    let scored = found.graph.as_ref();
+    let own = scored.filter(|scores| scores.edges.is_some());
+    let linked = if own.is_none() && pairs.is_none() {
+        linked(found, graph)
+    } else {
+        None
+    };
+    let scores = own.or(linked.as_ref()).or(scored);
+    viewer.with_circuit(graph, &found.circuit(), &found.nodes, scores, pairs)
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use circuitscope::eval::causal::Ablation;
 use circuitscope::eval::methods::MethodSettings;
-use circuitscope::eval::{Chosen, CircuitQuality, CircuitTests, Verdict};
+use circuitscope::eval::{Chosen, CircuitQuality, CircuitTests, KeptBySize, Verdict};
 use circuitscope::measures::cards::{Cards, HeadCard, quoted};
 use circuitscope::measures::{DictionaryReport, GraphScores, Scores};
 use circuitscope::model::ModelProvenance;
@@ -20,9 +20,14 @@ use crate::output::{count, indented, table};
 use crate::progress::Terminal;
 use crate::provenance::{Provenance, human_bytes};
 
+/// The form of `discovery.json`.
+pub(super) const DISCOVERY_SCHEMA: u32 = 1;
+
 /// What is printed, and kept as `discovery.json`.
 #[derive(Debug, Serialize)]
 pub(crate) struct Found {
+    /// The form of this file, changed whenever a reader of an earlier one would go wrong.
+    pub(crate) schema: u32,
     /// The task, or the files that show the behaviour.
     pub(crate) examples: String,
     /// What the task is, in a sentence.
@@ -69,6 +74,9 @@ pub(crate) struct Found {
     /// What the circuit keeps, where it was run with the rest ablated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) quality: Option<CircuitQuality>,
+    /// What the best heads keep, fewer and more than were chosen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) kept_by_size: Option<KeptBySize>,
     /// Tests of the circuit, where they were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tests: Option<CircuitTests>,
@@ -418,6 +426,8 @@ impl Found {
             return Vec::new();
         };
         let mut sentences = quality.sentences();
+        let sizes = self.kept_by_size.as_ref();
+        sentences.extend(sizes.and_then(|sizes| sizes.better(quality)));
         sentences.extend(quality.members());
         sentences
     }
@@ -429,12 +439,17 @@ impl Found {
         };
         let circuit = self.circuit();
         let members = cards.heads.iter();
-        let members: Vec<&HeadCard> = members.filter(|card| circuit.contains(&card.head)).collect();
+        let members: Vec<&HeadCard> = members
+            .filter(|card| circuit.contains(&card.head))
+            .collect();
         let mut text = String::new();
         if !members.is_empty() {
             let rest = match members.len().saturating_sub(READ) {
                 0 => String::new(),
-                rest => format!("{} more in the JSON and on the page;\n", count(rest, "head")),
+                rest => format!(
+                    "{} more in the JSON and on the page;\n",
+                    count(rest, "head")
+                ),
             };
             let rows = members.iter().take(READ).map(|card| {
                 let raised = card.writes.promotes.iter().take(3);

@@ -9,7 +9,8 @@ use circuitscope::eval::{self, About, Choice, Evidence, Gradient, PromptParts};
 use circuitscope::hooks::HeadActivations;
 use circuitscope::model::{self, Loaded, ModelProvenance, Tokenizer};
 use circuitscope::tasks::{
-    LabelledPrompts, PromptWarning, TaskSpec, few_examples, prompt_warnings, read_lines, read_pairs,
+    LabelledPrompts, PromptWarning, TaskSpec, few_examples, prompt_warnings, read_lines,
+    read_pairs, write_pairs,
 };
 use circuitscope::{
     CaptureSettings, DISCOVER_PAIRS, Error, KnownCircuits, MetricChoice, PrepareSettings,
@@ -39,6 +40,8 @@ pub(super) struct Gathered {
     pub(super) behaviour: Option<PromptBehaviour>,
     pub(super) only_correct: Option<OnlyCorrect>,
     pub(super) tokenizer: Option<Tokenizer>,
+    /// The prompts as a file of pairs, where they are such.
+    pub(super) pairs: Option<String>,
     /// Named parts and variables of the prompts.
     pub(super) parts: PromptParts,
     /// What is read from the output, where a model is run.
@@ -86,6 +89,7 @@ pub(super) fn gather(
             behaviour: None,
             only_correct: None,
             tokenizer: None,
+            pairs: None,
             parts: PromptParts::default(),
             metric: None,
         });
@@ -107,6 +111,7 @@ pub(super) fn gather(
         }
         (None, None) => bail!("no examples: use --task, --pairs, --positive or --activations"),
     };
+    let pairs = write_pairs(&prompts);
     let plain = prompts.texts.clone();
     let mut texts = mem::take(&mut prompts.texts);
     let place = |prompt| place(args, &prompts, prompt);
@@ -209,6 +214,7 @@ pub(super) fn gather(
         graph: Some(loaded.model.config().graph()),
         model: Some(loaded.provenance),
         tokenizer: loaded.tokenizer,
+        pairs,
         parts,
         truth,
         bos: Some(bos),

@@ -42,8 +42,7 @@ pub(super) fn links<B: AutodiffBackend>(
             let (_, gradients) = Contrast::<B>::gradients(model, members, runs, shares, true)?;
             let Some(gradients) = gradients else { continue };
             let causal = model.evidence();
-            let of_prompts =
-                |prompts| [difference.prompts(prompts).in_stream(causal)];
+            let of_prompts = |prompts| [difference.prompts(prompts).in_stream(causal)];
             let writers = 0..graph.writers();
             let only = gradients.only(&readers);
             let [edges] = only.dots(causal.model(), writers, of_prompts)?;
@@ -55,7 +54,12 @@ pub(super) fn links<B: AutodiffBackend>(
             .map(|(&total, (drawn, positive))| (total, [drawn, positive]))
             .collect())
     };
-    let pairs = contrast.each_pair(causal, (count, Held::Streams), progress, work)?;
+    let pairs = contrast.each_pair(
+        causal,
+        ("reading links", count, Held::Streams),
+        progress,
+        work,
+    )?;
     let total: f64 = pairs.iter().map(|(total, _)| f64::from(*total)).sum();
     let mean = |at: usize, kind: usize| {
         let values = pairs

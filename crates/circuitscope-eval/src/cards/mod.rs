@@ -16,8 +16,8 @@ use std::collections::BTreeMap;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use circuitscope_core::{HeadGrid, HeadId, Progress, Seed, draw};
 use circuitscope_measures::cards::{
-    Attention, AttentionRow, CARDS_SCHEMA, Cards, Effect, HeadCard, Patched, PatternScore, Reference,
-    ShownPair, Why,
+    Attention, AttentionRow, CARDS_SCHEMA, Cards, Effect, HeadCard, Patched, PatternScore,
+    Reference, ShownPair, Why,
 };
 use circuitscope_score::stats::Interval;
 use derive_setters::Setters;
@@ -147,7 +147,7 @@ pub fn cards<B: AutodiffBackend>(
     };
     let work: &Work<'_, B, OfPair> =
         &|model, members, runs, mean| reader.read(model, members, runs, mean);
-    let pairs = contrast.each_pair(causal, (count, held), progress, work)?;
+    let pairs = contrast.each_pair(causal, ("reading heads", count, held), progress, work)?;
     let total = pairs.iter().map(|pair| f64::from(pair.total)).sum::<f64>() / count as f64;
     let all = AllHeads::of(&pairs, total);
     let grid = causal.graph().grid();
@@ -259,7 +259,9 @@ impl<B: Backend> Making<'_, B> {
         let (causal, pairs) = (self.causal, self.pairs);
         let grid = causal.graph().grid();
         let dictionary = codes::dictionary(causal, self.how, self.seed)?;
-        let shown = self.shown().map(|pair| why::Prompt::new(causal, &causal.pairs()[pair].clean));
+        let shown = self
+            .shown()
+            .map(|pair| why::Prompt::new(causal, &causal.pairs()[pair].clean));
         let shown: Vec<why::Prompt<B>> = shown.collect::<Result<_>>()?;
         let stage = progress.stage("cards", heads.len() as u64);
         let (mut cards, mut all_codes) = (Vec::new(), Vec::new());

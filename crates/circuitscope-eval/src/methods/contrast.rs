@@ -179,20 +179,20 @@ impl<B: AutodiffBackend> Contrast<B> {
         self.settings.edges != PatchedEdges::None
     }
 
-    /// What `work` makes of each pair: it gets some of them, their runs, and the mean of all runs of as many tokens.
+    /// What `work` makes of each pair, told as `stage`: it gets some of them, their runs, and the mean of all runs of as many tokens.
     ///
     /// # Errors
     /// Those of `work`; [`Error::Cancelled`].
     pub(crate) fn each_pair<T: Send>(
         &self,
         causal: &CausalEvidence<B::InnerBackend>,
-        (count, held): (usize, Held),
+        (stage, count, held): (&'static str, usize, Held),
         progress: &dyn Progress,
         work: &Work<'_, B, T>,
     ) -> Result<Vec<T>> {
         let mut found = Vec::new();
         found.resize_with(count, || None);
-        let stage = progress.stage(NAME, count as u64);
+        let stage = progress.stage(stage, count as u64);
         let groups = causal.of_one_length(count, threads(causal), held);
         let outcome = groups
             .iter()
@@ -514,7 +514,7 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for Contrast<B> {
         };
         let work: &Work<'_, B, Effects> =
             &|model, members, runs, mean| self.effects(model, members, runs, mean, &shares);
-        let effects = self.each_pair(causal, (count, held), progress, work)?;
+        let effects = self.each_pair(causal, (NAME, count, held), progress, work)?;
         let rows = causal.pairs()[..count].iter().map(|pair| pair.rows);
         Ok(Box::new(OfPairs {
             graph: causal.graph(),
