@@ -276,8 +276,14 @@ impl<'a> Section<'a> {
 }
 
 /// A number with as many digits as a reader wants: whole numbers plain, others to three significant
-/// digits.
+/// digits; a dash for what is no number.
 fn number(value: f64) -> String {
+    if !value.is_finite() {
+        return "–".to_owned();
+    }
+    if value == 0.0 {
+        return "0".to_owned();
+    }
     if value == value.trunc() && value.abs() < 1e9 {
         return format!("{value:.0}");
     }
