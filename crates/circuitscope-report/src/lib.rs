@@ -36,6 +36,7 @@
 mod circuit;
 mod conclusion;
 mod curves;
+mod discovery;
 mod heads;
 mod kept;
 mod page;
@@ -49,6 +50,9 @@ use std::path::{Path, PathBuf};
 use circuitscope_core::{HeadGrid, HeadId};
 use circuitscope_files as files;
 use circuitscope_measures::{Faithfulness, GraphScores, SummaryRow};
+pub use discovery::{
+    CircuitPage, Figure, FileBeside, Lost, SizeCurve, Stability, Verdict, render_circuit,
+};
 pub use passages::Passage;
 use serde_json::Value;
 
