@@ -148,9 +148,16 @@ impl<'a> Graph<'a> {
             }
         };
         let said = self.said(head, chosen);
+        // What is named begins with what is seen.
+        let seen: String = ports
+            .iter()
+            .filter(|(port, _)| into(*port))
+            .map(|(port, _)| format!(" {}", port.name()))
+            .collect();
+        let spoken = said.replacen(&head.to_string(), &format!("{head}{seen}"), 1);
         html! {
             @if linked && chosen {
-                a.node href={ "#" (card_id(head)) } data-node=(key(head.into())) aria-label=(said) {
+                a.node href={ "#" (card_id(head)) } data-node=(key(head.into())) aria-label=(spoken) {
                     title { (said) } (shapes)
                 }
             } @else {

@@ -22,6 +22,9 @@ if (pages.length === 0) {
   process.exit(2);
 }
 
+// Height of a part of a screenshot, in pixels.
+const PART = 1500;
+
 class Browser {
   constructor() {
     this.profile = mkdtempSync(join(tmpdir(), "page-check-"));
@@ -129,13 +132,17 @@ class Tab {
     await this.send("Input.dispatchMouseEvent", { type: "mouseReleased", ...params });
   }
 
+  // The page from its top, cut into parts that can be looked at.
   async shoot(file) {
     const { cssContentSize } = await this.send("Page.getLayoutMetrics");
-    const height = Math.min(Math.ceil(cssContentSize.height), 16000);
-    const clip = { x: 0, y: 0, width: cssContentSize.width, height, scale: 1 };
-    const shot = await this.send("Page.captureScreenshot", { format: "png", clip, captureBeyondViewport: true });
+    const { width, height } = cssContentSize;
     mkdirSync(dirname(file), { recursive: true });
-    writeFileSync(file, Buffer.from(shot.data, "base64"));
+    for (let part = 0; part * PART < height && part < 8; part += 1) {
+      const y = part * PART;
+      const clip = { x: 0, y, width, height: Math.min(PART, height - y), scale: 1 };
+      const shot = await this.send("Page.captureScreenshot", { format: "png", clip, captureBeyondViewport: true });
+      writeFileSync(file.replace(/\.png$/, `-${part + 1}.png`), Buffer.from(shot.data, "base64"));
+    }
   }
 
   async close() {
@@ -272,7 +279,6 @@ try {
     const name = basename(dirname(resolve(page)));
     const tab = await Tab.open(browser, page);
     await graph(tab, name);
-    if (tab.errors.length > 0) console.log(tab.errors.join("\n"));
     await sorting(tab, name);
     const numbers = await tab.run(NUMBERS);
     await withoutScript(browser, page, name, numbers);
