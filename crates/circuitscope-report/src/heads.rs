@@ -34,6 +34,9 @@ const INK_UP_TO: f64 = 0.7;
 /// Letters of a score; cells too small for them have none.
 const LETTERS: f64 = 9.0;
 
+/// Letters of the names of layers and heads.
+const NAMES: f64 = 12.5;
+
 /// A map of one method, and what else is known of heads.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Map<'a> {
@@ -115,19 +118,23 @@ impl Places {
 
     /// Small cells have fewer names beside them.
     fn every(self, least: f64) -> usize {
-        if self.size < least { 5 } else { 1 }
+        match self.size {
+            size if size < least => 5,
+            size if size < 28.0 && self.turned => 2,
+            _ => 1,
+        }
     }
 
     fn names(self) -> Markup {
         let (columns, rows) = self.counts();
         let (across, down) = if self.turned { ("L", "H") } else { ("", "L") };
         let column = |at: usize| {
-            let wide = self.size >= 26.0;
+            let wide = self.size >= 28.0;
             let letter = if wide { across } else { "" };
             text(
                 &format!("{letter}{at}"),
-                (LEFT + self.middle(at), TOP - 9.0),
-                8.9,
+                (LEFT + self.middle(at), TOP - 10.0),
+                NAMES,
                 MUTED,
                 Middle,
             )
@@ -135,7 +142,7 @@ impl Places {
         html! {
             @for at in (0..columns).step_by(self.every(18.0)) { (column(at)) }
             @for at in (0..rows).step_by(self.every(15.0)) {
-                (text(&format!("{down}{at}"), (LEFT - 7.0, TOP + self.middle(at)), 8.9, MUTED, End))
+                (text(&format!("{down}{at}"), (LEFT - 7.0, TOP + self.middle(at)), NAMES, MUTED, End))
             }
         }
     }
@@ -155,8 +162,8 @@ impl Map<'_> {
         };
         let scored = || task.grid.heads().zip(self.scores.iter().copied());
         let shapes = html! {
-            (text(&method.method, (LEFT, 14.0), 12.0, INK, Start))
-            (text(&self.subtitle(places), (LEFT, 32.0), 9.7, MUTED, Start))
+            (text(&method.method, (LEFT, 14.0), 13.0, INK, Start))
+            (text(&self.subtitle(places), (LEFT, 32.0), 11.0, MUTED, Start))
             (places.names())
             @for (at, (head, score)) in scored().enumerate() {
                 @let corner = places.corner(head);
@@ -175,7 +182,7 @@ impl Map<'_> {
                         @let (x, y) = places.corner(head);
                         @let colour = if span.strength(score) > INK_UP_TO { ON_HEAT } else { INK };
                         @let middle = (x + places.side() / 2.0, y + places.side() / 2.0);
-                        (text(&number(score), middle, LETTERS, colour, Middle))
+                        (text(&span.short(score), middle, LETTERS, colour, Middle))
                     }
                 }
             }
@@ -234,11 +241,11 @@ impl Map<'_> {
         html! {
             @if task.truth.is_some() {
                 (frame((x, y - 1.0), (10.0, 10.0), Pen::new(MARK, 2.0)))
-                (text(&task.marked, (x + 17.0, y + 4.0), 8.9, MUTED, Start))
+                (text(&task.marked, (x + 17.0, y + 4.0), 10.5, MUTED, Start))
             }
             @if !task.chosen.is_empty() {
                 (dot((x + 5.0, y + row), 3.0))
-                (text("chosen", (x + 17.0, y + row), 8.9, MUTED, Start))
+                (text("chosen", (x + 17.0, y + row), 10.5, MUTED, Start))
             }
         }
     }
@@ -267,6 +274,23 @@ impl Span {
 
     fn size(self) -> f64 {
         self.highest.max(-self.lowest)
+    }
+
+    /// A score in the few digits that fit in a cell.
+    fn short(self, score: f64) -> String {
+        if !score.is_finite() {
+            return number(score);
+        }
+        let digits = match self.size() {
+            100.0.. => 0,
+            10.0.. => 1,
+            0.1.. => 2,
+            0.01.. => 3,
+            _ => return String::new(),
+        };
+        let words = format!("{score:.digits$}");
+        let zero = words.chars().all(|letter| "-0.".contains(letter));
+        if zero { "0".to_owned() } else { words }
     }
 
     /// How much of full colour stands for a score.
@@ -305,9 +329,9 @@ impl Span {
             @for at in (0..steps).map(f64::from) {
                 (self.cell((LEFT + at * step, y), (step, 8.0), value(at)))
             }
-            (text(&number(low), (LEFT, y + 18.0), 8.9, MUTED, Start))
-            @if self.signed() { (text("0", (f64::midpoint(LEFT, right), y + 18.0), 8.9, MUTED, Middle)) }
-            (text(&number(high), (right, y + 18.0), 8.9, MUTED, End))
+            (text(&number(low), (LEFT, y + 18.0), 10.5, MUTED, Start))
+            @if self.signed() { (text("0", (f64::midpoint(LEFT, right), y + 18.0), 10.5, MUTED, Middle)) }
+            (text(&number(high), (right, y + 18.0), 10.5, MUTED, End))
         }
     }
 }

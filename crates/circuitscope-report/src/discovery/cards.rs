@@ -143,7 +143,7 @@ fn role(card: &HeadCard) -> Markup {
             details {
                 summary { "All patterns" }
                 div.scroll tabindex="0" {
-                    table {
+                    table.patterns {
                         thead {
                             tr {
                                 th scope="col" { "attends to" }

@@ -149,12 +149,9 @@ impl<'a> Graph<'a> {
         };
         let said = self.said(head, chosen);
         // What is named begins with what is seen.
-        let seen: String = ports
-            .iter()
-            .filter(|(port, _)| into(*port))
-            .map(|(port, _)| format!(" {}", port.name()))
-            .collect();
-        let spoken = said.replacen(&head.to_string(), &format!("{head}{seen}"), 1);
+        let seen = ports.iter().filter(|(port, _)| into(*port));
+        let seen: Vec<&str> = seen.map(|(port, _)| port.name()).collect();
+        let spoken = said.replacen(&head.to_string(), &format!("{head} {}", seen.join(" ")), 1);
         html! {
             @if linked && chosen {
                 a.node href={ "#" (card_id(head)) } data-node=(key(head.into())) aria-label=(spoken) {
@@ -259,7 +256,7 @@ fn tip([_, _, bend, end]: &Curve, against: bool, width: f64, colour: Colour) -> 
     let half = 3.0 + 0.7 * width;
     if against {
         line(
-            &[at(-1.0, -half - 1.0), at(-1.0, half + 1.0)],
+            &[at(0.0, -half - 1.0), at(0.0, half + 1.0)],
             Pen::new(colour, 2.5),
         )
     } else {

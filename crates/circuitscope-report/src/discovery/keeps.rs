@@ -3,10 +3,8 @@
 use maud::{Markup, html};
 
 use crate::number;
-use crate::svg::Anchor::{End, Middle, Start};
-use crate::svg::{
-    ABOVE, Drawing, INK, MARK, MUTED, Pen, Point, disc, hinted, line, polygon, slug, text,
-};
+use crate::svg::Anchor::{End, Start};
+use crate::svg::{ABOVE, Drawing, INK, MARK, Pen, Point, disc, hinted, line, polygon, slug, text};
 
 use super::axis::{Axis, Frame, range};
 use super::text::count;
@@ -156,7 +154,7 @@ fn mark((size, value): &(usize, f64), (x, y): Point, axis: Axis) -> Markup {
         &format!("{hint}, outside of the frame"),
         &html! {
             (polygon(&corners, ABOVE))
-            (text(&number(*value), (x, edge - out * 1.6), 10.0, MUTED, Middle))
+            (text(&number(*value), (x + 9.0, edge - out * 0.9), 10.0, INK, Start))
         },
     )
 }

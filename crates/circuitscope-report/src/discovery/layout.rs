@@ -53,6 +53,7 @@ impl Layout {
         for _ in 0..SWEEPS {
             rows.sweep();
         }
+        rows.stretch();
         rows.finish(&layers)
     }
 
@@ -87,6 +88,8 @@ impl Layout {
             Node::Mlp(_) => MLP.1 / 2.0,
             Node::Input | Node::Logits => BAR / 2.0,
         };
+        // The bar of an edge that works against the behaviour stands off what it enters.
+        let gap = if link.weight < 0.0 { 5.0 } else { 1.0 };
         let bends = [0.0, 22.0, -22.0, 45.0, -45.0, 70.0, -70.0, 100.0, -100.0];
         let curves = bends.iter().map(|bend| {
             let inside = |x: f64| x.clamp(LEFT, WIDTH - 8.0);
@@ -99,8 +102,20 @@ impl Layout {
                 Node::Logits => inside(from.0 + bend),
                 _ => to.0 + shift,
             };
+            let end = (x2, to.1 + half(link.reader) + gap);
+            if matches!(link.writer, Node::Mlp(_)) {
+                // MLPs stand above one another: edges leave them to the left.
+                let start = (from.0 - MLP.0 / 2.0, from.1);
+                let aside = inside(start.0 - 40.0 - bend.abs());
+                let reach = ((start.1 - end.1) * 0.6).max(24.0);
+                return [
+                    start,
+                    (aside, start.1),
+                    (inside(x2 + bend), end.1 + reach),
+                    end,
+                ];
+            }
             let start = (x1, from.1 - half(link.writer));
-            let end = (x2, to.1 + half(link.reader));
             let reach = ((start.1 - end.1) * 0.5).max(18.0);
             [
                 start,
@@ -143,37 +158,56 @@ fn point([a, b, c, d]: &Curve, t: f64) -> Point {
 
 /// Rows of heads from below, each head with its place across.
 struct Rows<'a> {
-    rows: Vec<Vec<(HeadId, f64)>>,
+    all: Vec<Vec<(HeadId, f64)>>,
+    /// Heads side by side at most.
+    heads: usize,
     edges: &'a [Link],
 }
 
+/// Lowest and highest place of a head.
+const ACROSS: (f64, f64) = (LEFT + HEAD.0 / 2.0 + 4.0, LANE - HEAD.0 / 2.0 - 20.0);
+
+/// How much a head keeps to the place that its number gives it; the strongest edge pulls with about 1.
+const HOME: f64 = 0.8;
+
+/// How far every other row is moved, so that edges pass between heads.
+const ASIDE: f64 = 24.0;
+
 impl<'a> Rows<'a> {
     fn new(layers: &BTreeMap<usize, (Vec<HeadId>, bool)>, edges: &'a [Link]) -> Self {
-        let mut rows = Vec::new();
+        let all = || layers.values().flat_map(|(heads, _)| heads);
+        let mut rows = Self {
+            all: Vec::new(),
+            heads: all().map(|head| head.head + 1).max().unwrap_or(1),
+            edges,
+        };
         for (heads, _) in layers.values() {
             let parts = heads.len().div_ceil(ABREAST).max(1);
             for row in heads.chunks(heads.len().div_ceil(parts).max(1)) {
-                let wished = (LANE + LEFT - 10.0) / 2.0;
-                let first = wished - APART * (row.len() as f64 - 1.0) / 2.0;
-                let place = |(at, head): (usize, &HeadId)| (*head, first + APART * at as f64);
-                rows.push(row.iter().enumerate().map(place).collect());
+                let placed = row.iter().map(|head| (*head, rows.home(*head)));
+                rows.all.push(apart(placed.collect()));
             }
         }
-        Self { rows, edges }
+        rows
+    }
+
+    /// By its number within the layer.
+    fn home(&self, head: HeadId) -> f64 {
+        let share = (head.head as f64 + 0.5) / self.heads as f64;
+        ACROSS.0 + (ACROSS.1 - ACROSS.0) * share
     }
 
     fn across(&self) -> BTreeMap<HeadId, f64> {
-        self.rows.iter().flatten().copied().collect()
+        self.all.iter().flatten().copied().collect()
     }
 
     /// Moves each head towards those that it is joined to.
     fn sweep(&mut self) {
-        for at in 0..self.rows.len() {
+        let largest = self.edges.first().map_or(1.0, |link| link.weight.abs());
+        for at in 0..self.all.len() {
             let across = self.across();
-            let wished = |(head, own): &(HeadId, f64)| {
-                // A head that little is joined to stays where it is.
-                let (mut sum, mut weight) = (0.3 * own, 0.3);
-                let largest = self.edges.first().map_or(1.0, |link| link.weight.abs());
+            let wished = |(head, _): &(HeadId, f64)| {
+                let (mut sum, mut weight) = (HOME * self.home(*head), HOME);
                 for link in self.edges {
                     let other = match (link.writer, link.reader) {
                         (Node::Head(from), Node::Head(to)) if from == *head => Some(to),
@@ -181,21 +215,38 @@ impl<'a> Rows<'a> {
                         _ => None,
                     };
                     if let Some(x) = other.and_then(|other| across.get(&other)) {
-                        let strength = 0.2 + link.weight.abs() / largest;
+                        let strength = link.weight.abs() / largest;
                         sum += strength * x;
                         weight += strength;
                     }
                 }
                 (*head, sum / weight)
             };
-            let row = self.rows[at].iter().map(wished).collect();
-            // Rows above one another lie apart by half a step, so that edges pass between heads.
-            let odd = if at % 2 == 1 {
-                APART / 4.0
-            } else {
-                -APART / 4.0
-            };
-            self.rows[at] = spread(row, odd);
+            self.all[at] = apart(self.all[at].iter().map(wished).collect());
+        }
+    }
+
+    /// Stretches all rows over the whole width.
+    fn stretch(&mut self) {
+        let all = || self.all.iter().flatten().map(|(_, x)| *x);
+        let (least, most) = all().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| {
+            (low.min(x), high.max(x))
+        });
+        if most - least < 1.0 {
+            return;
+        }
+        let room = ACROSS.1 - ACROSS.0 - 2.0 * ASIDE;
+        let factor = (room / (most - least)).clamp(1.0, 2.5);
+        let (from, to) = (
+            f64::midpoint(least, most),
+            f64::midpoint(ACROSS.0, ACROSS.1),
+        );
+        for (at, row) in self.all.iter_mut().enumerate() {
+            let aside = if at % 2 == 0 { ASIDE } else { -ASIDE };
+            let moved = row
+                .iter()
+                .map(|(head, x)| (*head, to + (x - from) * factor + aside));
+            *row = apart(moved.collect());
         }
     }
 
@@ -214,7 +265,7 @@ impl<'a> Rows<'a> {
         let mut places = BTreeMap::new();
         let mut names = Vec::new();
         let middle = f64::midpoint(LANE, LEFT);
-        let mut rows = self.rows.into_iter();
+        let mut rows = self.all.into_iter();
         for ((layer, (heads, mlp)), layer_height) in layers.iter().zip(&heights) {
             let top = below - layer_height;
             names.push((*layer, f64::midpoint(below, top)));
@@ -241,21 +292,32 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Heads of a row near where they wish to be, none over another.
-fn spread(mut row: Vec<(HeadId, f64)>, shift: f64) -> Vec<(HeadId, f64)> {
-    let half = HEAD.0 / 2.0;
-    let (low, high) = (LEFT + half, LANE - 14.0 - half);
+/// Heads of a row as near to where they wish to be as they can without covering one another.
+fn apart(mut row: Vec<(HeadId, f64)>) -> Vec<(HeadId, f64)> {
     row.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
-    let apart = APART.min((high - low) / (row.len() as f64 - 1.0).max(1.0));
-    let mut least = low;
-    for (_, x) in &mut row {
-        *x = (*x + 0.15 * shift).max(least).min(high);
-        least = *x + apart;
+    let (low, high) = ACROSS;
+    let step = APART.min((high - low) / (row.len() as f64 - 1.0).max(1.0));
+    // Runs of heads that touch: their number and the mean place of the first.
+    let mut runs: Vec<(f64, f64)> = Vec::new();
+    for (at, (_, x)) in row.iter().enumerate() {
+        let mut run = (1.0, x - step * at as f64);
+        while let Some(before) = runs.pop() {
+            if before.1 <= run.1 {
+                runs.push(before);
+                break;
+            }
+            let number = before.0 + run.0;
+            run = (number, (before.0 * before.1 + run.0 * run.1) / number);
+        }
+        runs.push(run);
     }
-    let mut most = high;
-    for (_, x) in row.iter_mut().rev() {
-        *x = x.min(most);
-        most = *x - apart;
+    let most = high - step * (row.len() as f64 - 1.0).max(0.0);
+    let places = runs.iter().flat_map(|(number, first)| {
+        let first = first.min(most).max(low);
+        core::iter::repeat_n(first, *number as usize)
+    });
+    for (at, (first, (_, x))) in places.zip(&mut row).enumerate() {
+        *x = first + step * at as f64;
     }
     row
 }

@@ -59,6 +59,8 @@ struct Section {
     id: &'static str,
     title: &'static str,
     body: Markup,
+    /// Whether it stands beside another one where there is room.
+    half: bool,
 }
 
 /// Sections in their order, and pictures as files.
@@ -94,6 +96,7 @@ impl Drawn {
         }
         drawn.scores(page, method);
         drawn.trust(page);
+        let first = drawn.sections.len();
         if let Some(table) = page.cards.and_then(|cards| cards.variables.as_ref())
             && !table.variables.is_empty()
         {
@@ -106,6 +109,9 @@ impl Drawn {
                 (tables::repeated(page, &cards.repeated))
             };
             drawn.add("repeated", "Attention on repeated random tokens", body);
+        }
+        if let [variables, repeated] = &mut drawn.sections[first..] {
+            (variables.half, repeated.half) = (true, true);
         }
         if !page.task.passages.is_empty() {
             let body = html! { div.passages { (passages::html(&page.task.passages)) } };
@@ -121,7 +127,13 @@ impl Drawn {
     }
 
     fn add(&mut self, id: &'static str, title: &'static str, body: Markup) {
-        self.sections.push(Section { id, title, body });
+        let half = false;
+        self.sections.push(Section {
+            id,
+            title,
+            body,
+            half,
+        });
     }
 
     /// Map and scatter.
@@ -139,7 +151,7 @@ impl Drawn {
         let body = html! {
             p { (method.summary) "." }
             figure.map {
-                (map.inline())
+                div.wide tabindex="0" style={ "--natural:" (map.size.0) "px" } { (map.inline()) }
                 figcaption {
                     @if signed.is_some() { "Scores with their signs. " }
                     "The pointer on a cell shows its numbers; the table of all heads has them as text."
@@ -266,7 +278,7 @@ fn whole(page: &CircuitPage<'_>, sections: &[Section]) -> String {
                     }
                     "\n"
                     @for section in sections {
-                        section aria-labelledby=(section.id) { h2 id=(section.id) { (section.title) } (section.body) }
+                        section.half[section.half] aria-labelledby=(section.id) { h2 id=(section.id) { (section.title) } (section.body) }
                         "\n"
                     }
                 }

@@ -106,10 +106,14 @@
       }
     };
     for (const node of all(".node", svg)) {
-      for (const on of ["pointerenter", "focus"]) {
+      // A listener of focus would make nodes without a link reachable by keyboard.
+      const link = node.localName === "a";
+      for (const on of link ? ["pointerenter", "focus"] : ["pointerenter"]) {
         node.addEventListener(on, () => light(node.dataset.node));
       }
-      for (const off of ["pointerleave", "blur"]) node.addEventListener(off, () => light(null));
+      for (const off of link ? ["pointerleave", "blur"] : ["pointerleave"]) {
+        node.addEventListener(off, () => light(null));
+      }
     }
   }
 

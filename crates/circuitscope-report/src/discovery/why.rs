@@ -116,7 +116,7 @@ pub(super) fn links(page: &CircuitPage<'_>, cards: &Cards, head: HeadId) -> Opti
         div.sides {
             @for (index, (title, links)) in sides.iter().enumerate() {
                 @if !links.is_empty() {
-                    div { p.side { (title) } (side(page, links, index == 4)) }
+                    div.out[index == 4] { p.side { (title) } (side(page, links, index == 4)) }
                 }
             }
         }

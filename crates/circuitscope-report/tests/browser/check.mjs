@@ -282,6 +282,8 @@ try {
     await sorting(tab, name);
     const numbers = await tab.run(NUMBERS);
     await withoutScript(browser, page, name, numbers);
+    await tab.send("Input.dispatchMouseEvent", { type: "mouseMoved", x: 1, y: 1 });
+    await tab.run(`document.activeElement.blur()`);
     for (const width of [700, 1300]) {
       for (const dark of [false, true]) {
         await tab.look({ width, dark });

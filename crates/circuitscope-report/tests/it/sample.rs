@@ -226,7 +226,7 @@ fn card(draw: &mut Draw, head: HeadId, at: usize, prompts: &[ShownPair]) -> Head
         attention,
         writes: Writes {
             direct: draw.signed(),
-            direct_logits: (at % 2 == 0).then(|| draw.signed()),
+            direct_logits: at.is_multiple_of(2).then(|| draw.signed()),
             promotes: words(&[" Mary", " Kate", " Anna", " Maria"]),
             suppresses: words(&[" John", " he", "</code>", "\n\n"]),
             copying: Copying {
