@@ -126,6 +126,7 @@ pub(super) fn draw(task: &TaskReport, method: &MethodReport) -> Option<Drawing> 
             method.method,
             task.task
         ),
+        role: "img",
         size: (LEFT + columns * COLUMN + LEGEND, height),
         shapes,
     })

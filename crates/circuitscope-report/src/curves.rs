@@ -69,6 +69,7 @@ pub(super) fn draw(task: &TaskReport) -> Option<Drawing> {
             task.task,
             names.join(", ")
         ),
+        role: "img",
         size: (SIZE.0, SIZE.1.max(high)),
         shapes,
     })

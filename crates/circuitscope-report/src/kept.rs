@@ -76,6 +76,7 @@ pub(super) fn draw(task: &TaskReport) -> Option<Drawing> {
             "Circuits of growing size on task {}: faithfulness by share of heads, KL by number of edges",
             task.task
         ),
+        role: "img",
         size: (right + 210.0, (TOP + SIDE + 48.0).max(list)),
         shapes,
     })

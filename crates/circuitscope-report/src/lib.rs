@@ -36,6 +36,7 @@
 mod circuit;
 mod conclusion;
 mod curves;
+mod discovery;
 mod heads;
 mod kept;
 mod page;
@@ -49,6 +50,9 @@ use std::path::{Path, PathBuf};
 use circuitscope_core::{HeadGrid, HeadId};
 use circuitscope_files as files;
 use circuitscope_measures::{Faithfulness, GraphScores, SummaryRow};
+pub use discovery::{
+    CircuitPage, Figure, FileBeside, Lost, SizeCurve, Stability, Verdict, render_circuit,
+};
 pub use passages::Passage;
 use serde_json::Value;
 
@@ -276,8 +280,14 @@ impl<'a> Section<'a> {
 }
 
 /// A number with as many digits as a reader wants: whole numbers plain, others to three significant
-/// digits.
+/// digits; a dash for what is no number.
 fn number(value: f64) -> String {
+    if !value.is_finite() {
+        return "–".to_owned();
+    }
+    if value == 0.0 {
+        return "0".to_owned();
+    }
     if value == value.trunc() && value.abs() < 1e9 {
         return format!("{value:.0}");
     }

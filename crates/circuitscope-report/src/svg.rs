@@ -32,6 +32,20 @@ pub(super) const GRID: Colour = colour!("grid", "#d8dee4", "#30363d");
 pub(super) const HEAT: Colour = colour!("heat", "#1d4ed8", "#58a6ff");
 pub(super) const MARK: Colour = colour!("mark", "#e8590c", "#ff922b");
 pub(super) const ON_HEAT: Colour = colour!("onheat", "#ffffff", "#0d1117");
+/// Above and below 0, and the opposite ends of a scale that has both; told apart by people who see colours differently.
+pub(super) const ABOVE: Colour = colour!("above", "#0072b2", "#56b4e9");
+pub(super) const BELOW: Colour = colour!("below", "#c04a00", "#ff9a52");
+/// Of kinds of things that differ in their shape, too (after Okabe and Ito).
+pub(super) const KINDS: [Colour; 8] = [
+    colour!("k0", "#d55e00", "#ff9a52"),
+    colour!("k1", "#0072b2", "#56b4e9"),
+    colour!("k2", "#00785a", "#2bc79b"),
+    colour!("k3", "#aa4f84", "#e79ac2"),
+    colour!("k4", "#8a6a00", "#f0d442"),
+    colour!("k5", "#2b7fb0", "#9ad7f7"),
+    colour!("k6", "#5b4bb7", "#b9adff"),
+    colour!("k7", "#59636e", "#9198a1"),
+];
 /// Of methods, told apart by people who see colours differently too. After the last it starts again,
 /// with other dashes ([`line_round`]).
 const LINES: [Colour; 8] = [
@@ -68,12 +82,12 @@ impl Colour {
 /// Rules for the classes, light and dark.
 pub(super) fn theme_css() -> String {
     let rules = |value: fn(&Colour) -> &'static str| -> String {
-        let all = [INK, MUTED, GRID, HEAT, MARK, ON_HEAT];
+        let all = [INK, MUTED, GRID, HEAT, MARK, ON_HEAT, ABOVE, BELOW];
         let rule = |colour: &Colour| {
             let (fill, stroke, value) = (colour.fill, colour.stroke, value(colour));
             format!(".{fill}{{fill:{value}}}.{stroke}{{stroke:{value}}}")
         };
-        all.iter().chain(&LINES).map(rule).collect()
+        all.iter().chain(&LINES).chain(&KINDS).map(rule).collect()
     };
     let (light, dark) = (rules(|colour| colour.light), rules(|colour| colour.dark));
     format!(
@@ -88,6 +102,8 @@ pub(super) struct Drawing {
     pub(super) file_name: String,
     /// What a screen reader says.
     pub(super) description: String,
+    /// What it is to a screen reader: `img`, or `group` where something in it can be reached.
+    pub(super) role: &'static str,
     /// Width and height.
     pub(super) size: Point,
     pub(super) shapes: Markup,
@@ -107,7 +123,7 @@ impl Drawing {
     fn element(&self, css: Option<String>) -> Markup {
         let (width, height) = self.size;
         html! {
-            svg width=(width) height=(height) role="img" aria-label=(self.description)
+            svg width=(width) height=(height) role=(self.role) aria-label=(self.description)
                 viewBox={ "0 0 " (width) " " (height) } xmlns="http://www.w3.org/2000/svg" {
                 "\n"
                 @if let Some(css) = css { style { (PreEscaped(css)) } "\n" }
@@ -118,8 +134,11 @@ impl Drawing {
     }
 }
 
-/// To a hundredth of a pixel.
+/// To a hundredth of a pixel; 0 for what is no number.
 pub(super) fn px(value: f64) -> f64 {
+    if !value.is_finite() {
+        return 0.0;
+    }
     // Zero has no sign.
     (value * 100.0).round() / 100.0 + 0.0
 }
@@ -227,6 +246,33 @@ pub(super) fn frame((x, y): Point, (width, height): Point, pen: Pen) -> Markup {
     html! {
         rect x=(px(x)) y=(px(y)) width=(px(width)) height=(px(height)) fill="none" stroke=(pen.colour.light)
             class=(pen.colour.stroke) stroke-width=(px(pen.width)) {}
+        "\n"
+    }
+}
+
+/// A filled shape with these corners.
+pub(super) fn polygon(points: &[Point], colour: Colour) -> Markup {
+    html! {
+        polygon points=(written(points)) fill=(colour.light) class=(colour.fill) {}
+        "\n"
+    }
+}
+
+/// A path that is not filled, as `d` says.
+pub(super) fn path(d: &str, pen: Pen) -> Markup {
+    html! {
+        path d=(d) fill="none" stroke=(pen.colour.light) class=(pen.colour.stroke) stroke-width=(px(pen.width))
+            stroke-dasharray=[pen.dashes] {}
+        "\n"
+    }
+}
+
+/// A box with round corners: filled with the ground, outlined by a pen.
+pub(super) fn boxed((x, y): Point, (width, height): Point, radius: f64, pen: Pen) -> Markup {
+    html! {
+        rect x=(px(x)) y=(px(y)) width=(px(width)) height=(px(height)) rx=(px(radius)) fill=(ON_HEAT.light)
+            class={ (ON_HEAT.fill) " " (pen.colour.stroke) } stroke=(pen.colour.light) stroke-width=(px(pen.width))
+            stroke-dasharray=[pen.dashes] {}
         "\n"
     }
 }

@@ -1,4 +1,6 @@
 //! Tests of pages and pictures.
 #![expect(clippy::unwrap_used, reason = "test helpers fail by panicking")]
 
+mod circuit;
 mod report;
+mod sample;

@@ -211,7 +211,7 @@ fn rendered() -> Report {
 }
 
 /// Tags open and close in order: enough of a parser for what the report writes.
-fn assert_well_formed(text: &str, void: &[&str]) {
+pub(crate) fn assert_well_formed(text: &str, void: &[&str]) {
     let mut open: Vec<&str> = Vec::new();
     let mut rest = text;
     while let Some(start) = rest.find('<') {
