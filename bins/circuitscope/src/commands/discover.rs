@@ -212,7 +212,8 @@ fn pages(folder: Option<&Path>, found: &Found, gathered: &Gathered) -> Result<Op
             &behaviour.positive,
         )?;
     }
-    Ok(Some(pages::discovery(folder, found)?))
+    let files = exports::beside(folder);
+    Ok(Some(pages::discovery(folder, found, &files)?))
 }
 
 /// Writes what the method starts from, in the form that `train` and `encode` read.

@@ -10,6 +10,7 @@ use circuitscope::measures::formats::{GraphFile, ViewerGraph};
 use circuitscope::{Graph, Node, SeenPrompt};
 
 use super::found::Found;
+use super::kept::DISCOVERY_FILE;
 
 /// Scores and circuit in the form of EAP-IG and of MIB's circuit track.
 pub(super) const IMPORTANCES_FILE: &str = "importances.json";
@@ -48,6 +49,19 @@ pub(crate) fn write(
     importances(found, graph, d_model).write(&folder.join(IMPORTANCES_FILE))?;
     viewer(found, graph, shown).write(graph, &folder.join(VIEWER_FILE))?;
     Ok(())
+}
+
+/// The files that lie in an output folder, and what they hold.
+pub(super) fn beside(folder: &Path) -> Vec<(&'static str, &'static str)> {
+    let all = [
+        (DISCOVERY_FILE, "everything on this page, and more"),
+        (SCORES_FILE, "scores of all heads as a table"),
+        (PROMPTS_FILE, "the prompts, as --pairs reads them"),
+        (IMPORTANCES_FILE, "scores in the form of EAP-IG and MIB"),
+        (VIEWER_FILE, "the circuit for Neuronpedia's viewer of graphs"),
+    ];
+    let there = all.into_iter();
+    there.filter(|(name, _)| folder.join(name).is_file()).collect()
 }
 
 /// Writes what needs no model: the prompts and a table of scores.

@@ -2,6 +2,7 @@
 
 mod bos;
 mod capture;
+mod concluded;
 mod cross_task;
 mod dictionary;
 mod discover;

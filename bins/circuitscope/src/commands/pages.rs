@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use circuitscope::eval::methods::about;
 use circuitscope::measures::RunRecord;
-use circuitscope::report::{MethodReport, PAGE_FILE, Passage, ReportInput, TaskReport, render};
+use circuitscope::report::{
+    CircuitPage, FileBeside, Lost, MethodReport, PAGE_FILE, Passage, SizeCurve, Stability, TaskReport, render,
+    render_circuit,
+};
 use circuitscope::{JudgedBy, Results, model_name, whose};
 use serde_json::json;
 
 use super::exports::remove_file;
 use super::found::Found;
-use crate::output::count;
 
 /// The page of an evaluation.
 pub(crate) fn evaluation(
@@ -29,18 +31,19 @@ pub(crate) fn remove(folder: &Path) -> Result<()> {
     remove_file(&folder.join(PAGE_FILE))
 }
 
-/// The page of a discovery.
-pub(crate) fn discovery(folder: &Path, found: &Found) -> Result<PathBuf> {
+/// The page of a discovery; `command` is what made it.
+pub(crate) fn discovery(folder: &Path, found: &Found, files: &[(&str, &str)]) -> Result<PathBuf> {
     let grid = found.grid();
     let summary = &about(&found.method)?.summary;
     let chosen = found.circuit();
-    let mut task = TaskReport {
+    let known = found.known.as_ref();
+    let task = TaskReport {
         task: found.examples.clone(),
         grid,
-        truth: Some(chosen.clone()),
-        truth_name: String::new(),
-        marked: "chosen".to_owned(),
-        chosen: Vec::new(),
+        truth: known.map(|known| known.heads.clone()),
+        truth_name: known.map_or_else(String::new, |known| known.variant.clone()),
+        marked: "in the known circuit".to_owned(),
+        chosen: chosen.clone(),
         passages: passages(found),
         methods: vec![MethodReport {
             graph: found.graph.clone(),
@@ -48,71 +51,116 @@ pub(crate) fn discovery(folder: &Path, found: &Found) -> Result<PathBuf> {
             ..MethodReport::of_scores(&found.method, summary, found.nodes.clone())
         }],
     };
-    if let Some(known) = &found.known {
-        "in the known circuit".clone_into(&mut task.marked);
-        task.truth = Some(known.heads.clone());
-        task.truth_name.clone_from(&known.variant);
-        task.chosen.clone_from(&chosen);
-    }
-    let names: Vec<String> = chosen.iter().map(ToString::to_string).collect();
-    let lead = if names.is_empty() {
-        "No circuit is shown.".to_owned()
-    } else {
-        format!(
-            "A circuit of {}: {}.",
-            count(names.len(), "head"),
-            names.join(", ")
-        )
-    };
-    let mut facts = vec![(
-        "examples".to_owned(),
-        format!("{} positive, {} negative", found.positives, found.negatives),
-    )];
-    if let Some(summary) = &found.summary {
-        facts.insert(
-            0,
-            ("task".to_owned(), format!("{}: {summary}", found.examples)),
-        );
-    }
-    if let Some(known) = &found.known_circuit {
-        facts.push(("known circuit".to_owned(), whose(known)));
-    }
-    if let Some(model) = &found.model {
-        facts.push(("model".to_owned(), model_name(model)));
-        facts.push(("weights".to_owned(), model.processing.to_string()));
-    }
-    facts.push(("method".to_owned(), found.method.clone()));
-    if let Some(chosen) = &found.chosen {
-        facts.push(("rule".to_owned(), chosen.selection.to_string()));
-    }
-    if let Some(metric) = &found.metric {
-        facts.push(("metric".to_owned(), metric.metric.to_string()));
-    }
-    if let Some(ablation) = &found.ablation {
-        facts.push(("reference".to_owned(), ablation.to_string()));
-    }
-    if let Some(device) = &found.provenance.device {
-        facts.push(("device".to_owned(), device.clone()));
-    }
-    facts.push((
-        "time".to_owned(),
-        format!("{:.1} s", found.provenance.seconds),
-    ));
-    let input = ReportInput {
-        title: format!("Heads that take part in {}", found.examples),
-        lead,
-        facts,
-        tasks: vec![task],
+    let signed = found.heads.iter().map(|ranked| {
+        let index = grid.index(ranked.head)?;
+        Some((index, ranked.signed?))
+    });
+    let signed: Option<BTreeMap<usize, f64>> = signed.collect();
+    let signed = signed.filter(|signed| signed.len() == grid.len());
+    let lost = found.quality.as_ref().map(|quality| Lost {
+        metric: quality.metric.to_string(),
+        heads: quality.marginal.clone(),
+    });
+    let frequencies = found
+        .chosen
+        .as_ref()
+        .and_then(|chosen| chosen.frequencies.as_ref());
+    let stability = frequencies.map(|of| Stability {
+        shares: of.chosen.clone(),
+        halves: of.half_samples,
+        chance: chosen.len() as f64 / grid.len() as f64,
+    });
+    let model = found.model.as_ref();
+    let page = CircuitPage {
+        title: format!(
+            "{} in {}",
+            found.examples,
+            model.map_or_else(|| "activations".to_owned(), |model| model.name.clone())
+        ),
+        lead: found.summary.clone().unwrap_or_default(),
+        facts: facts(found),
+        verdict: found.verdict(),
+        task,
+        signed: signed.map(|signed| signed.into_values().collect()),
+        cards: found.cards.as_ref(),
+        lost,
+        stability,
+        curve: curve(found),
+        files: files
+            .iter()
+            .map(|(name, what)| FileBeside {
+                name: (*name).to_owned(),
+                what: (*what).to_owned(),
+            })
+            .collect(),
+        command: format!("circuitscope {}", found.provenance.command.join(" ")),
         provenance: json!({
             "provenance": found.provenance,
             "settings": found.settings,
             "model": found.model,
         }),
     };
-    Ok(render(&input)?.write(folder)?)
+    Ok(render_circuit(&page)?.write(folder)?)
 }
 
-/// What is said before the figures.
+/// What made the results, in short.
+fn facts(found: &Found) -> Vec<(String, String)> {
+    let mut facts = vec![(
+        "examples",
+        format!("{} positive, {} negative", found.positives, found.negatives),
+    )];
+    if let Some(known) = &found.known_circuit {
+        facts.push(("known circuit", whose(known)));
+    }
+    if let Some(model) = &found.model {
+        facts.push(("model", model_name(model)));
+        facts.push(("weights", model.processing.to_string()));
+    }
+    facts.push(("method", found.method.clone()));
+    if let Some(chosen) = &found.chosen {
+        facts.push(("rule", chosen.selection.to_string()));
+    }
+    if let Some(metric) = &found.metric {
+        facts.push(("metric", metric.metric.to_string()));
+    }
+    if let Some(ablation) = &found.ablation {
+        facts.push(("reference", ablation.to_string()));
+    }
+    if let Some(device) = &found.provenance.device {
+        facts.push(("device", device.clone()));
+    }
+    facts.push(("time", format!("{:.1} s", found.provenance.seconds)));
+    let facts = facts.into_iter();
+    facts
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+}
+
+/// What circuits of each size keep: along the knee where the rule looked for one.
+fn curve(found: &Found) -> Option<SizeCurve> {
+    if let Some(kept) = &found.kept_by_size {
+        return Some(SizeCurve {
+            metric: kept.metric.to_string(),
+            full: kept.full,
+            empty: Some(kept.empty),
+            sizes: kept.sizes.clone(),
+            values: kept.values.clone(),
+            chosen: Some(kept.chosen),
+        });
+    }
+    let chosen = found.chosen.as_ref()?;
+    let knee = chosen.knee.as_ref()?;
+    Some(SizeCurve {
+        metric: knee.metric.to_string(),
+        full: knee.full,
+        empty: None,
+        sizes: knee.sizes.clone(),
+        values: knee.values.clone(),
+        chosen: Some(found.circuit().len()),
+    })
+}
+
+/// What is measured beside the cards.
 fn passages(found: &Found) -> Vec<Passage> {
     let mut passages = Vec::new();
     if let Some(behaviour) = &found.behaviour {
@@ -120,30 +168,6 @@ fn passages(found: &Found) -> Vec<Passage> {
             sentences: found.behaviour_sentences(),
             ..behaviour.passage()
         });
-    }
-    let mut circuit = Passage::new("The circuit", found.circuit_sentences());
-    if let Some(knee) = found
-        .chosen
-        .as_ref()
-        .and_then(|chosen| chosen.knee.as_ref())
-    {
-        let rows = knee.sizes.iter().enumerate().map(|(at, size)| {
-            let share = knee.head_shares.get(at);
-            vec![
-                size.to_string(),
-                format!("{:.3}", knee.values[at]),
-                share.map_or_else(|| "–".to_owned(), |share| format!("{share:.2}")),
-            ]
-        });
-        let columns = [
-            "best heads kept".to_owned(),
-            format!("{} (whole model {:.3})", knee.metric, knee.full),
-            "share of the whole effect".to_owned(),
-        ];
-        circuit.table = Some((columns.to_vec(), rows.collect()));
-    }
-    if !circuit.sentences.is_empty() || circuit.table.is_some() {
-        passages.push(circuit);
     }
     if let Some(quality) = &found.quality {
         let mut kept = Passage::new("What it keeps", quality.sentences());

@@ -188,12 +188,14 @@ fn writes(writes: &Writes) -> Markup {
         dl.writes {
             div { dt { "promotes" } dd { (list(&writes.promotes)) } }
             div { dt { "suppresses" } dd { (list(&writes.suppresses)) } }
-            div {
-                dt { "direct effect" }
-                dd {
-                    (number(writes.direct))
-                    @if let Some(logits) = writes.direct_logits {
-                        "; " (number(logits)) " logits between right and wrong answers"
+            @if let Some(direct) = writes.direct {
+                div {
+                    dt { "direct effect" }
+                    dd {
+                        (number(direct))
+                        @if let Some(logits) = writes.direct_logits {
+                            "; " (number(logits)) " logits between right and wrong answers"
+                        }
                     }
                 }
             }

@@ -1,0 +1,173 @@
+//! What may be concluded of a discovered circuit: the first screen of its page.
+
+use circuitscope::eval::{Behaviour, CircuitQuality, Verdict as Choice};
+use circuitscope::report::{Figure, Verdict};
+
+use super::found::Found;
+use crate::output::count;
+
+/// A circuit keeps the behaviour from this share on.
+const KEEPS: f64 = 0.8;
+/// Nothing much is left without it below this one.
+const LEFT: f64 = 0.2;
+/// So many of ten random circuits that keep as much are too many.
+const AS_GOOD: usize = 10;
+
+impl Found {
+    /// The numbers that matter most, what may be concluded from them, and what to beware of.
+    pub(super) fn verdict(&self) -> Verdict {
+        let said = self.behaviour_sentences();
+        let all = said.into_iter().chain(self.circuit_sentences());
+        let all = all.chain(self.quality_sentences());
+        let (warnings, sentences): (Vec<String>, Vec<String>) =
+            all.partition(|sentence| sentence.starts_with(WARNING));
+        let warnings = warnings
+            .iter()
+            .map(|warning| warning.trim_start_matches(WARNING).to_owned());
+        Verdict {
+            figures: self.figures(),
+            conclusion: self.conclusion(),
+            sentences,
+            warnings: warnings.collect(),
+        }
+    }
+
+    fn behaviour_measured(&self) -> Option<&Behaviour> {
+        self.behaviour.as_ref()?.measured.as_ref()
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        let mut figures = Vec::new();
+        let figure = |label: &str, value: String, note: String| Figure {
+            label: label.to_owned(),
+            value,
+            note,
+        };
+        if let Some(answered) = self.behaviour_measured().and_then(|of| of.answered) {
+            figures.push(figure(
+                "the model answers right in",
+                percent(answered.share),
+                format!("{} of {} pairs", answered.count, answered.of),
+            ));
+        } else if let Some(behaviour) = self.behaviour_measured() {
+            figures.push(figure(
+                "the predictions are apart by",
+                format!("{:.2} nats", behaviour.divergence.mean),
+                "of the two prompts of a pair".to_owned(),
+            ));
+        }
+        figures.push(figure(
+            "the circuit has",
+            count(self.circuit().len(), "head"),
+            format!("of {}", self.grid().len()),
+        ));
+        let Some(quality) = &self.quality else {
+            return figures;
+        };
+        let share = |value: f64| (value - quality.empty) / (quality.full - quality.empty);
+        // Shares of next to nothing, or far from 0 to 1, say less than the metric.
+        let readable = !quality.is_weak() && (-0.05..=1.5).contains(&share(quality.circuit));
+        let shown = |value: f64| {
+            if readable {
+                percent(share(value))
+            } else {
+                format!("{value:.2}")
+            }
+        };
+        let of = format!("{}, whole model {:.2}", quality.metric, quality.full);
+        figures.push(figure("it keeps", shown(quality.circuit), of));
+        figures.push(figure(
+            "without it are left",
+            shown(quality.without),
+            format!("{:.2} with all heads ablated", quality.empty),
+        ));
+        if !quality.random.is_empty() {
+            let mean = quality.random.iter().sum::<f64>() / quality.random.len() as f64;
+            figures.push(figure(
+                "random circuits of its size keep",
+                shown(mean),
+                format!(
+                    "{} of {} keep as much as it",
+                    quality.random_as_good(),
+                    quality.random.len()
+                ),
+            ));
+        }
+        figures
+    }
+
+    /// One sentence.
+    pub(super) fn conclusion(&self) -> String {
+        let circuit = self.circuit();
+        let heads = count(circuit.len(), "head");
+        let unanswered = self.behaviour_measured().and_then(|of| of.answered);
+        if unanswered.is_some_and(|answered| answered.share < Behaviour::ANSWERED) {
+            return "The model does not show the behaviour on these prompts: whatever heads tell them apart, \
+                    they do not implement it."
+                .to_owned();
+        }
+        let verdict = self.chosen.as_ref().map(|chosen| chosen.verdict);
+        if circuit.is_empty() || !matches!(verdict, Some(Choice::Chosen)) {
+            return "No circuit is shown: no heads stand out from the others by this method on these prompts."
+                .to_owned();
+        }
+        let Some(quality) = &self.quality else {
+            return format!(
+                "These {heads} tell the two classes of prompts apart; no circuit was run, so that nothing \
+                 says that the behaviour needs them."
+            );
+        };
+        let as_good = quality.random_as_good() * AS_GOOD >= quality.random.len().max(1);
+        concluded(quality, &heads, as_good)
+    }
+}
+
+fn concluded(quality: &CircuitQuality, heads: &str, as_good: bool) -> String {
+    let share = |value: f64| (value - quality.empty) / (quality.full - quality.empty);
+    let (kept, left) = (share(quality.circuit), share(quality.without));
+    if quality.is_weak() {
+        return format!(
+            "These {heads} matter by a gradient, but ablating all heads hardly changes the {}: what they keep \
+             of it cannot be told; another metric or reference may tell more.",
+            quality.metric
+        );
+    }
+    if as_good {
+        return format!(
+            "These {heads} alone are not shown to implement the behaviour: circuits drawn at random keep as much."
+        );
+    }
+    if kept >= KEEPS && left <= LEFT {
+        return format!(
+            "These {heads} are enough for the behaviour on these prompts, and it is gone without them: they \
+             implement it here."
+        );
+    }
+    if kept >= KEEPS {
+        return format!(
+            "These {heads} are enough for the behaviour on these prompts, but without them {} of it are left: \
+             other heads can do it, too.",
+            percent(left)
+        );
+    }
+    if left <= LEFT {
+        return format!(
+            "The behaviour is gone without these {heads}, but alone they keep {} of it: other heads are needed, \
+             too.",
+            percent(kept)
+        );
+    }
+    format!(
+        "These {heads} are a part of what implements the behaviour: alone they keep {} of it, and without them {} \
+         are left.",
+        percent(kept),
+        percent(left)
+    )
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.0} %", 100.0 * share + 0.0)
+}
+
+/// How sentences that warn begin.
+const WARNING: &str = "warning: ";
