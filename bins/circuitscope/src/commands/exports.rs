@@ -58,10 +58,15 @@ pub(super) fn beside(folder: &Path) -> Vec<(&'static str, &'static str)> {
         (SCORES_FILE, "scores of all heads as a table"),
         (PROMPTS_FILE, "the prompts, as --pairs reads them"),
         (IMPORTANCES_FILE, "scores in the form of EAP-IG and MIB"),
-        (VIEWER_FILE, "the circuit for Neuronpedia's viewer of graphs"),
+        (
+            VIEWER_FILE,
+            "the circuit for Neuronpedia's viewer of graphs",
+        ),
     ];
     let there = all.into_iter();
-    there.filter(|(name, _)| folder.join(name).is_file()).collect()
+    there
+        .filter(|(name, _)| folder.join(name).is_file())
+        .collect()
 }
 
 /// Writes what needs no model: the prompts and a table of scores.

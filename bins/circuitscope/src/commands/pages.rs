@@ -7,8 +7,8 @@ use anyhow::Result;
 use circuitscope::eval::methods::about;
 use circuitscope::measures::RunRecord;
 use circuitscope::report::{
-    CircuitPage, FileBeside, Lost, MethodReport, PAGE_FILE, Passage, SizeCurve, Stability, TaskReport, render,
-    render_circuit,
+    CircuitPage, FileBeside, Lost, MethodReport, PAGE_FILE, Passage, SizeCurve, Stability,
+    TaskReport, render, render_circuit,
 };
 use circuitscope::{JudgedBy, Results, model_name, whose};
 use serde_json::json;

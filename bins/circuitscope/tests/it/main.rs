@@ -6,6 +6,7 @@
 )]
 
 mod answers;
+mod cards;
 mod commands;
 mod errors;
 mod families;

@@ -158,15 +158,14 @@ fn codes_say_what_a_head_signals() {
     let lexicon: serde_json::Value =
         serde_json::from_str(&fs_err::read_to_string(lexicon).unwrap()).unwrap();
     let names = lexicon["ioi"]["names"].as_array().unwrap();
-    let signals = &found["signals"];
-    let heads = signals["heads"].as_array().unwrap();
+    let heads = found["cards"]["heads"].as_array().unwrap();
     assert_eq!(heads.len(), 6);
     for head in heads {
         let codes = head["codes"].as_array().unwrap();
         let effects = codes.iter().map(|code| code["effect"].as_f64().unwrap());
         let sum: f64 = effects.sum();
         assert!(
-            (sum - head["effect"].as_f64().unwrap()).abs() < 1e-6,
+            (sum - head["effect"]["mean"].as_f64().unwrap()).abs() < 1e-6,
             "{head}"
         );
         let positives = codes.iter().map(|code| code["positives"].as_u64().unwrap());
@@ -175,10 +174,7 @@ fn codes_say_what_a_head_signals() {
     // The name mover of the last layer.
     let mover = heads.iter().find(|head| head["head"] == "L3H3").unwrap();
     let codes = mover["codes"].as_array().unwrap();
-    let names_one = |code: &&serde_json::Value| {
-        let token = code["promotes"][0].to_string();
-        names.contains(&signals["tokens"][&token])
-    };
+    let names_one = |code: &&serde_json::Value| names.contains(&code["promotes"][0]);
     let naming = codes.iter().filter(names_one).count();
     assert!(
         naming * 10 >= codes.len() * 9,
@@ -187,9 +183,9 @@ fn codes_say_what_a_head_signals() {
     );
 
     let text = bench.ok("discover --task ioi --examples 6 --patch-pairs 2 --output out");
-    assert!(text.contains("what its heads signal"), "{text}");
+    assert!(text.contains("what its heads do"), "{text}");
     let page = fs_err::read_to_string(bench.path("out/report.html")).unwrap();
-    assert!(page.contains("<h3>What its heads signal</h3>"));
+    assert!(page.contains("id=\"card-L3H3\""));
     let text = bench.ok("discover --task ioi --examples 6 --faithfulness none");
-    assert!(!text.contains("what its heads signal"), "{text}");
+    assert!(!text.contains("what its heads do"), "{text}");
 }

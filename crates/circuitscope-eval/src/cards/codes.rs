@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use circuitscope_core::{HeadId, INACTIVE, Polarity, Seed};
+use circuitscope_core::{HeadId, INACTIVE, Polarity, Progress, Seed};
 use circuitscope_hooks::wide;
 use circuitscope_measures::cards::{CodeCard, CodePrompt};
 use circuitscope_sae::{EncodeConfig, Encoder, SaeConfig, SparseAutoencoder};
@@ -15,6 +15,7 @@ use super::writes::{Extremes, extremes};
 use super::{CardSettings, Words, mean_of};
 use crate::Result;
 use crate::causal::{CausalEvidence, host};
+use crate::methods::clusters_of;
 
 /// Prompts that are shown of a code.
 const SHOWN: usize = 3;
@@ -32,14 +33,13 @@ pub(super) fn dictionary<B: Backend>(
     Ok(config.init(seed.stream("sae/weights"), causal.device())?)
 }
 
-/// What a head puts out where it matters, as codes.
-pub(super) fn codes<B: Backend>(
+/// What a head puts out where it matters, `[2 * pairs, d_model]`: on positives, then on negatives.
+fn outputs<B: Backend>(
     causal: &CausalEvidence<B>,
-    dictionary: &SparseAutoencoder<B>,
     (slot, head): (usize, HeadId),
     kind: usize,
     pairs: &[OfPair],
-) -> Result<Codes> {
+) -> Tensor<B, 2> {
     let reads = || pairs.iter().map(|pair| &pair.heads[slot].by[kind]);
     let positive = reads().flat_map(|by| by.positive.iter().copied());
     let all = positive.chain(reads().flat_map(|by| by.negative.iter().copied()));
@@ -47,17 +47,48 @@ pub(super) fn codes<B: Backend>(
     let width = all.len() / (2 * pairs.len());
     let data = TensorData::new(all, [2 * pairs.len(), width]);
     let vectors = Tensor::<B, 2>::from_data(data, causal.device());
-    let vectors = into_stream(causal.model(), head, vectors);
-    let codes = dictionary
-        .encode_codes(vectors, &EncodeConfig::new())?
-        .codes;
-    let (positive, negative) = codes.split_at(pairs.len());
-    Ok(positive
-        .iter()
-        .zip(negative)
-        .map(|(a, b)| [*a, *b])
-        .collect())
+    into_stream(causal.model(), head, vectors)
 }
+
+/// Codes of the vectors of [`outputs`], pair by pair.
+fn by_pair(codes: &[i32]) -> Codes {
+    let (positive, negative) = codes.split_at(codes.len() / 2);
+    let both = positive.iter().zip(negative);
+    both.map(|(a, b)| [*a, *b]).collect()
+}
+
+/// What a head puts out where it matters, as codes.
+pub(super) fn codes<B: Backend>(
+    causal: &CausalEvidence<B>,
+    dictionary: &SparseAutoencoder<B>,
+    place: (usize, HeadId),
+    kind: usize,
+    pairs: &[OfPair],
+) -> Result<Codes> {
+    let vectors = outputs(causal, place, kind, pairs);
+    let codes = dictionary.encode_codes(vectors, &EncodeConfig::new())?;
+    Ok(by_pair(&codes.codes))
+}
+
+/// The same in few clusters: codes of many values say little of a variable on few prompts.
+pub(super) fn clusters<B: Backend>(
+    causal: &CausalEvidence<B>,
+    place: (usize, HeadId),
+    kind: usize,
+    pairs: &[OfPair],
+    seed: Seed,
+    progress: &dyn Progress,
+) -> Result<Codes> {
+    let vectors = outputs(causal, place, kind, pairs);
+    let count = (2 * pairs.len() / IN_CLUSTER).clamp(2, CLUSTERS);
+    let clusters = clusters_of(&vectors, count, seed.stream("cards/clusters"), progress)?;
+    Ok(by_pair(&clusters))
+}
+
+/// Prompts of a cluster, on average.
+const IN_CLUSTER: usize = 8;
+/// Clusters at most.
+const CLUSTERS: usize = 16;
 
 /// What a card says of each of its codes.
 #[expect(clippy::too_many_arguments, reason = "all that one head has")]

@@ -101,7 +101,7 @@ const DRAWS: usize = 1000;
 /// - **links**: edge attribution of the contrast into its ports.
 /// - **why**: the score of the attention that matters most, taken apart exactly into what writes the query and what writes the
 ///   key ([`Decoder::score_parts`](circuitscope_model::Decoder::score_parts)).
-/// - **variables**: mutual information of codes and what the prompts are made of ([`circuitscope_score::carried`]).
+/// - **variables**: mutual information of clusters of `y_b` (k-means, of eight prompts on average, 16 at most) and what the prompts are made of ([`circuitscope_score::carried`]).
 ///
 /// Codes and patterns say what a head does, not that it matters: the effect beside each does.
 ///
@@ -156,7 +156,7 @@ pub fn cards<B: AutodiffBackend>(
     let mut sizes = vec![0.0; grid.len()];
     for (head, patched) in candidates.iter().zip(&exact) {
         if let Some(index) = grid.index(*head) {
-            sizes[index] = patched.size;
+            sizes[index] = patched.mean.abs();
         }
     }
     let scores = patterns::scored(&patterns, &pairs, &sizes, &all.kinds);
@@ -169,7 +169,7 @@ pub fn cards<B: AutodiffBackend>(
         pairs: &pairs,
         total,
     };
-    let (cards, codes) = made.cards(heads, &all, (&scores, &exact), progress)?;
+    let (cards, clusters) = made.cards(heads, &all, (&scores, &exact), progress)?;
     let repeated = repeated::repeated(causal, how.repeated, seed, progress)?;
     let link_pairs = how.link_pairs.min(count);
     let links = if link_pairs == 0 {
@@ -187,7 +187,7 @@ pub fn cards<B: AutodiffBackend>(
         links,
         link_pairs,
         repeated,
-        variables: variables::variables(parts, &of_heads, &codes, seed, progress)?,
+        variables: variables::variables(parts, &of_heads, &clusters, seed, progress)?,
         heads: cards,
     })
 }
@@ -248,7 +248,7 @@ struct Making<'a, B: Backend> {
 }
 
 impl<B: Backend> Making<'_, B> {
-    /// A card of each head, and the codes that its outputs have.
+    /// A card of each head, and the clusters that its outputs are in.
     fn cards(
         &self,
         heads: &[(HeadId, usize)],
@@ -264,7 +264,7 @@ impl<B: Backend> Making<'_, B> {
             .map(|pair| why::Prompt::new(causal, &causal.pairs()[pair].clean));
         let shown: Vec<why::Prompt<B>> = shown.collect::<Result<_>>()?;
         let stage = progress.stage("cards", heads.len() as u64);
-        let (mut cards, mut all_codes) = (Vec::new(), Vec::new());
+        let (mut cards, mut clusters) = (Vec::new(), Vec::new());
         for (slot, &(head, rank)) in heads.iter().enumerate() {
             if progress.cancelled() {
                 return Err(Error::Cancelled);
@@ -312,11 +312,13 @@ impl<B: Backend> Making<'_, B> {
                 )?,
                 why: why.into_iter().flatten().collect(),
             });
-            all_codes.push(codes);
+            clusters.push(codes::clusters(
+                causal, place, kind, pairs, self.seed, progress,
+            )?);
             progress.advance(1);
         }
         drop(stage);
-        Ok((cards, all_codes))
+        Ok((cards, clusters))
     }
 
     /// Pairs whose prompts are shown.

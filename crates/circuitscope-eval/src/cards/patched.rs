@@ -21,55 +21,48 @@ pub(super) fn patched<B: Backend>(
     seed: Seed,
     progress: &dyn Progress,
 ) -> Result<Vec<Patched>> {
-    let first: Vec<usize> = (0..pairs.len()).take(how.patched_pairs).collect();
-    let differs = effects(
-        causal,
-        heads,
-        &first,
-        pairs,
-        Ablation::Negative,
-        seed,
-        progress,
-    )?;
-    let alike = of_one_length(causal, pairs.len(), how.patched_pairs);
+    // What the predictions hardly differ on says little.
+    let mut order: Vec<usize> = (0..pairs.len()).collect();
+    order.sort_by(|&a, &b| pairs[b].total.total_cmp(&pairs[a].total));
+    let mut furthest: Vec<usize> = order.iter().copied().take(how.patched_pairs).collect();
+    furthest.sort_unstable();
+    let alike = of_one_length(causal, &order, how.patched_pairs);
+    let effects = |members: &[usize], ablation| {
+        let on = causal.on(members, Metric::Contrast, ablation, seed)?;
+        effects(&on, heads, members, pairs, progress)
+    };
+    let differs = effects(&furthest, Ablation::Negative)?;
     let used = if alike.len() < 2 {
         Vec::new()
     } else {
-        effects(
-            causal,
-            heads,
-            &alike,
-            pairs,
-            Ablation::Resample,
-            seed,
-            progress,
-        )?
+        effects(&alike, Ablation::Resample)?
     };
     let all = differs.into_iter().enumerate().map(|(at, differs)| {
-        let of = |reference, (mean, size), pairs| Patched {
+        let of = |reference, mean, pairs| Patched {
             reference,
             mean,
-            size,
             pairs,
         };
-        let differs = of(Reference::Differs, differs, first.len());
         match used.get(at) {
-            Some(used) if used.1 > differs.size => of(Reference::Used, *used, alike.len()),
-            _ => differs,
+            Some(used) if used.abs() > differs.abs() => of(Reference::Used, *used, alike.len()),
+            _ => of(Reference::Differs, differs, furthest.len()),
         }
     });
     Ok(all.collect())
 }
 
-/// Pairs whose positive prompts have the length that most have, of each prompt one.
-fn of_one_length<B: Backend>(causal: &CausalEvidence<B>, count: usize, most: usize) -> Vec<usize> {
+/// Pairs whose positive prompts have the length that most have, of each prompt one; the first of `order`.
+fn of_one_length<B: Backend>(
+    causal: &CausalEvidence<B>,
+    order: &[usize],
+    most: usize,
+) -> Vec<usize> {
     let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    for (at, pair) in causal.pairs()[..count].iter().enumerate() {
-        let group = groups.entry(pair.clean.len()).or_default();
-        if group
-            .iter()
-            .all(|&other| causal.pairs()[other].clean != pair.clean)
-        {
+    for &at in order {
+        let clean = &causal.pairs()[at].clean;
+        let group = groups.entry(clean.len()).or_default();
+        let mut others = group.iter();
+        if others.all(|&other| causal.pairs()[other].clean != *clean) {
             group.push(at);
         }
     }
@@ -78,22 +71,19 @@ fn of_one_length<B: Backend>(causal: &CausalEvidence<B>, count: usize, most: usi
     let group = groups.into_values().find(|group| group.len() == largest);
     let mut group = group.unwrap_or_default();
     group.truncate(most);
+    group.sort_unstable();
     group
 }
 
-/// For each head the mean over some pairs of what the contrast loses, and of its size, as shares of what the predictions
-/// are apart.
+/// For each head what the contrast loses on some pairs, which are those of `causal`, a share of what the predictions are apart.
 fn effects<B: Backend>(
     causal: &CausalEvidence<B>,
     heads: &[HeadId],
     members: &[usize],
     pairs: &[OfPair],
-    ablation: Ablation,
-    seed: Seed,
     progress: &dyn Progress,
-) -> Result<Vec<(f64, f64)>> {
-    let causal = causal.on(members, Metric::Contrast, ablation, seed)?;
-    let runs = HeadCircuits::new(&causal, members.len(), progress)?;
+) -> Result<Vec<f64>> {
+    let runs = HeadCircuits::new(causal, members.len(), progress)?;
     let grid = runs.grid();
     let without = |head: &HeadId| {
         let kept = grid.heads().map(|other| other != *head);
@@ -101,7 +91,7 @@ fn effects<B: Backend>(
     };
     let sets: Vec<Vec<bool>> = heads.iter().map(without).collect();
     let stage = progress.stage("patching heads", sets.len() as u64);
-    let values = runs.of_pairs(&sets, progress)?;
+    let values = runs.of_pairs(&sets, progress);
     drop(stage);
     let total: f64 = members
         .iter()
@@ -110,9 +100,7 @@ fn effects<B: Backend>(
     let full = runs.full_of_pairs();
     let of_head = |values: Vec<f64>| {
         let lost = full.iter().zip(values).map(|(full, less)| full - less);
-        lost.fold((0.0, 0.0), |(sum, sizes): (f64, f64), lost| {
-            (sum + lost / total, sizes + lost.abs() / total)
-        })
+        lost.sum::<f64>() / total
     };
-    Ok(values.into_iter().map(of_head).collect())
+    Ok(values?.into_iter().map(of_head).collect())
 }

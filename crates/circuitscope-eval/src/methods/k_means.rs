@@ -138,6 +138,16 @@ fn centres<B: Backend>(
     Ok(tensor(&centres))
 }
 
+/// The cluster of each row, of `k` that k-means finds.
+pub(crate) fn clusters_of<B: Backend>(
+    x: &Tensor<B, 2>,
+    k: usize,
+    seed: Seed,
+    progress: &dyn Progress,
+) -> Result<Vec<i32>> {
+    nearest(x, &centres(x, k, seed, progress)?)
+}
+
 impl<B: Backend> Discover<B> for KMeans {
     fn about(&self) -> &About {
         &ABOUT

@@ -48,6 +48,7 @@ pub use fixed::FixedDictionary;
 pub use flow::InformationFlow;
 pub use from_file::FromFile;
 pub use k_means::KMeans;
+pub(crate) use k_means::clusters_of;
 pub use linear_probe::LinearProbe;
 pub use masks::MaskLearning;
 pub use matryoshka::Matryoshka;

@@ -141,9 +141,7 @@ pub struct Patched {
     pub reference: Reference,
     /// The mean over pairs, a share of what the predictions are apart; below 0 where the head works against the behaviour.
     pub mean: f64,
-    /// The mean of its sizes.
-    pub size: f64,
-    /// Pairs that it was measured on.
+    /// Pairs that it was measured on: those whose predictions are furthest apart.
     pub pairs: usize,
 }
 

@@ -197,7 +197,7 @@ impl HeadCard {
                 let cell = row[column];
                 if cell.information > cell.null {
                     lines.push(format!(
-                        "its codes carry {name} ({values} values): {:.2} of its entropy, {:.2} when dealt out anew (p = {:.3}); \
+                        "what it puts out carries {name} ({values} values): {:.2} of its entropy, {:.2} when dealt out anew (p = {:.3}); \
                          of what a guess gets wrong, a table gets {} right",
                         cell.information,
                         cell.null,
