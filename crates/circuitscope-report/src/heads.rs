@@ -344,6 +344,6 @@ fn outline((x, y): Point, size: f64) -> Markup {
 
 /// In the upper right corner of a cell.
 fn corner_dot((x, y): Point, side: f64) -> Markup {
-    let radius = (side / 7.0).max(2.5);
+    let radius = (side / 7.0).max(3.6);
     dot((x + side - radius, y + radius), radius)
 }

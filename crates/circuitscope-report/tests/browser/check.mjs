@@ -264,9 +264,12 @@ async function axe(tab, name, what) {
 async function print(tab, name) {
   await tab.send("Emulation.setDeviceMetricsOverride", { width: 703, height: 1000, deviceScaleFactor: 1, mobile: false });
   await tab.send("Emulation.setEmulatedMedia", { media: "print" });
+  await tab.run(`document.querySelectorAll("details").forEach((details) => { details.open = false; })`);
+  const shown = await tab.run(`[...document.querySelectorAll("details.card article")].every((card) => card.checkVisibility())`);
+  check(shown, `${name}: closed cards are printed too`);
   const wide = await tab.run(`[...document.querySelectorAll("body *")].filter((one) => {
     const box = one.getBoundingClientRect();
-    return box.width > 0 && box.right > innerWidth + 1 && !one.closest(".hidden, details:not([open])");
+    return box.width > 0 && box.right > innerWidth + 1 && !one.closest(".hidden");
   }).slice(0, 3).map((one) => one.outerHTML.slice(0, 90))`);
   check(wide.length === 0, `${name}: nothing is cut in print ${wide.join(" | ")}`);
   if (options.shots) await tab.shoot(join(options.shots, `${name}-print.png`));

@@ -275,6 +275,28 @@ fn what_is_no_number_is_a_dash() {
     assert_sound(&render_circuit(&page).unwrap());
 }
 
+/// Where nothing is known of heads, the method's own scores of pairs are drawn and cards are short.
+#[test]
+fn without_cards_the_scores_of_the_method_are_drawn() {
+    let heads = chosen(SMALL, 8);
+    let mut page = minimal();
+    page.task.chosen.clone_from(&heads);
+    let mut pairs = vec![0.0; SMALL.len() * SMALL.len()];
+    let at = |layer, head| SMALL.index(HeadId::new(layer, head)).unwrap();
+    pairs[at(2, 3) * SMALL.len() + at(5, 1)] = 3.0;
+    pairs[at(5, 1) * SMALL.len() + at(9, 8)] = -1.5;
+    page.task.methods[0].pairs = Some(pairs);
+    let report = render_circuit(&page).unwrap();
+    keep(&report, "circuit-pairs");
+    assert_sound(&report);
+    let html = &report.html;
+    assert!(html.contains("<title>L2H3 → L5H1: 3</title>"));
+    assert!(html.contains("<title>L5H1 → L9H8: -1.50</title>"));
+    assert!(!html.contains("linear estimate"));
+    assert_eq!(html.matches("Nothing more was measured").count(), 8);
+    assert_eq!(report.pictures.len(), 2);
+}
+
 /// Lists may be short, heads may be none of the model.
 #[test]
 fn odd_input_has_a_page_too() {
