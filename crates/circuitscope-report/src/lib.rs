@@ -34,6 +34,7 @@
 //! ```
 
 mod circuit;
+mod comparison;
 mod conclusion;
 mod curves;
 mod heads;
@@ -49,6 +50,7 @@ use std::path::{Path, PathBuf};
 use circuitscope_core::{HeadGrid, HeadId};
 use circuitscope_files as files;
 use circuitscope_measures::{Faithfulness, GraphScores, SummaryRow};
+pub use comparison::{ComparisonPage, render_comparison};
 pub use passages::Passage;
 use serde_json::Value;
 
