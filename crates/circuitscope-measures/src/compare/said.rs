@@ -1,5 +1,7 @@
 //! Comparisons in words.
 
+use std::collections::BTreeSet;
+
 use circuitscope_core::HeadId;
 
 use super::kept::KeptIn;
@@ -63,13 +65,42 @@ fn names(heads: impl Iterator<Item = HeadId>) -> String {
     listed(&heads)
 }
 
-/// In what the two differ, by kind.
-#[derive(Debug, Default)]
-struct Kinds {
-    model: bool,
-    prompts: bool,
-    choice: bool,
-    seed: bool,
+/// What a difference in how the two were made is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Model,
+    Prompts,
+    Choice,
+    Seed,
+}
+
+impl Kind {
+    /// Of a fact by its name; `None` for what changes no result.
+    fn of(name: &str) -> Option<Self> {
+        match name {
+            "model" | "weights" | "configuration and tokenizer" | "precision" | "processing" => {
+                Some(Self::Model)
+            }
+            "prompts"
+            | "prompt files"
+            | "positive prompts"
+            | "negative prompts"
+            | "only pairs answered right" => Some(Self::Prompts),
+            "seed" => Some(Self::Seed),
+            "program" | "device" => None,
+            name if name.starts_with("prepend_bos") => Some(Self::Prompts),
+            _ => Some(Self::Choice),
+        }
+    }
+
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Model => "the model",
+            Self::Prompts => "the prompts",
+            Self::Choice => "how heads were scored and chosen",
+            Self::Seed => "the seed",
+        }
+    }
 }
 
 /// What a circuit is worth in the other run, beside that run's own.
@@ -143,7 +174,7 @@ impl Comparison {
         let (a, b) = (self.a.circuit.len(), self.b.circuit.len());
         match (a, b) {
             (0, 0) => {
-                said.push("neither circuit has any heads: there is nothing in common".to_owned())
+                said.push("neither circuit has any heads: there is nothing in common".to_owned());
             }
             (0, some) => said.push(format!(
                 "A's circuit has no heads to compare with the {some} of B's"
@@ -302,17 +333,10 @@ impl Comparison {
     /// In what the runs differ, and what can be put down to that.
     fn made_said(&self, said: &mut Vec<String>) {
         let kinds = self.kinds();
-        let named = [
-            (kinds.model, "the model"),
-            (kinds.prompts, "the prompts"),
-            (kinds.choice, "how heads were scored and chosen"),
-        ];
-        let named: Vec<&str> = named
-            .iter()
-            .filter(|(differs, _)| *differs)
-            .map(|(_, name)| *name)
-            .collect();
-        said.push(match (named.as_slice(), kinds.seed) {
+        let seed = kinds.contains(&Kind::Seed);
+        let others = kinds.iter().filter(|kind| **kind != Kind::Seed);
+        let named: Vec<&str> = others.map(|kind| kind.words()).collect();
+        said.push(match (named.as_slice(), seed) {
             ([], false) => {
                 "the files name the same model, prompts, settings and seed for both".to_owned()
             }
@@ -332,7 +356,7 @@ impl Comparison {
                 several.join(" and in ")
             ),
         });
-        if kinds.model && self.is_matched() {
+        if kinds.contains(&Kind::Model) && self.is_matched() {
             said.push(
                 "warning: the models are not the same: heads are matched by their place, which means something only where \
                  one model was trained on from the other, or both from the same weights"
@@ -362,41 +386,19 @@ impl Comparison {
         }
     }
 
-    fn kinds(&self) -> Kinds {
-        const MODEL: [&str; 4] = [
-            "weights",
-            "configuration and tokenizer",
-            "precision",
-            "processing",
-        ];
-        const PROMPTS: [&str; 4] = [
-            "prompt files",
-            "positive prompts",
-            "negative prompts",
-            "only pairs answered right",
-        ];
-        let find = |name: &str| self.made.iter().find(|made| made.name == name);
-        let differs = |name: &str| find(name).is_some_and(super::Made::differs);
-        // Names say something where there are no hashes.
-        let named = |name: &str, hashes: &str| differs(name) && find(hashes).is_none();
-        let mut kinds = Kinds {
-            model: MODEL.iter().any(|name| differs(name)) || named("model", "weights"),
-            prompts: PROMPTS.iter().any(|name| differs(name)) || named("prompts", "prompt files"),
-            seed: differs("seed"),
-            choice: false,
+    /// Kinds of differences. Names of models and of files say something only where there are no hashes.
+    fn kinds(&self) -> BTreeSet<Kind> {
+        let hashed = |name: &str| self.made.iter().any(|made| made.name == name);
+        let counts = |name: &str| match name {
+            "model" => !hashed("weights"),
+            "prompts" => !hashed("prompt files"),
+            _ => true,
         };
-        for made in self.differences() {
-            let name = made.name.as_str();
-            if name.starts_with("prepend_bos") {
-                kinds.prompts = true;
-            } else if !MODEL.contains(&name)
-                && !PROMPTS.contains(&name)
-                && !["model", "prompts", "seed", "program", "device"].contains(&name)
-            {
-                kinds.choice = true;
-            }
-        }
-        kinds
+        let names = self.differences().map(|made| made.name.as_str());
+        names
+            .filter(|name| counts(name))
+            .filter_map(Kind::of)
+            .collect()
     }
 
     fn wary(&self, said: &mut Vec<String>) {

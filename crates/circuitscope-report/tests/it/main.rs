@@ -1,4 +1,5 @@
 //! Tests of pages and pictures.
 #![expect(clippy::unwrap_used, reason = "test helpers fail by panicking")]
 
+mod comparison;
 mod report;
