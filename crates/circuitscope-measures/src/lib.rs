@@ -16,6 +16,7 @@
 //! | [`Ranking::average_precision`] | sum over thresholds, without interpolation, as scikit-learn's `average_precision_score` |
 //! | [`Ranking::best_f1`] | F1 = harmonic mean of precision and recall |
 //! | [`Ranking::best_paper_f1`] | harmonic mean of sensitivity and *specificity*, which the code of arXiv 2405.12522 prints as F1 |
+//! | [`spearman`] | Pearson's r of ranks, equal values sharing the mean of theirs, as scipy's `spearmanr` |
 //! | [`mean_std`] | population standard deviation (divisor n) |
 //!
 //! ```
@@ -33,8 +34,11 @@
 //! ```
 
 pub mod cards;
+pub mod compare;
+mod correlation;
 mod cross;
 mod curves;
+mod discovery;
 mod error;
 mod faithfulness;
 pub mod formats;
@@ -49,8 +53,11 @@ mod spread;
 mod store;
 mod summary;
 
+pub use compare::Comparison;
+pub use correlation::{average_ranks, spearman};
 pub use cross::{CrossTask, KeptShare};
 pub use curves::{Curve, Faithfulness, Point};
+pub use discovery::{CircuitFigures, DISCOVERY_FILE, DiscoveryFile, FoundHead};
 pub use error::{Error, Result};
 pub use faithfulness::{Baseline, MIB_SIZES, Order, accuracy_area, circuit_size, cmd, cpr};
 pub use json::{read_json, read_kept, write_json};

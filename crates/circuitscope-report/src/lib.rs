@@ -34,6 +34,7 @@
 //! ```
 
 mod circuit;
+mod comparison;
 mod conclusion;
 mod curves;
 mod discovery;
@@ -50,6 +51,7 @@ use std::path::{Path, PathBuf};
 use circuitscope_core::{HeadGrid, HeadId};
 use circuitscope_files as files;
 use circuitscope_measures::{Faithfulness, GraphScores, SummaryRow};
+pub use comparison::{ComparisonPage, render_comparison};
 pub use discovery::{
     CircuitPage, Figure, FileBeside, Lost, SizeCurve, Stability, Verdict, render_circuit,
 };

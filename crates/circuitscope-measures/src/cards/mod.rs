@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use codes::{CodeCard, CodePrompt, TokenRule};
 pub use pattern::{HeadPatterns, Pattern, PatternOfHeads, PatternScore, UnknownPattern};
 pub use said::quoted;
+pub(crate) use said::{effect, percent};
 pub use variables::{VariableCell, VariableTable};
 pub use why::{QkTerm, Why};
 

@@ -7,12 +7,12 @@ use circuitscope_core::Node;
 const NEARLY: f64 = 0.8;
 
 /// A share as a percentage without decimals.
-fn percent(share: f64) -> String {
+pub(crate) fn percent(share: f64) -> String {
     format!("{:.0} %", 100.0 * share + 0.0)
 }
 
 /// An effect as a percentage with a decimal, and no sign where that is nothing.
-fn effect(share: f64) -> String {
+pub(crate) fn effect(share: f64) -> String {
     let tenths = (1000.0 * share).round() + 0.0;
     format!("{:.1} %", tenths / 10.0)
 }

@@ -1,4 +1,5 @@
 //! Tests of what rankings are worth.
 
+mod compare;
 mod field;
 mod measures;

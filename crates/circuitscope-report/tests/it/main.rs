@@ -2,5 +2,6 @@
 #![expect(clippy::unwrap_used, reason = "test helpers fail by panicking")]
 
 mod circuit;
+mod comparison;
 mod report;
 mod sample;
