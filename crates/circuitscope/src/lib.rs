@@ -7,6 +7,8 @@ mod behaviour;
 mod cards;
 mod circuits;
 pub mod conformance;
+#[cfg(feature = "cpu")]
+pub mod cpu;
 mod discover;
 mod error;
 mod judged_by;

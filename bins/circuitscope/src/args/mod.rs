@@ -1,6 +1,7 @@
 //! The flags, as typed: one file a command. Each command turns its own into validated settings.
 
 mod capture;
+mod compare;
 mod discover;
 mod doctor;
 mod encode;
@@ -16,6 +17,7 @@ use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Su
 use tracing::level_filters::LevelFilter;
 
 pub(crate) use capture::{CAPTURED_PAIRS, CaptureArgs, CapturePrompts};
+pub(crate) use compare::CompareArgs;
 pub(crate) use discover::{Behaviour, DiscoverArgs, Judge};
 pub(crate) use doctor::DoctorArgs;
 pub(crate) use encode::EncodeArgs;
@@ -61,6 +63,7 @@ const STEPS: usize = 1_000_000;
     after_help = "Start here:
   circuitscope eval                          four tasks, known circuits, methods and controls
   circuitscope discover --model gpt2/ --pairs prompts.jsonl --output found/
+  circuitscope compare found/ other/         is it the same circuit?
   circuitscope methods                       what there is to score heads with, and what it needs
   circuitscope doctor                        does this machine compute correctly?
 
@@ -101,6 +104,7 @@ impl Cli {
 pub(crate) enum Command {
     Eval(EvalArgs),
     Discover(DiscoverArgs),
+    Compare(CompareArgs),
     Capture(CaptureArgs),
     Train(TrainArgs),
     Encode(EncodeArgs),

@@ -2,6 +2,7 @@
 
 mod bos;
 mod capture;
+mod compare;
 mod concluded;
 mod cross_task;
 mod dictionary;
@@ -33,6 +34,7 @@ pub(crate) fn run(command: &Command, printer: Printer, progress: &Terminal) -> R
     match command {
         Command::Eval(args) => eval::run(args, printer, progress),
         Command::Discover(args) => discover::run(args, printer, progress),
+        Command::Compare(args) => compare::run(args, printer, progress),
         Command::Capture(args) => capture::run(args, printer, progress),
         Command::Train(args) => train::run(args, printer, progress),
         Command::Encode(args) => encode::run(args, printer),
