@@ -137,12 +137,18 @@ impl<'a> Graph<'a> {
             self.edges.drawn.iter().any(|link| into(&link))
         };
         let ports = [(Port::Q, -20.0), (Port::K, 0.0), (Port::V, 20.0)];
+        // Above its ports, where any are named.
+        let middle = if ports.iter().any(|(port, _)| into(*port)) {
+            y - 7.0
+        } else {
+            y
+        };
         let shapes = html! {
             (boxed((left, top), HEAD, 6.0, pen))
             @for (at, role) in roles.iter().take(2).enumerate() {
-                (glyph(*role, (x + [-27.0, 27.0][at], y - 7.0)))
+                (glyph(*role, (x + [-27.0, 27.0][at], middle)))
             }
-            (text(&head.to_string(), (x, y - 7.0), 11.0, colour, Middle))
+            (text(&head.to_string(), (x, middle), 11.0, colour, Middle))
             @for (port, shift) in ports.into_iter().filter(|(port, _)| into(*port)) {
                 (text(port.name(), (x + shift, y + 8.5), 10.0, INK, Middle))
             }

@@ -41,7 +41,8 @@ pub(super) fn draw(page: &CircuitPage<'_>) -> Option<Drawing> {
         points.iter().partition(|point| chosen.contains(&point.0));
     let dots: Vec<Point> = marked.iter().map(place).collect();
     let names: Vec<String> = marked.iter().map(|point| point.0.to_string()).collect();
-    let labels = labels(&dots, &names);
+    let grey: Vec<Point> = others.iter().map(&place).collect();
+    let labels = labels(&dots, &grey, &names);
     let zero = FRAME.y(y, 0.0);
     let hint = |point: &(HeadId, f64, f64)| {
         let marks = page.task.marks_of(point.0);
@@ -121,13 +122,18 @@ impl Label {
 }
 
 /// A place for each name where it covers no other name and as few dots as can be.
-fn labels(dots: &[Point], names: &[String]) -> Vec<Label> {
+fn labels(dots: &[Point], others: &[Point], names: &[String]) -> Vec<Label> {
     let mut taken: Vec<[f64; 4]> = Vec::new();
     let mut labels = Vec::new();
-    let tries: Vec<(f64, f64)> = [0.0, -13.0, 13.0, -26.0, 26.0, -40.0, 40.0, -56.0, 56.0]
-        .iter()
-        .flat_map(|dy| [8.0, -8.0, 30.0, -30.0].map(|dx| (dx, *dy)))
+    // Near ones first.
+    let heights = (0..=9).flat_map(|step| {
+        let height = 13.0 * f64::from(step);
+        [-height, height]
+    });
+    let mut tries: Vec<(f64, f64)> = heights
+        .flat_map(|dy| [10.0, -10.0, 34.0, -34.0, 70.0, -70.0].map(|dx| (dx, dy)))
         .collect();
+    tries.sort_by(|a, b| a.0.hypot(a.1).total_cmp(&b.0.hypot(b.1)));
     for (dot, name) in dots.iter().zip(names) {
         let width = 6.6 * name.chars().count() as f64;
         let label = |&(dx, dy): &(f64, f64)| Label {
@@ -147,7 +153,9 @@ fn labels(dots: &[Point], names: &[String]) -> Vec<Label> {
                 || area[1] > FRAME.right
                 || area[2] < FRAME.top - 6.0
                 || area[3] > FRAME.bottom;
-            100 * usize::from(out) + 40 * names + 10 * dots.iter().filter(covers).count()
+            let covered = 10 * dots.iter().filter(covers).count();
+            let grey = others.iter().filter(covers).count();
+            200 * usize::from(out) + 60 * names + covered + grey.min(20)
         };
         let best = tries.iter().map(label).min_by_key(cost);
         if let Some(best) = best {
