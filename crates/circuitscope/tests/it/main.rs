@@ -11,6 +11,7 @@ mod doors;
 mod families;
 mod planted_program;
 mod reference_model;
+mod roles;
 mod streaming;
 mod tracr_edges;
 
