@@ -148,13 +148,8 @@ impl Comparison {
             )),
         }
         if self.agreement.is_none() {
-            let size = |side: &Side| {
-                format!(
-                    "{} of {} heads",
-                    side.circuit.len(),
-                    side.n_layers * side.n_heads
-                )
-            };
+            let size =
+                |side: &Side| format!("{} of {} heads", side.circuit.len(), side.scores.len());
             said.push(format!(
                 "A's circuit has {}, B's {}",
                 size(&self.a),
