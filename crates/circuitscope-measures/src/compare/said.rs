@@ -341,10 +341,9 @@ impl Comparison {
                     .to_owned()
             }
             ([one], seed) => format!(
-                "of how they were made {one} {}{}: differences between the circuits come from there, or are what another draw \
-                 of prompts would change, too",
-                if *one == "the prompts" { "differ" } else { "differs" },
-                if seed { ", and the seed" } else { "" }
+                "the runs differ in {one}{}: differences between the circuits come from there, or are what another draw of \
+                 prompts would change, too",
+                if seed { " and in the seed" } else { "" }
             ),
             (several, _) => format!(
                 "warning: they differ in {} at once: no difference between the circuits can be put down to one of these",
