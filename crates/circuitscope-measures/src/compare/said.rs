@@ -40,10 +40,16 @@ fn two(value: f64) -> String {
     format!("{:.2}", (100.0 * value).round() / 100.0 + 0.0)
 }
 
-/// Whole numbers plain, others to one digit.
+/// Whole numbers plain, others to one digit, or to two where one says nothing.
 pub(super) fn about(value: f64) -> String {
     let tenths = (10.0 * value).round() / 10.0 + 0.0;
-    if tenths == tenths.trunc() {
+    if tenths == 0.0 {
+        if value > 0.0 {
+            two(value)
+        } else {
+            "0".to_owned()
+        }
+    } else if tenths == tenths.trunc() {
         format!("{tenths:.0}")
     } else {
         format!("{tenths:.1}")

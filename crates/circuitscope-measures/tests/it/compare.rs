@@ -370,6 +370,10 @@ fn shares_of_little_are_warned_of_and_not_said() {
             .iter()
             .any(|said| said.starts_with("A's circuit keeps"))
     );
+    assert_eq!(
+        comparison.kept_table().1[0][1],
+        "says little: all heads hardly matter (20 pairs)"
+    );
     weak["quality"]["empty"] = json!(4.0);
     assert_eq!(compared(&weak, &weak).kept.a_in_a, None);
     weak["quality"] = Value::Null;
