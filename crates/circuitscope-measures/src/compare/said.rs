@@ -40,10 +40,16 @@ fn two(value: f64) -> String {
     format!("{:.2}", (100.0 * value).round() / 100.0 + 0.0)
 }
 
-/// Whole numbers plain, others to one digit.
+/// Whole numbers plain, others to one digit, or to two where one says nothing.
 pub(super) fn about(value: f64) -> String {
     let tenths = (10.0 * value).round() / 10.0 + 0.0;
-    if tenths == tenths.trunc() {
+    if tenths == 0.0 {
+        if value > 0.0 {
+            two(value)
+        } else {
+            "0".to_owned()
+        }
+    } else if tenths == tenths.trunc() {
         format!("{tenths:.0}")
     } else {
         format!("{tenths:.1}")
@@ -148,13 +154,8 @@ impl Comparison {
             )),
         }
         if self.agreement.is_none() {
-            let size = |side: &Side| {
-                format!(
-                    "{} of {} heads",
-                    side.circuit.len(),
-                    side.n_layers * side.n_heads
-                )
-            };
+            let size =
+                |side: &Side| format!("{} of {} heads", side.circuit.len(), side.scores.len());
             said.push(format!(
                 "A's circuit has {}, B's {}",
                 size(&self.a),
@@ -346,10 +347,9 @@ impl Comparison {
                     .to_owned()
             }
             ([one], seed) => format!(
-                "of how they were made {one} {}{}: differences between the circuits come from there, or are what another draw \
-                 of prompts would change, too",
-                if *one == "the prompts" { "differ" } else { "differs" },
-                if seed { ", and the seed" } else { "" }
+                "the runs differ in {one}{}: differences between the circuits come from there, or are what another draw of \
+                 prompts would change, too",
+                if seed { " and in the seed" } else { "" }
             ),
             (several, _) => format!(
                 "warning: they differ in {} at once: no difference between the circuits can be put down to one of these",

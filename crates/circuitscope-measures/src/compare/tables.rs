@@ -47,9 +47,15 @@ fn effect_words(side: &HeadSide) -> Option<String> {
 }
 
 impl KeptIn {
-    /// Such as `78 % (without it 12 %; random 3 %, 0 of 100 as good; 20 pairs)`.
+    /// Such as `78 % (without it 12 %; random 3 %, 0 of 100 as good; 20 pairs)`; no share where shares say little.
     #[must_use]
     pub fn words(&self) -> String {
+        if self.weak {
+            return format!(
+                "says little: all heads hardly matter ({} pairs)",
+                self.pairs
+            );
+        }
         let random = self.random.map(|share| {
             format!(
                 "; random {}, {} of {} as good",
@@ -58,13 +64,8 @@ impl KeptIn {
                 self.randoms
             )
         });
-        let weak = if self.weak {
-            "; says little: all heads hardly matter"
-        } else {
-            ""
-        };
         format!(
-            "{} (without it {}{}; {} pairs{weak})",
+            "{} (without it {}{}; {} pairs)",
             percent(self.kept),
             percent(self.without),
             random.unwrap_or_default(),

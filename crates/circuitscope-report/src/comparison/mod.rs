@@ -94,9 +94,9 @@ pub fn render_comparison(page: &ComparisonPage) -> Result<Report> {
 
 /// Whether a side has a number for each of its heads.
 fn check(name: &str, side: &Side) -> Result<()> {
-    let expected = side.n_layers * side.n_heads;
+    let expected = side.n_layers.saturating_mul(side.n_heads);
     let effects = side.effects.as_ref().map_or(expected, Vec::len);
-    let lengths = [side.scores.len(), effects].into_iter();
+    let lengths = [side.scores.len(), effects];
     match lengths.into_iter().find(|found| *found != expected) {
         None => Ok(()),
         Some(found) => Err(Error::Scores {

@@ -43,25 +43,19 @@ pub(super) fn draw(comparison: &Comparison) -> Option<Plot> {
         return None;
     }
     let effects = a.effects.as_ref().zip(b.effects.as_ref());
-    let (axis, values): (Axis, Vec<(f64, f64)>) = match effects {
-        Some((first, second)) => (
-            Axis::of_effects(first.iter().chain(second)),
-            first.iter().copied().zip(second.iter().copied()).collect(),
-        ),
-        None => {
-            let last = a.scores.len() as f64;
-            let (first, second) = (average_ranks(&a.scores), average_ranks(&b.scores));
-            (
-                Axis::Ranks { last },
-                first.into_iter().zip(second).collect(),
-            )
-        }
+    let (axis, [right, up]) = if let Some((right, up)) = effects {
+        let axis = Axis::of_effects(right.iter().chain(up));
+        (axis, [right.clone(), up.clone()])
+    } else {
+        let last = a.scores.len() as f64;
+        (
+            Axis::Ranks { last },
+            [a, b].map(|side| average_ranks(&side.scores)),
+        )
     };
     let grid = HeadGrid::new(a.n_layers, a.n_heads);
-    let points: Vec<Point> = values
-        .iter()
-        .map(|&(x, y)| (axis.right(x), axis.up(y)))
-        .collect();
+    let points = right.iter().zip(&up);
+    let points: Vec<Point> = points.map(|(x, y)| (axis.right(*x), axis.up(*y))).collect();
     let marked: Vec<(&HeadInBoth, Point)> = comparison
         .heads
         .iter()
@@ -79,7 +73,7 @@ pub(super) fn draw(comparison: &Comparison) -> Option<Plot> {
         (axis.grid())
         (text(&format!("{what} in A"), (LEFT + SIDE / 2.0, TOP + SIDE + 37.0), 10.5, INK, Middle))
         (upright(&format!("{what} in B"), (13.0, TOP + SIDE / 2.0), 10.5, INK))
-        (line(&[axis.corner(), (LEFT + SIDE, TOP)], Pen::new(MUTED, 1.0).dashed(Some("2 3"))))
+        (line(&[(LEFT, TOP + SIDE), (LEFT + SIDE, TOP)], Pen::new(MUTED, 1.0).dashed(Some("2 3"))))
         @for point in &others { (ring(*point, 2.2, Pen::new(MUTED, 0.8))) }
         @for (head, point) in marked.iter().rev() {
             (hinted(&hint(head), &mark(head.place, *point)))
@@ -145,11 +139,6 @@ impl Axis {
         TOP + SIDE * (1.0 - self.share(value))
     }
 
-    /// The lower left corner, where the line of equal values begins.
-    const fn corner(&self) -> Point {
-        (LEFT, TOP + SIDE)
-    }
-
     /// Values with a line, and their words.
     fn ticks(&self) -> Vec<(f64, String)> {
         match *self {
@@ -157,7 +146,7 @@ impl Axis {
                 let step = round_step((high - low) / 5.0);
                 let first = (low / step).ceil() as i64;
                 let last = (high / step).floor() as i64;
-                let places = if step < 0.01 { 1 } else { 0 };
+                let places = (-(100.0 * step).log10().floor()).max(0.0) as usize;
                 let tick = |at: i64| {
                     let value = at as f64 * step;
                     (value, format!("{:.places$} %", 100.0 * value + 0.0))
