@@ -44,7 +44,10 @@ fn apart(name: &str, model: &Model, layer: usize) -> (f32, f32) {
         };
         let dot = |q: &[f32], k: &[f32]| q.iter().zip(k).map(|(a, b)| a * b).sum::<f32>();
         let d = config.d_head;
-        let all = [sum(&found.queries, writers + 1), sum(&found.keys, writers + 1)];
+        let all = [
+            sum(&found.queries, writers + 1),
+            sum(&found.keys, writers + 1),
+        ];
         let named = [sum(&found.queries, writers), sum(&found.keys, writers)];
         for t in 0..pos {
             for s in 0..=t {
@@ -52,7 +55,8 @@ fn apart(name: &str, model: &Model, layer: usize) -> (f32, f32) {
                 if !expected.is_finite() {
                     continue;
                 }
-                let at = |[q, k]: &[Vec<f32>; 2]| dot(&q[t * d..(t + 1) * d], &k[s * d..(s + 1) * d]);
+                let at =
+                    |[q, k]: &[Vec<f32>; 2]| dot(&q[t * d..(t + 1) * d], &k[s * d..(s + 1) * d]);
                 largest = largest.max(expected.abs());
                 worst = worst.max((at(&all) - expected).abs());
                 rest = rest.max((at(&named) - expected).abs());
@@ -68,8 +72,20 @@ fn parts_add_up_to_the_scores_of_every_family() {
     let families = golden_folder("families");
     // Scores of gemma2 are capped after what is taken apart.
     let names = [
-        "gemma", "gemma3_text", "gpt_neox", "gpt_neox_sequential", "gptj", "llama", "llama_biases",
-        "llama_rope_linear", "llama_rope_llama3", "mistral", "opt", "phi3", "qwen2", "qwen3",
+        "gemma",
+        "gemma3_text",
+        "gpt_neox",
+        "gpt_neox_sequential",
+        "gptj",
+        "llama",
+        "llama_biases",
+        "llama_rope_linear",
+        "llama_rope_llama3",
+        "mistral",
+        "opt",
+        "phi3",
+        "qwen2",
+        "qwen3",
     ];
     for name in names {
         for processing in [Processing::Raw, Processing::Folded] {
@@ -96,8 +112,14 @@ fn parts_add_up_to_the_scores_of_every_family() {
 fn parts_add_up_in_other_wirings() {
     let gpt2 = DecoderConfig::gpt2(2, 2, 8, 8, 11);
     let configs = [
-        ("shortformer", gpt2.clone().with_positions(Positions::Shortformer)),
-        ("norm after", gpt2.clone().with_norm(Norm::Rms).with_norm_after(true)),
+        (
+            "shortformer",
+            gpt2.clone().with_positions(Positions::Shortformer),
+        ),
+        (
+            "norm after",
+            gpt2.clone().with_norm(Norm::Rms).with_norm_after(true),
+        ),
         ("parallel", gpt2.with_parallel_attn_mlp(true)),
     ];
     for (name, config) in configs {
