@@ -156,7 +156,10 @@ fn centred<B: Backend>(x: Tensor<B, 3>) -> Tensor<B, 3> {
 }
 
 /// `√(mean(x²) + ε)` over the last axis.
-pub(crate) fn root_mean_square<B: Backend, const D: usize>(x: Tensor<B, D>, eps: f64) -> Tensor<B, D> {
+pub(crate) fn root_mean_square<B: Backend, const D: usize>(
+    x: Tensor<B, D>,
+    eps: f64,
+) -> Tensor<B, D> {
     (x.clone() * x).mean_dim(D - 1).add_scalar(eps).sqrt()
 }
 

@@ -27,9 +27,8 @@ pub fn cards<B: AutodiffBackend>(
     progress: &dyn Progress,
 ) -> Result<Cards> {
     let words = |token: u32| text(tokenizer, token);
-    let cards = circuitscope_eval::cards::<B>(
-        causal, parts, heads, &words, how, seed, device, progress,
-    )?;
+    let cards =
+        circuitscope_eval::cards::<B>(causal, parts, heads, &words, how, seed, device, progress)?;
     Ok(cards)
 }
 

@@ -79,7 +79,9 @@ pub(super) fn examine(
         found.tests = Some(tests);
         stages.add("test", start);
     }
-    describe(args, gathered, seed, device, found, stages, report, progress)
+    describe(
+        args, gathered, seed, device, found, stages, report, progress,
+    )
 }
 
 /// Reads what heads of the circuit, and those asked about, do.

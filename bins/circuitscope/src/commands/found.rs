@@ -429,12 +429,17 @@ impl Found {
         };
         let circuit = self.circuit();
         let members = cards.heads.iter();
-        let members: Vec<&HeadCard> = members.filter(|card| circuit.contains(&card.head)).collect();
+        let members: Vec<&HeadCard> = members
+            .filter(|card| circuit.contains(&card.head))
+            .collect();
         let mut text = String::new();
         if !members.is_empty() {
             let rest = match members.len().saturating_sub(READ) {
                 0 => String::new(),
-                rest => format!("{} more in the JSON and on the page;\n", count(rest, "head")),
+                rest => format!(
+                    "{} more in the JSON and on the page;\n",
+                    count(rest, "head")
+                ),
             };
             let rows = members.iter().take(READ).map(|card| {
                 let raised = card.writes.promotes.iter().take(3);

@@ -74,10 +74,7 @@ pub(super) fn code_cards<B: Backend>(
 ) -> Result<Vec<CodeCard>> {
     let mut carriers: BTreeMap<i32, Vec<(usize, Polarity)>> = BTreeMap::new();
     for (pair, of_pair) in codes.iter().enumerate() {
-        for (code, class) in of_pair
-            .iter()
-            .zip([Polarity::Positive, Polarity::Negative])
-        {
+        for (code, class) in of_pair.iter().zip([Polarity::Positive, Polarity::Negative]) {
             carriers.entry(*code).or_default().push((pair, class));
         }
     }
@@ -95,7 +92,11 @@ pub(super) fn code_cards<B: Backend>(
     };
     let above = carriers.values().map(|prompts| {
         let members = positives(prompts);
-        mean_of(members.iter().map(|&pair| &pairs[pair].heads[slot].by[kind].above))
+        mean_of(
+            members
+                .iter()
+                .map(|&pair| &pairs[pair].heads[slot].by[kind].above),
+        )
     });
     let above: Vec<Vec<f32>> = above.collect();
     let written = extremes(causal.model(), head, &above, how.promoted)?;

@@ -42,8 +42,7 @@ pub(super) fn links<B: AutodiffBackend>(
             let (_, gradients) = Contrast::<B>::gradients(model, members, runs, shares, true)?;
             let Some(gradients) = gradients else { continue };
             let causal = model.evidence();
-            let of_prompts =
-                |prompts| [difference.prompts(prompts).in_stream(causal)];
+            let of_prompts = |prompts| [difference.prompts(prompts).in_stream(causal)];
             let writers = 0..graph.writers();
             let only = gradients.only(&readers);
             let [edges] = only.dots(causal.model(), writers, of_prompts)?;

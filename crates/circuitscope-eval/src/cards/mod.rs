@@ -16,8 +16,8 @@ use std::collections::BTreeMap;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use circuitscope_core::{HeadGrid, HeadId, Progress, Seed, draw};
 use circuitscope_measures::cards::{
-    Attention, AttentionRow, CARDS_SCHEMA, Cards, Effect, HeadCard, Patched, PatternScore, Reference,
-    ShownPair, Why,
+    Attention, AttentionRow, CARDS_SCHEMA, Cards, Effect, HeadCard, Patched, PatternScore,
+    Reference, ShownPair, Why,
 };
 use circuitscope_score::stats::Interval;
 use derive_setters::Setters;
@@ -259,7 +259,9 @@ impl<B: Backend> Making<'_, B> {
         let (causal, pairs) = (self.causal, self.pairs);
         let grid = causal.graph().grid();
         let dictionary = codes::dictionary(causal, self.how, self.seed)?;
-        let shown = self.shown().map(|pair| why::Prompt::new(causal, &causal.pairs()[pair].clean));
+        let shown = self
+            .shown()
+            .map(|pair| why::Prompt::new(causal, &causal.pairs()[pair].clean));
         let shown: Vec<why::Prompt<B>> = shown.collect::<Result<_>>()?;
         let stage = progress.stage("cards", heads.len() as u64);
         let (mut cards, mut all_codes) = (Vec::new(), Vec::new());

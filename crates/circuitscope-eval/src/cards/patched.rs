@@ -22,12 +22,28 @@ pub(super) fn patched<B: Backend>(
     progress: &dyn Progress,
 ) -> Result<Vec<Patched>> {
     let first: Vec<usize> = (0..pairs.len()).take(how.patched_pairs).collect();
-    let differs = effects(causal, heads, &first, pairs, Ablation::Negative, seed, progress)?;
+    let differs = effects(
+        causal,
+        heads,
+        &first,
+        pairs,
+        Ablation::Negative,
+        seed,
+        progress,
+    )?;
     let alike = of_one_length(causal, pairs.len(), how.patched_pairs);
     let used = if alike.len() < 2 {
         Vec::new()
     } else {
-        effects(causal, heads, &alike, pairs, Ablation::Resample, seed, progress)?
+        effects(
+            causal,
+            heads,
+            &alike,
+            pairs,
+            Ablation::Resample,
+            seed,
+            progress,
+        )?
     };
     let all = differs.into_iter().enumerate().map(|(at, differs)| {
         let of = |reference, (mean, size), pairs| Patched {
@@ -46,11 +62,7 @@ pub(super) fn patched<B: Backend>(
 }
 
 /// Pairs whose positive prompts have the length that most have, of each prompt one.
-fn of_one_length<B: Backend>(
-    causal: &CausalEvidence<B>,
-    count: usize,
-    most: usize,
-) -> Vec<usize> {
+fn of_one_length<B: Backend>(causal: &CausalEvidence<B>, count: usize, most: usize) -> Vec<usize> {
     let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (at, pair) in causal.pairs()[..count].iter().enumerate() {
         let group = groups.entry(pair.clean.len()).or_default();
@@ -91,7 +103,10 @@ fn effects<B: Backend>(
     let stage = progress.stage("patching heads", sets.len() as u64);
     let values = runs.of_pairs(&sets, progress)?;
     drop(stage);
-    let total: f64 = members.iter().map(|&pair| f64::from(pairs[pair].total)).sum();
+    let total: f64 = members
+        .iter()
+        .map(|&pair| f64::from(pairs[pair].total))
+        .sum();
     let full = runs.full_of_pairs();
     let of_head = |values: Vec<f64>| {
         let lost = full.iter().zip(values).map(|(full, less)| full - less);

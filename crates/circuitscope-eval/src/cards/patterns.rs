@@ -95,12 +95,7 @@ pub(super) struct Follows {
 impl Follows {
     /// `rows`: attention of each position, `[pos, pos]`; `moved`: of what is moved to it, the share that comes from each
     /// position; `weights`: `[pos]` by both references.
-    pub(super) fn of(
-        targets: &Targets,
-        rows: &[f32],
-        moved: &[f32],
-        weights: [&[f32]; 2],
-    ) -> Self {
+    pub(super) fn of(targets: &Targets, rows: &[f32], moved: &[f32], weights: [&[f32]; 2]) -> Self {
         let pos = targets.len();
         let mut found = Self::default();
         for (at, targets) in targets.iter().enumerate() {

@@ -246,7 +246,8 @@ impl Reader<'_> {
                         dims,
                         length: pos,
                     };
-                    reading.done.heads[slot].positive = prompt.read(model, head, &weighed, z, place);
+                    reading.done.heads[slot].positive =
+                        prompt.read(model, head, &weighed, z, place);
                 }
             }
             Ok(())
@@ -281,7 +282,8 @@ impl Reader<'_> {
                         length: causal.pairs()[pair].corrupt.len(),
                     };
                     let place = |at: usize| causal.place(pair, at);
-                    reading.done.heads[slot].negative = prompt.read(model, head, &weighed, z, place);
+                    reading.done.heads[slot].negative =
+                        prompt.read(model, head, &weighed, z, place);
                 }
             }
             Ok(())
@@ -320,11 +322,8 @@ impl Reader<'_> {
         let parts = Tensor::cat(parts, 1);
         let count = parts.dims()[1];
         let stream = runs.last.clone();
-        let weighted = host(model.direct_logits(
-            stream.clone(),
-            parts.clone(),
-            runs.contrast.clone(),
-        ))?;
+        let weighted =
+            host(model.direct_logits(stream.clone(), parts.clone(), runs.contrast.clone()))?;
         let answers = batch.targets.contrast::<B>(causal.device());
         let logits = host(model.direct_logits(stream, parts, answers))?;
         for (at, reading) in pairs.iter_mut().enumerate() {

@@ -33,7 +33,9 @@ pub(super) fn repeated<B: Backend>(
         return Err(Error::Cancelled);
     }
     let mut firsts = causal.pairs().iter().map(|pair| pair.clean[0]);
-    let begin = firsts.next().filter(|first| firsts.all(|other| other == *first));
+    let begin = firsts
+        .next()
+        .filter(|first| firsts.all(|other| other == *first));
     let mut rng = seed.stream("cards/repeated").rng();
     let prompts = (0..count).map(|_| {
         let mut once: Vec<u32> = Vec::new();

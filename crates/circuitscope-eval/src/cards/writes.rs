@@ -129,8 +129,7 @@ fn copying<B: Backend>(
         };
         let sources = read.positive.sources.iter();
         let sources = sources.filter(|(at, _)| *at > 0);
-        let most = sources
-            .max_by(|(a, _), (b, _)| row.attention[*a].total_cmp(&row.attention[*b]));
+        let most = sources.max_by(|(a, _), (b, _)| row.attention[*a].total_cmp(&row.attention[*b]));
         let Some((position, value)) = most else {
             continue;
         };

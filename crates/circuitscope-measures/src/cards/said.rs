@@ -83,7 +83,8 @@ impl HeadCard {
     pub fn role_words(&self) -> String {
         let roles = self.main_roles();
         if roles.is_empty() {
-            return "no role: what it reads is within chance, or idle heads read so, too".to_owned();
+            return "no role: what it reads is within chance, or idle heads read so, too"
+                .to_owned();
         }
         let roles = roles.iter().map(|role| {
             format!(
@@ -158,7 +159,10 @@ impl HeadCard {
             let logits = writes.direct_logits.map_or_else(String::new, |logits| {
                 format!("; {logits:.2} of the logit difference of the answers")
             });
-            lines.push(format!("reaches the logits directly: {}{logits}", effect(direct)));
+            lines.push(format!(
+                "reaches the logits directly: {}{logits}",
+                effect(direct)
+            ));
         }
         lines.push(format!(
             "the token attended to is among the {} that it raises most in {} of pairs (other tokens of the prompt: {}), among \
@@ -168,12 +172,18 @@ impl HeadCard {
             percent(writes.copying.others),
             percent(writes.copying.lowered)
         ));
-        let fed = cards.links.iter().filter(|link| link.reader == Node::Head(self.head));
+        let fed = cards
+            .links
+            .iter()
+            .filter(|link| link.reader == Node::Head(self.head));
         let fed: Vec<String> = fed.take(most).map(Link::words).collect();
         if !fed.is_empty() {
             lines.push(format!("reads from: {}", fed.join(", ")));
         }
-        let sent = cards.links.iter().filter(|link| link.writer == Node::Head(self.head));
+        let sent = cards
+            .links
+            .iter()
+            .filter(|link| link.writer == Node::Head(self.head));
         let sent: Vec<String> = sent.take(most).map(Link::words).collect();
         if !sent.is_empty() {
             lines.push(format!("sends to: {}", sent.join(", ")));
@@ -221,7 +231,9 @@ impl Link {
     /// Such as `a3.h1->a5.h0<q> +3.1 %`, with a mark where two gradients disagree in sign.
     #[must_use]
     pub fn words(&self) -> String {
-        let port = self.port.map_or_else(String::new, |port| format!("<{port}>"));
+        let port = self
+            .port
+            .map_or_else(String::new, |port| format!("<{port}>"));
         let doubt = if self.agrees { "" } else { " (sign unsure)" };
         let tenths = (1000.0 * self.weight).round() + 0.0;
         format!(
@@ -243,7 +255,12 @@ impl Why {
         let name = |node: Option<Node>| node.map_or("biases".to_owned(), |node| node.to_string());
         let terms = self.terms.iter().take(4);
         let terms = terms.map(|term| {
-            format!("{} on {} {:+.2}", name(term.query), name(term.key), term.value)
+            format!(
+                "{} on {} {:+.2}",
+                name(term.query),
+                name(term.key),
+                term.value
+            )
         });
         format!(
             "attends from {} to {} since its score there is {:+.2} above the mean: {}",
@@ -278,7 +295,11 @@ impl CodeCard {
         let rule = self.rule.as_ref()?;
         Some(format!(
             "prompts with {}: right {} on the other half (random tokens {}, up to {})",
-            rule.tokens.iter().map(|token| quoted(token)).collect::<Vec<_>>().join(" or "),
+            rule.tokens
+                .iter()
+                .map(|token| quoted(token))
+                .collect::<Vec<_>>()
+                .join(" or "),
             percent(rule.tried),
             percent(rule.random),
             percent(rule.random_high)

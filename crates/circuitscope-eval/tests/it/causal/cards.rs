@@ -104,7 +104,11 @@ fn cards_are_those_of_the_head() {
     assert_ne!(found(&causal, 1).heads, found(&causal, 2).heads);
     let alone = found_of(&causal, &PromptParts::default(), &heads()[1..2], 1);
     assert_eq!(alone.heads[0], found(&causal, 1).heads[1]);
-    assert!(found_of(&causal, &PromptParts::default(), &[], 1).heads.is_empty());
+    assert!(
+        found_of(&causal, &PromptParts::default(), &[], 1)
+            .heads
+            .is_empty()
+    );
     // As they are kept.
     let cards = found(&causal, 1);
     let text = serde_json::to_string(&cards).unwrap();
@@ -259,7 +263,12 @@ fn random_tokens_said_twice_show_where_heads_look() {
     // Eight positions: nothing before, three tokens said twice.
     assert_eq!(cards.repeated.len(), 6);
     for of in &cards.repeated {
-        for share in [of.previous_token, of.duplicate_token, of.induction, of.first_token] {
+        for share in [
+            of.previous_token,
+            of.duplicate_token,
+            of.induction,
+            of.first_token,
+        ] {
             assert!((0.0..=1.0).contains(&share), "{of:?}");
         }
         assert!(of.first_token > 0.0);

@@ -1,13 +1,13 @@
 //! Causal methods against limit cases and slower ways to the same numbers, on a small random model.
 
 mod aligned;
+mod cards;
 mod contrast_metric;
 mod matryoshka;
 mod norm_after;
 mod paths;
 mod removal;
 mod resample;
-mod cards;
 mod whole_heads;
 
 use burn::backend::Autodiff;
