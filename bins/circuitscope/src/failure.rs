@@ -6,8 +6,9 @@ use std::panic;
 use std::process::ExitCode;
 
 use anyhow::Error;
+use circuitscope::files::{FileError, FileErrorKind};
 use circuitscope::model::{self, Precision};
-use circuitscope::{conformance, eval, measures};
+use circuitscope::{conformance, eval, hooks, measures};
 
 use crate::{interrupt, output};
 
@@ -86,6 +87,9 @@ fn hint(error: &Error) -> Option<&'static str> {
         if let Some(conformance::Error::OtherModel { .. }) = cause.downcast_ref() {
             return Some("make a new one with `circuitscope doctor --write-record`");
         }
+        if let Some(hooks::Error::File(error)) = cause.downcast_ref() {
+            return of_file(error);
+        }
         if let Some(error) = cause.downcast_ref() {
             return of_measures(error);
         }
@@ -153,9 +157,24 @@ const fn of_measures(error: &measures::Error) -> Option<&'static str> {
     }
 }
 
+/// Of files of activations, which only some commands write.
+fn of_file(error: &FileError) -> Option<&'static str> {
+    let FileErrorKind::Field { field, found, .. } = error.kind() else {
+        return None;
+    };
+    let ours = ["tensor `activations`", "tensor `labels`"].contains(&field.as_str());
+    (ours && found.starts_with("no such tensor")).then_some(
+        "`circuitscope discover --save-activations FILE` writes such a file; `capture` writes sites, without labels",
+    )
+}
+
 const fn of_model(error: &model::Error) -> Option<&'static str> {
     match error {
         model::Error::NoBos => Some("use --prepend-bos false"),
+        model::Error::UnknownWord { .. } => Some(
+            "give the model that the prompts are for with --model: the reference model inside this program knows the words of its \
+             own tasks alone",
+        ),
         model::Error::NoChatTemplate => {
             Some("leave out --chat, or use the instruct version of the model")
         }

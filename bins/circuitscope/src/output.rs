@@ -153,6 +153,32 @@ fn cut(text: &str, most: usize) -> String {
     format!("{begin}… ({} characters more) …{end}", count - first - last)
 }
 
+/// Characters of a line where no terminal says how many it shows.
+const COLUMNS: usize = 100;
+
+/// Characters that a line on stdout has room for.
+pub(crate) fn width() -> usize {
+    let terminal = terminal_size::terminal_size_of(io::stdout());
+    let columns = terminal.map(|(columns, _)| usize::from(columns.0));
+    // Narrower ones wrap lines themselves.
+    columns.map_or(COLUMNS, |columns| columns.max(60))
+}
+
+/// A text in lines of at most so many characters, unless a word is longer.
+pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 /// A table with its columns aligned: the first to the left, numbers to the right.
 pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
@@ -237,6 +263,14 @@ mod tests {
         assert_eq!(one_line("Größe 日本 é"), "Größe 日本 é");
         assert!(one_line(&"many words ".repeat(1000)).len() < 4100);
         assert_eq!(safe("a\tb\nc\u{7}"), "a\tb\nc\\u{7}");
+    }
+
+    #[test]
+    fn lines_are_as_long_as_they_may_be() {
+        assert_eq!(wrapped("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrapped("größer als", 10), ["größer als"]);
+        assert_eq!(wrapped("far too long", 2), ["far", "too", "long"]);
+        assert!(wrapped(" ", 7).is_empty());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use core::fmt;
 use std::io::IsTerminal as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -62,12 +63,19 @@ struct Stages {
 #[derive(Debug)]
 struct Stage {
     name: String,
+    /// What it is at.
+    at: Option<String>,
     bar: ProgressBar,
     started: Instant,
     shown: bool,
 }
 
 impl Stage {
+    /// What it is called on the screen.
+    fn label(&self) -> &str {
+        self.at.as_deref().unwrap_or(&self.name)
+    }
+
     fn pace(&self, now: Instant) -> Pace {
         Pace {
             done: self.bar.position(),
@@ -107,10 +115,10 @@ impl Stages {
         let (last, outer) = self.open.split_last()?;
         let outer = outer.iter().map(|stage| {
             let Pace { done, total, .. } = stage.pace(now);
-            format!("{} {done}/{total}", stage.name)
+            format!("{} {done}/{total}", stage.label())
         });
         let pace = last.pace(now);
-        let inner = format!("{} {}/{}", last.name, pace.done, pace.total);
+        let inner = format!("{} {}/{}", last.label(), pace.done, pace.total);
         let time = format!("{:#} so far", HumanDuration(pace.elapsed));
         let left = pace.left().map(HumanDuration);
         let left = left.map(|left| format!("about {left:#} left"));
@@ -246,37 +254,129 @@ fn left(state: &ProgressState, out: &mut dyn fmt::Write) {
     }
 }
 
+/// What stands on a bar of steps.
+const STEPS: &str = "{msg} {wide_bar} {pos}/{len}, {elapsed}{left}";
+
 impl Terminal {
     fn open(&self, stage: &str, total: u64, template: &str) {
+        self.open_from(stage, (0, total), Instant::now(), template);
+    }
+
+    /// Opens a stage of which some steps were done since it `started`.
+    fn open_from(&self, stage: &str, steps: (u64, u64), started: Instant, template: &str) {
+        let (done, total) = steps;
         self.0.with_stages(|stages| {
             let style = ProgressStyle::with_template(template)
                 .unwrap_or_else(|_| ProgressStyle::default_bar())
                 .with_key("left", left);
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden())
                 .with_style(style)
-                .with_message(stage.to_owned());
+                .with_message(stage.to_owned())
+                .with_position(done)
+                .with_elapsed(started.elapsed());
             stages.open.push(Stage {
                 name: stage.to_owned(),
+                at: None,
                 bar,
-                started: Instant::now(),
+                started,
                 shown: false,
             });
         });
     }
 }
 
+/// Progress that takes all stages of one name for parts of one stage: where it is and how long it will take is said
+/// of the whole.
+#[derive(Debug)]
+pub(crate) struct Whole<'t> {
+    terminal: &'t Terminal,
+    stage: &'static str,
+    total: u64,
+    done: AtomicU64,
+    started: Instant,
+    /// Of each open stage, whether it is such a part.
+    parts: Mutex<Vec<bool>>,
+}
+
+impl<'t> Whole<'t> {
+    /// The stages called `stage`, which have `total` steps together.
+    pub(crate) fn new(terminal: &'t Terminal, stage: &'static str, total: usize) -> Self {
+        Self {
+            terminal,
+            stage,
+            total: total as u64,
+            done: AtomicU64::new(0),
+            started: Instant::now(),
+            parts: Mutex::default(),
+        }
+    }
+
+    fn push(&self, part: bool) {
+        if let Ok(mut parts) = self.parts.lock() {
+            parts.push(part);
+        }
+    }
+}
+
+impl Progress for Whole<'_> {
+    fn begin(&self, stage: &str, total: u64) {
+        let part = stage == self.stage;
+        self.push(part);
+        if part {
+            let done = self.done.load(Ordering::Relaxed);
+            let steps = (done, self.total.max(done + total));
+            self.terminal.open_from(stage, steps, self.started, STEPS);
+        } else {
+            self.terminal.begin(stage, total);
+        }
+    }
+
+    fn begin_bytes(&self, stage: &str, total: u64) {
+        self.push(false);
+        self.terminal.begin_bytes(stage, total);
+    }
+
+    fn at(&self, what: &str) {
+        self.terminal.at(what);
+    }
+
+    fn advance(&self, steps: u64) {
+        let part = self.parts.lock().ok();
+        if part.is_some_and(|parts| parts.last() == Some(&true)) {
+            self.done.fetch_add(steps, Ordering::Relaxed);
+        }
+        self.terminal.advance(steps);
+    }
+
+    fn end(&self) {
+        if let Ok(mut parts) = self.parts.lock() {
+            parts.pop();
+        }
+        self.terminal.end();
+    }
+
+    fn cancelled(&self) -> bool {
+        self.terminal.cancelled()
+    }
+}
+
 impl Progress for Terminal {
     fn begin(&self, stage: &str, total: u64) {
-        self.open(
-            stage,
-            total,
-            "{msg} {wide_bar} {pos}/{len}, {elapsed}{left}",
-        );
+        self.open(stage, total, STEPS);
     }
 
     fn begin_bytes(&self, stage: &str, total: u64) {
         let template = "{msg} {wide_bar} {bytes}/{total_bytes}, {bytes_per_sec}{left}";
         self.open(stage, total, template);
+    }
+
+    fn at(&self, what: &str) {
+        self.0.with_stages(|stages| {
+            if let Some(stage) = stages.open.last_mut() {
+                stage.bar.set_message(what.to_owned());
+                stage.at = Some(what.to_owned());
+            }
+        });
     }
 
     fn advance(&self, steps: u64) {
@@ -315,6 +415,7 @@ mod tests {
         bar.set_position(done);
         Stage {
             name: name.to_owned(),
+            at: None,
             bar,
             started,
             shown: false,
@@ -345,6 +446,41 @@ mod tests {
         assert_eq!(stages.due(now + 3 * SILENCE), None);
         stages.open.push(stage("training", 0, 5, now));
         assert_eq!(stages.due(now + 4 * SILENCE), None);
+    }
+
+    #[test]
+    fn stages_of_one_name_are_parts_of_one_and_say_what_they_are_at() {
+        let terminal = Terminal::new(false);
+        let whole = Whole::new(&terminal, "evaluating", 6);
+        let paces = || {
+            let stages = terminal.0.stages.lock().unwrap();
+            let open = stages.open.iter();
+            open.map(|stage| {
+                (
+                    stage.label().to_owned(),
+                    stage.bar.position(),
+                    stage.bar.length(),
+                )
+            })
+            .collect::<Vec<_>>()
+        };
+        for task in ["ioi", "docstring"] {
+            whole.begin("evaluating", 3);
+            for seed in 0..3 {
+                whole.at(&format!("{task} · sae, seed {seed}"));
+                whole.begin("training", 10);
+                whole.advance(10);
+                whole.end();
+                whole.advance(1);
+            }
+            if task == "docstring" {
+                let expected = ("docstring · sae, seed 2".to_owned(), 6, Some(6));
+                assert_eq!(paces(), [expected]);
+            }
+            whole.end();
+        }
+        assert!(paces().is_empty());
+        assert!(terminal.seconds("evaluating").is_some());
     }
 
     #[test]

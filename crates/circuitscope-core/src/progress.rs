@@ -16,6 +16,11 @@ pub trait Progress: Sync {
         self.begin(stage, total);
     }
 
+    /// What the innermost stage is at, in a few words.
+    fn at(&self, what: &str) {
+        let _ = what;
+    }
+
     /// `steps` further steps of the innermost stage are done.
     fn advance(&self, steps: u64) {
         let _ = steps;

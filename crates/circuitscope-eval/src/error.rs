@@ -36,7 +36,7 @@ pub enum Error {
     },
 
     /// A pair that does not join a positive with a negative example.
-    #[error("pair {at} does not join a positive example with a negative one")]
+    #[error("pair {} does not join a positive example with a negative one", at + 1)]
     Pair {
         /// Index of the pair, from 0; told from 1.
         at: usize,

@@ -13,6 +13,9 @@ use crate::frequencies::on_halves;
 use crate::methods::BoxedMethod;
 use crate::{Discover, Error, Evidence, Measured, Result, measure_faithfulness};
 
+/// Name of the stage in which [`evaluate`] runs methods, a step for each task, method and seed.
+pub const EVALUATING: &str = "evaluating";
+
 /// A task ready to be judged: evidence, and one or more accounts of the true circuit.
 #[derive(Debug, Clone)]
 pub struct JudgedTask<B: Backend> {
@@ -202,7 +205,7 @@ pub fn evaluate<B: AutodiffBackend>(
 ) -> Result<Vec<RunRecord>> {
     let total = tasks.len() * methods.len() * seeds.len();
     let mut records = Vec::with_capacity(total);
-    progress.begin("evaluating", total as u64);
+    progress.begin(EVALUATING, total as u64);
     for task in tasks {
         for method in methods {
             let mut done: Option<Done<'_>> = None;
@@ -218,6 +221,7 @@ pub fn evaluate<B: AutodiffBackend>(
                     if progress.cancelled() {
                         return Err(Error::Cancelled);
                     }
+                    progress.at(&format!("{} · {}, seed {}", key.task, key.method, key.seed));
                     // Curves are slow to measure and differ little between seeds.
                     let settings = EvaluateSettings {
                         faithfulness_pairs: if at == 0 {

@@ -66,7 +66,7 @@ pub use choice::{Choice, UnknownChoice};
 pub use choose::{ChooseSettings, Chosen, KneeChoice, StableChoice, Verdict, choose};
 pub use cross::kept_shares;
 pub use error::{Error, Result, Unaligned};
-pub use evaluate::{EvaluateSettings, JudgedTask, evaluate, run};
+pub use evaluate::{EVALUATING, EvaluateSettings, JudgedTask, evaluate, run};
 pub use evidence::Evidence;
 pub use faithful::measure_faithfulness;
 pub use frequencies::Frequencies;

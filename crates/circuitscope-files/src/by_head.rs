@@ -2,7 +2,7 @@
 
 use crate::{Metadata, Reader, Result};
 
-/// Tensor `[examples]`, u8 or i64: 1 positive, 0 negative.
+/// Tensor `[examples]`, bool, u8, i32 or i64: 1 positive, 0 negative.
 pub const LABELS: &str = "labels";
 /// Metadata: number of layers.
 pub const N_LAYERS: &str = "n_layers";
@@ -47,7 +47,7 @@ pub fn are_positive(file: &Reader, examples: usize, of: &str) -> Result<Vec<bool
         let expected = format!("{examples}, one for each example of `{of}`");
         return Err(tensor.wrong(format!("{found} labels"), expected));
     }
-    let labels = tensor.integers::<u8>()?.into_iter().enumerate();
+    let labels = tensor.whole_numbers()?.into_iter().enumerate();
     labels
         .map(|(at, label)| match label {
             0 => Ok(false),

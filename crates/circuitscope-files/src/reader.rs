@@ -92,6 +92,9 @@ impl Reader {
         source.read(0, &mut bytes).map_err(cannot)?;
         let header = usize::try_from(u64::from_le_bytes(bytes)).unwrap_or(usize::MAX);
         if header > LONGEST {
+            if let Some(why) = other_format(bytes) {
+                return Err(FileError::not_safetensors(path, why));
+            }
             return Err(not(SafeTensorError::HeaderTooLarge));
         }
         let start = LENGTH + header;
@@ -207,6 +210,26 @@ impl Reader {
     }
 }
 
+/// What a file is that begins with these bytes, where they tell, and how its arrays become safetensors.
+const fn other_format(begin: [u8; LENGTH]) -> Option<&'static str> {
+    match begin {
+        [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => Some(
+            "found a NumPy file (.npy), expected safetensors; safetensors.numpy.save_file writes such a file",
+        ),
+        [b'P', b'K', 3 | 5, 4 | 6, ..] => Some(
+            "found a zip archive (.npz, or what torch.save writes), expected safetensors; \
+             safetensors.numpy.save_file and safetensors.torch.save_file write such files",
+        ),
+        [0x80, 2..=5, ..] => Some(
+            "found a Python pickle, expected safetensors; safetensors.numpy.save_file and \
+             safetensors.torch.save_file write such files",
+        ),
+        [0x89, b'H', b'D', b'F', ..] => Some("found an HDF5 file, expected safetensors"),
+        [b'G', b'G', b'U', b'F', ..] => Some("found a GGUF file, expected safetensors"),
+        _ => None,
+    }
+}
+
 /// Texts that other programs put there, and the one text in which ours lie.
 fn metadata(path: &Path, header: &Header) -> Result<Metadata> {
     let Some(texts) = header.metadata() else {
@@ -315,6 +338,20 @@ impl<'r> Tensor<'r> {
                 let expected = format!("{:?} or I64", T::DTYPE);
                 Err(self.wrong(format!("type {other:?}"), expected))
             }
+        }
+    }
+
+    /// Its whole numbers as other programs may have written them, row-major: bool, u8, i32 or i64.
+    ///
+    /// # Errors
+    /// Another type, or a file that cannot be read (any more).
+    pub fn whole_numbers(&self) -> Result<Vec<i64>> {
+        match self.dtype() {
+            // One byte each, 0 or 1.
+            Dtype::BOOL => Ok(self.values::<u8>()?.into_iter().map(Into::into).collect()),
+            Dtype::U8 => self.integers::<u8>(),
+            Dtype::I32 | Dtype::I64 => self.integers::<i32>(),
+            other => Err(self.wrong(format!("type {other:?}"), "BOOL, U8, I32 or I64")),
         }
     }
 

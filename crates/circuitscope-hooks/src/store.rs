@@ -12,7 +12,7 @@ pub const ACTIVATIONS: &str = "activations";
 /// from.
 ///
 /// On disk it is a safetensors file: `activations` `[examples, heads, d]` (f32 is written; f16 and
-/// bf16 are read too and widened), `labels` `[examples]` (u8 is written; i64 is read too), metadata
+/// bf16 are read too and widened), `labels` `[examples]` (u8 is written; bool, i32 and i64 are read too), metadata
 /// `n_layers` and `n_heads` with `n_layers * n_heads = heads`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HeadActivations {

@@ -13,7 +13,7 @@ pub enum Error {
     File(#[from] FileError),
 
     /// A folder lacks a file that a model needs.
-    #[error("{}: no {missing} here: {expected}", path.display())]
+    #[error("{}: expected {expected}: found no {missing} in it", path.display())]
     NotAModel {
         /// The folder.
         path: PathBuf,
@@ -102,6 +102,19 @@ pub enum Error {
         path: PathBuf,
         /// Why.
         reason: String,
+    },
+
+    /// A text with a word that a vocabulary of whole words does not have.
+    #[error(
+        "{text:?}: found the word {word:?}, expected words among the {words} of the model's vocabulary"
+    )]
+    UnknownWord {
+        /// The text.
+        text: String,
+        /// Its first such word.
+        word: String,
+        /// Number of words in the vocabulary.
+        words: usize,
     },
 
     /// A text that the tokenizer cannot encode.

@@ -108,7 +108,9 @@ pub use family::names as family_names;
 pub use finite::check_finite;
 pub use fold::Processing;
 pub use gguf::is_gguf;
-pub use loaded::{LoadSettings, Loaded, ModelBytes, load_bytes, load_dir, load_gguf, save_gpt2};
+pub use loaded::{
+    LoadSettings, Loaded, ModelBytes, load_bytes, load_dir, load_gguf, read_config, save_gpt2,
+};
 pub use past::Past;
 pub use precision::Precision;
 pub use products::Product;

@@ -44,7 +44,7 @@ impl<B: Backend> Loaded<B> {
         self.tokenizer.as_ref().ok_or_else(|| Error::NotAModel {
             path: self.provenance.name.clone().into(),
             missing: TOKENIZER.to_owned(),
-            expected: "text prompts need the model's tokenizer beside its weights",
+            expected: "the model's tokenizer beside its weights, which text prompts need",
         })
     }
 
@@ -126,6 +126,22 @@ pub fn load_dir<B: Backend>(
     progress: &dyn Progress,
 ) -> Result<Loaded<B>> {
     load_folder(folder, &[], &[], settings.into(), device, progress)
+}
+
+/// What the `config.json` of a folder says of the model in it, before its weights are read. Weights may correct
+/// what it says of tied embeddings.
+///
+/// # Errors
+/// A folder without one, and one that no family here reads.
+pub fn read_config(folder: &Path) -> Result<DecoderConfig> {
+    let path = folder.join(CONFIG);
+    let json: Map<String, Value> =
+        serde_json::from_slice(&read(&path)?).map_err(|error| Error::Config {
+            path: path.clone(),
+            reason: error.to_string(),
+        })?;
+    let family = family::detect(&path, &json, &[])?;
+    family.config(&Keys::new(&path, &json, &Findings::default()))
 }
 
 /// [`load_dir`] with other families, and with hashes that are known.

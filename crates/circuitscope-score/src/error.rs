@@ -59,10 +59,11 @@ pub enum Error {
 
     /// A pair that does not join a positive with a negative example of the table.
     #[error(
-        "pair {at} ({positive}, {negative}): expected a positive and a negative example among {examples}"
+        "pair {} ({positive}, {negative}): expected a positive and a negative example among {examples}",
+        at + 1
     )]
     Pair {
-        /// Index of the pair.
+        /// Index of the pair, from 0; told from 1.
         at: usize,
         /// Its first example, which should be positive.
         positive: usize,
@@ -85,10 +86,11 @@ pub enum Error {
 
     /// An example that is matched more than once cannot be drawn with its match.
     #[error(
-        "pair {at}: example {example} is in an earlier pair: expected each example in one pair"
+        "pair {}: example {example} is in an earlier pair: expected each example in one pair",
+        at + 1
     )]
     PairedTwice {
-        /// Index of the later pair.
+        /// Index of the later pair, from 0; told from 1.
         at: usize,
         /// The example.
         example: usize,

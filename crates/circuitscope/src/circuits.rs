@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::backend::Backend;
-use circuitscope_core::{Circuit, Edge, Graph, HeadGrid, Node};
+use circuitscope_core::{Circuit, Edge, Graph, HeadGrid, HeadId, Node};
 use circuitscope_files as files;
 use circuitscope_measures::formats::GraphFile;
 use circuitscope_model::{Loaded, ModelProvenance};
@@ -12,6 +12,7 @@ use circuitscope_tasks::{
     self as tasks, GroundTruth, KNOWN_MODELS, KnownModel, OwnCircuit, TaskSpec, ground_truths,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::{Error, Result};
 
@@ -196,7 +197,8 @@ fn of_file(file: &Path, task: &TaskSpec, graph: &Graph, why: String) -> Result<K
 }
 
 /// The circuits of `task` that a file holds, for a model of this graph; at least one. Forms are those of
-/// [`circuitscope_tasks::read_circuits`], and `importances.json` of EAP-IG and MIB, of which nodes and
+/// [`circuitscope_tasks::read_circuits`], a plain list (`{"heads": ["L0H1", "L2H3"]}`, with `edges` and
+/// `source` if they are known), and `importances.json` of EAP-IG and MIB, of which nodes and
 /// edges count that are marked `in_graph`. Queries, keys and values that share a reader count as that
 /// reader's.
 ///
@@ -207,7 +209,10 @@ fn of_file(file: &Path, task: &TaskSpec, graph: &Graph, why: String) -> Result<K
 pub fn read_circuits(file: &Path, task: &str, graph: &Graph) -> Result<Vec<GroundTruth>> {
     let truths = match tasks::read_circuits(file, task)? {
         Some(truths) => truths,
-        None => vec![marked(file, task)?],
+        None => match listed(file, task, graph)? {
+            Some(truth) => vec![truth],
+            None => vec![marked(file, task)?],
+        },
     };
     let name = file.display().to_string();
     fits(&name, &truths, graph)?;
@@ -218,6 +223,38 @@ pub fn read_circuits(file: &Path, task: &str, graph: &Graph) -> Result<Vec<Groun
         })?;
     }
     Ok(truths)
+}
+
+/// A plain list, which says nothing of the model.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct List {
+    heads: Vec<HeadId>,
+    #[serde(default)]
+    edges: BTreeSet<Edge>,
+    #[serde(default)]
+    source: Option<String>,
+}
+
+/// The circuit of a plain list, if the file holds one.
+fn listed(file: &Path, task: &str, graph: &Graph) -> Result<Option<GroundTruth>> {
+    let text = files::read_to_string(file).map_err(tasks::Error::from)?;
+    let fields = serde_json::from_str::<Map<String, Value>>(&text);
+    if !fields.is_ok_and(|fields| fields.contains_key("heads")) {
+        return Ok(None);
+    }
+    let list: List = serde_json::from_str(&text).map_err(|error| Error::CircuitFile {
+        file: file.to_owned(),
+        problem: error.to_string(),
+    })?;
+    let mut circuit = Circuit::from_heads(graph.grid(), list.heads);
+    for edge in &list.edges {
+        circuit.nodes.extend([edge.source, edge.destination]);
+    }
+    circuit.edges = list.edges;
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    let source = list.source.as_deref().unwrap_or("a list of heads");
+    Ok(Some(GroundTruth::new(task, &stem, source, circuit)))
 }
 
 /// Nodes and edges that an `importances.json` marks.

@@ -35,7 +35,8 @@ pub use circuitscope_hooks::Site;
 pub use circuitscope_measures::{Judgement, Scores, Selection, judge};
 pub use circuitscope_model::{LoadSettings, Loaded, Precision, Processing};
 pub use circuitscope_tasks::{
-    DOCSTRING, GREATER_THAN, GroundTruth, INDUCTION, IOI, Prompt, PromptPair, TASKS, TaskSpec,
+    DOCSTRING, GREATER_THAN, GroundTruth, INDUCTION, IOI, Prompt, PromptPair, Slot, TASKS,
+    TaskSpec, write_pairs,
 };
 
 pub use crate::{

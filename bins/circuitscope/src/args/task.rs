@@ -90,8 +90,8 @@ pub(crate) fn examples_help(what: &str, usual: usize) -> String {
 /// Help of `--circuit`, after what is done with it.
 pub(crate) fn circuit_help(what: &str) -> String {
     format!(
-        "{what}, whatever the model is: those of {}, or of a file (this program's form, `importances.json` \
-         of EAP-IG or MIB, a converted InterpBench case) [default: those of the model itself, told by its name \
+        "{what}, whatever the model is: those of {}, or of a file (`{{\"heads\": [\"L0H1\"]}}`, this program's form, \
+         `importances.json` of EAP-IG or MIB, a converted InterpBench case) [default: those of the model itself, told by its name \
          on the hub and the hash of its weights]",
         MODELS.join(", ")
     )

@@ -1,6 +1,6 @@
 //! What stands before prompts, and saying so.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use circuitscope::PromptStart;
 use circuitscope::model::{Loaded, PrependBos};
 
@@ -8,7 +8,7 @@ use crate::args::ModelArgs;
 use crate::device::B;
 use crate::output::note;
 
-/// Puts prompts into the chat template, if asked for, and settles what comes before them. A note says how many begin
+/// Puts prompts into the chat template, if asked for and none is in it already, and settles what comes before them. A note says how many begin
 /// with the token already.
 pub(crate) fn settle(
     model: &Loaded<B>,
@@ -21,7 +21,15 @@ pub(crate) fn settle(
     let asked = args.prepend_bos;
     let mut chat_date = None;
     if chat {
-        for text in texts.iter_mut() {
+        let marks = tokenizer.chat_marks()?;
+        for (at, text) in texts.iter_mut().enumerate() {
+            if let Some(mark) = marks.iter().find(|mark| text.contains(*mark)) {
+                bail!(
+                    "{}: found `{mark}`, which the chat template writes, expected a message without it: leave out --chat where \
+                     prompts are in the template already",
+                    place(at)
+                );
+            }
             let prompt = tokenizer.chat_prompt(text)?;
             *text = prompt.text;
             chat_date = prompt.date;

@@ -5,30 +5,29 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use circuitscope::eval::methods::{BoxedMethod, FromFile, MethodSettings, method};
-use circuitscope::eval::{EvaluateSettings, evaluate};
+use circuitscope::eval::{EVALUATING, EvaluateSettings, evaluate};
 use circuitscope::measures::{
-    FolderStore, RunKey, RunRecord, RunStore as _, SETTINGS_FILE, Spread, SummaryRow, read_kept,
-    write_json,
+    FolderStore, RunKey, RunRecord, RunStore as _, SETTINGS_FILE, read_kept, write_json,
 };
 use circuitscope::model::Loaded;
 use circuitscope::report::PAGE_FILE;
-use circuitscope::score::stats::Interval;
 use circuitscope::tasks::{IOI, PromptWarning, TASKS, TaskSpec, prompt_warnings};
 use circuitscope::{
     CircuitChoice, EVAL_PAIRS, EvalSettings, JudgedBy, PrepareSettings, PromptBehaviour,
     PromptStart, RESULTS_FILE, Results, Schema, judged_task, known_as, known_circuits,
     prepare_task,
 };
-use circuitscope::{Progress as _, Seed};
+use circuitscope::{Progress, Seed};
 
+use super::eval_text::results_text;
 use super::judge_files::{self, row_name};
 use super::kept::DISCOVERY_FILE;
 use super::{bos, cross_task, inputs, pages};
 use crate::args::EvalArgs;
 use crate::device::{B, Device};
 use crate::interrupt::{self, Kept};
-use crate::output::{self, Printer, indented, note, table};
-use crate::progress::Terminal;
+use crate::output::{self, Printer, indented, note};
+use crate::progress::{Terminal, Whole};
 use crate::provenance::{Provenance, VERSION};
 
 /// What the model makes of the prompts of each task, a file each, in the output folder.
@@ -52,6 +51,7 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
     args.patching.check(methods)?;
     let device = args.device.device.open()?;
     provenance.on(&device);
+    check_circuit(args, &mut provenance)?;
     let loaded = inputs::load_model(&args.model, &device, progress)?;
     let tasks = tasks(args, &loaded, &mut provenance)?;
     cross_task::check(args, tasks.len())?;
@@ -79,9 +79,13 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
 
     let mut records = Vec::new();
     let mut behaviours = BTreeMap::new();
+    let names = methods.iter().map(|about| about.name.as_ref());
+    let names: Vec<&str> = names.chain(files.iter().map(FromFile::name)).collect();
+    let unfinished = tasks.iter().map(|(task, _)| keys(args, task, &names));
+    let unfinished = unfinished.filter(|keys| !keys.iter().all(|key| store.contains(key)));
+    let runs = unfinished.map(|keys| keys.len()).sum();
+    let whole = Whole::new(progress, EVALUATING, runs);
     for (task, by) in &tasks {
-        let names = methods.iter().map(|about| about.name.as_ref());
-        let names: Vec<&str> = names.chain(files.iter().map(FromFile::name)).collect();
         let keys = keys(args, task, &names);
         // Where one is missing, all are read as they are come to.
         let finished = if keys.iter().all(|key| store.contains(key)) {
@@ -98,7 +102,7 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
             (behaviour, runs)
         } else {
             run_task(
-                args, task, by, &files, &loaded, &device, &mut store, printer, progress,
+                args, task, by, &files, &loaded, &device, &mut store, printer, &whole,
             )?
         };
         behaviours.insert(task.name.clone().into_owned(), behaviour);
@@ -120,6 +124,27 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
     })
 }
 
+/// Fails where a circuit in a file is of no one task, or of another model as far as that can be told before it is
+/// loaded.
+fn check_circuit(args: &EvalArgs, provenance: &mut Provenance) -> Result<()> {
+    let Some(CircuitChoice::File(file)) = &args.circuit else {
+        return Ok(());
+    };
+    let Some([task]) = args.task.as_ref().map(|tasks| tasks.0.as_slice()) else {
+        bail!(
+            "--circuit {}: found {}, expected the one --task whose circuit it is",
+            file.display(),
+            args.task.as_ref().map_or_else(
+                || "no --task".to_owned(),
+                |tasks| output::count(tasks.0.len(), "task")
+            )
+        );
+    };
+    provenance.input(file)?;
+    let task = task.open(provenance)?;
+    inputs::check_circuit(&args.model, args.circuit.as_ref(), &task.name)
+}
+
 /// The tasks to judge, each with what it is judged by: those asked for, or all whose circuit is known in
 /// this model.
 fn tasks(
@@ -128,19 +153,6 @@ fn tasks(
     provenance: &mut Provenance,
 ) -> Result<Vec<(TaskSpec, JudgedBy)>> {
     let asked = args.circuit.as_ref();
-    if let Some(CircuitChoice::File(file)) = asked {
-        if args.task.as_ref().is_none_or(|tasks| tasks.0.len() != 1) {
-            bail!(
-                "--circuit {}: found {}, expected the one --task whose circuit it is",
-                file.display(),
-                args.task.as_ref().map_or_else(
-                    || "no --task".to_owned(),
-                    |tasks| output::count(tasks.0.len(), "task")
-                )
-            );
-        }
-        provenance.input(file)?;
-    }
     let by = |task: TaskSpec, circuits| -> Result<(TaskSpec, JudgedBy)> {
         let pairs = args
             .examples
@@ -244,7 +256,7 @@ fn run_task(
     device: &Device,
     store: &mut FolderStore,
     printer: Printer,
-    progress: &Terminal,
+    progress: &dyn Progress,
 ) -> Result<(PromptBehaviour, Vec<RunRecord>)> {
     if progress.cancelled() {
         bail!("interrupted before task {task}");
@@ -373,101 +385,4 @@ fn settings(
 fn known(loaded: &Loaded<B>, named: Option<&str>) -> Result<(Option<String>, Option<String>)> {
     let known = known_as(&loaded.provenance, named)?;
     Ok(known.map(|known| (known.model, known.why)).unzip())
-}
-
-/// The table, what it comes to, and where the page is.
-pub(crate) fn results_text(results: &Results, page: &Path) -> String {
-    let beaten = results
-        .summary
-        .iter()
-        .filter(|row| !row.not_above.is_empty());
-    let notes: Vec<String> = beaten
-        .map(|row| {
-            let controls = row.not_above.join(", ");
-            if row.node_interval.is_none() {
-                return format!(
-                    "note: on {}, {} has no interval and is not compared with {controls}\n",
-                    row.task, row.method
-                );
-            }
-            format!(
-                "note: on {}, {} is not clearly above {controls}\n",
-                row.task, row.method
-            )
-        })
-        .collect();
-    let table = summary_table(&results.summary);
-    let crossed = cross_task::text(&results.cross_task);
-    format!(
-        "{table}{}{crossed}\nreport: {}",
-        notes.concat(),
-        page.display()
-    )
-}
-
-/// The table of methods (controls in brackets) on tasks.
-fn summary_table(rows: &[SummaryRow]) -> String {
-    let spread = |spread: Spread, digits: usize| {
-        format!("{:.digits$} ± {:.digits$}", spread.mean, spread.std)
-    };
-    let none = || "–".to_owned();
-    let range = |interval: Option<Interval>| {
-        interval.map_or_else(none, |x| format!("{:.2} to {:.2}", x.low, x.high))
-    };
-    let optional = |value: Option<Spread>| value.map_or_else(|| "–".to_owned(), |x| spread(x, 3));
-    let curves = rows.iter().any(|row| row.node_cpr.is_some());
-    let cells: Vec<Vec<String>> = rows
-        .iter()
-        .map(|row| {
-            let method = if row.control {
-                format!("[{}]", row.method)
-            } else {
-                row.method.clone()
-            };
-            let mut cells = vec![
-                row.task.clone(),
-                method,
-                spread(row.node_auc, 3),
-                range(row.node_interval),
-                optional(row.edge_auc),
-                range(row.edge_interval),
-                optional(row.paper_edge_auc),
-                spread(row.best_f1, 3),
-                row.jaccard_text().unwrap_or_else(none),
-            ];
-            if curves {
-                let areas = [row.node_cpr, row.node_cmd, row.node_accuracy_area];
-                cells.extend(areas.map(|area| area.map_or_else(none, |area| format!("{area:.2}"))));
-            }
-            cells.push(format!("{:.2} s", row.seconds.mean));
-            cells
-        })
-        .collect();
-    let seeds = rows.first().map_or(0, |row| row.seeds);
-    let mut header = vec![
-        "task",
-        "method [control]",
-        "node AUC",
-        "95 %",
-        "edge AUC",
-        "95 %",
-        "paper's edge AUC",
-        "best F1",
-        "Jaccard",
-    ];
-    if curves {
-        header.extend(["CPR", "CMD", "accuracy"]);
-    }
-    header.push("time");
-    let areas = if curves {
-        "; CPR, CMD, accuracy: of circuits of growing size, everything else ablated, on the first seed"
-    } else {
-        ""
-    };
-    format!(
-        "{}mean ± standard deviation over {}; 95 %: from half samples of the prompts; Jaccard: \
-         likeness of the circuits chosen on them, in brackets that of random ones; the paper's edge AUC judges heads, not edges{areas}\n",
-        table(&header, &cells),
-        output::count(seeds, "seed")
-    )
 }

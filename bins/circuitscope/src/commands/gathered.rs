@@ -95,6 +95,9 @@ pub(super) fn gather(
         });
     }
     let prompts = read(args, provenance)?;
+    if let Some(task) = task {
+        inputs::check_circuit(&args.model, args.circuit.as_ref(), &task.name)?;
+    }
     let loaded = inputs::load_model(&args.model, device, progress)?;
     stages.add("load", start);
 

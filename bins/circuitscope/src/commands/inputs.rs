@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use anamnesis::resolve_ollama_model;
 use anyhow::{Context as _, Result, anyhow, bail};
 use circuitscope::files::{self, Pending};
-use circuitscope::model::{LoadSettings, Loaded, is_gguf, load_dir, load_gguf};
+use circuitscope::model::{LoadSettings, Loaded, is_gguf, load_dir, load_gguf, read_config};
 use circuitscope::tasks;
-use circuitscope::{CaptureSettings, conformance, load_reference};
+use circuitscope::{CaptureSettings, CircuitChoice, conformance, load_reference, read_circuits};
 use circuitscope::{Progress, did_you_mean, nearest};
 
 use crate::args::ModelArgs;
@@ -140,6 +140,21 @@ fn file_model(
         "--model {}: found a file that is not GGUF, expected a GGUF file or the folder that a model lies in",
         file.display()
     );
+}
+
+/// Fails where a circuit in a file cannot be one of the model that `--model` names, as far as its config.json tells:
+/// before weights are read, which takes time. Of what else is wrong with the model, loading it says more.
+pub(crate) fn check_circuit(
+    args: &ModelArgs,
+    circuit: Option<&CircuitChoice>,
+    task: &str,
+) -> Result<()> {
+    if let Some(CircuitChoice::File(file)) = circuit
+        && let Ok(config) = read_config(Path::new(&args.model))
+    {
+        read_circuits(file, task, &config.graph())?;
+    }
+    Ok(())
 }
 
 /// How prompts are captured on a device.

@@ -1,17 +1,69 @@
 //! `methods`: what there is to score heads with.
 
 use anyhow::Result;
-use circuitscope::eval::About;
 use circuitscope::eval::methods::{ALL, DEFAULT};
+use circuitscope::eval::{About, Gradient};
 use serde::Serialize;
 
-use crate::output::{Printer, table};
+use crate::output::{Printer, wrapped};
+
+/// Characters of a line of the list.
+const WIDTH: usize = 100;
+
+/// What a method does, by which the list is ordered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Group {
+    Differentiate,
+    Patch,
+    Activations,
+    Control,
+}
+
+impl Group {
+    const ALL: [Self; 4] = [
+        Self::Differentiate,
+        Self::Patch,
+        Self::Activations,
+        Self::Control,
+    ];
+
+    const fn of(about: &About) -> Self {
+        match (about.control, about.needs.gradient, about.needs.model) {
+            (true, ..) => Self::Control,
+            (_, Gradient::None, false) => Self::Activations,
+            (_, Gradient::None, true) => Self::Patch,
+            _ => Self::Differentiate,
+        }
+    }
+
+    const fn title(self) -> &'static str {
+        match self {
+            Self::Differentiate => {
+                "Run the model and differentiate it (need a model and prompts in pairs)"
+            }
+            Self::Patch => "Run the model and patch it (need a model and prompts in pairs)",
+            Self::Activations => "Read codes and activations alone",
+            Self::Control => "Controls, which any method should beat",
+        }
+    }
+
+    /// What its title says of needs.
+    const fn said(self) -> &'static [&'static str] {
+        match self {
+            Self::Differentiate => &["model", "gradients", "pairs"],
+            Self::Patch => &["model", "pairs"],
+            Self::Activations | Self::Control => &[],
+        }
+    }
+}
 
 /// A method, as it is printed.
 #[derive(Debug, Serialize)]
 struct Row {
     name: &'static str,
     summary: &'static str,
+    group: Group,
     default: bool,
     control: bool,
     quick: bool,
@@ -24,6 +76,7 @@ impl Row {
         Self {
             name: &about.name,
             summary: &about.summary,
+            group: Group::of(about),
             default: about.name == DEFAULT.name,
             control: about.control,
             quick: about.quick,
@@ -32,35 +85,85 @@ impl Row {
         }
     }
 
-    fn cells(&self) -> Vec<String> {
-        let marks = [
-            (self.default, "default"),
-            (self.control, "control"),
-            (self.quick, "quick"),
-        ];
-        let marks = marks.into_iter().filter(|(is, _)| *is);
-        let marks: Vec<&str> = marks.map(|(_, mark)| mark).collect();
-        let or_dash = |words: &[&str]| match words {
-            [] => "–".to_owned(),
-            words => words.join(", "),
-        };
-        vec![
-            self.name.to_owned(),
-            or_dash(&marks),
-            or_dash(&self.needs),
-            self.passes.clone(),
-            self.summary.to_owned(),
-        ]
+    /// What the score is, and what it needs besides what the group does.
+    fn says(&self) -> String {
+        let said = self.group.said();
+        let needs = self.needs.iter().copied();
+        let needs: Vec<&str> = needs.filter(|need| !said.contains(need)).collect();
+        match needs.as_slice() {
+            [] => self.summary.to_owned(),
+            needs => format!("{} (needs {})", self.summary, needs.join(", ")),
+        }
+    }
+
+    fn mark(&self) -> &'static str {
+        match (self.default, self.quick) {
+            (true, _) => "*",
+            (false, true) => "+",
+            (false, false) => "",
+        }
     }
 }
 
 pub(crate) fn run(printer: Printer) -> Result<()> {
     let rows: Vec<Row> = ALL.iter().map(|about| Row::of(about)).collect();
-    printer.print(&rows, || {
-        let cells: Vec<Vec<String>> = rows.iter().map(Row::cells).collect();
-        format!(
-            "{}\nneeds: beside activations of labelled prompts; runs: of the model, beside capturing, a backward pass as two",
-            table(&["method", "", "needs", "runs", "what its score is"], &cells)
+    printer.print(&rows, || text(&rows))
+}
+
+fn text(rows: &[Row]) -> String {
+    let widest = |cell: &dyn Fn(&Row) -> usize| rows.iter().map(cell).max().unwrap_or(0);
+    let name = widest(&|row| row.name.len() + row.mark().len());
+    let runs = widest(&|row| row.passes.chars().count()).max("runs".len());
+    let margin = name + runs + 6;
+    let mut text = String::new();
+    for group in Group::ALL {
+        text.push_str(&format!("{}\n", group.title()));
+        for row in rows.iter().filter(|row| row.group == group) {
+            let marked = format!("{}{}", row.name, row.mark());
+            let mut lines = wrapped(&row.says(), WIDTH.saturating_sub(margin)).into_iter();
+            let first = lines.next().unwrap_or_default();
+            text.push_str(&format!(
+                "  {marked:name$}  {:runs$}  {first}\n",
+                row.passes
+            ));
+            for line in lines {
+                text.push_str(&format!("{:margin$}{line}\n", ""));
+            }
+        }
+        text.push('\n');
+    }
+    text.push_str(&format!(
+        "* the default of `discover`; + and *: among the quick ones, which `eval` runs unless told otherwise\n{}\n",
+        wrapped(
+            "second column: runs of the model beside capturing, a backward pass as two; the number of steps is the \
+             settings', and a layer has two stages",
+            WIDTH
         )
-    })
+        .join("\n")
+    ));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_method_is_in_the_list_once_and_lines_fit() {
+        let rows: Vec<Row> = ALL.iter().map(|about| Row::of(about)).collect();
+        let text = text(&rows);
+        for row in &rows {
+            let begin = format!("  {}{} ", row.name, row.mark());
+            let lines = text.lines().filter(|line| line.starts_with(&begin));
+            assert_eq!(lines.count(), 1, "{}", row.name);
+        }
+        for line in text.lines() {
+            assert!(line.chars().count() <= WIDTH, "{line}");
+        }
+        let group = |name: &str| rows.iter().find(|row| row.name == name).unwrap().group;
+        assert_eq!(group("recommended"), Group::Differentiate);
+        assert_eq!(group("activation-patching"), Group::Patch);
+        assert_eq!(group("sae"), Group::Activations);
+        assert_eq!(group("random"), Group::Control);
+    }
 }

@@ -10,6 +10,7 @@ mod discover;
 mod doctor;
 mod encode;
 mod eval;
+mod eval_text;
 mod examined;
 mod exports;
 mod found;

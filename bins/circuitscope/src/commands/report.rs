@@ -7,7 +7,8 @@ use circuitscope::files;
 use circuitscope::measures::{RunRecord, SETTINGS_FILE};
 use circuitscope::{EvalProvenance, EvalSettings, JudgedBy, RESULTS_FILE, Results};
 
-use super::eval::{behaviour, results_text};
+use super::eval::behaviour;
+use super::eval_text::results_text;
 use super::{inputs, pages};
 use crate::args::ReportArgs;
 use crate::output::Printer;

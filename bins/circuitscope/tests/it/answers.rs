@@ -265,6 +265,10 @@ fn eval_says_how_well_the_model_does_each_task() {
     let at = |said: &str| text.find(said).unwrap_or_else(|| panic!("{said}: {text}"));
     assert!(at("what the model makes of ioi:") < at("what the model makes of induction:"));
     assert!(at("what the model makes of induction:") < at("node AUC"));
+    assert!(at("\nioi: best control: mean-difference ") < at("node AUC"));
+    for line in text.lines().skip_while(|line| !line.starts_with("ioi: ")) {
+        assert!(line.chars().count() <= 100, "{line}");
+    }
     // Again, from what was kept.
     let results = bench.json(line);
     let share = &results["behaviour"]["ioi"]["answered"]["share"];

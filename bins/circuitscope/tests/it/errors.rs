@@ -70,7 +70,7 @@ fn activations_of_a_wrong_shape_or_value() {
         "a.safetensors",
         &[("activation", F32, &[2, 4, 4], &zeros), labels],
     );
-    bench.fails(TRAIN, "a.safetensors: tensor `activations`: found no such tensor among [\"activation\", \"labels\"], expected it to be there");
+    bench.fails(TRAIN, "a.safetensors: tensor `activations`: found no such tensor among [\"activation\", \"labels\"], expected it to be there: `circuitscope discover --save-activations FILE` writes such a file; `capture` writes sites, without labels");
     let mut data = [0.0; 32];
     data[17] = f32::NAN;
     bench.tensors(
@@ -81,6 +81,46 @@ fn activations_of_a_wrong_shape_or_value() {
         TRAIN,
         "a.safetensors: tensor `activations`: found NaN at example 1, head L0H0, expected finite numbers",
     );
+}
+
+/// Words that the model inside the program does not know, and what to do about it.
+#[test]
+fn own_prompts_without_their_model() {
+    let bench = Bench::new();
+    let right = r#"{"positive": "the", "negative": "the"}"#;
+    let other = r#"{"positive": "the zeppelin", "negative": "the"}"#;
+    bench.write("p.jsonl", format!("{right}\n{other}\n"));
+    let words = reference("vocab_size");
+    for bos in ["auto", "false"] {
+        let ran = bench.run(&format!("discover --pairs p.jsonl --prepend-bos {bos}"));
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        let expected = format!(
+            "\"the zeppelin\": found the word \"zeppelin\", expected words among the {words} of the model's vocabulary: \
+             give the model that the prompts are for with --model: the reference model inside this program knows the words of \
+             its own tasks alone\n"
+        );
+        assert!(ran.stderr.ends_with(&expected), "{}", ran.stderr);
+        assert!(ran.stderr.starts_with("error: p.jsonl:2"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn arrays_of_other_programs() {
+    let bench = Bench::new();
+    bench.write(
+        "a.safetensors",
+        b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f4'}",
+    );
+    bench.fails(
+        TRAIN,
+        "a.safetensors: not a safetensors file: found a NumPy file (.npy), expected safetensors; \
+         safetensors.numpy.save_file writes such a file",
+    );
+    bench.ok("capture --task ioi --examples 2 --sites blocks.0.attn.hook_z --reduce mean --output z.safetensors");
+    let ran = bench.run("train --activations z.safetensors --output sae");
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let expected = "`circuitscope discover --save-activations FILE` writes such a file; `capture` writes sites, without labels\n";
+    assert!(ran.stderr.ends_with(expected), "{}", ran.stderr);
 }
 
 #[test]
@@ -122,7 +162,7 @@ fn prompts_that_do_not_fit() {
     bench.write("p.jsonl", "{\"positive\": \"the\", \"negativ\": \"a\"}\n");
     bench.fails(
         "discover --pairs p.jsonl",
-        "p.jsonl:1: unknown field \"negativ\" (did you mean `negative`?): expected \"positive\", \"negative\", \"answers\", \"wrong_answers\" or \"spans\"",
+        "p.jsonl:1: unknown field \"negativ\" (did you mean `negative`?): expected \"positive\", \"negative\", \"answers\", \"wrong_answers\", \"spans\", \"slots\" or \"variables\"",
     );
     bench.write("t.json", "{\"tokens\": [[1, 2], [3, 99999]]}");
     bench.fails(
@@ -208,7 +248,7 @@ fn models_that_cannot_be_trusted() {
     fs_err::remove_file(bench.path("m/tokenizer.json")).unwrap();
     bench.fails(
         line,
-        "m: no tokenizer.json here: text prompts need the model's tokenizer beside its weights",
+        "m: expected the model's tokenizer beside its weights, which text prompts need: found no tokenizer.json in it",
     );
 }
 

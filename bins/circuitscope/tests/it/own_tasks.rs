@@ -231,6 +231,24 @@ fn circuits_come_from_files() {
     let found = bench.json(&format!("{line} --circuit case.json --output h"));
     assert_eq!(found["runs"][0]["truth"], "11");
 
+    // A plain list, and a circuit whose shape is seen before weights are read.
+    bench.write("list.json", r#"{"heads": ["L0H1", "L3H3"]}"#);
+    let listed = bench.json(&format!("{line} --circuit list.json --output i"));
+    assert_eq!(listed["runs"][0]["truth"], "list");
+    assert_eq!(listed["runs"][0]["node_auc"], found["runs"][0]["node_auc"]);
+    bench.reference_model("broken");
+    bench.write("broken/model.safetensors", "");
+    bench.write(
+        "wide.json",
+        case.to_string().replace("\"n_heads\":8", "\"n_heads\":12"),
+    );
+    for command in ["eval --output x", "discover"] {
+        bench.fails(
+            &format!("{command} --model broken --task ioi --circuit wide.json"),
+            "the circuits of wide.json are of 4 layers × 12 heads, the model has 4 × 8",
+        );
+    }
+
     let importances = fs_err::read_to_string(bench.path("d/importances.json")).unwrap();
     let importances: Value = serde_json::from_str(&importances).unwrap();
     let marked = |all: bool| {
@@ -270,7 +288,15 @@ fn circuits_come_from_files() {
     failing(&text.replace("\"L0H1\",\"L3H3\"", ""), "c.json: no heads");
     failing(
         "{\"heads\": []}",
-        "c.json: the file: found {\"heads\":[]}, expected an object of `cfg`, `nodes` and `edges`, as EAP-IG writes",
+        "c.json: c: found no head in the circuit, expected at least one",
+    );
+    failing(
+        "{\"heads\": [\"L4H0\"]}",
+        "c.json: c: found a4.h0, expected nodes of the model",
+    );
+    failing(
+        "{\"head\": []}",
+        "c.json: the file: found {\"head\":[]}, expected an object of `cfg`, `nodes` and `edges`, as EAP-IG writes",
     );
     bench.fails(
         &format!("{line} --circuit none.json --output x"),

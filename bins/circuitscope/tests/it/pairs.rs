@@ -156,14 +156,14 @@ fn the_metric_is_said_with_its_reason() {
 }
 
 #[test]
-fn other_fields_are_named_in_a_note() {
+fn other_fields_are_kept_and_named_in_a_note() {
     let bench = Bench::new();
     bench.write("p.jsonl", pair(r#", "group": "x", "id": 3"#));
     let ran = bench.run("discover --pairs p.jsonl --method mean-difference");
     assert_eq!(ran.code, Some(0), "{ran:?}");
     assert!(
         ran.stderr
-            .contains("note: p.jsonl: the fields `group`, `id` are not read"),
+            .contains("note: p.jsonl: the fields `group`, `id` are kept as variables"),
         "{}",
         ran.stderr
     );

@@ -145,7 +145,7 @@ fn the_tokenizers_other_files_count() {
     });
     bench.write("p.txt", "gave<|im_start|>a\n");
     let before = bench.run(CAPTURE);
-    assert!(before.stderr.contains("cannot tokenise"), "{before:?}");
+    assert!(before.stderr.contains("found the word"), "{before:?}");
     bench.write("m/tokenizer_config.json", added.to_string());
     // The model has no such token, which is an error that names it, not a silent cut into known ones.
     let ran = bench.run(CAPTURE);
@@ -178,6 +178,13 @@ fn chat_puts_prompts_into_the_template() {
     assert_eq!(report["prepend_bos"]["chat"], true);
     let again = bench.json(&format!("{CAPTURE} --chat --prepend-bos true"));
     assert_eq!(again["lengths"], json!([6]));
+    // What is in the template already is not put into it again.
+    bench.write("p.txt", "gave a\n<bos> gave a\n");
+    bench.fails(
+        &format!("{CAPTURE} --chat"),
+        "p.txt: prompt 2: found `<bos>`, which the chat template writes, expected a message without it: leave out --chat \
+         where prompts are in the template already",
+    );
     let discover = "discover --model m --task ioi --examples 4 --method mean-difference";
     let plain = bench.json(discover);
     let chat = bench.json(&format!("{discover} --chat"));

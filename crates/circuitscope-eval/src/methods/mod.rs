@@ -177,22 +177,33 @@ pub fn about(name: &str) -> Result<&'static About> {
     known.ok_or_else(|| unknown(name, ""))
 }
 
-/// The methods of a comma-separated list; `all` is every method, `quick` those of [`quick`].
+/// The methods of a comma-separated list, each once; `all` in it is every method, `quick` those of [`quick`].
 ///
 /// # Errors
 /// [`Error::UnknownMethod`] for the first entry that names none.
+///
+/// ```
+/// use circuitscope_eval::methods::{parse_list, quick};
+/// let methods = parse_list("activation-patching,quick,sae")?;
+/// assert_eq!(methods[0].name, "activation-patching");
+/// assert_eq!(methods.len(), 1 + quick().count());
+/// # Ok::<(), circuitscope_eval::Error>(())
+/// ```
 pub fn parse_list(list: &str) -> Result<Vec<&'static About>> {
-    match list {
-        "all" => return Ok(ALL.to_vec()),
-        "quick" => return Ok(quick().collect()),
-        _ => {}
-    }
     let mut found: Vec<&About> = Vec::new();
     for entry in list.split(',').map(str::trim) {
-        let known = about(entry).ok();
-        let known = known.ok_or_else(|| unknown(entry, ", quick, all"))?;
-        if !found.contains(&known) {
-            found.push(known);
+        let members = match entry {
+            "all" => ALL.to_vec(),
+            "quick" => quick().collect(),
+            name => {
+                let known = about(name).ok();
+                vec![known.ok_or_else(|| unknown(name, ", quick, all"))?]
+            }
+        };
+        for member in members {
+            if !found.contains(&member) {
+                found.push(member);
+            }
         }
     }
     Ok(found)

@@ -184,6 +184,18 @@ fn what_is_no_such_file_is_refused_and_says_why() {
     let cases = [
         (b"abc".to_vec(), "3 bytes, the header length alone takes 8"),
         (u64::MAX.to_le_bytes().to_vec(), "header too large"),
+        (
+            b"\x93NUMPY\x01\x00\x76\x00{".to_vec(),
+            "found a NumPy file (.npy), expected safetensors; safetensors.numpy.save_file writes such a file",
+        ),
+        (
+            b"PK\x03\x04\x14\x00\x00\x00".to_vec(),
+            "found a zip archive (.npz, or what torch.save writes), expected safetensors; ",
+        ),
+        (
+            b"\x80\x02\x8a\x0al\xfc\x9c\x46".to_vec(),
+            "found a Python pickle, expected safetensors; ",
+        ),
         (9u64.to_le_bytes().to_vec(), "invalid header length"),
         (header("{\"a\": 1}"), "invalid JSON in header: "),
         (header(overlapping), "invalid offset for tensor `a`"),
@@ -205,6 +217,29 @@ fn what_is_no_such_file_is_refused_and_says_why() {
     assert!(text.contains("metadata `circuitscope`: found"), "{text}");
     let missing = Reader::open(&path.with_file_name("none")).unwrap_err();
     assert_eq!(missing.io_kind(), Some(std::io::ErrorKind::NotFound));
+}
+
+#[test]
+fn labels_may_lie_as_other_programs_write_them() {
+    let (_folder, path) = at("x.safetensors");
+    let ints = [1i32, 0].map(i32::to_le_bytes).concat();
+    let longs = [1i64, 0].map(i64::to_le_bytes).concat();
+    for (dtype, bytes) in [
+        (Dtype::BOOL, &[1u8, 0][..]),
+        (Dtype::U8, &[1, 0]),
+        (Dtype::I32, &ints),
+        (Dtype::I64, &longs),
+    ] {
+        write_other(&path, &[("labels", dtype, &[2], bytes)], &[]);
+        let file = Reader::open(&path).unwrap();
+        let found = by_head::are_positive(&file, 2, "activations").unwrap();
+        assert_eq!(found, [true, false], "{dtype:?}");
+    }
+    write_other(&path, &[("labels", Dtype::F32, &[1], &[0; 4])], &[]);
+    let file = Reader::open(&path).unwrap();
+    let error = by_head::are_positive(&file, 1, "activations").unwrap_err();
+    let expected = "tensor `labels`: found type F32, expected BOOL, U8, I32 or I64";
+    assert!(error.to_string().ends_with(expected), "{error}");
 }
 
 #[test]

@@ -16,6 +16,9 @@ pub(crate) use names::TOKENIZER_FILES;
 
 use derive_setters::Setters;
 use serde_json::Map;
+use tokenizers::{
+    ModelWrapper, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer as _,
+};
 
 use crate::family::Findings;
 use crate::gguf::sentencepiece::SentencePiece;
@@ -128,6 +131,29 @@ impl Tokenizer {
         chat::render(template, special, message).map_err(|reason| Error::ChatTemplate { reason })
     }
 
+    /// What the chat template writes around a message, in the text of which it has no place: special tokens or, where it
+    /// writes none, what comes before the message.
+    ///
+    /// # Errors
+    /// As [`chat_prompt`](Self::chat_prompt).
+    pub fn chat_marks(&self) -> Result<Vec<String>> {
+        const MESSAGE: &str = "circuitscope";
+        let prompt = self.chat_prompt(MESSAGE)?.text;
+        let added = self.inner.get_added_tokens_decoder().into_values();
+        let special = added.filter(|token| token.special && prompt.contains(&token.content));
+        let mut marks: Vec<String> = special.map(|token| token.content).collect();
+        if marks.is_empty() {
+            let before = prompt.split_once(MESSAGE).map(|(before, _)| before.trim());
+            marks.extend(
+                before
+                    .filter(|before| !before.is_empty())
+                    .map(str::to_owned),
+            );
+        }
+        marks.sort_unstable();
+        Ok(marks)
+    }
+
     /// The same with `adds_bos` as [`Tokenizer::adds_bos`].
     #[must_use]
     pub fn with_adds_bos(self, adds_bos: bool) -> Self {
@@ -158,7 +184,7 @@ impl Tokenizer {
     /// already.
     ///
     /// # Errors
-    /// [`Error::Encode`], also for a text of more than a mebibyte; [`Error::NoBos`] if that token is asked for
+    /// [`Error::Encode`], also for a text of more than a mebibyte; [`Error::UnknownWord`]; [`Error::NoBos`] if that token is asked for
     /// and there is none.
     pub fn encode(&self, text: &str, prepend_bos: bool) -> Result<Vec<u32>> {
         if text.len() > LONGEST {
@@ -171,9 +197,11 @@ impl Tokenizer {
             pieces.encode(text)
         } else {
             let encoding = self.inner.encode(text, false);
-            let encoding = encoding.map_err(|error| Error::Encode {
-                text: text.to_owned(),
-                reason: error.to_string(),
+            let encoding = encoding.map_err(|error| {
+                self.unknown_word(text).unwrap_or_else(|| Error::Encode {
+                    text: text.to_owned(),
+                    reason: error.to_string(),
+                })
             })?;
             encoding.get_ids().to_vec()
         };
@@ -184,6 +212,25 @@ impl Tokenizer {
             None
         };
         Ok(bos.into_iter().chain(ids).collect())
+    }
+
+    /// Where a text failed in a vocabulary of whole words: the first word that it does not have.
+    fn unknown_word(&self, text: &str) -> Option<Error> {
+        if !matches!(self.inner.get_model(), ModelWrapper::WordLevel(_)) {
+            return None;
+        }
+        let mut words = PreTokenizedString::from(text);
+        if let Some(splits) = self.inner.get_pre_tokenizer() {
+            splits.pre_tokenize(&mut words).ok()?;
+        }
+        let words = words.get_splits(OffsetReferential::Original, OffsetType::Byte);
+        let mut words = words.into_iter().map(|(word, ..)| word);
+        let word = words.find(|word| self.inner.token_to_id(word).is_none())?;
+        Some(Error::UnknownWord {
+            text: text.to_owned(),
+            word: word.to_owned(),
+            words: self.inner.get_vocab_size(true),
+        })
     }
 
     /// Token ids back to text.

@@ -276,6 +276,16 @@ fn folders_that_lack_a_file() {
         match error(&folder) {
             Error::NotAModel { path, missing, .. } => {
                 assert_eq!((path.as_path(), missing.as_str()), (folder.path(), file));
+                let said = error(&folder).to_string();
+                let expected = format!(
+                    "{}: expected a folder with config.json and model.safetensors",
+                    path.display()
+                );
+                assert!(said.starts_with(&expected), "{said}");
+                assert!(
+                    said.ends_with(&format!(": found no {file} in it")),
+                    "{said}"
+                );
             }
             other => panic!("{other}"),
         }

@@ -228,7 +228,7 @@ mod tests {
         let twice = draw(&[(0, 1), (2, 1)]).unwrap_err();
         assert_eq!(
             twice.to_string(),
-            "pair 1: example 1 is in an earlier pair: expected each example in one pair"
+            "pair 2: example 1 is in an earlier pair: expected each example in one pair"
         );
         let one_class = half_samples(&[Positive], &[], 1, Seed::new(0));
         assert!(matches!(

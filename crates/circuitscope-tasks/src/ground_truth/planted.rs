@@ -22,6 +22,7 @@ struct Record {
     n_layers: usize,
     n_heads: usize,
     tasks: BTreeMap<String, Planted>,
+    #[serde(default)]
     decoys: Vec<HeadId>,
 }
 
@@ -30,6 +31,7 @@ struct Record {
 struct Planted {
     source: String,
     groups: BTreeMap<String, Vec<HeadId>>,
+    #[serde(default)]
     edges: BTreeSet<Edge>,
 }
 
@@ -97,6 +99,16 @@ mod tests {
             text: &text,
         };
         read("greater-than", file)
+    }
+
+    #[test]
+    fn decoys_and_edges_may_be_left_out() {
+        let text = r#"{"schema": 1, "model": "m", "n_layers": 2, "n_heads": 2,
+            "tasks": {"own": {"source": "s", "groups": {"a": ["L0H1"]}}}}"#;
+        let name = "test.json";
+        let truths = read("own", DataFile { name, text }).unwrap();
+        assert_eq!(truths[0].decoys, []);
+        assert_eq!(truths[0].circuit.heads().count(), 1);
     }
 
     #[test]
