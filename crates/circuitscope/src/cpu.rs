@@ -199,6 +199,13 @@ impl Run {
     ) -> Result<Cards> {
         let causal = self.evidence.causal("cards")?;
         let words = (&self.parts, self.model.0.tokenizer()?);
-        crate::cards::<Training>(causal, words, heads, settings, (seed, &FlexDevice), progress)
+        crate::cards::<Training>(
+            causal,
+            words,
+            heads,
+            settings,
+            (seed, &FlexDevice),
+            progress,
+        )
     }
 }

@@ -101,7 +101,10 @@ fn text(comparison: &Comparison, top: usize) -> String {
             ("only in B's", Place::OnlyB),
         ] {
             if comparison.heads_in(place).next().is_some() {
-                text.push_str(&format!("\n{title}\n\n{}", shown(comparison.heads_table(place, top))));
+                text.push_str(&format!(
+                    "\n{title}\n\n{}",
+                    shown(comparison.heads_table(place, top))
+                ));
             }
         }
     }

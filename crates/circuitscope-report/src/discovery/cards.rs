@@ -88,6 +88,8 @@ fn body(page: &CircuitPage<'_>, cards: &Cards, card: &HeadCard) -> Markup {
             section {
                 h4 { "Effect" }
                 p { (effect(card.effect)) }
+                p { (patched(card)) }
+                @if !card.matters_at.is_empty() { p { (matters(card)) } }
                 (role(card))
             }
             section { (writes(&card.writes)) }
@@ -98,6 +100,31 @@ fn body(page: &CircuitPage<'_>, cards: &Cards, card: &HeadCard) -> Markup {
             @if let Some(terms) = why::terms(card, cards) { section { (terms) } }
             @if let Some(links) = links { section { (links) } }
         }
+    }
+}
+
+/// The exact effect of the head alone.
+fn patched(card: &HeadCard) -> Markup {
+    let patched = card.patched;
+    let given = match patched.reference {
+        Reference::Differs => "what it puts out on the negative prompt",
+        _ => "what it puts out on another positive prompt",
+    };
+    html! {
+        "Given " (given) ", alone, on " (patched.pairs) " pairs: the prediction loses "
+        b { (number(patched.mean)) } "."
+    }
+}
+
+/// Where its effect arises.
+fn matters(card: &HeadCard) -> Markup {
+    html! {
+        "Its effect arises at: "
+        @for (at, (name, share)) in card.matters_at.iter().enumerate() {
+            @if at > 0 { ", " }
+            (name) " " (percent(*share))
+        }
+        "."
     }
 }
 
@@ -120,23 +147,13 @@ fn effect(effect: Effect) -> Markup {
 }
 
 fn role(card: &HeadCard) -> Markup {
-    let roles: Vec<String> = card
-        .roles()
-        .map(|role| {
-            format!(
-                "attends to {} ({} of its attention where it matters)",
-                role.pattern.phrase(),
-                percent(role.weighted)
-            )
-        })
-        .collect();
     html! {
         h4 { "Role" }
         p {
-            @if roles.is_empty() {
+            @if card.main_roles().is_empty() {
                 "No role: no pattern is both more than chance and more than heads without an effect reach."
             } @else {
-                (roles.join("; ")) "."
+                "Reads " (card.role_words()) "."
             }
         }
         @if !card.patterns.is_empty() {
@@ -149,12 +166,12 @@ fn role(card: &HeadCard) -> Markup {
                                 th scope="col" { "attends to" }
                                 th scope="col" { abbr title="mean attention that follows the pattern: the pattern alone" { "alone" } }
                                 th scope="col" {
-                                    abbr title="the same where the head matters" { "weighted" }
+                                    abbr title="of what the head does where it matters, the share that comes from there: attention times value times gradient" { "weighted" }
                                 }
                                 th scope="col" {
                                     abbr title="95 % point of that with as many tokens drawn at random" { "shuffled" }
                                 }
-                                th scope="col" { abbr title="weighted times the size of the effect" { "joined" } }
+                                th scope="col" { abbr title="weighted times the size of the exact effect" { "joined" } }
                                 th scope="col" { abbr title="the largest joined among heads without an effect" { "idle" } }
                                 th scope="col" { "role" }
                             }

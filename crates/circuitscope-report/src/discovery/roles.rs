@@ -18,7 +18,7 @@ impl<'a> Roles<'a> {
     pub(super) fn of(page: &CircuitPage<'a>) -> Self {
         let cards = page.cards.map_or(&[][..], |cards| &cards.heads);
         let mut all: Vec<&Pattern> = Vec::new();
-        for role in cards.iter().flat_map(HeadCard::roles) {
+        for role in cards.iter().flat_map(HeadCard::main_roles) {
             if !all.contains(&&role.pattern) {
                 all.push(&role.pattern);
             }
@@ -29,7 +29,7 @@ impl<'a> Roles<'a> {
     /// The places of a head's roles among all.
     pub(super) fn of_head(&self, head: HeadId) -> Vec<usize> {
         let card = self.cards.iter().find(|card| card.head == head);
-        let roles = card.into_iter().flat_map(HeadCard::roles);
+        let roles = card.into_iter().flat_map(HeadCard::main_roles);
         roles
             .filter_map(|role| self.all.iter().position(|other| **other == role.pattern))
             .collect()
@@ -37,7 +37,7 @@ impl<'a> Roles<'a> {
 
     /// Each with what it does.
     pub(super) fn named(&self) -> impl Iterator<Item = (usize, String)> {
-        let phrase = |pattern: &Pattern| format!("attends to {}", pattern.phrase());
+        let phrase = |pattern: &Pattern| format!("reads {}", pattern.phrase());
         let all = self.all.iter().enumerate();
         all.map(move |(at, pattern)| (at, phrase(pattern)))
     }

@@ -3,7 +3,7 @@
 use circuitscope_core::{HeadGrid, HeadId, Node, Polarity, Port, Seed};
 use circuitscope_measures::cards::{
     Attention, AttentionRow, CARDS_SCHEMA, Cards, CodeCard, CodePrompt, Copying, Effect, HeadCard,
-    HeadPatterns, Link, Pattern, PatternScore, QkTerm, Reference, ShownPair, TokenRule,
+    HeadPatterns, Link, Patched, Pattern, PatternScore, QkTerm, Reference, ShownPair, TokenRule,
     VariableCell, VariableTable, Why, Writes,
 };
 use circuitscope_report::{
@@ -222,10 +222,16 @@ fn card(draw: &mut Draw, head: HeadId, at: usize, prompts: &[ShownPair]) -> Head
             high: mean + 0.0347,
             same_sign: 0.5 + 0.5 * draw.share(),
         },
+        patched: Patched {
+            reference: Reference::Differs,
+            mean: 1.3 * mean,
+            pairs: 8,
+        },
+        matters_at: vec![("last token".to_owned(), 0.731), ("S2".to_owned(), 0.269)],
         patterns: patterns(draw, at),
         attention,
         writes: Writes {
-            direct: draw.signed(),
+            direct: Some(draw.signed()),
             direct_logits: at.is_multiple_of(2).then(|| draw.signed()),
             promotes: words(&[" Mary", " Kate", " Anna", " Maria"]),
             suppresses: words(&[" John", " he", "</code>", "\n\n"]),
@@ -305,7 +311,9 @@ pub(crate) fn cards(grid: HeadGrid, chosen: &[HeadId]) -> Cards {
         schema: CARDS_SCHEMA,
         pairs: 64,
         divergence: 6.873,
+        patterns: Vec::new(),
         links: Vec::new(),
+        link_pairs: 10,
         prompts,
         effects,
         repeated,

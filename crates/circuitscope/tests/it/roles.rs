@@ -110,11 +110,20 @@ fn roles_are_those_that_were_planted() {
         }
         for card in &cards.heads {
             let is_decoy = decoys.contains(&card.head);
-            assert_eq!(card.main_roles().is_empty(), is_decoy, "{} {}", task.name, card.head);
+            assert_eq!(
+                card.main_roles().is_empty(),
+                is_decoy,
+                "{} {}",
+                task.name,
+                card.head
+            );
         }
         // The mover of docstring reads the third argument, though one before it reads there, too.
         if task.name == "docstring" {
-            let mover = cards.heads.iter().find(|card| card.head == HeadId::new(2, 2));
+            let mover = cards
+                .heads
+                .iter()
+                .find(|card| card.head == HeadId::new(2, 2));
             assert_eq!(mover.unwrap().main_roles()[0].pattern, slot("C_def"));
         }
     }
@@ -141,11 +150,18 @@ fn heads_carry_what_they_were_planted_to_carry() {
         let place = table.variables.iter().position(|(of, _)| of == name);
         &table.cells[place.unwrap()]
     };
-    for (head, planted) in table.heads.iter().zip([true, true, true, false, false, false, false]) {
+    for (head, planted) in table
+        .heads
+        .iter()
+        .zip([true, true, true, false, false, false, false])
+    {
         let at = table.heads.iter().position(|other| other == head).unwrap();
         let (tens, noun) = (row("tens")[at], row("noun")[at]);
         if planted {
-            assert!(tens.information > tens.null && tens.held_out > 0.2, "{head}: {tens:?}");
+            assert!(
+                tens.information > tens.null && tens.held_out > 0.2,
+                "{head}: {tens:?}"
+            );
             assert!(noun.held_out < 0.1, "{head}: {noun:?}");
         }
     }
@@ -156,10 +172,19 @@ fn heads_carry_what_they_were_planted_to_carry() {
 fn movers_copy() {
     let cards = read(&IOI);
     for name in ["L2H0", "L3H3"] {
-        let card = cards.heads.iter().find(|card| card.head == name.parse().unwrap());
+        let card = cards
+            .heads
+            .iter()
+            .find(|card| card.head == name.parse().unwrap());
         let copying = card.unwrap().writes.copying;
-        assert!(copying.copied > 0.8 && copying.others < 0.4, "{name}: {copying:?}");
+        assert!(
+            copying.copied > 0.8 && copying.others < 0.4,
+            "{name}: {copying:?}"
+        );
     }
-    let inhibition = cards.heads.iter().find(|card| card.head == HeadId::new(1, 2));
+    let inhibition = cards
+        .heads
+        .iter()
+        .find(|card| card.head == HeadId::new(1, 2));
     assert!(inhibition.unwrap().writes.copying.copied < 0.5);
 }
