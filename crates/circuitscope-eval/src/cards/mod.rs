@@ -48,9 +48,9 @@ pub struct CardSettings {
     pub shown: usize,
     /// Pairs that edges are measured on, at most. Default 10.
     pub link_pairs: usize,
-    /// Pairs that heads are patched on one by one, at most. Default 8.
+    /// Pairs that heads are patched on one by one, at most. Default 16.
     pub patched_pairs: usize,
-    /// Heads that are patched beside those with a card: those with the largest effects by the gradient. Default 24.
+    /// Heads that are patched beside those with a card: those with the largest effects by the gradient. Default 16.
     pub patched_others: usize,
     /// Prompts of random tokens said twice. Default 8; 0 for none.
     pub repeated: usize,
@@ -64,8 +64,8 @@ impl Default for CardSettings {
             promoted: 5,
             shown: 3,
             link_pairs: 10,
-            patched_pairs: 8,
-            patched_others: 24,
+            patched_pairs: 16,
+            patched_others: 16,
             repeated: 8,
         }
     }
@@ -94,7 +94,7 @@ const DRAWS: usize = 1000;
 /// - **patterns**: with `ω_bt = |e_bt| / Σ_t |e_bt|` and `m_b[t, s] = |A_b[t, s] v_b[s] · g_b[t]| / Σ_s |…|` of attention, value and gradient,
 ///   `mean_b Σ_t ω_bt Σ_{s ∈ T(t)} m_b[t, s]`, where `T(t)` is where the pattern would attend to: of what the head does where it
 ///   matters, the share that comes from there. It is a role where it is above its null (as many tokens drawn at random,
-///   normal approximation) and, times the size of the exact effect, above what heads without an effect have (less than a tenth of
+///   normal approximation) and, times the size of the exact effect, above what heads without an effect have (less than 7 % of
 ///   the largest): patterns alone name heads that do nothing with them.
 /// - **codes**: of `y_b = Σ_t ω_bt z_bt W_O` by a dictionary that was never trained; the effects of the codes of a
 ///   head add up to the head's.

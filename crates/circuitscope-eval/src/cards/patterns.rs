@@ -137,7 +137,7 @@ impl Follows {
 const HIGH: f64 = 1.644_853_626_951_472_2;
 
 /// Heads whose exact effect is less than this share of the largest have no effect.
-const IDLE: f64 = 0.1;
+const IDLE: f64 = 0.07;
 
 /// Scores of every head and pattern, `[head][pattern]`: `sizes` are the sizes of the exact effects of heads, 0 where none was
 /// measured, `kinds` the references that say where they matter.

@@ -142,7 +142,7 @@ pub struct PatternScore {
     /// `weighted` times the size of the head's exact effect ([`Patched`](super::Patched)), 0 where that was not measured: it is for the
     /// heads with the largest effects by a gradient.
     pub joined: f64,
-    /// The largest `joined` among heads without an effect: those whose exact one is less than a tenth of the largest.
+    /// The largest `joined` among heads without an effect: those whose exact one is less than 7 % of the largest.
     pub idle: f64,
     /// Whether it is more than both, and so what the head is said to do.
     pub role: bool,

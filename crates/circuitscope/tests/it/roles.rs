@@ -34,7 +34,7 @@ fn read(task: &TaskSpec) -> Cards {
         &causal.unwrap(),
         (&parts, tokenizer),
         &heads,
-        &CardSettings::default(),
+        &CardSettings::default().with_patched_others(32),
         (Seed::new(0), &FlexDevice),
         &NoProgress,
     );
