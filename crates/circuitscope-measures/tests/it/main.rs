@@ -1,4 +1,5 @@
-//! Tests of what rankings are worth.
+//! Tests of what rankings are worth, and of comparisons.
+#![expect(clippy::unwrap_used, reason = "test helpers fail by panicking")]
 
 mod compare;
 mod field;
