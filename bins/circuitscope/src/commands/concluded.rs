@@ -19,15 +19,14 @@ impl Found {
         let said = self.behaviour_sentences();
         let all = said.into_iter().chain(self.circuit_sentences());
         let all = all.chain(self.quality_sentences());
-        let (warnings, sentences): (Vec<String>, Vec<String>) =
-            all.partition(|sentence| sentence.starts_with(WARNING));
-        let warnings = warnings
-            .iter()
-            .map(|warning| warning.trim_start_matches(WARNING).to_owned());
+        let warnings = all.filter_map(|said| Some(said.strip_prefix(WARNING)?.to_owned()));
+        let quality = self.quality.as_ref();
+        let better = quality.and_then(|quality| self.kept_by_size.as_ref()?.better(quality));
         Verdict {
             figures: self.figures(),
             conclusion: self.conclusion(),
-            sentences,
+            // The rest is told further down.
+            sentences: better.into_iter().collect(),
             warnings: warnings.collect(),
         }
     }

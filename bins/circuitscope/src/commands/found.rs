@@ -12,6 +12,7 @@ use circuitscope::{
     Discovery, KnownAs, KnownCircuits, MetricChoice, PromptBehaviour, PromptStart, TRAINING,
 };
 use circuitscope::{HeadGrid, HeadId, Seed};
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 use super::bos;
@@ -24,7 +25,8 @@ use crate::provenance::{Provenance, human_bytes};
 pub(super) const DISCOVERY_SCHEMA: u32 = 1;
 
 /// What is printed, and kept as `discovery.json`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(title = "discovery.json")]
 pub(crate) struct Found {
     /// The form of this file, changed whenever a reader of an earlier one would go wrong.
     pub(crate) schema: u32,
@@ -38,15 +40,18 @@ pub(crate) struct Found {
     pub(crate) prompt_warnings: Vec<String>,
     /// How well the model shows the behaviour.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub(crate) behaviour: Option<PromptBehaviour>,
     /// Pairs that `--only-correct` kept, and of how many.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) only_correct: Option<OnlyCorrect>,
     /// What is read from the output, and why that, where the model is run on pairs.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub(crate) metric: Option<MetricChoice>,
     /// What takes the place of ablated heads.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub(crate) ablation: Option<Ablation>,
     pub(crate) method: String,
     pub(crate) n_layers: usize,
@@ -64,39 +69,49 @@ pub(crate) struct Found {
     pub(crate) divergence: Option<f64>,
     /// The circuit, and what its choice rests on; absent where the work stopped before.
     #[serde(flatten)]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub(crate) chosen: Option<Chosen>,
     /// Heads of the known circuit that were found and not found, where one is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) known: Option<Known>,
     /// Signed scores of the whole graph, MLPs and ports included, where the method has them.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub(crate) graph: Option<GraphScores>,
     /// What the circuit keeps, where it was run with the rest ablated.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub(crate) quality: Option<CircuitQuality>,
     /// What the best heads keep, fewer and more than were chosen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) kept_by_size: Option<KeptBySize>,
     /// Tests of the circuit, where they were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub(crate) tests: Option<CircuitTests>,
     /// What the heads of the circuit do, where the model is run on pairs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cards: Option<Cards>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<Vec<f64>>>")]
     pub(crate) edges: Option<Pairs>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) paper_edge_head_counts: Option<Vec<u32>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub(crate) dictionary: Option<DictionaryReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub(crate) model: Option<ModelProvenance>,
     /// Whose known circuit the heads are set beside.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub(crate) known_circuit: Option<KnownAs>,
+    #[schemars(with = "serde_json::Value")]
     pub(crate) settings: Settings,
     /// Seconds of each stage, in order.
     pub(crate) stages: Vec<Stage>,
+    #[schemars(with = "serde_json::Value")]
     pub(crate) provenance: Provenance,
 }
 
@@ -113,7 +128,7 @@ pub(crate) struct Settings {
 }
 
 /// Pairs that the model gets right.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 pub(crate) struct OnlyCorrect {
     pub(crate) kept: usize,
     pub(crate) of: usize,
@@ -134,8 +149,9 @@ impl Serialize for Pairs {
 }
 
 /// A head with its score.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct RankedHead {
+    #[schemars(with = "String")]
     pub(crate) head: HeadId,
     pub(crate) score: f64,
     /// The score with its sign, where the method has one: below 0 for a head that works against the
@@ -154,10 +170,11 @@ pub(crate) struct RankedHead {
 }
 
 /// Chosen heads beside those of the known circuit.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct Known {
     /// Which account of the circuit this is.
     pub(crate) variant: String,
+    #[schemars(with = "Vec<String>")]
     pub(crate) heads: Vec<HeadId>,
     /// Chosen and known.
     pub(crate) found: usize,
@@ -168,7 +185,7 @@ pub(crate) struct Known {
 }
 
 /// A stage with its time.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct Stage {
     pub(crate) name: &'static str,
     pub(crate) seconds: f64,
@@ -510,3 +527,27 @@ pub(super) const CARDS: [&str; 3] = [
 
 /// Wrong answers that are printed.
 const FAILING: usize = 5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The schema in the docs is that of what is written. `UPDATE_SNAPSHOTS=1` writes it anew.
+    #[test]
+    fn the_schema_in_the_docs_is_this() {
+        let schema = schemars::schema_for!(Found);
+        let schema = serde_json::to_string_pretty(&schema).unwrap() + "\n";
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../docs/schemas/discovery.schema.json"
+        );
+        if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+            fs_err::write(path, &schema).unwrap();
+        }
+        let kept = fs_err::read_to_string(path).unwrap_or_default();
+        assert!(
+            kept == schema,
+            "{path} is another schema than that of discovery.json"
+        );
+    }
+}

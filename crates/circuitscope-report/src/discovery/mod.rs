@@ -28,6 +28,9 @@ use crate::heads::Map;
 use crate::svg::{Drawing, theme_css};
 use crate::{Error, Picture, Report, Result, passages};
 
+/// Variables whose table stands beside another one.
+const NARROW: usize = 2;
+
 /// Width that cells of the map fill.
 const MAP: usize = 1080;
 
@@ -110,7 +113,13 @@ impl Drawn {
             };
             drawn.add("repeated", "Attention on repeated random tokens", body);
         }
-        if let [variables, repeated] = &mut drawn.sections[first..] {
+        let narrow = page
+            .cards
+            .and_then(|cards| cards.variables.as_ref())
+            .is_none_or(|table| table.variables.len() <= NARROW);
+        if let [variables, repeated] = &mut drawn.sections[first..]
+            && narrow
+        {
             (variables.half, repeated.half) = (true, true);
         }
         if !page.task.passages.is_empty() {
