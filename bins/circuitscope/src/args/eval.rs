@@ -16,7 +16,9 @@ use super::{
 /// that any method should beat. Finished runs stay in the output folder: an interrupted command
 /// goes on where it stopped.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(
+    after_help = "`circuitscope eval --help` shows every option, and examples.",
+    after_long_help = "Examples:
   All tasks and methods on the model inside this program:
     circuitscope eval
   Every method, and what circuits of growing size keep:
@@ -30,15 +32,18 @@ use super::{
   A task of your own, by the circuit in its folder or in a file:
     circuitscope eval --task capitals/ --circuit circuit.json --output capitals-eval/
   GPT-2 small, whose circuits for ioi and greater-than were published:
-    circuitscope eval --model openai-community/gpt2 --task ioi,greater-than --output gpt2-eval/")]
+    circuitscope eval --model openai-community/gpt2 --task ioi,greater-than --output gpt2-eval/"
+)]
 pub(crate) struct EvalArgs {
     /// Names of the options that were given.
     #[arg(skip)]
     pub(crate) given: Vec<String>,
     #[arg(long, value_name = "LIST", value_parser = parse_tasks, help = tasks_help())]
     pub(crate) task: Option<Tasks>,
-    /// Methods and controls, comma-separated, or all, or quick (those that take seconds; `all` takes
-    /// the better part of an hour)
+    /// Methods and controls that `circuitscope methods` lists, comma-separated, or groups of them
+    ///
+    /// The groups, which may stand beside names, are `quick` (those that take seconds) and `all` (the better part of an
+    /// hour).
     #[arg(long, value_name = "LIST", default_value = "quick", value_parser = parse_methods)]
     pub(crate) method: Methods,
     /// Also judge scores of another tool: an importances.json of EAP-IG or of a MIB submission for the

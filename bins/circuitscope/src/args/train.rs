@@ -13,8 +13,11 @@ use super::{CODES, DeviceArgs, EXAMPLES, STEPS, SeedArgs, count, count_or_none};
 #[command(after_help = "Example:
   circuitscope train --activations heads.safetensors --output sae/
 
-The activations file is safetensors with `activations` [examples, heads, d] (f32, f16 or bf16),
-`labels` [examples] (1 positive, 0 negative) and metadata n_layers, n_heads.")]
+The activations file is what `circuitscope discover --save-activations heads.safetensors` writes:
+safetensors with `activations` [examples, heads, d] (f32, f16 or bf16), `labels` [examples]
+(1 positive, 0 negative; bool, u8, i32 or i64) and metadata n_layers, n_heads. A row is what a head
+adds to the residual stream, averaged over the positions of a prompt; docs/guides/files.md makes one
+in Python. Files of `capture` hold sites, and no labels.")]
 pub(crate) struct TrainArgs {
     /// Activations file
     #[arg(long, value_name = "FILE")]

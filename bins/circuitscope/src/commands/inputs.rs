@@ -11,16 +11,13 @@ use circuitscope::tasks;
 use circuitscope::{CaptureSettings, CircuitChoice, conformance, load_reference, read_circuits};
 use circuitscope::{Progress, did_you_mean, nearest};
 
-use crate::args::ModelArgs;
+use crate::args::{ModelArgs, REFERENCE};
 use crate::device::{B, Device, quietly};
 use crate::memory;
 use crate::output::note;
 
 /// What stands before the name of a model that Ollama keeps.
 const OLLAMA: &str = "ollama:";
-
-/// Name of the model inside this program.
-pub(crate) const REFERENCE: &str = "reference";
 
 /// Loads the model that `--model` names.
 pub(crate) fn load_model(

@@ -36,6 +36,37 @@ fn help_is_what_it_was() {
 }
 
 #[test]
+fn short_help_fits_a_screen() {
+    let help = Bench::new().ok("discover -h");
+    assert!(help.lines().count() <= 48, "{help}");
+    for option in ["--pairs", "--model", "--method", "--select", "--output"] {
+        assert!(help.contains(option), "{option}");
+    }
+    assert!(help.contains("circuitscope methods"), "{help}");
+}
+
+#[test]
+fn the_environment_names_a_model() {
+    let bench = Bench::new();
+    let line = "capture --task ioi --sites logits --output x.safetensors";
+    let mut command = bench.command(line);
+    let output = command.env("CIRCUITSCOPE_MODEL", "none-such").output();
+    let ran = crate::support::Ran::of(output.unwrap());
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(
+        ran.stderr
+            .starts_with("error: --model none-such: no such file or folder"),
+        "{}",
+        ran.stderr
+    );
+    // No model runs on activations, whatever the environment says.
+    bench.activations("a.safetensors", &[1, 1, 0, 0]);
+    let mut command = bench.command("discover --activations a.safetensors");
+    let output = command.env("CIRCUITSCOPE_MODEL", "none-such").output();
+    assert_eq!(crate::support::Ran::of(output.unwrap()).code, Some(0));
+}
+
+#[test]
 fn every_command_that_reads_files_shows_an_example() {
     let bench = Bench::new();
     for command in COMMANDS {

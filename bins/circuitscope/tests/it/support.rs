@@ -46,6 +46,7 @@ impl Bench {
         command
             .args(line.split_whitespace())
             .current_dir(self.folder.path())
+            .env_remove("CIRCUITSCOPE_MODEL")
             .env_remove("RUST_LOG")
             .env_remove("RUST_BACKTRACE");
         command
