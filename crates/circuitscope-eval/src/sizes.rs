@@ -36,8 +36,8 @@ impl KeptBySize {
     /// ```
     /// use circuitscope_eval::KeptBySize;
     ///
-    /// assert_eq!(KeptBySize::sizes(3, 32), [1, 2, 3, 6, 12, 24]);
-    /// assert_eq!(KeptBySize::sizes(40, 270), [1, 2, 5, 10, 20, 40, 80, 160]);
+    /// assert_eq!(KeptBySize::sizes(3, 32), [1, 2, 3, 6, 12]);
+    /// assert_eq!(KeptBySize::sizes(40, 270), [1, 20, 40, 80, 160]);
     /// ```
     #[must_use]
     pub fn sizes(chosen: usize, heads: usize) -> Vec<usize> {
@@ -45,10 +45,9 @@ impl KeptBySize {
         let mut sizes: Vec<usize> = if chosen <= few {
             (1..=chosen).collect()
         } else {
-            let halves = (0..).map(|halvings| chosen >> halvings);
-            halves.take_while(|size| *size > 0).collect()
+            vec![1, chosen / 2, chosen]
         };
-        sizes.extend((1..4).map(|doublings| chosen << doublings));
+        sizes.extend([2 * chosen, 4 * chosen]);
         sizes.retain(|size| (1..heads).contains(size));
         sizes.sort_unstable();
         sizes.dedup();

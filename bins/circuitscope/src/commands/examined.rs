@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use anyhow::Result;
+use circuitscope::eval::methods::PatchingSettings;
 use circuitscope::eval::{
     CardSettings, KeptBySize, QualitySettings, TestSettings, circuit_quality, kept_by_size,
     test_circuit,
@@ -132,9 +133,11 @@ fn describe(
         (head, place.map_or(0, |place| place + 1))
     };
     let heads: Vec<(HeadId, usize)> = heads.into_iter().map(rank).collect();
-    let how = CardSettings::default()
-        .with_pairs(args.patching.gradient_pairs as usize)
-        .with_n_codes(args.sae.codes);
+    let mut how = CardSettings::default().with_n_codes(args.sae.codes);
+    let pairs = args.patching.gradient_pairs as usize;
+    if pairs != PatchingSettings::default().gradient_pairs {
+        how = how.with_pairs(pairs);
+    }
     let training = device.training();
     let made = cards::<B>(
         causal,

@@ -13,6 +13,7 @@ mod writes;
 
 use std::collections::BTreeMap;
 
+use burn::module::Module as _;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use circuitscope_core::{HeadGrid, HeadId, Progress, Seed, draw};
 use circuitscope_measures::cards::{
@@ -38,18 +39,22 @@ type Words<'a> = &'a dyn Fn(u32) -> String;
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct CardSettings {
-    /// Pairs that are read, at most. Default 250.
-    pub pairs: usize,
+    /// Pairs that are read, at most. Default: as many as take 1.2·10¹² operations (two for each parameter and token, in
+    /// twelve passes), from 20 to 250.
+    #[setters(strip_option)]
+    pub pairs: Option<usize>,
     /// Features of the dictionary that makes codes. Default 200, as everywhere.
     pub n_codes: usize,
     /// Tokens that are named as raised or lowered. Default 5.
     pub promoted: usize,
     /// Pairs whose prompts attention is shown on. Default 3.
     pub shown: usize,
-    /// Pairs that edges are measured on, at most. Default 10.
-    pub link_pairs: usize,
-    /// Pairs that heads are patched on one by one, at most. Default 16.
-    pub patched_pairs: usize,
+    /// Pairs that edges are measured on, at most. Default 10; 6 where more pairs could be read than the default number.
+    #[setters(strip_option)]
+    pub link_pairs: Option<usize>,
+    /// Pairs that heads are patched on one by one, at most. Default 16; 8 likewise.
+    #[setters(strip_option)]
+    pub patched_pairs: Option<usize>,
     /// Heads that are patched beside those with a card: those with the largest effects by the gradient. Default 16.
     pub patched_others: usize,
     /// Prompts of random tokens said twice. Default 8; 0 for none.
@@ -59,12 +64,12 @@ pub struct CardSettings {
 impl Default for CardSettings {
     fn default() -> Self {
         Self {
-            pairs: PatchingSettings::default().gradient_pairs,
+            pairs: None,
             n_codes: SaeSettings::default().n_codes,
             promoted: 5,
             shown: 3,
-            link_pairs: 10,
-            patched_pairs: 16,
+            link_pairs: None,
+            patched_pairs: None,
             patched_others: 16,
             repeated: 8,
         }
@@ -127,7 +132,8 @@ pub fn cards<B: AutodiffBackend>(
     device: &B::Device,
     progress: &dyn Progress,
 ) -> Result<Cards> {
-    let count = how.pairs.min(causal.pairs().len());
+    let effort = Effort::of(causal, how);
+    let count = effort.pairs;
     let of_heads: Vec<HeadId> = heads.iter().map(|(head, _)| *head).collect();
     let shares = Contrast::<B>::shares(causal.pairs().len(), seed);
     let patterns = Patterns::of(causal, parts, count);
@@ -139,7 +145,8 @@ pub fn cards<B: AutodiffBackend>(
     let contrast = Contrast::<B>::new(
         PatchingSettings::default().with_edges(PatchedEdges::None),
         device.clone(),
-    );
+    )
+    .watching();
     let held = if WholeWriters::applies(causal.model()) {
         Held::Nodes
     } else {
@@ -152,7 +159,7 @@ pub fn cards<B: AutodiffBackend>(
     let all = AllHeads::of(&pairs, total);
     let grid = causal.graph().grid();
     let candidates = all.candidates(&of_heads, grid, how.patched_others);
-    let exact = patched::patched(causal, &candidates, &pairs, how, seed, progress)?;
+    let exact = patched::patched(causal, &candidates, &pairs, effort.patched, seed, progress)?;
     let mut sizes = vec![0.0; grid.len()];
     for (head, patched) in candidates.iter().zip(&exact) {
         if let Some(index) = grid.index(*head) {
@@ -171,7 +178,7 @@ pub fn cards<B: AutodiffBackend>(
     };
     let (cards, clusters) = made.cards(heads, &all, (&scores, &exact), progress)?;
     let repeated = repeated::repeated(causal, how.repeated, seed, progress)?;
-    let link_pairs = how.link_pairs.min(count);
+    let link_pairs = effort.links;
     let links = if link_pairs == 0 {
         Vec::new()
     } else {
@@ -190,6 +197,42 @@ pub fn cards<B: AutodiffBackend>(
         variables: variables::variables(parts, &of_heads, &clusters, seed, progress)?,
         heads: cards,
     })
+}
+
+/// How many pairs are run.
+struct Effort {
+    pairs: usize,
+    links: usize,
+    patched: usize,
+}
+
+/// Operations that reading all pairs may take where nobody says how many are read.
+const AFFORDABLE: f64 = 1.2e12;
+/// Passes that reading a pair takes, about.
+const PASSES: f64 = 12.0;
+/// Pairs that are read whatever they take, and that are enough.
+const PAIRS: [usize; 2] = [20, 250];
+
+impl Effort {
+    fn of<B: Backend>(causal: &CausalEvidence<B>, how: &CardSettings) -> Self {
+        let there = causal.pairs().len();
+        let tokens: usize = causal.pairs().iter().map(|pair| pair.clean.len()).sum();
+        let passes = 2.0 * causal.model().num_params() as f64 * tokens as f64 * PASSES;
+        let affordable = (AFFORDABLE / passes * there as f64) as usize;
+        let [least, most] = PAIRS;
+        let default = affordable.clamp(least, most).min(there);
+        let all = default == most.min(there);
+        let pairs = how.pairs.map_or(default, |pairs| pairs.min(there));
+        let of = |asked: Option<usize>, plenty: usize, few: usize| {
+            let default = if all { plenty } else { few };
+            asked.unwrap_or(default).min(pairs)
+        };
+        Self {
+            pairs,
+            links: of(how.link_pairs, 10, 6),
+            patched: of(how.patched_pairs, 16, 8),
+        }
+    }
 }
 
 /// What is known of every head.

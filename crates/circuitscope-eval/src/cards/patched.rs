@@ -6,7 +6,6 @@ use burn::tensor::backend::Backend;
 use circuitscope_core::{HeadId, Progress, Seed};
 use circuitscope_measures::cards::{Patched, Reference};
 
-use super::CardSettings;
 use super::read::OfPair;
 use crate::causal::{Ablation, CausalEvidence, Metric};
 use crate::{HeadCircuits, Result};
@@ -17,16 +16,16 @@ pub(super) fn patched<B: Backend>(
     causal: &CausalEvidence<B>,
     heads: &[HeadId],
     pairs: &[OfPair],
-    how: &CardSettings,
+    count: usize,
     seed: Seed,
     progress: &dyn Progress,
 ) -> Result<Vec<Patched>> {
     // What the predictions hardly differ on says little.
     let mut order: Vec<usize> = (0..pairs.len()).collect();
     order.sort_by(|&a, &b| pairs[b].total.total_cmp(&pairs[a].total));
-    let mut furthest: Vec<usize> = order.iter().copied().take(how.patched_pairs).collect();
+    let mut furthest: Vec<usize> = order.iter().copied().take(count).collect();
     furthest.sort_unstable();
-    let alike = of_one_length(causal, &order, how.patched_pairs);
+    let alike = of_one_length(causal, &order, count);
     let effects = |members: &[usize], ablation| {
         let on = causal.on(members, Metric::Contrast, ablation, seed)?;
         effects(&on, heads, members, pairs, progress)

@@ -1,12 +1,12 @@
 //! What one pair of prompts says of every head, and of those that get a card.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use circuitscope_core::HeadId;
 use circuitscope_hooks::{AnyTensor, NodeOutputs, Site, Tap, wide};
-use circuitscope_model::Decoder;
+use circuitscope_model::{Decoder, TokenBatch};
 
 use super::patterns::{Follows, Patterns};
 use crate::causal::{CausalEvidence, Differentiable, PairBatch, host};
@@ -202,8 +202,9 @@ impl Reader<'_> {
         let batch: PairBatch<B> = causal.batch(members.to_vec(), causal.device());
         let layers: BTreeSet<usize> = self.heads.iter().map(|head| head.layer).collect();
         let all = (0..graph.n_layers).flat_map(|layer| [Site::V(layer), Site::Pattern(layer)]);
+        let kept = runs.attention.as_ref();
         let mut v = None;
-        let mut watch = Watch::new(all, |site, x: AnyTensor<B>| {
+        let watch = Watch::new(all, |site, x: AnyTensor<B>| {
             let x = four(site, x)?;
             let Site::Pattern(layer) = site else {
                 v = Some(x);
@@ -252,13 +253,12 @@ impl Reader<'_> {
             }
             Ok(())
         });
-        model.forward(&batch.clean, &mut watch);
-        watch.finish()?;
+        watch.over(kept.map(|kept| &kept[0]), model, &batch.clean)?;
         let sites = layers
             .iter()
             .flat_map(|&layer| [Site::V(layer), Site::Pattern(layer)]);
         let mut values = Vec::new();
-        let mut watch = Watch::new(sites, |site, x: AnyTensor<B>| {
+        let watch = Watch::new(sites, |site, x: AnyTensor<B>| {
             let x = four(site, x)?;
             let dims = x.dims();
             // Rows at padding hold no numbers.
@@ -288,8 +288,7 @@ impl Reader<'_> {
             }
             Ok(())
         });
-        model.forward(&batch.corrupt, &mut watch);
-        watch.finish()
+        watch.over(kept.map(|kept| &kept[1]), model, &batch.corrupt)
     }
 
     /// What reaches the logits directly from where they are read.
@@ -515,8 +514,26 @@ impl<F> Watch<F> {
         }
     }
 
-    pub(super) fn finish(self) -> Result<()> {
-        self.outcome
+    /// Over what was kept of a run, or a run.
+    pub(super) fn over<B: Backend>(
+        mut self,
+        kept: Option<&BTreeMap<Site, AnyTensor<B>>>,
+        model: &Decoder<B>,
+        batch: &TokenBatch<B>,
+    ) -> Result<()>
+    where
+        F: FnMut(Site, AnyTensor<B>) -> Result<()>,
+    {
+        let Some(kept) = kept else {
+            model.forward(batch, &mut self);
+            return self.outcome;
+        };
+        for (site, value) in kept {
+            if self.sites.contains(site) {
+                (self.take)(*site, value.clone())?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -53,7 +53,7 @@ pub(super) fn repeated<B: Backend>(
     let batch = TokenBatch::new(&prompts, PaddingSide::Right, causal.device())?;
     let mut found = Vec::new();
     let sites = (0..config.n_layers).map(Site::Pattern);
-    let mut watch = Watch::new(sites, |site, x: AnyTensor<B>| {
+    let watch = Watch::new(sites, |site, x: AnyTensor<B>| {
         let x = x.get::<4>().map(wide);
         let x = x.ok_or(circuitscope_hooks::Error::NeverFired { site })?;
         let [rows, heads, pos, _] = x.dims();
@@ -78,7 +78,6 @@ pub(super) fn repeated<B: Backend>(
         }
         Ok(())
     });
-    model.forward(&batch, &mut watch);
-    watch.finish()?;
+    watch.over(None, model, &batch)?;
     Ok(found)
 }

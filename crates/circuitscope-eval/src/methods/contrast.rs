@@ -1,4 +1,5 @@
 use core::ops::Range;
+use std::collections::BTreeMap;
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
@@ -62,7 +63,14 @@ const HOST_KEPT: usize = 64 << 20;
 pub struct Contrast<B: AutodiffBackend> {
     settings: PatchingSettings,
     device: B::Device,
+    watches: bool,
 }
+
+/// Tokens of the longest prompts whose attention is kept: that of longer ones is made again when it is read, layer by layer.
+const WATCHED: usize = 64;
+
+/// Activations of some sites.
+pub(crate) type Watched<B> = BTreeMap<Site, AnyTensor<B>>;
 
 /// What all writers put out in one run.
 #[derive(Debug, Clone)]
@@ -143,6 +151,8 @@ pub(crate) struct Runs<B: Backend> {
     pub(crate) contrast: Tensor<B, 2>,
     /// `[prompts, d_model]`: the stream that the logits of the positive prompts are read from.
     pub(crate) last: Tensor<B, 2>,
+    /// Values and attention of every layer on both prompts, where they were watched.
+    pub(crate) attention: Option<[Watched<B>; 2]>,
     /// What the weighted logits differ by.
     pub(crate) total: Vec<f32>,
 }
@@ -171,7 +181,17 @@ struct Effects {
 impl<B: AutodiffBackend> Contrast<B> {
     /// On the pairs that `settings` name; differentiated on `device`.
     pub const fn new(settings: PatchingSettings, device: B::Device) -> Self {
-        Self { settings, device }
+        Self {
+            settings,
+            device,
+            watches: false,
+        }
+    }
+
+    /// The same; what [`each_pair`](Self::each_pair) hands over has the attention of short prompts, too.
+    pub(crate) const fn watching(mut self) -> Self {
+        self.watches = true;
+        self
     }
 
     /// Edges take most of the time of a large model, so that they are scored when asked for.
@@ -226,7 +246,7 @@ impl<B: AutodiffBackend> Contrast<B> {
             lanes,
             batches.len(),
             || causal.clone(),
-            |causal, at, _| Runs::new(causal, &batches[at]),
+            |causal, at, _| Runs::new(causal, &batches[at], self.watches),
             |at, runs| {
                 stop(progress)?;
                 sums[at] = Some(runs.positive.plus(&runs.negative).sum());
@@ -249,7 +269,7 @@ impl<B: AutodiffBackend> Contrast<B> {
                 let runs = if let Some(runs) = &kept[at] {
                     runs
                 } else {
-                    made = Runs::new(model.evidence(), &batches[at])?;
+                    made = Runs::new(model.evidence(), &batches[at], self.watches)?;
                     &made
                 };
                 work(model, &batches[at], runs, &mean)
@@ -350,14 +370,16 @@ fn stop(progress: &dyn Progress) -> Result<()> {
 }
 
 impl<B: Backend> Runs<B> {
-    fn new(causal: &CausalEvidence<B>, members: &[usize]) -> Result<Self> {
+    /// With `watches`, attention and values of short prompts are kept.
+    fn new(causal: &CausalEvidence<B>, members: &[usize], watches: bool) -> Result<Self> {
         let batch: PairBatch<B> = causal.batch(members.to_vec(), causal.device());
-        let (nodes, streams, (here, last)) = run(causal, &batch.clean)?;
+        let watches = watches && batch.clean.pos().max(batch.corrupt.pos()) <= WATCHED;
+        let (nodes, streams, (here, last), attention) = run(causal, &batch.clean, watches)?;
         let positive = Outputs {
             nodes,
             written: streams.map(|streams| streams.writers()),
         };
-        let (nodes, streams, (there, _)) = run(causal, &batch.corrupt)?;
+        let (nodes, streams, (there, _), other) = run(causal, &batch.corrupt, watches)?;
         let negative = Outputs {
             nodes: nodes.map(|x| batch.at_positive(x)),
             written: streams.map(|streams| batch.outputs_at_positive(streams).writers()),
@@ -369,6 +391,7 @@ impl<B: Backend> Runs<B> {
             negative,
             contrast,
             last,
+            attention: attention.zip(other).map(|(here, there)| [here, there]),
             total: host(total)?,
         })
     }
@@ -380,10 +403,12 @@ impl<B: Backend> Runs<B> {
 fn run<B: Backend>(
     causal: &CausalEvidence<B>,
     batch: &TokenBatch<B>,
+    watches: bool,
 ) -> Result<(
     NodeOutputs<B>,
     Option<StreamOutputs<B>>,
     (Tensor<B, 2>, Tensor<B, 2>),
+    Option<Watched<B>>,
 )> {
     let (graph, model) = (causal.graph(), causal.model());
     let last = Site::ResidPost(graph.n_layers - 1);
@@ -393,15 +418,26 @@ fn run<B: Backend>(
     if !whole {
         sites.extend(StreamOutputs::<B>::sites(&graph));
     }
+    let watched = (0..graph.n_layers).filter(|_| watches);
+    let watched = watched.flat_map(|layer| [Site::V(layer), Site::Pattern(layer)]);
+    let watched: Vec<Site> = watched.collect();
+    sites.extend(&watched);
     let mut capture = Capture::new(sites);
     model.forward(batch, &mut capture);
+    let watched = watched.into_iter().map(|site| {
+        let value = capture.take(site);
+        let value = value.ok_or(circuitscope_hooks::Error::NeverFired { site })?;
+        Ok::<_, Error>((site, value))
+    });
+    let watched: Watched<B> = watched.collect::<Result<_>>()?;
     let streams = (!whole).then(|| StreamOutputs::take(&graph, capture.clone()));
     let stream = capture.take(last).and_then(|stream| stream.get::<3>());
     let stream = stream.ok_or(circuitscope_hooks::Error::NeverFired { site: last })?;
     let last = wide(batch.last(stream.clone()));
     let logits = wide(last_logits(model, batch, stream));
     let nodes = NodeOutputs::take(&graph, capture)?;
-    Ok((nodes, streams.transpose()?, (logits, last)))
+    let watched = watches.then_some(watched);
+    Ok((nodes, streams.transpose()?, (logits, last), watched))
 }
 
 /// What all pairs gave, ready to be scored on a resample of them.
