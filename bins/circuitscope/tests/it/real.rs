@@ -256,3 +256,39 @@ fn real_plain_english_costs_what_it_should() {
         assert!((least..most).contains(&loss), "{loss}: {text}");
     }
 }
+
+/// Heads that are known by what they attend to on random tokens said twice, and what those of them that matter on prompts of
+/// repeated text are said to do.
+#[test]
+#[ignore = "needs the real model: cargo xtask real-model"]
+fn real_heads_do_what_they_are_known_for() {
+    let bench = Bench::new();
+    let line = format!(
+        "discover --model {} --task induction --examples 16 --select top:3 --patch-pairs 2 --explain L18H6",
+        real_model().display()
+    );
+    let found = bench.json(&line);
+    let cards = &found["cards"];
+    let repeated = cards["repeated"].as_array().unwrap();
+    assert_eq!(repeated.len(), 30 * HEADS);
+    let best = |key: &str, count: usize| {
+        let mut order: Vec<usize> = (0..repeated.len()).collect();
+        let share = |at: usize| repeated[at][key].as_f64().unwrap();
+        order.sort_by(|&a, &b| share(b).total_cmp(&share(a)));
+        let best = order.into_iter().take(count);
+        best.map(|at| format!("L{}H{}", at / HEADS, at % HEADS)).collect::<Vec<_>>()
+    };
+    let induction = best("induction", 4);
+    assert_eq!(induction[0], "L18H6", "{induction:?}");
+    for head in ["L17H4", "L17H5"] {
+        assert!(induction.contains(&head.to_owned()), "{induction:?}");
+    }
+    assert_eq!(best("previous_token", 2), ["L16H0", "L11H1"]);
+    assert_eq!(best("duplicate_token", 1), ["L14H3"]);
+    let heads = cards["heads"].as_array().unwrap();
+    let card = heads.iter().find(|card| card["head"] == "L18H6").unwrap();
+    let induction = card["patterns"].as_array().unwrap().iter();
+    let mut induction = induction.filter(|of| of["pattern"] == "induction-1");
+    let score = induction.next().unwrap();
+    assert_eq!(score["role"], true, "{score}");
+}
