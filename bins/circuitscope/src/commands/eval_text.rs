@@ -26,7 +26,7 @@ pub(crate) fn results_text(results: &Results, page: &Path) -> String {
     let mut text = String::new();
     for task in tasks {
         let of_task: Vec<&SummaryRow> = rows.iter().filter(|row| row.task == task).collect();
-        text.push_str(&wrapped(&verdict(task, &of_task), width).join("\n  "));
+        text.push_str(&wrapped(&verdict(task, &of_task), width - 2).join("\n  "));
         text.push('\n');
         let cells: Vec<Vec<String>> = of_task
             .iter()
@@ -63,8 +63,8 @@ fn verdict(task: &str, rows: &[&SummaryRow]) -> String {
         let above = methods.filter(|row| row.not_above.is_empty());
         let above: Vec<&str> = above.map(|row| row.method.as_str()).collect();
         match above.as_slice() {
-            [] => "none".to_owned(),
-            above => above.join(", "),
+            [] => "no method is clearly above every control".to_owned(),
+            above => format!("clearly above every control: {}", above.join(", ")),
         }
     };
     let control = best(true);
@@ -75,10 +75,7 @@ fn verdict(task: &str, rows: &[&SummaryRow]) -> String {
     match (best(false), control) {
         (None, _) => format!("{task}: {of_controls}"),
         (Some(method), None) => format!("{task}: best: {method}; {of_controls}"),
-        (Some(method), Some(_)) => format!(
-            "{task}: best: {method}; {of_controls}; clearly above every control: {}",
-            above()
-        ),
+        (Some(method), Some(_)) => format!("{task}: best: {method}; {of_controls}; {}", above()),
     }
 }
 
@@ -311,7 +308,7 @@ mod tests {
         );
         assert_eq!(
             verdict("ioi", &all[1..]),
-            "ioi: best: sae 0.840; best control: mean-difference 0.900; clearly above every control: none"
+            "ioi: best: sae 0.840; best control: mean-difference 0.900; no method is clearly above every control"
         );
         assert_eq!(
             verdict("ioi", &all[..2]),
