@@ -16,8 +16,8 @@ const MODEL_VARIABLE: &str = "CIRCUITSCOPE_MODEL";
 
 /// The model that is run where none is asked for.
 fn model_by_default() -> String {
-    let named = std::env::var(MODEL_VARIABLE).ok();
-    let named = named.filter(|name| !name.is_empty());
+    let named = std::env::var_os(MODEL_VARIABLE).filter(|name| !name.is_empty());
+    let named = named.map(|name| name.to_string_lossy().into_owned());
     named.unwrap_or_else(|| REFERENCE.to_owned())
 }
 

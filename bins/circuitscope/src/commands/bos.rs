@@ -47,21 +47,20 @@ pub(crate) fn settle(
     });
     let token = tokenizer.bos().and_then(|bos| tokenizer.token(bos));
     let mut there_already = 0;
-    if let (true, Some(token)) = (done, &token) {
-        for (at, text) in texts.iter().enumerate() {
-            let begins = tokenizer.begins_with_bos(text);
-            let begins = begins.with_context(|| place(at))?;
-            there_already += usize::from(begins);
-        }
-        if there_already > 0 {
-            let all = match texts.len() {
-                1 => "1 prompt began".to_owned(),
-                all => format!("{all} prompts began"),
-            };
-            note(&format!(
-                "note: {there_already} of {all} with {token} already and got no second one"
-            ));
-        }
+    // What cannot be tokenised is found here, where its place is known.
+    for (at, text) in texts.iter().enumerate() {
+        let begins = tokenizer.begins_with_bos(text);
+        let begins = begins.with_context(|| place(at))?;
+        there_already += usize::from(begins && done);
+    }
+    if let Some(token) = token.as_ref().filter(|_| there_already > 0) {
+        let all = match texts.len() {
+            1 => "1 prompt began".to_owned(),
+            all => format!("{all} prompts began"),
+        };
+        note(&format!(
+            "note: {there_already} of {all} with {token} already and got no second one"
+        ));
     }
     Ok(PromptStart {
         asked,

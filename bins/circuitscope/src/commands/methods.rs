@@ -117,22 +117,19 @@ fn text(rows: &[Row]) -> String {
     let margin = name + runs + 6;
     let mut text = String::new();
     for group in Group::ALL {
-        text.push_str(&format!("{}\n", group.title()));
+        text.extend([format!("{}\n", group.title())]);
         for row in rows.iter().filter(|row| row.group == group) {
             let marked = format!("{}{}", row.name, row.mark());
             let mut lines = wrapped(&row.says(), WIDTH.saturating_sub(margin)).into_iter();
             let first = lines.next().unwrap_or_default();
-            text.push_str(&format!(
-                "  {marked:name$}  {:runs$}  {first}\n",
-                row.passes
-            ));
+            text.extend([format!("  {marked:name$}  {:runs$}  {first}\n", row.passes)]);
             for line in lines {
-                text.push_str(&format!("{:margin$}{line}\n", ""));
+                text.extend([format!("{:margin$}{line}\n", "")]);
             }
         }
         text.push('\n');
     }
-    text.push_str(&format!(
+    text.extend([format!(
         "* the default of `discover`; + and *: among the quick ones, which `eval` runs unless told otherwise\n{}\n",
         wrapped(
             "second column: runs of the model beside capturing, a backward pass as two; the number of steps is the \
@@ -140,7 +137,7 @@ fn text(rows: &[Row]) -> String {
             WIDTH
         )
         .join("\n")
-    ));
+    )]);
     text
 }
 

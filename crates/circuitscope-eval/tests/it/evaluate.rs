@@ -220,6 +220,36 @@ impl Progress for StopAfter {
     }
 }
 
+/// Hears what a stage is at.
+#[derive(Default)]
+struct Heard(std::sync::Mutex<Vec<String>>);
+
+impl Progress for Heard {
+    fn at(&self, what: &str) {
+        self.0.lock().unwrap().push(what.to_owned());
+    }
+}
+
+#[test]
+fn each_run_says_of_which_task_method_and_seed_it_is() {
+    let runs = std::rc::Rc::new(Cell::new(0));
+    let heard = Heard::default();
+    let mut store = MemoryStore::default();
+    evaluate::<B>(
+        &[task()],
+        &methods(&runs)[..1],
+        &[Seed::new(0), Seed::new(1)],
+        EvaluateSettings::default().with_resamples(0),
+        &mut store,
+        &heard,
+    )
+    .unwrap();
+    assert_eq!(
+        heard.0.into_inner().unwrap(),
+        ["made-up · good, seed 0", "made-up · good, seed 1"]
+    );
+}
+
 #[test]
 fn an_interrupted_evaluation_keeps_what_was_done() {
     let runs = std::rc::Rc::new(Cell::new(0));
