@@ -28,7 +28,7 @@ pub struct Carried {
 /// How much the codes of some prompts say of a variable of theirs.
 ///
 /// `I(Z; S) = H(Z) + H(S) − H(Z, S)` of the observed shares with the correction of Miller (1955), as in
-/// [`mutual_information`](crate::mutual_information), over `H(S)`: after InfoMEC (Hsu et al. 2023, arXiv 2305.18378), for one source and one
+/// [`mutual_information`](crate::mutual_information), over `H(S)`: after `InfoMEC` (Hsu et al. 2023, arXiv 2305.18378), for one source and one
 /// latent. Where nearly every prompt has a code of its own the plain figure is near 1 whatever the codes mean: [`Carried::null`]
 /// and [`Carried::held_out`] say so.
 ///

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use burn::tensor::backend::AutodiffBackend;
 use circuitscope_core::{HeadId, Progress, Seed};
 use circuitscope_eval::causal::CausalEvidence;
+use circuitscope_eval::methods::Encoded;
 use circuitscope_eval::{CardSettings, PromptParts};
 use circuitscope_measures::cards::Cards;
 use circuitscope_model::Tokenizer;
@@ -14,21 +15,31 @@ use crate::behaviour::text;
 use crate::{PreparedPrompts, Result};
 
 /// What is known of the heads of a circuit: [`circuitscope_eval::cards`] with the tokenizer's words. `heads` are those that get a
-/// card, with their ranks from 1.
+/// card, with their ranks from 1; `own` are the codes that scores rest on, if they rest on any
+/// ([`own_codes`](circuitscope_eval::methods::own_codes)).
 ///
 /// # Errors
 /// As [`circuitscope_eval::cards`].
 pub fn cards<B: AutodiffBackend>(
     causal: &CausalEvidence<B::InnerBackend>,
     (parts, tokenizer): (&PromptParts, &Tokenizer),
+    own: Option<&Encoded<B::InnerBackend>>,
     heads: &[(HeadId, usize)],
     how: &CardSettings,
     (seed, device): (Seed, &B::Device),
     progress: &dyn Progress,
 ) -> Result<Cards> {
     let words = |token: u32| text(tokenizer, token);
-    let cards =
-        circuitscope_eval::cards::<B>(causal, parts, heads, &words, how, seed, device, progress)?;
+    let cards = circuitscope_eval::cards::<B>(
+        causal,
+        (parts, own),
+        heads,
+        &words,
+        how,
+        seed,
+        device,
+        progress,
+    )?;
     Ok(cards)
 }
 

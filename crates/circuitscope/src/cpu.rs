@@ -202,6 +202,7 @@ impl Run {
         crate::cards::<Training>(
             causal,
             words,
+            None,
             heads,
             settings,
             (seed, &FlexDevice),

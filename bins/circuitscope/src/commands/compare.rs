@@ -93,7 +93,7 @@ fn text(comparison: &Comparison, top: usize) -> String {
         let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
         table(&columns, &rows)
     };
-    let mut text = String::new();
+    let mut parts = Vec::new();
     if comparison.is_matched() {
         for (title, place) in [
             ("heads of both circuits", Place::Both),
@@ -101,23 +101,21 @@ fn text(comparison: &Comparison, top: usize) -> String {
             ("only in B's", Place::OnlyB),
         ] {
             if comparison.heads_in(place).next().is_some() {
-                text.push_str(&format!(
-                    "\n{title}\n\n{}",
-                    shown(comparison.heads_table(place, top))
-                ));
+                let heads = shown(comparison.heads_table(place, top));
+                parts.push(format!("\n{title}\n\n{heads}"));
             }
         }
     }
     let made = comparison.made_table(true);
     if !made.1.is_empty() {
-        text.push_str(&format!("\nmade differently\n\n{}", shown(made)));
+        parts.push(format!("\nmade differently\n\n{}", shown(made)));
     }
-    text.push_str(&format!(
+    parts.push(format!(
         "\nwhat each circuit keeps in each run\n\n{}\n{}",
         shown(comparison.kept_table()),
         indented(&comparison.sentences())
     ));
-    text
+    parts.concat()
 }
 
 /// What `circuit` keeps in the run of another discovery, made anew from its command and its prompts; nothing, with a note,
@@ -187,7 +185,9 @@ fn recorded(side: &DiscoveryFile, prompts: PathBuf) -> Result<Option<DiscoverArg
     let command = command.ok_or_else(|| wrong("found none"))?;
     let words = command.iter().filter_map(Value::as_str);
     let cli = Cli::try_parse_from(["circuitscope"].into_iter().chain(words));
-    let cli = cli.map_err(|_| wrong("found what this version does not read"))?;
+    let Ok(cli) = cli else {
+        return Err(wrong("found what this version does not read"));
+    };
     let Command::Discover(mut args) = cli.command else {
         return Err(wrong("found another command"));
     };

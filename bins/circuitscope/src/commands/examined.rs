@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use circuitscope::eval::methods::PatchingSettings;
+use circuitscope::eval::methods::{PatchingSettings, own_codes};
 use circuitscope::eval::{
     CardSettings, KeptBySize, QualitySettings, TestSettings, circuit_quality, kept_by_size,
     test_circuit,
@@ -121,7 +121,7 @@ fn describe(
     }
     let causal = match gathered.evidence.causal(&gathered.method.name) {
         Ok(causal) => causal,
-        Err(error) if args.explain.is_empty() => return Ok(drop(error)),
+        Err(_) if args.explain.is_empty() => return Ok(()),
         Err(error) => return Err(anyhow::Error::from(error).context("--explain")),
     };
     let Some(tokenizer) = &gathered.tokenizer else {
@@ -139,9 +139,17 @@ fn describe(
         how = how.with_pairs(pairs);
     }
     let training = device.training();
+    // A dictionary that was given makes codes of its own, which are not kept.
+    let own = if args.sae_dir.is_none() {
+        let sae = &found.settings.methods.sae;
+        own_codes(&found.method, &gathered.evidence, sae, seed, progress)?
+    } else {
+        None
+    };
     let made = cards::<B>(
         causal,
         (&gathered.parts, tokenizer),
+        own.as_deref(),
         &heads,
         &how,
         (seed, &training),

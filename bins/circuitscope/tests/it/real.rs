@@ -276,7 +276,8 @@ fn real_heads_do_what_they_are_known_for() {
         let share = |at: usize| repeated[at][key].as_f64().unwrap();
         order.sort_by(|&a, &b| share(b).total_cmp(&share(a)));
         let best = order.into_iter().take(count);
-        best.map(|at| format!("L{}H{}", at / HEADS, at % HEADS)).collect::<Vec<_>>()
+        best.map(|at| format!("L{}H{}", at / HEADS, at % HEADS))
+            .collect::<Vec<_>>()
     };
     let induction = best("induction", 4);
     assert_eq!(induction[0], "L18H6", "{induction:?}");

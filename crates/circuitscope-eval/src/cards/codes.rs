@@ -8,13 +8,15 @@ use circuitscope_core::{HeadId, INACTIVE, Polarity, Progress, Seed};
 use circuitscope_hooks::wide;
 use circuitscope_measures::cards::{CodeCard, CodePrompt};
 use circuitscope_sae::{EncodeConfig, Encoder, SaeConfig, SparseAutoencoder};
+use circuitscope_score::Code;
 
 use super::read::{OfPair, PromptRead, into_stream};
 use super::rule::token_rule;
-use super::writes::{Extremes, extremes};
+use super::writes::{Extremes, extremes, extremes_in_stream};
 use super::{CardSettings, Words, mean_of};
 use crate::Result;
 use crate::causal::{CausalEvidence, host};
+use crate::encodings::Encoded;
 use crate::methods::clusters_of;
 
 /// Prompts that are shown of a code.
@@ -23,14 +25,59 @@ const SHOWN: usize = 3;
 /// The codes of one head on every pair: positive and negative prompt.
 pub(super) type Codes = Vec<[i32; 2]>;
 
-/// A dictionary that was never trained, for vectors of the residual stream.
-pub(super) fn dictionary<B: Backend>(
-    causal: &CausalEvidence<B>,
-    how: &CardSettings,
-    seed: Seed,
-) -> Result<SparseAutoencoder<B>> {
-    let config = SaeConfig::new(causal.model().config().d_model).with_d_sae(how.n_codes);
-    Ok(config.init(seed.stream("sae/weights"), causal.device())?)
+/// What makes codes: the dictionary that the scores rest on, where they rest on one, else one that was never trained.
+pub(super) enum Codebook<'a, B: Backend> {
+    Own(&'a Encoded<B>),
+    Untrained(SparseAutoencoder<B>),
+}
+
+impl<'a, B: Backend> Codebook<'a, B> {
+    pub(super) fn of(
+        causal: &CausalEvidence<B>,
+        own: Option<&'a Encoded<B>>,
+        how: &CardSettings,
+        seed: Seed,
+    ) -> Result<Self> {
+        if let Some(own) = own {
+            return Ok(Self::Own(own));
+        }
+        let config = SaeConfig::new(causal.model().config().d_model).with_d_sae(how.n_codes);
+        let untrained = config.init(seed.stream("sae/weights"), causal.device())?;
+        Ok(Self::Untrained(untrained))
+    }
+
+    /// `[codes, d_model]`: the atoms, or of a dictionary that was never trained, whose atoms are not what it reads, what it
+    /// reads.
+    fn directions(&self) -> Option<Tensor<B, 2>> {
+        match self {
+            Self::Own(own) => own.encoder.atoms(),
+            Self::Untrained(untrained) => Some(untrained.w_enc.clone().transpose()),
+        }
+    }
+
+    /// The tokens that the atoms of some codes raise and lower most through the unembedding.
+    fn atoms(
+        &self,
+        causal: &CausalEvidence<B>,
+        codes: &[i32],
+        count: usize,
+    ) -> Result<Vec<Extremes>> {
+        let nothing = || vec![Extremes::default(); codes.len()];
+        let Self::Own(own) = self else {
+            return Ok(nothing());
+        };
+        let Some(atoms) = own.encoder.atoms() else {
+            return Ok(nothing());
+        };
+        let mut found = nothing();
+        for (at, found) in found.iter_mut().enumerate() {
+            if let Ok(code) = usize::try_from(codes[at]) {
+                let atom = atoms.clone().slice_dim(0, code..=code);
+                *found = extremes_in_stream(causal.model(), atom, count)?;
+            }
+        }
+        Ok(found)
+    }
 }
 
 /// What a head puts out where it matters, `[2 * pairs, d_model]`: on positives, then on negatives.
@@ -60,14 +107,28 @@ fn by_pair(codes: &[i32]) -> Codes {
 /// What a head puts out where it matters, as codes.
 pub(super) fn codes<B: Backend>(
     causal: &CausalEvidence<B>,
-    dictionary: &SparseAutoencoder<B>,
+    codebook: &Codebook<'_, B>,
     place: (usize, HeadId),
     kind: usize,
     pairs: &[OfPair],
 ) -> Result<Codes> {
-    let vectors = outputs(causal, place, kind, pairs);
-    let codes = dictionary.encode_codes(vectors, &EncodeConfig::new())?;
-    Ok(by_pair(&codes.codes))
+    match codebook {
+        Codebook::Own(own) => {
+            let table = &own.table;
+            let head = table.grid().index(place.1).unwrap_or_default();
+            let code = |example: usize| match table.code(example, head) {
+                Code::Feature(feature) => feature as i32,
+                _ => INACTIVE,
+            };
+            let rows = causal.pairs()[..pairs.len()].iter().map(|pair| pair.rows);
+            Ok(rows.map(|(a, b)| [code(a), code(b)]).collect())
+        }
+        Codebook::Untrained(untrained) => {
+            let vectors = outputs(causal, place, kind, pairs);
+            let codes = untrained.encode_codes(vectors, &EncodeConfig::new())?;
+            Ok(by_pair(&codes.codes))
+        }
+    }
 }
 
 /// The same in few clusters: codes of many values say little of a variable on few prompts.
@@ -94,7 +155,7 @@ const CLUSTERS: usize = 16;
 #[expect(clippy::too_many_arguments, reason = "all that one head has")]
 pub(super) fn code_cards<B: Backend>(
     causal: &CausalEvidence<B>,
-    dictionary: &SparseAutoencoder<B>,
+    codebook: &Codebook<'_, B>,
     (slot, head): (usize, HeadId),
     kind: usize,
     pairs: &[OfPair],
@@ -131,9 +192,12 @@ pub(super) fn code_cards<B: Backend>(
     });
     let above: Vec<Vec<f32>> = above.collect();
     let written = extremes(causal.model(), head, &above, how.promoted)?;
-    let along = Along::of(causal, dictionary, head)?;
+    let along = Along::of(causal, codebook, head)?;
+    let names: Vec<i32> = carriers.keys().copied().collect();
+    let atoms = codebook.atoms(causal, &names, how.promoted)?;
     let mut cards = Vec::new();
-    for ((&code, prompts), Extremes { up, .. }) in carriers.iter().zip(written) {
+    let of_codes = carriers.iter().zip(written.into_iter().zip(atoms));
+    for ((&code, prompts), (Extremes { up, .. }, atom)) in of_codes {
         let members = positives(prompts);
         let effect = members.iter().map(|&pair| {
             let effect = pairs[pair].heads[slot].by[kind].effect;
@@ -184,8 +248,8 @@ pub(super) fn code_cards<B: Backend>(
                 .map(|(_, prompt)| prompt)
                 .collect(),
             promotes: up.into_iter().map(words).collect(),
-            atom_up: Vec::new(),
-            atom_down: Vec::new(),
+            atom_up: atom.up.into_iter().map(words).collect(),
+            atom_down: atom.down.into_iter().map(words).collect(),
             rule: token_rule(
                 &causal.pairs()[..pairs.len()],
                 &has,
@@ -198,7 +262,7 @@ pub(super) fn code_cards<B: Backend>(
     Ok(cards)
 }
 
-/// What a head's outputs have along the directions that the dictionary reads.
+/// What a head's outputs have along the directions of the dictionary.
 struct Along {
     /// `[codes][d_head]`.
     directions: Vec<Vec<f32>>,
@@ -207,14 +271,19 @@ struct Along {
 impl Along {
     fn of<B: Backend>(
         causal: &CausalEvidence<B>,
-        dictionary: &SparseAutoencoder<B>,
+        codebook: &Codebook<'_, B>,
         head: HeadId,
     ) -> Result<Self> {
+        let Some(directions) = codebook.directions() else {
+            return Ok(Self {
+                directions: Vec::new(),
+            });
+        };
         let w_o = wide(causal.model().w_o(head.layer)).slice_dim(0, head.head..=head.head);
         // [codes, d_head]
         let all = w_o
             .squeeze_dim::<2>(0)
-            .matmul(dictionary.w_enc.clone())
+            .matmul(directions.transpose())
             .transpose();
         let width = all.dims()[1];
         let all = host(all)?;

@@ -24,10 +24,10 @@ use circuitscope_score::stats::Interval;
 use derive_setters::Setters;
 
 use crate::causal::{CausalEvidence, Held, WholeWriters};
-use crate::encodings::SaeSettings;
+use crate::encodings::{Encoded, SaeSettings};
 use crate::methods::{Contrast, PatchedEdges, PatchingSettings, Work};
 use crate::{Error, Result};
-use codes::Codes;
+use codes::{Codebook, Codes};
 use patterns::Patterns;
 use read::{HeadRead, OfPair, Reader};
 
@@ -101,8 +101,8 @@ const DRAWS: usize = 1000;
 ///   matters, the share that comes from there. It is a role where it is above its null (as many tokens drawn at random,
 ///   normal approximation) and, times the size of the exact effect, above what heads without an effect have (less than 7 % of
 ///   the largest): patterns alone name heads that do nothing with them.
-/// - **codes**: of `y_b = Σ_t ω_bt z_bt W_O` by a dictionary that was never trained; the effects of the codes of a
-///   head add up to the head's.
+/// - **codes**: of `y_b = Σ_t ω_bt z_bt W_O` by a dictionary that was never trained, or where scores rest on the codes of a dictionary
+///   of their own (`own`), those; the effects of the codes of a head add up to the head's.
 /// - **links**: edge attribution of the contrast into its ports.
 /// - **why**: the score of the attention that matters most, taken apart exactly into what writes the query and what writes the
 ///   key ([`Decoder::score_parts`](circuitscope_model::Decoder::score_parts)).
@@ -124,7 +124,7 @@ const DRAWS: usize = 1000;
 #[expect(clippy::too_many_arguments, reason = "all that a page is made of")]
 pub fn cards<B: AutodiffBackend>(
     causal: &CausalEvidence<B::InnerBackend>,
-    parts: &PromptParts,
+    (parts, own): (&PromptParts, Option<&Encoded<B::InnerBackend>>),
     heads: &[(HeadId, usize)],
     words: &dyn Fn(u32) -> String,
     how: &CardSettings,
@@ -170,6 +170,7 @@ pub fn cards<B: AutodiffBackend>(
     let made = Making {
         causal,
         parts,
+        own,
         words,
         how,
         seed,
@@ -283,6 +284,7 @@ impl AllHeads {
 struct Making<'a, B: Backend> {
     causal: &'a CausalEvidence<B>,
     parts: &'a PromptParts,
+    own: Option<&'a Encoded<B>>,
     words: Words<'a>,
     how: &'a CardSettings,
     seed: Seed,
@@ -301,7 +303,7 @@ impl<B: Backend> Making<'_, B> {
     ) -> Result<(Vec<HeadCard>, Vec<Codes>)> {
         let (causal, pairs) = (self.causal, self.pairs);
         let grid = causal.graph().grid();
-        let dictionary = codes::dictionary(causal, self.how, self.seed)?;
+        let codebook = Codebook::of(causal, self.own, self.how, self.seed)?;
         let shown = self
             .shown()
             .map(|pair| why::Prompt::new(causal, &causal.pairs()[pair].clean));
@@ -317,7 +319,7 @@ impl<B: Backend> Making<'_, B> {
             };
             let kind = all.kinds[index];
             let place = (slot, head);
-            let codes = codes::codes(causal, &dictionary, place, kind, pairs)?;
+            let codes = codes::codes(causal, &codebook, place, kind, pairs)?;
             let mut patterns = scores[index].clone();
             patterns.sort_by(|a, b| {
                 let roles = b.role.cmp(&a.role);
@@ -344,7 +346,7 @@ impl<B: Backend> Making<'_, B> {
                 )?,
                 codes: codes::code_cards(
                     causal,
-                    &dictionary,
+                    &codebook,
                     place,
                     kind,
                     pairs,
@@ -481,6 +483,8 @@ fn mean_of<'a>(vectors: impl Iterator<Item = &'a Vec<f32>>) -> Vec<f32> {
         }
         count += 1.0;
     }
-    mean.iter_mut().for_each(|mean| *mean /= count);
+    for mean in &mut mean {
+        *mean /= count;
+    }
     mean
 }

@@ -136,6 +136,9 @@ impl Follows {
 /// The point that a normal variable is below in 95 % of draws.
 const HIGH: f64 = 1.644_853_626_951_472_2;
 
+/// A pattern that less of what a head does follows is no role of it.
+const NOTABLE: f64 = 0.05;
+
 /// Heads whose exact effect is less than this share of the largest have no effect.
 const IDLE: f64 = 0.07;
 
@@ -185,7 +188,8 @@ pub(super) fn scored(
         let idle = idle.fold(0.0, f64::max);
         for score in &mut found {
             score.idle = idle;
-            score.role = positions > 0 && score.weighted > score.shuffled && score.joined > idle;
+            let notable = score.weighted >= NOTABLE && score.weighted > score.shuffled;
+            score.role = positions > 0 && notable && score.joined > idle;
         }
         if positions > 0 {
             for (scores, score) in scores.iter_mut().zip(found) {

@@ -205,7 +205,7 @@ impl Reader<'_> {
         let kept = runs.attention.as_ref();
         let mut v = None;
         let watch = Watch::new(all, |site, x: AnyTensor<B>| {
-            let x = four(site, x)?;
+            let x = four(site, &x)?;
             let Site::Pattern(layer) = site else {
                 v = Some(x);
                 return Ok(());
@@ -259,7 +259,7 @@ impl Reader<'_> {
             .flat_map(|&layer| [Site::V(layer), Site::Pattern(layer)]);
         let mut values = Vec::new();
         let watch = Watch::new(sites, |site, x: AnyTensor<B>| {
-            let x = four(site, x)?;
+            let x = four(site, &x)?;
             let dims = x.dims();
             // Rows at padding hold no numbers.
             let data = crate::causal::values::<f32>(x.into_data())?;
@@ -493,7 +493,7 @@ pub(super) fn into_stream<B: Backend>(
     z.matmul(w_o.squeeze_dim::<2>(0))
 }
 
-fn four<B: Backend>(site: Site, x: AnyTensor<B>) -> Result<Tensor<B, 4>> {
+fn four<B: Backend>(site: Site, x: &AnyTensor<B>) -> Result<Tensor<B, 4>> {
     let x = x.get::<4>().map(wide);
     Ok(x.ok_or(circuitscope_hooks::Error::NeverFired { site })?)
 }

@@ -145,7 +145,7 @@ mod tests {
         assert_eq!((rule.learnt, rule.tried), (1.0, 1.0));
         assert!(rule.random < 0.75, "{rule:?}");
         // What no token tells is not explained by chance.
-        let parity = |pair: usize, _: Polarity| pair % 2 == 0;
+        let parity = |pair: usize, _: Polarity| pair.is_multiple_of(2);
         let rule = token_rule(&pairs, &parity, &words, Seed::new(1));
         assert!(rule.is_none_or(|rule| rule.tried <= rule.random_high + 0.35));
         // One prompt is not enough to learn from.

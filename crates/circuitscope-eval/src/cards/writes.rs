@@ -61,6 +61,17 @@ pub(super) fn extremes<B: Backend>(
     Ok(found)
 }
 
+/// The same of one vector of the residual stream, `[1, d_model]`.
+pub(super) fn extremes_in_stream<B: Backend>(
+    model: &Decoder<B>,
+    vector: Tensor<B, 2>,
+    count: usize,
+) -> Result<Extremes> {
+    let stream = vector.unsqueeze_dim::<3>(1);
+    let logits = model.unembed(stream.clone()) - model.unembed(stream.zeros_like());
+    Ok(extremes_of(&host(logits)?, count))
+}
+
 fn extremes_of(logits: &[f32], count: usize) -> Extremes {
     let mut order: Vec<u32> = (0..logits.len() as u32).collect();
     let count = count.min(order.len());

@@ -55,7 +55,7 @@ pub use matryoshka::Matryoshka;
 pub use mean_difference::MeanDifference;
 pub use paired_flip_rate::PairedFlipRate;
 pub use random::Random;
-pub use sae::Sae;
+pub use sae::{Sae, own_codes};
 pub use settings::{MethodSettings, PatchedEdges, PatchingSettings};
 
 #[cfg(test)]

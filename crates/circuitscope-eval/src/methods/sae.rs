@@ -170,6 +170,26 @@ impl Sae {
     }
 }
 
+/// The codes that the scores of a method of this name rest on, made with these settings and this seed; nothing for methods without a
+/// trained dictionary. Where the method ran on the same evidence, they are those of that run.
+///
+/// # Errors
+/// As [`Sae::encode`].
+pub fn own_codes<B: Backend>(
+    method: &str,
+    evidence: &Evidence<B>,
+    settings: &SaeSettings,
+    seed: Seed,
+    progress: &dyn Progress,
+) -> Result<Option<Arc<Encoded<B>>>> {
+    let made = match method {
+        "sae" => Sae::paper(settings.clone()),
+        "sae-corrected" => Sae::corrected(settings.clone()),
+        _ => return Ok(None),
+    };
+    Ok(made.encode(evidence, &[seed], progress)?.pop())
+}
+
 impl<B: Backend> Discover<B> for Sae {
     fn about(&self) -> &About {
         self.about

@@ -144,7 +144,7 @@ pub struct PatternScore {
     pub joined: f64,
     /// The largest `joined` among heads without an effect: those whose exact one is less than 7 % of the largest.
     pub idle: f64,
-    /// Whether it is more than both, and so what the head is said to do.
+    /// Whether it is more than both, and at least a twentieth of what the head does, and so what it is said to do.
     pub role: bool,
 }
 

@@ -3,7 +3,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Which head carries which variable of the prompts: normalised mutual information of clusters of what heads put out where they
-/// matter (k-means) and the values of variables (after InfoMEC, Hsu et al. 2023, arXiv 2305.18378, where latents stand for heads).
+/// matter (k-means) and the values of variables (after `InfoMEC`, Hsu et al. 2023, arXiv 2305.18378, where latents stand for heads).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VariableTable {
     /// Names, with how many values occur.

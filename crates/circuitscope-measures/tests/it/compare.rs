@@ -155,7 +155,7 @@ fn circuits_that_overlap_by_hand() {
         assert!(
             said.iter().any(|said| said.contains(text)),
             "{text}: {said:#?}"
-        )
+        );
     };
     has("only in A's circuit: L0H0");
     has("only in B's circuit: L1H3, L0H3");
@@ -217,14 +217,18 @@ fn heads_in_both_may_have_moved() {
         Some(1.0)
     );
     assert_eq!(effects.heads[0].a.effect, Some(0.4));
-    let same: Vec<_> = effects.heads.iter().map(|head| head.same_role()).collect();
+    let same: Vec<_> = effects
+        .heads
+        .iter()
+        .map(circuitscope_measures::compare::HeadInBoth::same_role)
+        .collect();
     assert_eq!(same, [Some(false), Some(true)]);
     let said = effects.sentences();
     let has = |text: &str| {
         assert!(
             said.iter().any(|said| said.contains(text)),
             "{text}: {said:#?}"
-        )
+        );
     };
     has("have nothing in common (A to B): L0H1 (30.0 % to 12.5 %)");
     has(
@@ -397,7 +401,7 @@ fn differences_are_named_and_weighed() {
         assert!(
             said.iter().any(|said| said.contains(text)),
             "{text}: {said:#?}"
-        )
+        );
     };
     let (names, said) = differing(&|b| b["settings"]["seed"] = json!(7));
     assert_eq!(names, ["seed"]);
@@ -457,7 +461,8 @@ fn files_that_cannot_be_compared_say_why() {
         assert!(error.contains("discovery.json: "), "{error}");
         error
     };
-    let cases: [(&dyn Fn(&mut Value), &str); 9] = [
+    type Change = dyn Fn(&mut Value);
+    let cases: [(&Change, &str); 9] = [
         (
             &|file| drop(file.as_object_mut().unwrap().remove("heads")),
             "missing field `heads`",

@@ -30,8 +30,8 @@ pub(super) fn variables(page: &CircuitPage<'_>, table: &VariableTable) -> Markup
         div.scroll tabindex="0" {
             table.cells {
                 caption {
-                    "Normalised mutual information of codes and values on " (table.prompts)
-                    " prompts; below it the 95 % point of values dealt out anew (null) and what a table from code to value, learnt on \
+                    "Normalised mutual information of clusters of outputs and values on " (table.prompts)
+                    " prompts; below it the 95 % point of values dealt out anew (null) and what a table from cluster to value, learnt on \
                      half of the pairs, gets right on the other half (held out). ▲ and colour: above its null."
                 }
                 thead {

@@ -33,6 +33,7 @@ fn read(task: &TaskSpec) -> Cards {
     let found = cards::<Autodiff<Flex>>(
         &causal.unwrap(),
         (&parts, tokenizer),
+        None,
         &heads,
         &CardSettings::default().with_patched_others(32),
         (Seed::new(0), &FlexDevice),
@@ -64,11 +65,12 @@ fn slot(name: &str) -> Pattern {
     Pattern::Slot(name.to_owned())
 }
 
+type Planted = (&'static TaskSpec, Vec<(Pattern, &'static [&'static str])>);
+
 /// No decoy has a role in any task; the planted heads have theirs.
 #[test]
 fn roles_are_those_that_were_planted() {
     let decoys = heads(&DECOYS);
-    type Planted = (&'static TaskSpec, Vec<(Pattern, &'static [&'static str])>);
     let planted: [Planted; 4] = [
         (
             &IOI,

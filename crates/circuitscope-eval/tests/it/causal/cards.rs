@@ -29,7 +29,7 @@ fn found_of(
 ) -> Cards {
     let found = cards::<B>(
         causal,
-        parts,
+        (parts, None),
         heads,
         &words,
         &how(),
