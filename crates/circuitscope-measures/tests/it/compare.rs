@@ -451,6 +451,9 @@ fn differences_are_named_and_weighed() {
     has(&said, "warning: what heads do in B is written in form 99");
 }
 
+/// A change of a file.
+type Change = dyn Fn(&mut Value);
+
 /// Errors name the file, the field, what is there and what should be.
 #[test]
 fn files_that_cannot_be_compared_say_why() {
@@ -461,7 +464,6 @@ fn files_that_cannot_be_compared_say_why() {
         assert!(error.contains("discovery.json: "), "{error}");
         error
     };
-    type Change = dyn Fn(&mut Value);
     let cases: [(&Change, &str); 9] = [
         (
             &|file| drop(file.as_object_mut().unwrap().remove("heads")),
