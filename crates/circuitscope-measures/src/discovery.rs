@@ -13,10 +13,16 @@ use crate::{Error, Result, SETTINGS_FILE, read_json};
 /// Name of the file in the folder of a discovery.
 pub const DISCOVERY_FILE: &str = "discovery.json";
 
+/// The form of it that is read.
+const SCHEMA: u64 = 1;
+
 /// What a comparison needs of a discovery. Fields of the file that are not here are passed over.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[non_exhaustive]
 pub struct DiscoveryFile {
+    /// The form of the file; absent in those from before it had a number.
+    #[serde(default)]
+    pub schema: Option<u64>,
     /// Where it was read from.
     #[serde(skip)]
     pub path: PathBuf,
@@ -165,8 +171,13 @@ impl DiscoveryFile {
         scores
     }
 
-    /// Whether every head is there once.
+    /// Whether it is of this form, and every head is there once.
     fn check(&self) -> Result<(), String> {
+        if let Some(found) = self.schema.filter(|schema| *schema != SCHEMA) {
+            return Err(format!(
+                "schema: found {found}, expected {SCHEMA}: another version wrote it"
+            ));
+        }
         let (layers, heads) = (self.n_layers, self.n_heads);
         let Some(expected) = layers.checked_mul(heads) else {
             return Err(format!(
@@ -238,10 +249,10 @@ fn in_folder(folder: &Path) -> Result<PathBuf> {
     let evaluation = evaluation.iter().any(|name| folder.join(name).is_file());
     let reason = if evaluation {
         format!(
-            "found results of `eval`, expected a folder with {DISCOVERY_FILE}: what `discover --output` leaves can be compared"
+            "found results of `eval`, expected a folder with {DISCOVERY_FILE}: what `discover` leaves in its folder can be compared"
         )
     } else {
-        format!("found no {DISCOVERY_FILE}, expected the folder that `discover --output` wrote")
+        format!("found no {DISCOVERY_FILE}, expected the folder that `discover` wrote")
     };
     Err(Error::File {
         path: folder.to_owned(),

@@ -61,8 +61,8 @@ impl<B: Backend> Decoder<B> {
             &mut pass,
         );
         let read = match self.qk_positions(batch) {
-            Some(positions) => read + positions,
-            None => read,
+            Some(positions) => wide(read) + wide(positions),
+            None => wide(read),
         };
         let [q, k, _] = columns(config);
         let shared = config.n_heads / config.n_key_value_heads;
@@ -70,14 +70,12 @@ impl<B: Backend> Decoder<B> {
         let rotation = rotation.map(|rotary| Rotation::new(rotary, batch));
         let port = |first: usize, norm: Option<&Param<Tensor<B, 1>>>| {
             let columns = first..first + config.d_head;
-            let w = block.w_qkv.val().slice_dim(1, columns.clone());
-            let b = block.b_qkv.val().slice_dim(0, columns);
-            let whole = wide(affine(read.clone(), w.clone(), b, false));
+            // In f32 at least, as parts of the stream are.
+            let w = wide(block.w_qkv.val().slice_dim(1, columns.clone()));
+            let b = wide(block.b_qkv.val().slice_dim(0, columns));
+            let whole = affine(read.clone(), w.clone(), b, false);
             let whole = whole.swap_dims(0, 1);
-            let of_parts = parts
-                .clone()
-                .reshape([pos * count, d_model])
-                .matmul(wide(w));
+            let of_parts = parts.clone().reshape([pos * count, d_model]).matmul(w);
             let of_parts = of_parts.reshape([pos, count, config.d_head]);
             let rest = whole.clone() - of_parts.clone().sum_dim(1);
             let mut all = Tensor::cat(vec![of_parts, rest], 1);

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use circuitscope::eval::methods::about;
 use circuitscope::eval::{QualitySettings, circuit_quality};
 use circuitscope::measures::compare::{KeptIn, Place};
 use circuitscope::measures::{CircuitFigures, Comparison, DiscoveryFile, write_json};
@@ -47,7 +48,6 @@ pub(crate) fn run(args: &CompareArgs, printer: Printer, progress: &Terminal) -> 
         inputs::own_folder(folder, COMPARISON_FILE, &RESULTS)?;
     }
     let mut comparison = Comparison::of(&a, &b);
-    printer.part(&indented(&comparison.sentences()))?;
     if !args.no_models && comparison.is_matched() {
         let device = args.device.device.open()?;
         provenance.on(&device);
@@ -145,7 +145,7 @@ fn judge(
     let gathered = gather(&args, None, device, provenance, &mut stages, progress);
     let gathered = gathered.with_context(|| {
         format!(
-            "{}: its run cannot be made again; with the model elsewhere give it, or compare without models",
+            "{}: its run cannot be made again: --model-a and --model-b say where models are, --no-models compares without",
             side.path.display()
         )
     })?;
@@ -203,6 +203,8 @@ fn recorded(side: &DiscoveryFile, prompts: PathBuf) -> Result<Option<DiscoverArg
         positive: None,
         activations: None,
     };
+    // Nothing is scored anew.
+    args.method = about("random")?;
     args.negative = None;
     args.examples = None;
     args.circuit = None;

@@ -474,6 +474,11 @@ impl Found {
                 vec![
                     card.head.to_string(),
                     card.effect_words(),
+                    format!(
+                        "{}{}",
+                        card.patched_words(),
+                        if card.signs_disagree() { " !" } else { "" }
+                    ),
                     card.role_words(),
                     raised.join(" "),
                 ]
@@ -482,7 +487,16 @@ impl Found {
             text = format!(
                 "\nwhat its heads do, on {}\n\n{}{rest}{}\n",
                 count(cards.pairs, "pair"),
-                table(&["head", "its effect", "attends", "raises"], &rows),
+                table(
+                    &[
+                        "head",
+                        "effect by gradient",
+                        "patched alone",
+                        "attends",
+                        "raises"
+                    ],
+                    &rows
+                ),
                 CARDS.join(";\n")
             );
         }
@@ -517,9 +531,10 @@ const READ: usize = 20;
 const EXPLAINED: usize = 6;
 
 /// What the columns of the table of cards mean.
-pub(super) const CARDS: [&str; 3] = [
-    "effect: what the head moves the prediction by, a share of what the predictions after the two prompts are apart, with a 95 % \
-     interval over pairs; against what it puts out on the negative prompt (differs) or its mean (used)",
+pub(super) const CARDS: [&str; 4] = [
+    "effect by gradient: what the head moves the prediction by, a share of what the predictions after the two prompts are apart, with a \
+     95 % interval over pairs; against what it puts out on the negative prompt (differs) or its mean (used)",
+    "patched alone: the exact effect of this head, on some of the pairs; where it has the other sign (!), it is the one that counts",
     "attends: where its effect arises, and the pattern that is more than chance there and, times the effect, more than in heads \
      without one; in brackets the share of what it does that reads there, and what chance gives",
     "raises: the tokens that it raises most above its mean over both prompts; --explain HEAD prints all that is known of a head",

@@ -169,6 +169,10 @@ fn passages(found: &Found) -> Vec<Passage> {
             ..behaviour.passage()
         });
     }
+    let circuit = Passage::new("The circuit", found.circuit_sentences());
+    if !circuit.sentences.is_empty() {
+        passages.push(circuit);
+    }
     if let Some(quality) = &found.quality {
         let mut kept = Passage::new("What it keeps", quality.sentences());
         let rows = quality.marginal.iter().map(|(head, lost)| {

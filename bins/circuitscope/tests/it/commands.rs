@@ -344,10 +344,10 @@ fn discover_with_methods_that_run_the_model() {
         members.count()
     );
     assert!(bench.path("out/pictures/heads-ioi-eap.svg").is_file());
-    // The page shows edges, what is known outlined, what was chosen with a dot, and what the circuit keeps.
+    // The page shows links, what is known and what was chosen, and what the circuit keeps.
     let page = fs_err::read_to_string(bench.path("out/report.html")).unwrap();
-    assert!(page.contains("<h3>Strongest edges</h3>"));
-    assert!(page.contains("strongest edges of method eap on task ioi; outlined: in the known circuit; with a dot: chosen"));
+    assert!(page.contains("The circuit as a graph"));
+    assert!(page.contains("in the known circuit"));
     assert!(page.contains("<dt>rule</dt><dd>top:4</dd>"));
     assert!(page.contains("<h3>What it keeps</h3>"));
     let circuit = fs_err::read_to_string(bench.path("out/pictures/circuit-ioi-eap.svg")).unwrap();

@@ -514,8 +514,9 @@ fn prompts_that_do_not_fit_are_named_by_their_line() {
     bench.write("prompts.txt", "In spring Maurice\nIn Zebraword\n");
     let ran = bench.run("capture --prompts prompts.txt --sites logits --output x.safetensors");
     assert!(
-        ran.stderr
-            .starts_with("error: prompts.txt: prompt 2: cannot tokenise"),
+        ran.stderr.starts_with(
+            "error: prompts.txt: prompt 2: \"In Zebraword\": found the word \"Zebraword\""
+        ),
         "{ran:?}"
     );
 }

@@ -166,6 +166,12 @@ pub fn cards<B: AutodiffBackend>(
             sizes[index] = patched.mean.abs();
         }
     }
+    let mut effects = all.effects.clone();
+    for (head, patched) in candidates.iter().zip(&exact) {
+        if let Some(index) = grid.index(*head) {
+            effects[index] = patched.mean;
+        }
+    }
     let scores = patterns::scored(&patterns, &pairs, &sizes, &all.kinds);
     let made = Making {
         causal,
@@ -190,7 +196,7 @@ pub fn cards<B: AutodiffBackend>(
         pairs: count,
         divergence: total,
         prompts: made.prompts(),
-        effects: all.effects,
+        effects,
         patterns: patterns::of_heads(&patterns, &scores, grid),
         links,
         link_pairs,

@@ -10,6 +10,9 @@ use super::read::OfPair;
 use crate::causal::{Ablation, CausalEvidence, Metric};
 use crate::{HeadCircuits, Result};
 
+/// Pairs of one length that resampling takes at least: of fewer one prompt decides.
+const FEWEST: usize = 4;
+
 /// Exact effects of single heads on the contrast, the larger of two: given what the head puts out on the negative prompt, and given what
 /// it puts out on another positive prompt of as many tokens. The second is measured where enough prompts have one length.
 pub(super) fn patched<B: Backend>(
@@ -31,7 +34,7 @@ pub(super) fn patched<B: Backend>(
         effects(&on, heads, members, pairs, progress)
     };
     let differs = effects(&furthest, Ablation::Negative)?;
-    let used = if alike.len() < 2 {
+    let used = if alike.len() < FEWEST {
         Vec::new()
     } else {
         effects(&alike, Ablation::Resample)?

@@ -13,7 +13,7 @@ use crate::{Error, Result};
 /// Deals of values that make the null.
 const DEALS: usize = 200;
 
-/// One table of all variables that have more than one value, and all heads; nothing where there are none.
+/// One table of all variables that have several values, and prompts enough of each, and all heads; nothing where no variable is known.
 pub(super) fn variables(
     parts: &PromptParts,
     heads: &[HeadId],
@@ -31,6 +31,7 @@ pub(super) fn variables(
         heads: heads.to_vec(),
         cells: Vec::new(),
         prompts: 0,
+        left_out: Vec::new(),
     };
     for name in names {
         if progress.cancelled() {
@@ -44,7 +45,9 @@ pub(super) fn variables(
         let mut distinct: Vec<&String> = prompts.iter().map(|(_, _, value)| *value).collect();
         distinct.sort_unstable();
         distinct.dedup();
-        if distinct.len() < 2 {
+        // With a value for each prompt every cluster would seem to tell it.
+        if distinct.len() < 2 || 2 * distinct.len() > prompts.len() {
+            table.left_out.push(name.clone());
             continue;
         }
         let value = |of: &String| distinct.partition_point(|other| *other < of) as u32;
@@ -66,5 +69,6 @@ pub(super) fn variables(
         table.variables.push((name.clone(), distinct.len()));
         table.prompts = table.prompts.max(prompts.len());
     }
-    Ok((!table.variables.is_empty()).then_some(table))
+    let some = !(table.variables.is_empty() && table.left_out.is_empty());
+    Ok(some.then_some(table))
 }

@@ -38,7 +38,8 @@ pub struct Cards {
     pub prompts: Vec<ShownPair>,
     /// One for each head of the circuit, from the highest score to the lowest.
     pub heads: Vec<HeadCard>,
-    /// The effect of every head of the model, layer by layer, with its sign: the larger of both references.
+    /// The effect of every head of the model, layer by layer, with its sign: the exact one where it was measured ([`Patched`]: heads
+    /// with a card and some others), else that by a gradient; the larger of both references.
     pub effects: Vec<f64>,
     /// Where every head of the model attends to, pattern by pattern.
     pub patterns: Vec<PatternOfHeads>,

@@ -3,8 +3,34 @@
 use super::{Attention, Cards, CodeCard, HeadCard, Link, Pattern, PatternScore, Why};
 use circuitscope_core::Node;
 
-/// Roles that hold so much of what the strongest one does are told with it.
-const NEARLY: f64 = 0.8;
+/// Effects of less than this share are not worth a word.
+const NOTABLE: f64 = 0.05;
+/// Roles that are above chance by so much of what the strongest one is are told with it.
+const GOOD_PART: f64 = 0.3;
+/// Shares that are so much of the largest are as good.
+const ALIKE: f64 = 0.9;
+
+/// What a pattern speaks of.
+#[derive(PartialEq, Eq, Clone, Copy)]
+enum Kind {
+    /// What tokens are to each other.
+    Tokens,
+    /// A named part of the prompt.
+    Part,
+    Vague,
+}
+
+impl Kind {
+    const fn of(pattern: &Pattern) -> Self {
+        match pattern {
+            Pattern::Induction(_) | Pattern::DuplicateToken | Pattern::PreviousToken => {
+                Self::Tokens
+            }
+            Pattern::Slot(_) => Self::Part,
+            Pattern::DifferingTokens | Pattern::FirstToken => Self::Vague,
+        }
+    }
+}
 
 /// A share as a percentage without decimals.
 pub(crate) fn percent(share: f64) -> String {
@@ -56,26 +82,38 @@ impl HeadCard {
         }
     }
 
-    /// The roles that say most: of those that hold nearly as much as the strongest one, one of the tokens and one of the parts of the
-    /// prompt.
+    /// The roles that say most: of those that are above chance by a good part of what the strongest one is, one of what tokens are to
+    /// each other and one of the parts of the prompt; that prompts differ there, or that it is the first token, only where
+    /// nothing else says more.
     #[must_use]
     pub fn main_roles(&self) -> Vec<&PatternScore> {
-        let strongest = self.roles().map(|role| role.weighted).fold(0.0, f64::max);
-        let mut roles: Vec<&PatternScore> = self
+        let excess = |role: &PatternScore| role.weighted - role.shuffled;
+        let strongest = self.roles().map(excess).fold(0.0, f64::max);
+        let roles = self
             .roles()
-            .filter(|role| role.weighted >= NEARLY * strongest)
-            .collect();
-        roles.sort_by_key(|role| role.pattern.order());
-        let is_slot = |role: &&PatternScore| matches!(role.pattern, Pattern::Slot(_));
-        let mut parts: Vec<&PatternScore> = roles.iter().copied().filter(is_slot).collect();
-        parts.sort_by(|a, b| b.weighted.total_cmp(&a.weighted));
-        let tokens = roles.iter().copied().find(|role| !is_slot(role));
-        let says = |role: &&PatternScore| {
-            let vague = matches!(role.pattern, Pattern::DifferingTokens | Pattern::FirstToken);
-            parts.is_empty() || !vague
+            .filter(|role| excess(role) >= GOOD_PART * strongest);
+        let roles: Vec<&PatternScore> = roles.collect();
+        // Of those that hold as much, the one with the lowest number.
+        let best = |kind: Kind| {
+            let of_kind = || {
+                roles
+                    .iter()
+                    .copied()
+                    .filter(|role| Kind::of(&role.pattern) == kind)
+            };
+            let most = of_kind().map(|role| role.weighted).fold(0.0, f64::max);
+            let alike = of_kind().filter(|role| role.weighted >= ALIKE * most);
+            alike.min_by_key(|role| role.pattern.order())
         };
-        let tokens = tokens.filter(says);
-        tokens.into_iter().chain(parts.first().copied()).collect()
+        let said: Vec<&PatternScore> = best(Kind::Tokens)
+            .into_iter()
+            .chain(best(Kind::Part))
+            .collect();
+        if said.is_empty() {
+            best(Kind::Vague).into_iter().collect()
+        } else {
+            said
+        }
     }
 
     /// What it does, in a few words: its main roles, and whether it copies.
@@ -118,6 +156,19 @@ impl HeadCard {
         )
     }
 
+    /// Its exact effect.
+    #[must_use]
+    pub fn patched_words(&self) -> String {
+        effect(self.patched.mean)
+    }
+
+    /// Whether the gradient and the exact effect, which is not small, have different signs: then the exact one counts.
+    #[must_use]
+    pub fn signs_disagree(&self) -> bool {
+        let (by_gradient, exact) = (self.effect.mean, self.patched.mean);
+        exact.abs() >= NOTABLE && (by_gradient < 0.0) != (exact < 0.0)
+    }
+
     /// Everything on the card, line by line, without full stops; of lists the first `most`.
     #[must_use]
     pub fn lines(&self, cards: &Cards, most: usize) -> Vec<String> {
@@ -130,10 +181,15 @@ impl HeadCard {
                 percent(self.effect.same_sign)
             ),
             format!(
-                "patched alone ({} pairs, {}): {}",
+                "patched alone ({} pairs, {}): the prediction loses {}{}",
                 self.patched.pairs,
                 self.patched.reference,
-                effect(self.patched.mean)
+                effect(self.patched.mean),
+                if self.signs_disagree() {
+                    "; the gradient has the other sign: the exact effect counts"
+                } else {
+                    ""
+                }
             ),
             format!("does: {}", self.role_words()),
         ];
@@ -217,9 +273,9 @@ fn attention_line(of: &Attention, cards: &Cards) -> Option<String> {
     let mut order: Vec<usize> = (0..row.to.len()).collect();
     order.sort_by(|&a, &b| row.to[b].total_cmp(&row.to[a]));
     let to = order.into_iter().take(3);
-    let to = to.map(|at| format!("{} {}", quoted(&tokens[at]), percent(row.to[at])));
+    let to = to.map(|at| format!("{} ({at}) {}", quoted(&tokens[at]), percent(row.to[at])));
     Some(format!(
-        "pair {}: from {} (position {}) to {}",
+        "pair {}: from {} ({}) to {}",
         cards.prompts[of.prompt].pair,
         quoted(tokens.get(row.position)?),
         row.position,

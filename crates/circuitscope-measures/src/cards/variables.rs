@@ -15,6 +15,9 @@ pub struct VariableTable {
     pub cells: Vec<Vec<VariableCell>>,
     /// Prompts that the table is of.
     pub prompts: usize,
+    /// Variables that nothing can be told of: those with one value, and those of which most prompts have a value of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
 }
 
 /// One variable and one head.

@@ -50,6 +50,7 @@ fn cards(effects: [f64; 8], members: &[(&str, [f64; 2], &str)]) -> Value {
             "effect": {
                 "reference": "differs", "mean": f64::midpoint(*low, *high), "low": low, "high": high, "same_sign": 1.0
             },
+            "patched": { "reference": "differs", "mean": 0.1, "pairs": 8 },
             "matters_at": [["last token", 0.9]],
             "patterns": [{
                 "pattern": role, "attention": 0.6, "weighted": 0.8, "shuffled": 0.1, "joined": 0.4, "idle": 0.1,
@@ -503,11 +504,7 @@ fn files_that_cannot_be_compared_say_why() {
 
     let folder = tempfile::tempdir().unwrap();
     let said = || DiscoveryFile::read(folder.path()).unwrap_err().to_string();
-    assert!(
-        said().contains(
-            "found no discovery.json, expected the folder that `discover --output` wrote"
-        )
-    );
+    assert!(said().contains("found no discovery.json, expected the folder that `discover` wrote"));
     fs_err::write(folder.path().join("settings.json"), "{}").unwrap();
     assert!(said().contains("found results of `eval`"), "{}", said());
     fs_err::write(folder.path().join("discovery.json"), "{ \"heads\": [NaN").unwrap();

@@ -54,7 +54,7 @@ fn headline(
         }
         " "
         span.brief {
-            @if let Some(card) = card { "effect " b { (number(card.effect.mean)) } }
+            @if let Some(card) = card { "exact effect " b { (number(card.patched.mean)) } }
             @else if let Some(score) = page.score(head) { "score " b { (number(score)) } }
             @if page.known(head) { " " span.badge { (page.task.marked) } }
         }
@@ -112,7 +112,10 @@ fn patched(card: &HeadCard) -> Markup {
     };
     html! {
         "Given " (given) ", alone, on " (patched.pairs) " pairs: the prediction loses "
-        b { (number(patched.mean)) } "."
+        b { (number(patched.mean)) }
+        @if card.signs_disagree() { "; the gradient has the other sign: it is this exact effect that counts" }
+        @else if card.effect.mean < 0.0 && patched.mean < 0.0 { "; the head works against the behaviour" }
+        "."
     }
 }
 
@@ -141,7 +144,6 @@ fn effect(effect: Effect) -> Markup {
         b { (number(effect.mean)) } " of what the predictions are apart, 95 % interval " (number(effect.low)) " to "
         (number(effect.high)) @if zero { ", which holds 0" } ", against " (against) "; the same sign in "
         (percent(effect.same_sign)) " of the pairs"
-        @if effect.mean < 0.0 { "; the head works against the behaviour" }
         "."
     }
 }

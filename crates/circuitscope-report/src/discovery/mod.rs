@@ -186,8 +186,9 @@ impl Drawn {
                         h3 { "Score against effect" }
                         (scatter.inline())
                         figcaption {
-                            "A dot for each head; those of the circuit are named. A head with a high score and no effect is \
-                             ranked for nothing that it does."
+                            "A dot for each head; those of the circuit are named. Effects are exact for these and for the others \
+                             with the largest effects by a gradient, else by that gradient. A head with a high score and no exact \
+                             effect may be ranked for what the behaviour does not need."
                         }
                     }
                 }

@@ -33,6 +33,10 @@ pub(super) fn variables(page: &CircuitPage<'_>, table: &VariableTable) -> Markup
                     "Normalised mutual information of clusters of outputs and values on " (table.prompts)
                     " prompts; below it the 95 % point of values dealt out anew (null) and what a table from cluster to value, learnt on \
                      half of the pairs, gets right on the other half (held out). ▲ and colour: above its null."
+                    @if !table.left_out.is_empty() {
+                        " Left out, as they have one value, or most prompts have one of their own: "
+                        (table.left_out.join(", ")) "."
+                    }
                 }
                 thead {
                     tr {

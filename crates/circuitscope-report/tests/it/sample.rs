@@ -323,6 +323,7 @@ pub(crate) fn cards(grid: HeadGrid, chosen: &[HeadId]) -> Cards {
                 .map(|(name, values)| (name.to_owned(), values))
                 .to_vec(),
             heads: chosen.to_vec(),
+            left_out: vec!["template".to_owned()],
             prompts: 128,
         }),
         heads,

@@ -70,7 +70,8 @@ fn effects_of_codes_add_up_to_the_heads() {
             };
             let effect = card.effect;
             assert_eq!(effect.reference, larger);
-            assert!((found.effects[at] - effect.mean).abs() < 1e-6);
+            assert_eq!(found.effects[at], card.patched.mean);
+            assert!(card.patched.pairs == 4 && card.patched.reference == Reference::Differs);
             // The mean of effects is no larger than that of their sizes, and has the sign of the score.
             assert!(effect.mean.abs() <= differs.max(used) / contrast.total + 1e-6);
             assert!(effect.low <= effect.mean + 1e-9 && effect.mean <= effect.high + 1e-9);
@@ -189,7 +190,17 @@ fn named_parts_are_patterns_and_places() {
         let value = ("kind".to_owned(), format!("{class}{}", pair % 2));
         [value].into()
     };
-    let variables = (0..4).map(|pair| [of("p", pair), of("n", pair)]);
+    let own = |pair: usize, class: &str| {
+        let value = ("each".to_owned(), format!("{class}{pair}"));
+        [value, ("same".to_owned(), "1".to_owned())]
+    };
+    let variables = (0..4).map(|pair| {
+        ["p", "n"].map(|class| {
+            let mut all: std::collections::BTreeMap<String, String> = of(class, pair);
+            all.extend(own(pair, class));
+            all
+        })
+    });
     let parts = PromptParts {
         slots: slots.collect(),
         variables: variables.collect(),
@@ -203,6 +214,7 @@ fn named_parts_are_patterns_and_places() {
     }
     let table = cards.variables.unwrap();
     assert_eq!(table.variables, [("kind".to_owned(), 4)]);
+    assert_eq!(table.left_out, ["each", "same"]);
     assert_eq!((table.prompts, table.cells[0].len()), (8, 3));
 }
 
