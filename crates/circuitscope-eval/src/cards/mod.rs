@@ -17,7 +17,7 @@ use burn::module::Module as _;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use circuitscope_core::{HeadGrid, HeadId, Progress, Seed, draw};
 use circuitscope_measures::cards::{
-    Attention, AttentionRow, CARDS_SCHEMA, Cards, Effect, HeadCard, Patched, PatternScore,
+    Attention, AttentionRow, CARDS_SCHEMA, Cards, Effect, HeadCard, Patched, Pattern, PatternScore,
     Reference, ShownPair, Why,
 };
 use circuitscope_score::stats::Interval;
@@ -181,6 +181,7 @@ pub fn cards<B: AutodiffBackend>(
         how,
         seed,
         pairs: &pairs,
+        patterns: &patterns.all,
         total,
     };
     let (cards, clusters) = made.cards(heads, &all, (&scores, &exact), progress)?;
@@ -295,6 +296,7 @@ struct Making<'a, B: Backend> {
     how: &'a CardSettings,
     seed: Seed,
     pairs: &'a [OfPair],
+    patterns: &'a [Pattern],
     total: f64,
 }
 
@@ -327,6 +329,9 @@ impl<B: Backend> Making<'_, B> {
             let place = (slot, head);
             let codes = codes::codes(causal, &codebook, place, kind, pairs)?;
             let mut patterns = scores[index].clone();
+            for score in &mut patterns {
+                score.from = self.read_from(slot, kind, &score.pattern);
+            }
             patterns.sort_by(|a, b| {
                 let roles = b.role.cmp(&a.role);
                 roles.then(b.joined.total_cmp(&a.joined))
@@ -424,19 +429,34 @@ impl<B: Backend> Making<'_, B> {
     }
 
     fn matters_at(&self, slot: usize, kind: usize) -> Vec<(String, f64)> {
+        let weights = |pair: &OfPair| pair.heads[slot].by[kind].weights.clone();
+        self.by_place(weights)
+    }
+
+    /// Where most of what follows a pattern is read from; empty where it is nowhere.
+    fn read_from(&self, slot: usize, kind: usize, pattern: &Pattern) -> String {
+        let Some(at) = self.patterns.iter().position(|of| of == pattern) else {
+            return String::new();
+        };
+        let places = self.by_place(|pair: &OfPair| pair.heads[slot].from[at][kind].clone());
+        let first = places.into_iter().next();
+        first.map_or_else(String::new, |(name, _)| name)
+    }
+
+    /// Values of positions summed by the named part that they are in, a mean over pairs; largest first.
+    fn by_place(&self, values: impl Fn(&OfPair) -> Vec<f32>) -> Vec<(String, f64)> {
         let mut shares: BTreeMap<&str, f64> = BTreeMap::new();
         for (at, pair) in self.pairs.iter().enumerate() {
-            let weights = &pair.heads[slot].by[kind].weights;
             let slots = self.parts.slots.get(at).map_or(&[][..], Vec::as_slice);
             let [last, _] = self.causal.read_at(at);
-            for (position, weight) in weights.iter().enumerate() {
+            for (position, value) in values(pair).into_iter().enumerate() {
                 let slot = slots.iter().find(|(_, places)| places.contains(&position));
                 let name = match slot {
                     _ if position == last => "last token",
                     Some((name, _)) => name,
                     None => "elsewhere",
                 };
-                *shares.entry(name).or_default() += f64::from(*weight) / self.pairs.len() as f64;
+                *shares.entry(name).or_default() += f64::from(value) / self.pairs.len() as f64;
             }
         }
         let shares = shares.into_iter();

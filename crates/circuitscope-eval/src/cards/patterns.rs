@@ -133,8 +133,25 @@ impl Follows {
     }
 }
 
+/// Of what a head does on one prompt, the share that follows a pattern, by the position that it is read from; empty
+/// where the pattern is not defined.
+pub(super) fn from_positions(targets: &Targets, moved: &[f32], weights: &[f32]) -> Vec<f32> {
+    if targets.iter().all(Vec::is_empty) {
+        return Vec::new();
+    }
+    let pos = targets.len();
+    let at = targets.iter().enumerate().map(|(at, targets)| {
+        let moved = targets.iter().map(|&target| moved[at * pos + target]);
+        weights[at] * moved.sum::<f32>()
+    });
+    at.collect()
+}
+
 /// The point that a normal variable is below in 95 % of draws.
 const HIGH: f64 = 1.644_853_626_951_472_2;
+
+/// Pairs that a pattern has to be defined on to be a role, where there are more.
+const FEWEST: usize = 4;
 
 /// A pattern that less of what a head does follows is no role of it.
 const NOTABLE: f64 = 0.05;
@@ -150,7 +167,6 @@ pub(super) fn scored(
     sizes: &[f64],
     kinds: &[usize],
 ) -> Vec<Vec<PatternScore>> {
-    let n = pairs.len() as f64;
     let heads = sizes.len();
     let largest = sizes.iter().copied().fold(0.0, f64::max);
     let idle_heads = (0..heads).filter(|&head| sizes[head] < IDLE * largest);
@@ -162,11 +178,13 @@ pub(super) fn scored(
             targets.iter().filter(|targets| !targets.is_empty()).count()
         };
         let positions: usize = (0..pairs.len()).map(defined).sum();
+        let with: Vec<usize> = (0..pairs.len()).filter(|&pair| defined(pair) > 0).collect();
+        let n = with.len().max(1) as f64;
+        let enough = with.len() >= FEWEST.min(pairs.len());
         let of_head = |head: usize| {
             let kind = kinds[head];
-            let follows = pairs
-                .iter()
-                .map(|pair| &pair.follows[head * patterns.all.len() + at]);
+            let follows = with.iter();
+            let follows = follows.map(|&pair| &pairs[pair].follows[head * patterns.all.len() + at]);
             let sum = |value: &dyn Fn(&Follows) -> f32| {
                 follows.clone().map(|x| f64::from(value(x))).sum::<f64>()
             };
@@ -179,6 +197,7 @@ pub(super) fn scored(
                 weighted,
                 shuffled: by_chance + HIGH * deviation,
                 joined: weighted * sizes[head],
+                from: String::new(),
                 idle: 0.0,
                 role: false,
             }
@@ -189,7 +208,7 @@ pub(super) fn scored(
         for score in &mut found {
             score.idle = idle;
             let notable = score.weighted >= NOTABLE && score.weighted > score.shuffled;
-            score.role = positions > 0 && notable && score.joined > idle;
+            score.role = enough && notable && score.joined > idle;
         }
         if positions > 0 {
             for (scores, score) in scores.iter_mut().zip(found) {

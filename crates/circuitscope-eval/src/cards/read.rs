@@ -8,7 +8,7 @@ use circuitscope_core::HeadId;
 use circuitscope_hooks::{AnyTensor, NodeOutputs, Site, Tap, wide};
 use circuitscope_model::{Decoder, TokenBatch};
 
-use super::patterns::{Follows, Patterns};
+use super::patterns::{Follows, Patterns, from_positions};
 use crate::causal::{CausalEvidence, Differentiable, PairBatch, host};
 use crate::methods::{Contrast, Outputs, Runs};
 use crate::{Error, Result};
@@ -37,6 +37,8 @@ pub(super) struct OfPair {
 #[derive(Debug)]
 pub(super) struct HeadRead {
     pub(super) by: [ByReference; REFERENCES],
+    /// `[pattern][reference][position]`: see [`from_positions`].
+    pub(super) from: Vec<[Vec<f32>; REFERENCES]>,
     pub(super) positive: PromptRead,
     pub(super) negative: PromptRead,
 }
@@ -181,6 +183,7 @@ impl Reader<'_> {
             reading.done.heads = both
                 .map(|((_, differs), (_, used))| HeadRead {
                     by: [differs, used],
+                    from: Vec::new(),
                     positive: PromptRead::default(),
                     negative: PromptRead::default(),
                 })
@@ -238,6 +241,14 @@ impl Reader<'_> {
                 for slot in self.of_layer(layer) {
                     let head = self.heads[slot];
                     let weighed: Vec<usize> = reading.done.heads[slot].most();
+                    let first = (at * heads + head.head) * square;
+                    let of_head = &moved[first..first + square];
+                    let weights = [0, 1]
+                        .map(|kind| reading.weights[kind][layer * heads + head.head].as_slice());
+                    let from = targets.iter().map(|targets| {
+                        weights.map(|weights| from_positions(targets, of_head, weights))
+                    });
+                    reading.done.heads[slot].from = from.collect();
                     let z = z_of(&runs.positive.nodes, head, at, &weighed)?;
                     let place = |at: usize| at;
                     let prompt = Prompt {

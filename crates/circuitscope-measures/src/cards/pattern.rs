@@ -135,8 +135,12 @@ pub struct PatternScore {
     /// Mean attention that follows it, over all positions of positive prompts where it is defined: the pattern alone.
     pub attention: f64,
     /// Of what the head does where it matters, the share that comes from there: attention times value times gradient, weighted
-    /// with the size of the head's effect at each position; positions where it is not defined count as 0.
+    /// with the size of the head's effect at each position; a mean over the pairs that define it, positions of theirs where it is
+    /// not defined counting as 0.
     pub weighted: f64,
+    /// The named part, `last token` or `elsewhere`, that most of `weighted` is read from; empty where that was not measured.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub from: String,
     /// The 95 % point of `weighted` when each position attends to as many tokens drawn at random.
     pub shuffled: f64,
     /// `weighted` times the size of the head's exact effect ([`Patched`](super::Patched)), 0 where that was not measured: it is for the

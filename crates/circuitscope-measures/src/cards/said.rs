@@ -56,6 +56,15 @@ fn all_quoted(tokens: &[String]) -> String {
 }
 
 impl PatternScore {
+    /// Where most of it is read from: `from the last token`.
+    fn from_words(&self) -> String {
+        match self.from.as_str() {
+            "" | "elsewhere" => "from other tokens".to_owned(),
+            "last token" => "from the last token".to_owned(),
+            name => format!("from {name}"),
+        }
+    }
+
     /// Such as `IO: 82 % of what it does reads there (chance 9 %)`.
     #[must_use]
     pub fn sentence(&self) -> String {
@@ -70,18 +79,6 @@ impl PatternScore {
 }
 
 impl HeadCard {
-    /// Where most of its effect arises: `from the last token`.
-    #[must_use]
-    pub fn from(&self) -> String {
-        let most = self.matters_at.first();
-        match most {
-            Some((name, _)) if name == "elsewhere" => "from other tokens".to_owned(),
-            Some((name, _)) if name == "last token" => "from the last token".to_owned(),
-            Some((name, _)) => format!("from {name}"),
-            None => String::new(),
-        }
-    }
-
     /// The roles that say most: of those that are above chance by a good part of what the strongest one is, one of what tokens are to
     /// each other and one of the parts of the prompt; that prompts differ there, or that it is the first token, only where
     /// nothing else says more.
@@ -124,16 +121,22 @@ impl HeadCard {
             return "no role: what it reads is within chance, or idle heads read so, too"
                 .to_owned();
         }
+        let mut last = None;
         let roles = roles.iter().map(|role| {
+            let from = role.from_words();
+            let from = if last.replace(from.clone()).as_ref() == Some(&from) {
+                String::new()
+            } else {
+                format!("{from} to ")
+            };
             format!(
-                "{} ({}, chance {})",
+                "{from}{} ({}, chance {})",
                 role.pattern.phrase(),
                 percent(role.weighted),
                 percent(role.shuffled)
             )
         });
-        let roles: Vec<String> = roles.collect();
-        let mut words = format!("{} to {}", self.from(), roles.join("; "));
+        let mut words = roles.collect::<Vec<_>>().join("; ");
         let copying = &self.writes.copying;
         if copying.copied >= 0.5 && copying.copied > 2.0 * copying.others {
             words.push_str("; writes the token it attends to");

@@ -356,7 +356,12 @@ impl Comparison {
                 several.join(" and in ")
             ),
         });
-        if kinds.contains(&Kind::Model) && self.is_matched() {
+        // Another precision of the same weights is the same model.
+        let hashed = self.made.iter().any(|made| made.name == "weights");
+        let weights = self
+            .differences()
+            .any(|made| made.name == "weights" || (made.name == "model" && !hashed));
+        if kinds.contains(&Kind::Model) && weights && self.is_matched() {
             said.push(
                 "warning: the models are not the same: heads are matched by their place, which means something only where \
                  one model was trained on from the other, or both from the same weights"

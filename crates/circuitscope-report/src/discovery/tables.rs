@@ -27,9 +27,7 @@ fn name(page: &CircuitPage<'_>, head: HeadId) -> Markup {
 /// Which head carries which variable.
 pub(super) fn variables(page: &CircuitPage<'_>, table: &VariableTable) -> Markup {
     html! {
-        div.scroll tabindex="0" {
-            table.cells {
-                caption {
+        p.note {
                     "Normalised mutual information of clusters of outputs and values on " (table.prompts)
                     " prompts; below it the 95 % point of values dealt out anew (null) and what a table from cluster to value, learnt on \
                      half of the pairs, gets right on the other half (held out). ▲ and colour: above its null."
@@ -37,7 +35,9 @@ pub(super) fn variables(page: &CircuitPage<'_>, table: &VariableTable) -> Markup
                         " Left out, as they have one value, or most prompts have one of their own: "
                         (table.left_out.join(", ")) "."
                     }
-                }
+        }
+        div.scroll tabindex="0" {
+            table.cells {
                 thead {
                     tr {
                         th scope="col" { "head" }

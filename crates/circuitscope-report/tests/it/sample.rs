@@ -110,6 +110,7 @@ fn patterns(draw: &mut Draw, at: usize) -> Vec<PatternScore> {
             pattern,
             attention: draw.share(),
             weighted,
+            from: "last token".to_owned(),
             shuffled: 0.3 * draw.share(),
             joined: weighted * 0.1,
             idle: 0.01 * draw.share(),
