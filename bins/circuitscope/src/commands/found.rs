@@ -533,7 +533,8 @@ const EXPLAINED: usize = 6;
 /// What the columns of the table of cards mean.
 pub(super) const CARDS: [&str; 4] = [
     "effect by gradient: what the head moves the prediction by, a share of what the predictions after the two prompts are apart, with a \
-     95 % interval over pairs; against what it puts out on the negative prompt (differs) or its mean (used)",
+     95 % interval over pairs; against what it puts out on the negative prompt (differs) or its mean (used); with its sign, so that pairs of different \
+     sign cancel, where differs and used of the ranking are means of sizes",
     "patched alone: the exact effect of this head, on some of the pairs; where it has the other sign (!), it is the one that counts",
     "attends: where its effect arises, and the pattern that is more than chance there and, times the effect, more than in heads \
      without one; in brackets the share of what it does that reads there, and what chance gives",

@@ -57,7 +57,7 @@ fn all_quoted(tokens: &[String]) -> String {
 
 impl PatternScore {
     /// Where most of it is read from: `from the last token`.
-    fn from_words(&self) -> String {
+    fn read_from(&self) -> String {
         match self.from.as_str() {
             "" | "elsewhere" => "from other tokens".to_owned(),
             "last token" => "from the last token".to_owned(),
@@ -123,7 +123,7 @@ impl HeadCard {
         }
         let mut last = None;
         let roles = roles.iter().map(|role| {
-            let from = role.from_words();
+            let from = role.read_from();
             let from = if last.replace(from.clone()).as_ref() == Some(&from) {
                 String::new()
             } else {

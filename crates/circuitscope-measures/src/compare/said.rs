@@ -418,7 +418,15 @@ impl Comparison {
                 few.join(", ")
             ));
         }
-        for (name, side) in [("A", &self.a), ("B", &self.b)] {
+        let figures = [self.kept.a_in_a.is_some(), self.kept.b_in_b.is_some()];
+        let sides = [("A", &self.a), ("B", &self.b)];
+        for ((name, side), there) in sides.into_iter().zip(figures) {
+            if !there && !side.circuit.is_empty() {
+                said.push(format!(
+                    "warning: {name} does not say what its circuit keeps: its run was not finished, ran no circuit, or ablating \
+                     all heads changed nothing"
+                ));
+            }
             if let Some(schema) = side.unknown_cards {
                 said.push(format!(
                     "warning: what heads do in {name} is written in form {schema}, which this program does not know: effects \

@@ -14,7 +14,7 @@ use super::{CircuitPage, attention, card_id, codes, why};
 /// All cards, in the order of the circuit.
 pub(super) fn html(page: &CircuitPage<'_>, roles: &Roles<'_>) -> Markup {
     html! {
-        @for head in page.chosen() {
+        @for head in shown(page) {
             @let known = page.cards.and_then(|cards| {
                 let mut all = cards.heads.iter();
                 Some((cards, all.find(|card| card.head == head)?))
@@ -33,6 +33,18 @@ pub(super) fn html(page: &CircuitPage<'_>, roles: &Roles<'_>) -> Markup {
             "\n"
         }
     }
+}
+
+/// Heads of the circuit, then the others that were asked about.
+pub(super) fn shown(page: &CircuitPage<'_>) -> Vec<HeadId> {
+    let mut heads = page.chosen();
+    let others = page.cards.into_iter().flat_map(|cards| &cards.heads);
+    for card in others {
+        if !heads.contains(&card.head) && page.task.grid.contains(card.head) {
+            heads.push(card.head);
+        }
+    }
+    heads
 }
 
 /// What is seen of a closed card.
@@ -57,6 +69,7 @@ fn headline(
             @if let Some(card) = card { "exact effect " b { (number(card.patched.mean)) } }
             @else if let Some(score) = page.score(head) { "score " b { (number(score)) } }
             @if page.known(head) { " " span.badge { (page.task.marked) } }
+            @if !page.task.chosen.contains(&head) { " " span.badge { "not in the circuit" } }
         }
     }
 }

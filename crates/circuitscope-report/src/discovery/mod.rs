@@ -94,7 +94,7 @@ impl Drawn {
             drawn.add("graph", "The circuit as a graph", graph_section(&graph));
             drawn.pictures.push(graph.draw(false));
         }
-        if !page.task.chosen.is_empty() {
+        if !cards::shown(page).is_empty() {
             drawn.add("heads", "Heads of the circuit", heads(page, &roles));
         }
         drawn.scores(page, method);
