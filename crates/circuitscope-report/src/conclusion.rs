@@ -89,6 +89,9 @@ fn keeps_most(task: &TaskReport) -> Option<(String, f64)> {
     let kept = |method: &MethodReport| {
         let points = &method.faithfulness.as_ref()?.nodes.signed;
         let tenth = points.iter().find(|point| point.share >= 0.1)?;
+        // Shares far from 0 to 1 say that ablating all heads changes little.
+        let readable = (0.0..=1.5).contains(&tenth.faithfulness);
+        let tenth = readable.then_some(tenth)?;
         Some((method.method.clone(), tenth.faithfulness))
     };
     let methods = task.methods.iter().filter(|method| !method.control);

@@ -4,10 +4,11 @@
 use circuitscope_measures::{Faithfulness, MIB_SIZES, circuit_size};
 use maud::{Markup, html};
 
+use crate::axis::Axis;
 use crate::svg::Anchor::{End, Middle, Start};
 use crate::svg::{
-    Drawing, GRID, INK, MUTED, Pen, Point, ROUNDS, hinted_line, line, line_colour, line_round,
-    slug, text,
+    Drawing, GRID, INK, MUTED, Pen, Point, ROUNDS, hinted, hinted_line, line, line_colour,
+    line_round, slug, text,
 };
 use crate::{TaskReport, number};
 
@@ -43,6 +44,8 @@ struct Panel<'a> {
     places: [String; MIB_SIZES.len()],
     lowest: f64,
     highest: f64,
+    /// Values that mean something, with words.
+    levels: &'static [(f64, &'static str)],
     lines: Vec<(&'a Measured<'a>, Vec<f64>)>,
 }
 
@@ -98,6 +101,7 @@ fn panels<'a>(measured: &'a [Measured<'a>]) -> Option<Vec<Panel<'a>>> {
         (0.0, 1.0),
         heads.collect(),
     )];
+    panels[0].levels = &[(0.0, "all ablated"), (1.0, "whole model")];
     let edges = measured
         .iter()
         .find_map(|method| method.kept.edges.as_ref());
@@ -120,6 +124,14 @@ fn panels<'a>(measured: &'a [Measured<'a>]) -> Option<Vec<Panel<'a>>> {
     Some(panels)
 }
 
+/// The mark of a value outside of the frame.
+fn beyond(method: &Measured<'_>, value: f64, (x, y): Point, above: bool) -> Markup {
+    let tip = if above { y - 7.0 } else { y + 7.0 };
+    let hint = format!("{}: {}, outside of the picture", method.name, number(value));
+    let shape = line(&[(x - 4.0, y), (x, tip), (x + 4.0, y)], method.pen(1.5));
+    hinted(&hint, &shape)
+}
+
 impl<'a> Panel<'a> {
     /// `(low, high)` are shown at least.
     fn new(
@@ -135,6 +147,7 @@ impl<'a> Panel<'a> {
             below,
             left: LEFT,
             places,
+            levels: &[],
             lowest: all().fold(low, f64::min).max(-2.0),
             highest: all().fold(high, f64::max).min(high + 3.0),
             lines,
@@ -154,7 +167,10 @@ impl<'a> Panel<'a> {
     fn draw(&self) -> Markup {
         let thin = Pen::new(GRID, 1.0);
         let under = TOP + SIDE;
-        let fifth = |at: i32| self.lowest + (self.highest - self.lowest) * f64::from(at) / 5.0;
+        let axis = Axis {
+            low: self.lowest,
+            high: self.highest,
+        };
         html! {
             (text(self.title, (self.left, 14.0), 11.3, INK, Start))
             @for (at, words) in self.places.iter().enumerate() {
@@ -164,17 +180,24 @@ impl<'a> Panel<'a> {
                     (text(words, (foot.0, under + 13.0), 8.9, MUTED, Middle))
                 }
             }
-            @for value in (0..=5).map(fifth) {
+            @for (value, words) in axis.ticks(6) {
                 @let ends = [self.place(0, value), self.place(MIB_SIZES.len() - 1, value)];
                 (line(&ends, thin))
-                @let words = number((value * 100.0).round() / 100.0);
                 (text(&words, (self.left - 7.0, ends[0].1), 8.9, MUTED, End))
+            }
+            @for (value, words) in self.levels {
+                @let ends = [self.place(0, *value), self.place(MIB_SIZES.len() - 1, *value)];
+                (line(&ends, Pen::new(MUTED, 1.0).dashed(Some("4 3"))))
+                (text(words, (ends[1].0 - 4.0, ends[1].1 - 7.0), 8.9, MUTED, End))
             }
             (text(self.below, (self.left + SIDE / 2.0, under + 33.0), 9.7, INK, Middle))
             @for (method, values) in &self.lines {
                 @let points: Vec<Point> =
                     values.iter().enumerate().map(|(at, &value)| self.place(at, value)).collect();
                 (hinted_line(method.name, &points, method.pen(if method.control { 1.5 } else { 2.25 }), 8.0))
+                @for (&value, &at) in values.iter().zip(&points).filter(|(value, _)| !axis.holds(**value)) {
+                    (beyond(method, value, at, value > self.highest))
+                }
             }
         }
     }

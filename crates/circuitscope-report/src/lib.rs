@@ -33,6 +33,7 @@
 //! # }
 //! ```
 
+mod axis;
 mod circuit;
 mod comparison;
 mod conclusion;

@@ -68,8 +68,16 @@ fn verdict(judged: &[&TaskReport], name: &str) -> Markup {
         .map(|row| format!("{} ({})", row.task, row.not_above.join(", ")))
         .collect();
     let tasks = if rows.len() == 1 { "task" } else { "tasks" };
+    let controlled = judged.iter().filter(|task| {
+        let own = task.methods.iter().any(|method| method.method == name);
+        own && task.methods.iter().any(|method| method.control)
+    });
     html! {
-        @if !lost.is_empty() {
+        @if controlled.count() < rows.len() {
+            li.lost {
+                "No control was run beside " code { (name) } ": nothing says what a trivial method reaches."
+            }
+        } @else if !lost.is_empty() {
             li.lost {
                 code { (name) } " is not clearly above a control on " (lost.len()) " of " (rows.len()) " " (tasks) ": "
                 (lost.join("; ")) "."
@@ -143,8 +151,14 @@ const MEASURES: [(&str, &str); 14] = [
     ),
 ];
 
-/// All measures of one task.
+/// All measures of one task; those that no method has are left out.
 pub(super) fn measures(task: &TaskReport) -> Markup {
+    let rows: Vec<Vec<Option<Markup>>> = task
+        .methods
+        .iter()
+        .filter_map(|method| Some(of_row(method.row.as_ref()?)))
+        .collect();
+    let there = |column: usize| rows.iter().any(|row| row[column].is_some());
     html! {
         @if is_judged(task) {
             div.scroll {
@@ -152,8 +166,8 @@ pub(super) fn measures(task: &TaskReport) -> Markup {
                     thead {
                         tr {
                             th scope="col" { "method" }
-                            @for (name, meaning) in MEASURES {
-                                th scope="col" { abbr title=(meaning) { (name) } }
+                            @for (at, (name, meaning)) in MEASURES.into_iter().enumerate() {
+                                @if at == 0 || there(at - 1) { th scope="col" { abbr title=(meaning) { (name) } } }
                             }
                         }
                     }
@@ -163,7 +177,11 @@ pub(super) fn measures(task: &TaskReport) -> Markup {
                                 tr.control[method.control] {
                                     (method_cell(method, Some(at)))
                                     (auc_cell(Some(row), best(task)))
-                                    (of_row(row))
+                                    @for (at, cell) in of_row(row).into_iter().enumerate() {
+                                        @if there(at) {
+                                            @if let Some(cell) = cell { td { (cell) } } @else { (nothing()) }
+                                        }
+                                    }
                                 }
                             }
                         }
@@ -174,8 +192,8 @@ pub(super) fn measures(task: &TaskReport) -> Markup {
     }
 }
 
-/// The cells after the first.
-fn of_row(row: &SummaryRow) -> Markup {
+/// The cells after the first two.
+fn of_row(row: &SummaryRow) -> Vec<Option<Markup>> {
     let interval = row
         .node_interval
         .map(|interval| format!("{:.2} to {:.2}", interval.low, interval.high));
@@ -196,15 +214,14 @@ fn of_row(row: &SummaryRow) -> Markup {
         row.edge_auc,
         row.paper_edge_auc,
     ];
-    html! {
-        @for cell in plain {
-            @if let Some(cell) = cell { td { (cell) } } @else { (nothing()) }
-        }
-        @for cell in over_seeds {
-            @if let Some(cell) = cell { td { (spread(cell, row.seeds)) } } @else { (nothing()) }
-        }
-        td { (number(row.seconds.mean)) " s" }
-    }
+    let plain = plain.map(|cell| cell.map(|cell| html! { (cell) }));
+    let over_seeds = over_seeds.map(|cell| cell.map(|cell| spread(cell, row.seeds)));
+    let time = html! { (number(row.seconds.mean)) " s" };
+    plain
+        .into_iter()
+        .chain(over_seeds)
+        .chain([Some(time)])
+        .collect()
 }
 
 /// Heads by rank, one column for each method; marked heads stand out.

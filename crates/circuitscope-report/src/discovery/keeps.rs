@@ -6,9 +6,9 @@ use crate::number;
 use crate::svg::Anchor::{End, Start};
 use crate::svg::{ABOVE, Drawing, INK, MARK, Pen, Point, disc, hinted, line, polygon, slug, text};
 
-use super::axis::{Axis, Frame, range};
 use super::text::count;
 use super::{CircuitPage, SizeCurve};
+use crate::axis::{Axis, Frame, range};
 
 const FRAME: Frame = Frame {
     left: 70.0,

@@ -1,7 +1,6 @@
 //! The page of one discovered circuit.
 
 mod attention;
-mod axis;
 mod cards;
 mod codes;
 mod edges;

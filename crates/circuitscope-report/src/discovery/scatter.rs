@@ -8,7 +8,7 @@ use crate::svg::Anchor::{End, Start};
 use crate::svg::{Drawing, INK, MARK, MUTED, Pen, Point, disc, hinted, line, ring, slug, text};
 
 use super::CircuitPage;
-use super::axis::{Axis, Frame};
+use crate::axis::{Axis, Frame};
 
 const FRAME: Frame = Frame {
     left: 70.0,
