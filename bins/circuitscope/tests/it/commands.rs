@@ -350,9 +350,9 @@ fn discover_with_methods_that_run_the_model() {
     assert!(page.contains("in the known circuit"));
     assert!(page.contains("<dt>rule</dt><dd>top:4</dd>"));
     assert!(page.contains("<h3>What it keeps</h3>"));
-    let circuit = fs_err::read_to_string(bench.path("out/pictures/circuit-ioi-eap.svg")).unwrap();
-    assert!(circuit.contains(", chosen</title>"));
-    assert_eq!(circuit.matches("pointer-events=\"stroke\"").count(), 40);
+    let circuit = fs_err::read_to_string(bench.path("out/pictures/graph-ioi.svg")).unwrap();
+    assert!(circuit.contains("The circuit on ioi as a graph: 4 heads by layer"));
+    assert_eq!(circuit.matches("pointer-events=\"stroke\"").count(), 50);
     let file = GraphFile::read(&bench.path("out/importances.json")).unwrap();
     assert_eq!((file.n_layers, file.n_heads, file.d_model), (4, 8, 128));
     assert!(file.edges.iter().any(|(_, entry)| entry.score != 0.0));

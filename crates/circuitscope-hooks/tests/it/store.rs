@@ -110,7 +110,7 @@ fn each_fault_is_named() {
         &[good(), ("labels", Dtype::F32, vec![2], f32s(&[1.0, 0.0]))],
         &SHAPE,
     );
-    assert!(message().contains("type F32, expected U8 or I64"));
+    assert!(message().contains("type F32, expected BOOL, U8, I32 or I64"));
     write(
         &path,
         &[

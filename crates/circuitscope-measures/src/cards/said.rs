@@ -7,7 +7,7 @@ use circuitscope_core::Node;
 const NOTABLE: f64 = 0.05;
 /// Roles that are above chance by so much of what the strongest one is are told with it.
 const GOOD_PART: f64 = 0.3;
-/// Shares that are so much of the largest are as good.
+/// Shares above chance that are so much of the largest are as good.
 const ALIKE: f64 = 0.9;
 
 /// What a pattern speaks of.
@@ -90,7 +90,7 @@ impl HeadCard {
             .roles()
             .filter(|role| excess(role) >= GOOD_PART * strongest);
         let roles: Vec<&PatternScore> = roles.collect();
-        // Of those that hold as much, the one with the lowest number.
+        // Of those that are as much above chance, the one with the lowest number, then the one that is most.
         let best = |kind: Kind| {
             let of_kind = || {
                 roles
@@ -98,9 +98,13 @@ impl HeadCard {
                     .copied()
                     .filter(|role| Kind::of(&role.pattern) == kind)
             };
-            let most = of_kind().map(|role| role.weighted).fold(0.0, f64::max);
-            let alike = of_kind().filter(|role| role.weighted >= ALIKE * most);
-            alike.min_by_key(|role| role.pattern.order())
+            let most = of_kind().map(excess).fold(0.0, f64::max);
+            let alike = of_kind().filter(|role| excess(role) >= ALIKE * most);
+            alike.min_by(|a, b| {
+                let most_first = || excess(b).total_cmp(&excess(a));
+                let (first, second) = (a.pattern.order(), b.pattern.order());
+                first.cmp(&second).then_with(most_first)
+            })
         };
         let said: Vec<&PatternScore> = best(Kind::Tokens)
             .into_iter()
