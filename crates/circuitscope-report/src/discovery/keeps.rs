@@ -12,7 +12,7 @@ use crate::axis::{Axis, Frame, range};
 
 const FRAME: Frame = Frame {
     left: 70.0,
-    right: 552.0,
+    right: 544.0,
     top: 26.0,
     bottom: 330.0,
 };

@@ -12,7 +12,7 @@ use crate::axis::{Axis, Frame};
 
 const FRAME: Frame = Frame {
     left: 70.0,
-    right: 552.0,
+    right: 544.0,
     top: 12.0,
     bottom: 340.0,
 };
