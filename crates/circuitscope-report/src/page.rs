@@ -6,8 +6,29 @@ use crate::svg::{Drawing, theme_css};
 use crate::{ReportInput, Section, TaskReport, conclusion, passages, table};
 
 pub(super) fn page(input: &ReportInput, sections: &[Section<'_>]) -> String {
-    let css = format!("\n{}{}\n", include_str!("page.css"), theme_css());
-    let provenance = serde_json::to_string_pretty(&input.provenance).unwrap_or_default();
+    let body = html! {
+        body {
+            main {
+                "\n"
+                header {
+                    h1 { (input.title) }
+                    @if !input.lead.is_empty() { "\n" p.lead { (input.lead) } }
+                    @if !input.facts.is_empty() { "\n" (facts(&input.facts)) }
+                }
+                "\n"
+                (summary(&input.tasks))
+                @for section in sections { (of_task(section)) "\n" }
+                (provenance(&input.provenance))
+                "\n"
+            }
+        }
+    };
+    document(&input.title, &[&theme_css()], &body)
+}
+
+/// A whole page around a body: the styles of every page, then those of this one.
+pub(super) fn document(title: &str, styles: &[&str], body: &Markup) -> String {
+    let css = format!("\n{}{}\n", include_str!("page.css"), styles.concat());
     let page = html! {
         (PreEscaped("<!doctype html>\n"))
         html lang="en" {
@@ -15,33 +36,27 @@ pub(super) fn page(input: &ReportInput, sections: &[Section<'_>]) -> String {
                 "\n" meta charset="utf-8";
                 "\n" meta name="viewport" content="width=device-width, initial-scale=1";
                 "\n" meta name="color-scheme" content="light dark";
-                "\n" title { (input.title) }
+                "\n" title { (title) }
                 "\n" style { (PreEscaped(css)) }
                 "\n"
             }
             "\n"
-            body {
-                main {
-                    "\n"
-                    header {
-                        h1 { (input.title) }
-                        @if !input.lead.is_empty() { "\n" p.lead { (input.lead) } }
-                        @if !input.facts.is_empty() { "\n" (facts(&input.facts)) }
-                    }
-                    "\n"
-                    (summary(&input.tasks))
-                    @for section in sections { (of_task(section)) "\n" }
-                    section aria-labelledby="provenance" {
-                        h2 #provenance { "Provenance" }
-                        details { summary { "What made these results" } pre { (provenance) } }
-                    }
-                    "\n"
-                }
-            }
+            (body)
         }
         "\n"
     };
     page.into_string()
+}
+
+/// What made the results, folded.
+pub(super) fn provenance(value: &serde_json::Value) -> Markup {
+    let text = serde_json::to_string_pretty(value).unwrap_or_default();
+    html! {
+        section aria-labelledby="provenance" {
+            h2 #provenance { "Provenance" }
+            details { summary { "What made these results" } pre { (text) } }
+        }
+    }
 }
 
 fn facts(facts: &[(String, String)]) -> Markup {

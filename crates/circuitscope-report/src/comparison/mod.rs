@@ -7,6 +7,7 @@ use circuitscope_measures::compare::{Comparison, Place, Side, Table};
 use maud::{Markup, PreEscaped, html};
 use serde_json::Value;
 
+use crate::page::{document, provenance};
 use crate::svg::{Point, theme_css};
 use crate::{Error, MethodReport, Picture, Report, Result, TaskReport, heads};
 
@@ -126,51 +127,33 @@ fn map(name: &str, side: &Side) -> crate::svg::Drawing {
 }
 
 fn whole(page: &ComparisonPage, scatter: Option<&Plot>, maps: &Markup) -> String {
-    let css = format!("\n{}{CSS}{}\n", include_str!("../page.css"), theme_css());
-    let provenance = serde_json::to_string_pretty(&page.provenance).unwrap_or_default();
     let comparison = &page.comparison;
-    let whole = html! {
-        (PreEscaped("<!doctype html>\n"))
-        html lang="en" {
-            head {
-                "\n" meta charset="utf-8";
-                "\n" meta name="viewport" content="width=device-width, initial-scale=1";
-                "\n" meta name="color-scheme" content="light dark";
-                "\n" title { (page.title) }
-                "\n" style { (PreEscaped(css)) }
+    let body = html! {
+        body {
+            main {
+                "\n"
+                header {
+                    h1 { (page.title) }
+                    @if !page.lead.is_empty() { "\n" p.lead { (page.lead) } }
+                    "\n"
+                    (facts(page))
+                }
+                "\n"
+                section aria-label="What may be concluded" {
+                    ul.said { @for sentence in comparison.sentences() { (said(&sentence)) "\n" } }
+                }
+                "\n"
+                (kept(comparison))
+                (beside(comparison, scatter, maps))
+                (of_heads(comparison))
+                (roles(comparison))
+                (made(comparison))
+                (provenance(&page.provenance))
                 "\n"
             }
-            "\n"
-            body {
-                main {
-                    "\n"
-                    header {
-                        h1 { (page.title) }
-                        @if !page.lead.is_empty() { "\n" p.lead { (page.lead) } }
-                        "\n"
-                        (facts(page))
-                    }
-                    "\n"
-                    section aria-label="What may be concluded" {
-                        ul.said { @for sentence in comparison.sentences() { (said(&sentence)) "\n" } }
-                    }
-                    "\n"
-                    (kept(comparison))
-                    (beside(comparison, scatter, maps))
-                    (of_heads(comparison))
-                    (roles(comparison))
-                    (made(comparison))
-                    section aria-labelledby="provenance" {
-                        h2 #provenance { "Provenance" }
-                        details { summary { "What made these results" } pre { (provenance) } }
-                    }
-                    "\n"
-                }
-            }
         }
-        "\n"
     };
-    whole.into_string()
+    document(&page.title, &[CSS, &theme_css()], &body)
 }
 
 fn facts(page: &ComparisonPage) -> Markup {

@@ -24,6 +24,7 @@ use maud::{Markup, PreEscaped, html};
 pub use input::{CircuitPage, Figure, FileBeside, Lost, SizeCurve, Stability, Verdict};
 
 use crate::heads::Map;
+use crate::page::document;
 use crate::svg::{Drawing, theme_css};
 use crate::{Error, Picture, Report, Result, passages};
 
@@ -259,44 +260,29 @@ fn heads(page: &CircuitPage<'_>, roles: &roles::Roles<'_>) -> Markup {
 }
 
 fn whole(page: &CircuitPage<'_>, sections: &[Section]) -> String {
-    let css = format!(
-        "\n{}{}{}\n",
-        include_str!("../page.css"),
-        theme_css(),
-        include_str!("circuit.css")
-    );
     let script = format!("\n{}", include_str!("page.js"));
-    let page = html! {
-        (PreEscaped("<!doctype html>\n"))
-        html lang="en" {
-            head {
-                "\n" meta charset="utf-8";
-                "\n" meta name="viewport" content="width=device-width, initial-scale=1";
-                "\n" meta name="color-scheme" content="light dark";
-                "\n" title { (page.title) }
-                "\n" style { (PreEscaped(css)) }
-                "\n"
-            }
+    let body = html! {
+        body.circuit {
             "\n"
-            body.circuit {
-                "\n"
-                main {
-                    "\n" (first::header(page)) "\n"
-                    nav.sections aria-label="Sections" {
-                        ul { @for section in sections { li { a href={ "#" (section.id) } { (section.title) } } } }
-                    }
-                    "\n"
-                    @for section in sections {
-                        section.half[section.half] aria-labelledby=(section.id) { h2 id=(section.id) { (section.title) } (section.body) }
-                        "\n"
-                    }
+            main {
+                "\n" (first::header(page)) "\n"
+                nav.sections aria-label="Sections" {
+                    ul { @for section in sections { li { a href={ "#" (section.id) } { (section.title) } } } }
                 }
                 "\n"
-                script { (PreEscaped(script)) }
-                "\n"
+                @for section in sections {
+                    section.half[section.half] aria-labelledby=(section.id) { h2 id=(section.id) { (section.title) } (section.body) }
+                    "\n"
+                }
             }
+            "\n"
+            script { (PreEscaped(script)) }
+            "\n"
         }
-        "\n"
     };
-    page.into_string()
+    document(
+        &page.title,
+        &[&theme_css(), include_str!("circuit.css")],
+        &body,
+    )
 }
