@@ -349,6 +349,15 @@ impl Chosen {
                 named.collect::<Vec<_>>().join(", ")
             ));
         }
+        let found = self.circuit.heads().count();
+        if let Choice::Rule(Selection::Top(asked)) = self.selection
+            && self.cut_from.is_none()
+            && found < asked
+        {
+            sentences.push(format!(
+                "top:{asked} takes all {found}: there are no more heads"
+            ));
+        }
         if self.selection == Choice::Knee
             && self.verdict == Verdict::Chosen
             && self.cut_from.is_none()

@@ -7,7 +7,7 @@ use circuitscope_core::{Exec, HeadGrid, Metric, NoProgress, Polarity, Progress};
 use circuitscope_hooks::HeadActivations;
 
 use crate::cache::Cache;
-use crate::causal::CausalEvidence;
+use crate::causal::{CausalEvidence, host};
 use crate::{About, ActivationSource, Error, Result};
 
 /// What every method starts from: one vector for each head and example, and which examples show
@@ -415,6 +415,17 @@ impl<B: Backend> Evidence<B> {
         sum.ok_or(Error::EmptyClass {
             polarity: Polarity::Positive,
         })
+    }
+
+    /// Mean length of each head's vectors over all examples, in index order.
+    ///
+    /// # Errors
+    /// If activations are not held and cannot be made, or the device fails.
+    pub fn norms(&self) -> Result<Vec<f64>> {
+        let [positives, negatives] = self.mean_lengths()?;
+        let [share, rest] = self.class_shares();
+        let all = host(positives.mul_scalar(share) + negatives.mul_scalar(rest))?;
+        Ok(all.into_iter().map(f64::from).collect())
     }
 
     /// Mean length of the vectors of each class, positives first, `[heads]` each.

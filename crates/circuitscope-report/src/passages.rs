@@ -57,7 +57,7 @@ fn said(sentence: &str) -> Markup {
 
 fn table(columns: &[String], rows: &[Vec<String>]) -> Markup {
     html! {
-        div.scroll {
+        div.scroll tabindex="0" {
             table {
                 thead { tr { @for column in columns { th scope="col" { (column) } } } }
                 tbody { @for row in rows { tr { @for cell in row { td { (cell) } } } } }

@@ -29,7 +29,7 @@ pub(super) fn overview(tasks: &[TaskReport]) -> Option<Markup> {
         auc_cell(cell.and_then(|method| method.row.as_ref()), best(task))
     };
     Some(html! {
-        div.scroll {
+        div.scroll tabindex="0" {
             table.overview {
                 caption { "Node AUC (trapezoid), mean ± standard deviation over seeds" }
                 thead {
@@ -161,7 +161,7 @@ pub(super) fn measures(task: &TaskReport) -> Markup {
     let there = |column: usize| rows.iter().any(|row| row[column].is_some());
     html! {
         @if is_judged(task) {
-            div.scroll {
+            div.scroll tabindex="0" {
                 table {
                     thead {
                         tr {
@@ -234,7 +234,7 @@ pub(super) fn ranks(task: &TaskReport) -> Markup {
     });
     let columns: Vec<_> = columns.collect();
     html! {
-        div.scroll {
+        div.scroll tabindex="0" {
             table.ranks {
                 thead {
                     tr {

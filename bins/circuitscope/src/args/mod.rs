@@ -22,7 +22,7 @@ pub(crate) use discover::{Behaviour, DiscoverArgs, Judge};
 pub(crate) use doctor::DoctorArgs;
 pub(crate) use encode::EncodeArgs;
 pub(crate) use eval::EvalArgs;
-pub(crate) use model::{ModelArgs, PatchingArgs, REFERENCE, SaeArgs};
+pub(crate) use model::{MODEL_VARIABLE, ModelArgs, PatchingArgs, REFERENCE, SaeArgs};
 pub(crate) use report::ReportArgs;
 pub(crate) use score::ScoreArgs;
 pub(crate) use task::TaskArg;

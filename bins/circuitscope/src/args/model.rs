@@ -12,7 +12,7 @@ use super::task::{l1_help, metric_help};
 use super::{CODES, EXAMPLES, STEPS, count, count_or_none};
 
 /// The variable of the environment that names a model where the command line names none.
-const MODEL_VARIABLE: &str = "CIRCUITSCOPE_MODEL";
+pub(crate) const MODEL_VARIABLE: &str = "CIRCUITSCOPE_MODEL";
 
 /// The model that is run where none is asked for.
 fn model_by_default() -> String {
@@ -63,6 +63,11 @@ pub(crate) struct ModelArgs {
 }
 
 impl ModelArgs {
+    /// Whether the environment, not the command line, seems to name the model.
+    pub(crate) fn is_from_environment(&self) -> bool {
+        self.model != REFERENCE && self.model == model_by_default()
+    }
+
     pub(crate) fn load_settings(&self) -> LoadSettings {
         LoadSettings::default()
             .with_processing(self.processing.into())

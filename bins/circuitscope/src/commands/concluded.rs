@@ -110,6 +110,11 @@ impl Found {
             return "No circuit is shown: no heads stand out from the others by this method on these prompts."
                 .to_owned();
         }
+        if self.is_untold() {
+            return format!(
+                "These {heads} stand above the others, but so few prompts cannot tell that from chance: nothing may be concluded."
+            );
+        }
         let Some(quality) = &self.quality else {
             return format!(
                 "These {heads} tell the two classes of prompts apart; no circuit was run, so that nothing \

@@ -161,9 +161,14 @@ fn search(
     let start = Instant::now();
     let mut scored = start;
     let evidence = &gathered.evidence;
+    let norms = if gathered.method.needs.model {
+        None
+    } else {
+        Some(evidence.norms()?)
+    };
     let told = |scores: &Scores| {
         stages.split(start, progress);
-        found.rank(scores);
+        found.rank(scores, norms.as_deref());
         found.stages.clone_from(&stages.0);
         report.ranked(found, args.top)?;
         scored = Instant::now();

@@ -88,7 +88,7 @@ fn scores_table(found: &Found) -> String {
     let effects = found.cards.as_ref().map(|cards| cards.effects.as_slice());
     let grid = found.grid();
     let figure = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
-    let header = "rank,head,layer,index,score,signed,differs,used,effect,selected".to_owned();
+    let header = "rank,head,layer,index,score,signed,differs,used,effect,norm,selected".to_owned();
     let rows = found.heads.iter().enumerate().map(|(at, ranked)| {
         let head = ranked.head;
         let effect = grid
@@ -104,6 +104,7 @@ fn scores_table(found: &Found) -> String {
             figure(ranked.differs),
             figure(ranked.used),
             figure(effect),
+            figure(ranked.norm),
             ranked.selected.to_string(),
         ];
         cells.join(",")

@@ -1,12 +1,13 @@
 //! What `discover` found: kept as JSON, printed as text.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use circuitscope::eval::causal::Ablation;
 use circuitscope::eval::methods::MethodSettings;
 use circuitscope::eval::{Chosen, CircuitQuality, CircuitTests, KeptBySize, Verdict};
 use circuitscope::measures::cards::{Cards, HeadCard, quoted};
-use circuitscope::measures::{DictionaryReport, GraphScores, Scores};
+use circuitscope::measures::{DictionaryReport, GraphScores, Scores, spearman};
 use circuitscope::model::ModelProvenance;
 use circuitscope::{
     Discovery, KnownAs, KnownCircuits, MetricChoice, PromptBehaviour, PromptStart, TRAINING,
@@ -165,6 +166,10 @@ pub(crate) struct RankedHead {
     /// The same by what it does beyond its mean, alike on both prompts or not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) used: Option<f64>,
+    /// Mean length of what it puts out over all prompts, for methods that read it: heads that are loud on any prompt may
+    /// lead for that alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) norm: Option<f64>,
     /// Whether it is in the circuit.
     pub(crate) selected: bool,
 }
@@ -224,7 +229,9 @@ impl Stages {
 
 impl Found {
     /// Puts in the scores of heads; the rest of `scores` is put in by [`complete`](Self::complete).
-    pub(crate) fn rank(&mut self, scores: &Scores) {
+    ///
+    /// `norms` are those of what the method read, if that is heads' outputs.
+    pub(crate) fn rank(&mut self, scores: &Scores, norms: Option<&[f64]>) {
         let signed = scores.graph.as_ref().map(GraphScores::signed_heads);
         let contrast = scores.contrast.as_ref();
         self.divergence = contrast.map(|contrast| contrast.total);
@@ -239,6 +246,7 @@ impl Found {
                 signed: signed.as_deref().and_then(of),
                 differs: contrast.and_then(|found| share(&found.differs, found.total)),
                 used: contrast.and_then(|found| share(&found.used, found.total)),
+                norm: norms.and_then(of),
                 selected: false,
             }
         });
@@ -250,7 +258,8 @@ impl Found {
     /// Puts in everything that was found.
     pub(crate) fn complete(&mut self, discovery: Discovery, known: Option<&KnownCircuits>) {
         let Discovery { scores, chosen, .. } = discovery;
-        self.rank(&scores);
+        let norms = self.norms();
+        self.rank(&scores, norms.as_deref());
         let members: Vec<HeadId> = chosen.circuit.heads().collect();
         for ranked in &mut self.heads {
             ranked.selected = members.contains(&ranked.head);
@@ -272,6 +281,18 @@ impl Found {
         self.edges = scores.edges.map(|scores| Pairs { heads, scores });
         self.graph = scores.graph;
         self.paper_edge_head_counts = scores.paper_edge_head_counts;
+    }
+
+    /// Mean lengths of heads' outputs in index order, where they were measured.
+    pub(crate) fn norms(&self) -> Option<Vec<f64>> {
+        let grid = self.grid();
+        let norms = self.heads.iter().map(|ranked| {
+            let index = grid.index(ranked.head)?;
+            Some((index, ranked.norm?))
+        });
+        let norms: Option<BTreeMap<usize, f64>> = norms.collect();
+        let norms: Vec<f64> = norms?.into_values().collect();
+        (norms.len() == grid.len()).then_some(norms)
     }
 
     /// Heads of the circuit, in the order of rank.
@@ -343,6 +364,7 @@ impl Found {
                 }
                 let shares = [head.differs, head.used].into_iter().flatten();
                 row.extend(shares.map(|share| format!("{:.1} %", 100.0 * share)));
+                row.extend(head.norm.map(|norm| format!("{norm:.2}")));
                 row
             })
             .collect();
@@ -352,6 +374,9 @@ impl Found {
         }
         if self.heads.iter().any(|head| head.differs.is_some()) {
             header.extend(["differs", "used"]);
+        }
+        if self.heads.iter().any(|head| head.norm.is_some()) {
+            header.push("norm");
         }
         let mut text = format!(
             "\n{} against {}, {} layers of {}, method {}\n\n{}",
@@ -383,6 +408,25 @@ impl Found {
         text
     }
 
+    /// Whether heads lead for the size of what they put out.
+    fn loudness(&self) -> Option<String> {
+        let norms: Option<Vec<f64>> = self.heads.iter().map(|ranked| ranked.norm).collect();
+        let scores: Vec<f64> = self.heads.iter().map(|ranked| ranked.score).collect();
+        let rho =
+            spearman(&scores, &norms?).filter(|rho| *rho >= LOUD && scores.len() >= ENOUGH)?;
+        Some(format!(
+            "warning: the ranking follows the norm, the mean length of what a head puts out (rank correlation {rho:.2}): \
+             loud heads lead by this method on any prompts"
+        ))
+    }
+
+    /// Whether it cannot be told from chance what stands out here: the prompts are too few, and no circuit was run to choose.
+    pub(super) fn is_untold(&self) -> bool {
+        let chosen = self.chosen.as_ref().filter(|chosen| chosen.knee.is_none());
+        let null = chosen.and_then(|chosen| chosen.null.as_ref());
+        null.is_some_and(|null| null.too_few)
+    }
+
     /// The circuit and why it is chosen.
     pub(crate) fn circuit_text(&self) -> String {
         let heads: Vec<String> = self.circuit().iter().map(ToString::to_string).collect();
@@ -390,8 +434,13 @@ impl Found {
             Some(Verdict::Chosen) => heads.join(" "),
             _ => "no circuit shown".to_owned(),
         };
+        let what = if self.is_untold() {
+            "heads above the others, which so few prompts cannot tell from chance"
+        } else {
+            "circuit"
+        };
         format!(
-            "\ncircuit ({}): {names}\n{}",
+            "\n{what} ({}): {names}\n{}",
             count(heads.len(), "head"),
             indented(&self.circuit_sentences())
         )
@@ -406,6 +455,7 @@ impl Found {
         if let Some(Verdict::TooMany(_)) = verdict {
             sentences.push("--select or --max-heads shows the best".to_owned());
         }
+        sentences.extend(self.loudness());
         let against = self.heads.iter().filter(|ranked| ranked.selected);
         let against = against.filter(|ranked| ranked.signed.is_some_and(|signed| signed < 0.0));
         let against: Vec<String> = against.map(|ranked| ranked.head.to_string()).collect();
@@ -523,6 +573,11 @@ impl Found {
         format!("time: {}{memory}\n", stages.join(", "))
     }
 }
+
+/// Rank correlation of scores and norms from which on it is warned of.
+const LOUD: f64 = 0.7;
+/// Heads below which such a correlation may well be chance.
+const ENOUGH: usize = 8;
 
 /// Heads of which it is printed what they do.
 const READ: usize = 20;

@@ -11,7 +11,7 @@ use circuitscope::tasks;
 use circuitscope::{CaptureSettings, CircuitChoice, conformance, load_reference, read_circuits};
 use circuitscope::{Progress, did_you_mean, nearest};
 
-use crate::args::{ModelArgs, REFERENCE};
+use crate::args::{MODEL_VARIABLE, ModelArgs, REFERENCE};
 use crate::device::{B, Device, quietly};
 use crate::memory;
 use crate::output::note;
@@ -28,7 +28,11 @@ pub(crate) fn load_model(
     memory::return_freed();
     let loaded = named_model(args, device, progress);
     memory::keep_freed();
-    let loaded = loaded?;
+    let loaded = if args.is_from_environment() {
+        loaded.with_context(|| format!("{MODEL_VARIABLE}, as --model is not given"))?
+    } else {
+        loaded?
+    };
     for file in &loaded.provenance.files {
         files::protect(&Path::new(&args.model).join(&file.name));
     }

@@ -82,6 +82,7 @@ pub(crate) fn discovery(folder: &Path, found: &Found, files: &[(&str, &str)]) ->
         verdict: found.verdict(),
         task,
         signed: signed.map(|signed| signed.into_values().collect()),
+        norms: found.norms(),
         cards: found.cards.as_ref(),
         lost,
         stability,

@@ -131,6 +131,49 @@ fn noise_is_no_circuit() {
     );
 }
 
+/// Eight heads that put out the same kind of noise, each louder than the one before: what they differ by between the classes
+/// is louder, too.
+#[test]
+fn a_ranking_by_loudness_is_told() {
+    let bench = Bench::new();
+    let mut rng = Seed::new(5).rng();
+    let mut data = Vec::new();
+    for _ in 0..40 {
+        for loud in (0..8).map(|head| 10f64.powi(head)) {
+            data.extend((0..8).map(|_| (loud * draw::normal_pair(&mut rng)[0]) as f32));
+        }
+    }
+    let labels = [[1u8; 20], [0; 20]].concat();
+    let parts = [
+        ("activations", F32, &[40, 8, 8][..], &bytes(&data)[..]),
+        ("labels", U8, &[40], &labels),
+    ];
+    bench.tensors("loud.safetensors", &parts);
+    let line = "discover --activations loud.safetensors --select top:9 --method";
+    let found = bench.json(&format!("{line} mean-difference --output out"));
+    let norm = |at: usize| found["heads"][at]["norm"].as_f64().unwrap();
+    // The mean length of eight normal numbers is 2.74.
+    assert!((norm(0) / 2.74e7 - 1.0).abs() < 0.1, "{}", found["heads"]);
+    assert!((norm(7) / 2.74 - 1.0).abs() < 0.1, "{}", found["heads"]);
+    let said = "warning: the ranking follows the norm, the mean length of what a head puts out (rank correlation 1.00)";
+    let text = bench.ok(&format!("{line} mean-difference"));
+    for said in [said, "top:9 takes all 8: there are no more heads"] {
+        assert_eq!(text.matches(said).count(), 1, "{said}: {text}");
+    }
+    let page = fs_err::read_to_string(bench.path("out").join("report.html")).unwrap();
+    assert!(
+        page.contains(&said["warning: ".len()..]) && page.contains("<th scope=\"col\">norm</th>")
+    );
+    // Methods that run the model do not read norms, and a ratio does not follow them.
+    assert!(
+        !bench
+            .ok(&format!("{line} relative-difference"))
+            .contains("the ranking follows")
+    );
+    let found = bench.json("discover --task ioi --examples 10 --faithfulness none");
+    assert!(found["heads"][0].get("norm").is_none());
+}
+
 fn ioi(giver: &str, right: &str, wrong: &str) -> Value {
     let prompt = |giver: &str| {
         format!(
@@ -231,6 +274,14 @@ fn prompts_without_pairs_or_answers_say_what_can_be_said() {
     assert!(found["behaviour"]["negative"]["next"][0][0].is_string());
     let found = bench.json("discover --pairs p.jsonl --method recommended-activations");
     assert!(found["null"]["too_few"].as_bool().unwrap());
+    let text = bench.ok("discover --pairs p.jsonl --method recommended-activations --select otsu --faithfulness none --output few");
+    assert!(
+        !text.contains("circuit (")
+            && text.contains("which so few prompts cannot tell from chance"),
+        "{text}"
+    );
+    let page = fs_err::read_to_string(bench.path("few").join("report.html")).unwrap();
+    assert!(page.contains("nothing may be concluded"));
 }
 
 #[test]

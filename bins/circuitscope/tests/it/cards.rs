@@ -84,7 +84,7 @@ fn prompts_that_are_kept_can_be_given_again() {
     assert_eq!(first["heads"], again["heads"]);
     let table = read(&bench, "out/scores.csv");
     let mut lines = table.lines();
-    let header = "rank,head,layer,index,score,signed,differs,used,effect,selected";
+    let header = "rank,head,layer,index,score,signed,differs,used,effect,norm,selected";
     assert_eq!(lines.next(), Some(header));
     assert_eq!(lines.count(), 32);
     let best = first["heads"][0]["head"].as_str().unwrap();

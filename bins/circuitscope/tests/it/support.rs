@@ -157,6 +157,8 @@ impl Bench {
                 bytes(&entries.map(entry).collect::<Vec<f32>>())
             })
             .collect();
+        let heads = tensors.iter().find(|tensor| tensor.0 == "activations");
+        let n_heads = heads.map_or(2, |(_, _, shape, _)| shape[1].div_ceil(2));
         let views = tensors.iter().zip(&data).map(|((name, shape), data)| {
             let view = TensorView::new(Dtype::F32, shape.clone(), data).unwrap();
             (format!("transformer.{name}"), view)
@@ -228,7 +230,7 @@ impl Bench {
         );
     }
 
-    /// A safetensors file with the metadata of 2 layers × 2 heads.
+    /// A safetensors file with the metadata of 2 layers, and of 2 heads in each unless its `activations` have more.
     pub(crate) fn tensors(&self, name: &str, tensors: &[(&str, Dtype, &[usize], &[u8])]) {
         let views = tensors.iter().map(|(name, dtype, shape, data)| {
             (
@@ -236,7 +238,8 @@ impl Bench {
                 TensorView::new(*dtype, shape.to_vec(), data).unwrap(),
             )
         });
-        let metadata = ["n_layers", "n_heads"].map(|key| (key.to_owned(), "2".to_owned()));
+        let metadata = [("n_layers", 2), ("n_heads", n_heads)];
+        let metadata = metadata.map(|(key, number)| (key.to_owned(), number.to_string()));
         let metadata = metadata.into_iter().collect();
         let file = safetensors::serialize(views, Some(metadata)).unwrap();
         self.write(name, file);

@@ -19,7 +19,9 @@ const WIDE: usize = 28;
 
 /// What the page has beside the style sheet of all pages.
 const CSS: &str = "td.words{white-space:normal;text-align:left;min-width:15rem;overflow-wrap:anywhere}\
-                   .pair{display:flex;flex-wrap:wrap;gap:1.5rem}";
+                   .pair{display:flex;flex-wrap:wrap;gap:1.5rem}\
+                   @media print{th,td{padding:.15rem .3rem;white-space:normal}table{font-size:.75rem;max-width:100%}\
+                   td.words{min-width:0}}";
 
 /// What a page of a comparison shows.
 #[derive(Debug, Clone, PartialEq)]
@@ -183,9 +185,15 @@ fn table((columns, rows): &Table, none: &str) -> Markup {
         @if rows.is_empty() {
             p.none { (none) }
         } @else {
-            div.scroll {
+            div.scroll tabindex="0" {
                 table {
-                    thead { tr { @for column in columns { th scope="col" { (column) } } } }
+                    thead {
+                        tr {
+                            @for column in columns {
+                                @if column.is_empty() { td {} } @else { th scope="col" { (column) } }
+                            }
+                        }
+                    }
                     tbody {
                         @for row in rows {
                             tr {

@@ -24,6 +24,8 @@ pub struct CircuitPage<'a> {
     pub task: TaskReport,
     /// Scores with their signs, one for each head in index order, where they differ from the scores.
     pub signed: Option<Vec<f64>>,
+    /// Mean length of what each head puts out, in index order, where the method reads that.
+    pub norms: Option<Vec<f64>>,
     /// What is known of heads.
     pub cards: Option<&'a Cards>,
     /// What the metric loses without each chosen head.
@@ -125,6 +127,11 @@ impl CircuitPage<'_> {
     /// Its score with its sign.
     pub(super) fn signed(&self, head: HeadId) -> Option<f64> {
         self.of_head(self.signed.as_ref()?, head)
+    }
+
+    /// Its norm.
+    pub(super) fn norm(&self, head: HeadId) -> Option<f64> {
+        self.of_head(self.norms.as_ref()?, head)
     }
 
     /// Its effect.

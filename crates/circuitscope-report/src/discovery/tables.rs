@@ -169,7 +169,11 @@ pub(super) fn all(page: &CircuitPage<'_>) -> Markup {
 }
 
 fn some(page: &CircuitPage<'_>, heads: &[HeadId], from: usize, what: &str) -> Markup {
-    let (signed, effects) = (page.signed.is_some(), page.cards.is_some());
+    let (signed, effects, norms) = (
+        page.signed.is_some(),
+        page.cards.is_some(),
+        page.norms.is_some(),
+    );
     let (lost, halves) = (page.lost.as_ref(), page.stability.is_some());
     let known = page.task.truth.is_some();
     html! {
@@ -183,6 +187,7 @@ fn some(page: &CircuitPage<'_>, heads: &[HeadId], from: usize, what: &str) -> Ma
                         th scope="col" { "score" }
                         @if signed { th scope="col" { "signed" } }
                         @if effects { th scope="col" { "effect" } }
+                        @if norms { th scope="col" { "norm" } }
                         th scope="col" { "chosen" }
                         @if known { th scope="col" { "known" } }
                         @if let Some(lost) = lost { th scope="col" { (lost.metric) " lost" } }
@@ -198,6 +203,7 @@ fn some(page: &CircuitPage<'_>, heads: &[HeadId], from: usize, what: &str) -> Ma
                             (cell(page.score(*head)))
                             @if signed { (cell(page.signed(*head))) }
                             @if effects { (cell(page.effect(*head))) }
+                            @if norms { (cell(page.norm(*head))) }
                             (yes(chosen))
                             @if known { (yes(page.known(*head))) }
                             @if lost.is_some() { (cell(page.lost(*head))) }

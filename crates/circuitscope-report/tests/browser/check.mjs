@@ -206,6 +206,8 @@ async function graph(tab, name) {
 }
 
 async function sorting(tab, name) {
+  // A comparison has tables that are in order already.
+  if (await tab.run(`document.querySelector("#beside") !== null`)) return;
   const sorted = await tab.run(`(() => {
     const rows = () => [...document.querySelectorAll("table.sortable tbody tr")];
     const before = rows().length;

@@ -444,6 +444,7 @@ pub(crate) fn page<'a>(grid: HeadGrid, heads: &[HeadId], cards: &'a Cards) -> Ci
             )],
         },
         signed: Some(signed),
+        norms: None,
         cards: Some(cards),
         lost: Some(Lost {
             metric: "logit difference".to_owned(),
