@@ -70,9 +70,11 @@ impl SiteCatalog {
             }
             Site::ResidMid(_) => !self.attn_only && !self.parallel,
             Site::MlpPreLinear(_) => !self.attn_only && self.gated,
-            Site::MlpIn(_) | Site::MlpPre(_) | Site::MlpPost(_) | Site::MlpOut(_) => {
-                !self.attn_only
-            }
+            Site::MlpIn(_)
+            | Site::MlpHookIn(_)
+            | Site::MlpPre(_)
+            | Site::MlpPost(_)
+            | Site::MlpOut(_) => !self.attn_only,
             Site::LnFinalScale | Site::LnFinalNormalized => self.final_norm,
             _ => true,
         }

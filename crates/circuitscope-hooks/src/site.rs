@@ -145,6 +145,10 @@ sites! {
         Ln2Scale = "ln2.hook_scale";
         /// `blocks.{l}.ln2.hook_normalized` `[batch, pos, d_model]`: output of the MLP's norm.
         Ln2Normalized = "ln2.hook_normalized";
+        /// `blocks.{l}.mlp.hook_in` `[batch, pos, d_model]`: what the MLP's weights multiply: the output of its norm with
+        /// gain and bias. Where the gain is not folded into the weights, [`Site::Ln2Normalized`] of an RMS norm is
+        /// without it. The input of transcoders, under circuit-tracer's name for it.
+        MlpHookIn = "mlp.hook_in";
         /// `blocks.{l}.mlp.hook_pre` `[batch, pos, d_mlp]`: before the nonlinearity; of a gated MLP the
         /// gate.
         MlpPre = "mlp.hook_pre";
@@ -265,7 +269,7 @@ mod tests {
     #[test]
     fn every_site_parses_back_and_orders_as_listed() {
         let sites = SiteCatalog::full(12).sites();
-        assert_eq!(sites.len(), 2 + 12 * 30 + 3);
+        assert_eq!(sites.len(), 2 + 12 * 31 + 3);
         for pair in sites.windows(2) {
             assert!(pair[0] < pair[1], "{} before {}", pair[0], pair[1]);
         }

@@ -5,7 +5,7 @@ use circuitscope_core::Exec;
 use circuitscope_hooks::{Capture, NoTap, Site, Tap};
 
 use crate::batch::TokenBatch;
-use crate::block::{Block, Context};
+use crate::block::{Block, Context, columns};
 use crate::config::{DecoderConfig, Positions};
 use crate::norm::{NormWeights, normalise};
 use crate::pass::{Pass, linear, soft_cap, wide};
@@ -91,6 +91,24 @@ impl<B: Backend> Decoder<B> {
             .w_o
             .val()
             .reshape([n_heads, d_head, d_model])
+    }
+
+    /// `W_V` of one layer, `[n_key_value_heads, d_model, d_head]`: what makes values of the normed residual stream. Query head
+    /// `h` of `n_heads` reads the values of key/value head `h / (n_heads / n_key_value_heads)`.
+    pub fn w_v(&self, layer: usize) -> Tensor<B, 3> {
+        let [.., v] = columns(&self.config);
+        let heads = v.len() / self.config.d_head;
+        let w = self.blocks[layer].w_qkv.val().slice_dim(1, v);
+        w.reshape([self.config.d_model, heads, self.config.d_head])
+            .swap_dims(0, 1)
+    }
+
+    /// `b_V` of one layer, `[n_key_value_heads, d_head]`: 0 where biases of values are folded into `b_O`.
+    pub fn b_v(&self, layer: usize) -> Tensor<B, 2> {
+        let [.., v] = columns(&self.config);
+        let heads = v.len() / self.config.d_head;
+        let b = self.blocks[layer].b_qkv.val().slice_dim(0, v);
+        b.reshape([heads, self.config.d_head])
     }
 
     /// Runs the model on a batch as far as `tap` wants: up to its last wanted site in forward order.

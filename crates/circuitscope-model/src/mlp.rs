@@ -37,6 +37,8 @@ impl<B: Backend> MlpWeights<B> {
         x: Tensor<B, 3>,
         pass: &mut Pass<'_, T>,
     ) -> Option<Tensor<B, 3>> {
+        pass.need(Site::MlpHookIn(layer))?;
+        let x = pass.site(Site::MlpHookIn(layer), x);
         pass.need(Site::MlpPre(layer))?;
         let watched = [Site::MlpPre(layer), Site::MlpPreLinear(layer)];
         let watched = watched.iter().any(|site| pass.tap.wants(*site));

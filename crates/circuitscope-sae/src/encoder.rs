@@ -79,6 +79,22 @@ pub struct Codes {
     pub amplitudes: Option<Vec<f32>>,
 }
 
+/// What features read: see [`Encoder::reads`].
+#[derive(Debug, Clone)]
+pub struct Reads<B: Backend> {
+    /// `[d_in, n_codes]`, one column for each feature.
+    pub weight: Tensor<B, 2>,
+    /// `[n_codes]`
+    pub bias: Tensor<B, 1>,
+}
+
+impl<B: Backend> Reads<B> {
+    /// `x · weight + bias`, `[rows, n_codes]`.
+    pub fn apply(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        x.matmul(self.weight.clone()) + self.bias.clone().unsqueeze_dim(0)
+    }
+}
+
 /// A dictionary: it turns vectors into feature activations, and a vector into the integer code that is its
 /// strongest feature.
 ///
@@ -122,6 +138,11 @@ pub trait Encoder<B: Backend>: Debug + Send + Sync {
     /// Width of the vectors that are encoded.
     fn d_in(&self) -> usize;
 
+    /// Width of what features write: that of the input, except of transcoders, which make another activation of it.
+    fn d_out(&self) -> usize {
+        self.d_in()
+    }
+
     /// Number of features, and so of codes beside [`INACTIVE`]; at most 2³¹ − 1.
     fn n_codes(&self) -> usize;
 
@@ -150,19 +171,42 @@ pub trait Encoder<B: Backend>: Debug + Send + Sync {
         self.encode(x)
     }
 
-    /// What the features make of the vectors again; `None` where features write nothing.
+    /// What features write, whatever activations they have: a feature is ablated by writing without it. `x` are the
+    /// vectors that were encoded: a normalisation is taken back with their scale, and a transcoder may pass them on.
+    /// `None` where features write nothing.
     ///
     /// # Shapes
-    /// - `x` and what is returned: `[rows, d_in]`
+    /// - `features`: `[rows, n_codes]`
+    /// - `x`: `[rows, d_in]`
+    /// - returns `[rows, d_out]`
+    ///
+    /// # Panics
+    /// May panic if one has another width.
+    fn decode(&self, features: Tensor<B, 2>, x: Tensor<B, 2>) -> Option<Tensor<B, 2>> {
+        let _ = (features, x);
+        None
+    }
+
+    /// What the features make of the vectors; `None` where features write nothing.
+    ///
+    /// # Shapes
+    /// - `x`: `[rows, d_in]`
+    /// - returns `[rows, d_out]`
     ///
     /// # Panics
     /// As [`encode`](Self::encode).
     fn reconstruct(&self, x: Tensor<B, 2>) -> Option<Tensor<B, 2>> {
-        let _ = x;
+        self.decode(self.encode(x.clone()), x)
+    }
+
+    /// The map that activations are of, where one is: a feature that is active has the activation
+    /// `x · weight + bias`. What a feature reads of parts of `x` is read off it. `None` where a vector is normalised
+    /// by its own length before.
+    fn reads(&self) -> Option<Reads<B>> {
         None
     }
 
-    /// What an activation of 1 of each feature adds to a reconstruction, `[n_codes, d_in]`; before what a
+    /// What an activation of 1 of each feature adds to a reconstruction, `[n_codes, d_out]`; before what a
     /// normalisation of the input takes back ([`Normalisation`](crate::Normalisation)). `None` where
     /// features write nothing.
     fn atoms(&self) -> Option<Tensor<B, 2>> {

@@ -74,7 +74,7 @@ pub use architecture::{
 pub use autoencoder::SparseAutoencoder;
 pub use config::{SaeConfig, TrainConfig};
 pub use dictionary::Dictionary;
-pub use encoder::{Codes, EncodeConfig, Encoder, INACTIVE};
+pub use encoder::{Codes, EncodeConfig, Encoder, INACTIVE, Reads};
 pub use error::{Error, Result};
 pub use files::{
     CFG_FILE, Format, SaeMetadata, SavedSae, TrainedOn, WEIGHTS_FILE, load_dir, save_dir,

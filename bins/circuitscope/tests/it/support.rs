@@ -157,8 +157,6 @@ impl Bench {
                 bytes(&entries.map(entry).collect::<Vec<f32>>())
             })
             .collect();
-        let heads = tensors.iter().find(|tensor| tensor.0 == "activations");
-        let n_heads = heads.map_or(2, |(_, _, shape, _)| shape[1].div_ceil(2));
         let views = tensors.iter().zip(&data).map(|((name, shape), data)| {
             let view = TensorView::new(Dtype::F32, shape.clone(), data).unwrap();
             (format!("transformer.{name}"), view)
@@ -232,6 +230,8 @@ impl Bench {
 
     /// A safetensors file with the metadata of 2 layers, and of 2 heads in each unless its `activations` have more.
     pub(crate) fn tensors(&self, name: &str, tensors: &[(&str, Dtype, &[usize], &[u8])]) {
+        let heads = tensors.iter().find(|tensor| tensor.0 == "activations");
+        let n_heads = heads.map_or(2, |(_, _, shape, _)| shape[1].div_ceil(2));
         let views = tensors.iter().map(|(name, dtype, shape, data)| {
             (
                 *name,

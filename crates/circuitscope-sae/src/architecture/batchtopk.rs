@@ -5,7 +5,7 @@ use burn::tensor::backend::Backend;
 
 use super::{Affine, Rescaled, Settings, affine, atoms, rescaled, unscaled};
 use crate::tensors::Tensors;
-use crate::{Encoder, Error, Result};
+use crate::{Encoder, Error, Reads, Result};
 
 /// The threshold as SAELens calls it.
 const THRESHOLD: &str = "topk_threshold";
@@ -81,9 +81,18 @@ impl<B: Backend> Encoder<B> for BatchTopK<B> {
         h.mask_fill(off, 0.0)
     }
 
-    fn reconstruct(&self, x: Tensor<B, 2>) -> Option<Tensor<B, 2>> {
-        let features = unscaled(self.encode(x.clone()), self.rescaled.as_ref());
+    fn decode(&self, features: Tensor<B, 2>, x: Tensor<B, 2>) -> Option<Tensor<B, 2>> {
+        let features = unscaled(features, self.rescaled.as_ref());
         Some(self.affine.decode(x, features))
+    }
+
+    fn reads(&self) -> Option<Reads<B>> {
+        let Reads { weight, bias } = self.affine.reads()?;
+        let by = self.rescaled.as_ref();
+        Some(Reads {
+            weight: rescaled(weight, by),
+            bias: rescaled(bias.unsqueeze_dim(0), by).squeeze_dim(0),
+        })
     }
 
     fn atoms(&self) -> Option<Tensor<B, 2>> {

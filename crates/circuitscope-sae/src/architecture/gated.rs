@@ -7,7 +7,7 @@ use burn::tensor::backend::Backend;
 use super::{Affine, Settings, affine};
 use crate::autoencoder::uploaded;
 use crate::tensors::Tensors;
-use crate::{Encoder, Result};
+use crate::{Encoder, Reads, Result};
 
 const GATE: &str = "b_gate";
 pub(super) const TENSORS: &[&str] = &[GATE, "b_mag", "r_mag"];
@@ -75,8 +75,21 @@ impl<B: Backend> Encoder<B> for Gated<B> {
         magnitude.mask_fill(gate.lower_equal_elem(0.0), 0.0)
     }
 
-    fn reconstruct(&self, x: Tensor<B, 2>) -> Option<Tensor<B, 2>> {
-        Some(self.affine.decode(x.clone(), self.encode(x)))
+    fn decode(&self, features: Tensor<B, 2>, x: Tensor<B, 2>) -> Option<Tensor<B, 2>> {
+        Some(self.affine.decode(x, features))
+    }
+
+    /// Of the magnitude.
+    fn reads(&self) -> Option<Reads<B>> {
+        let gate = self.affine.reads()?;
+        let scale = self.scale.clone();
+        // What the gate reads beside its own bias is read by the magnitude, too.
+        let shared = gate.bias - self.affine.weights.b_enc.clone();
+        let bias = shared.unsqueeze_dim::<2>(0) * scale.clone() + self.b_mag.clone();
+        Some(Reads {
+            weight: gate.weight * scale,
+            bias: bias.squeeze_dim(0),
+        })
     }
 
     fn atoms(&self) -> Option<Tensor<B, 2>> {

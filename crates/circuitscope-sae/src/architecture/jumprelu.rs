@@ -6,7 +6,7 @@ use burn::tensor::backend::Backend;
 use super::{Affine, Settings, affine};
 use crate::autoencoder::uploaded;
 use crate::tensors::Tensors;
-use crate::{Encoder, Result};
+use crate::{Encoder, Reads, Result};
 
 const THRESHOLD: &str = "threshold";
 pub(super) const TENSORS: &[&str] = &["b_enc", THRESHOLD];
@@ -64,8 +64,12 @@ impl<B: Backend> Encoder<B> for JumpRelu<B> {
         h.mask_fill(off, 0.0)
     }
 
-    fn reconstruct(&self, x: Tensor<B, 2>) -> Option<Tensor<B, 2>> {
-        Some(self.affine.decode(x.clone(), self.encode(x)))
+    fn decode(&self, features: Tensor<B, 2>, x: Tensor<B, 2>) -> Option<Tensor<B, 2>> {
+        Some(self.affine.decode(x, features))
+    }
+
+    fn reads(&self) -> Option<Reads<B>> {
+        self.affine.reads()
     }
 
     fn atoms(&self) -> Option<Tensor<B, 2>> {

@@ -20,7 +20,7 @@ pub use topk::TopK;
 
 use crate::autoencoder::{HostWeights, assert_width};
 use crate::tensors::Tensors;
-use crate::{Encoder, Error, Result, SparseAutoencoder};
+use crate::{Encoder, Error, Reads, Result, SparseAutoencoder};
 
 /// What makes feature activations `f` of the pre-activations `h = (x − s b_dec) W_enc + b_enc`, where `s` is 1 or 0
 /// ([`Affine`]), under SAELens' names.
@@ -225,6 +225,35 @@ impl<B: Backend> Affine<B> {
     /// `h`, `[rows, d_sae]`, in the order in which SAELens and the authors' code compute it.
     fn pre_activations(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         self.product(x) + self.weights.b_enc.clone().unsqueeze_dim(0)
+    }
+
+    /// What makes `h` of `x`, unless `x` is normalised by its own length or spread.
+    fn reads(&self) -> Option<Reads<B>> {
+        let factor = match self.normalisation {
+            Normalisation::None => 1.0,
+            Normalisation::Scale(factor) => factor,
+            Normalisation::ConstantNorm | Normalisation::LayerNorm => return None,
+        };
+        let SparseAutoencoder {
+            w_enc,
+            b_enc,
+            b_dec,
+            ..
+        } = self.weights.clone();
+        let bias = if self.centred {
+            // [1, d_in] x [d_in, d_sae]
+            b_enc
+                - b_dec
+                    .unsqueeze_dim::<2>(0)
+                    .matmul(w_enc.clone())
+                    .squeeze_dim(0)
+        } else {
+            b_enc
+        };
+        Some(Reads {
+            weight: w_enc.mul_scalar(factor),
+            bias,
+        })
     }
 
     /// `x̂` of the vectors whose features these are, `[rows, d_in]`.

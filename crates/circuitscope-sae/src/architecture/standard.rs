@@ -7,7 +7,7 @@ use burn::tensor::backend::Backend;
 use super::{Affine, Settings, affine};
 use crate::autoencoder::assert_width;
 use crate::tensors::Tensors;
-use crate::{Encoder, Result, SparseAutoencoder};
+use crate::{Encoder, Reads, Result, SparseAutoencoder};
 
 pub(super) const TENSORS: &[&str] = &["b_enc"];
 
@@ -51,8 +51,12 @@ impl<B: Backend> Encoder<B> for Standard<B> {
         self.0.pre_activations(x)
     }
 
-    fn reconstruct(&self, x: Tensor<B, 2>) -> Option<Tensor<B, 2>> {
-        Some(self.0.decode(x.clone(), self.encode(x)))
+    fn decode(&self, features: Tensor<B, 2>, x: Tensor<B, 2>) -> Option<Tensor<B, 2>> {
+        Some(self.0.decode(x, features))
+    }
+
+    fn reads(&self) -> Option<Reads<B>> {
+        self.0.reads()
     }
 
     fn atoms(&self) -> Option<Tensor<B, 2>> {
@@ -81,8 +85,17 @@ impl<B: Backend> Encoder<B> for SparseAutoencoder<B> {
         centred.matmul(self.w_enc.clone()) + self.b_enc.clone().unsqueeze_dim(0)
     }
 
-    fn reconstruct(&self, x: Tensor<B, 2>) -> Option<Tensor<B, 2>> {
-        Some(self.decode(self.encode(x)))
+    fn decode(&self, features: Tensor<B, 2>, _: Tensor<B, 2>) -> Option<Tensor<B, 2>> {
+        Some(Self::decode(self, features))
+    }
+
+    fn reads(&self) -> Option<Reads<B>> {
+        let b_dec = self.b_dec.clone().unsqueeze_dim::<2>(0);
+        let centre = b_dec.matmul(self.w_enc.clone()).squeeze_dim(0);
+        Some(Reads {
+            weight: self.w_enc.clone(),
+            bias: self.b_enc.clone() - centre,
+        })
     }
 
     fn atoms(&self) -> Option<Tensor<B, 2>> {

@@ -6,7 +6,7 @@ use burn::tensor::{IndexingUpdateOp, Tensor};
 
 use super::{Affine, Rescaled, Settings, affine, atoms, check_k, rescaled, unscaled};
 use crate::tensors::Tensors;
-use crate::{Encoder, Result};
+use crate::{Encoder, Reads, Result};
 
 pub(super) const TENSORS: &[&str] = &["b_enc"];
 
@@ -78,9 +78,18 @@ impl<B: Backend> Encoder<B> for TopK<B> {
         rescaled(self.affine.pre_activations(x), self.rescaled.as_ref())
     }
 
-    fn reconstruct(&self, x: Tensor<B, 2>) -> Option<Tensor<B, 2>> {
-        let features = unscaled(self.encode(x.clone()), self.rescaled.as_ref());
+    fn decode(&self, features: Tensor<B, 2>, x: Tensor<B, 2>) -> Option<Tensor<B, 2>> {
+        let features = unscaled(features, self.rescaled.as_ref());
         Some(self.affine.decode(x, features))
+    }
+
+    fn reads(&self) -> Option<Reads<B>> {
+        let Reads { weight, bias } = self.affine.reads()?;
+        let by = self.rescaled.as_ref();
+        Some(Reads {
+            weight: rescaled(weight, by),
+            bias: rescaled(bias.unsqueeze_dim(0), by).squeeze_dim(0),
+        })
     }
 
     fn atoms(&self) -> Option<Tensor<B, 2>> {
