@@ -1,0 +1,40 @@
+use circuitscope_files::FileError;
+
+/// What can go wrong where dictionaries and models meet.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Of the model.
+    #[error(transparent)]
+    Model(#[from] circuitscope_model::Error),
+
+    /// Of the dictionary.
+    #[error(transparent)]
+    Sae(#[from] circuitscope_sae::Error),
+
+    /// Of what was captured.
+    #[error(transparent)]
+    Hooks(#[from] circuitscope_hooks::Error),
+
+    /// A file that could not be read or written, or is not as it should be.
+    #[error(transparent)]
+    File(#[from] FileError),
+
+    /// A dictionary, a site and a model that do not fit each other.
+    #[error("{what}: found {found}, expected {expected}")]
+    Unfit {
+        /// What does not fit.
+        what: String,
+        /// As it is.
+        found: String,
+        /// As it should be.
+        expected: String,
+    },
+
+    /// Work was cancelled.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+/// Result of this crate.
+pub type Result<T, E = Error> = core::result::Result<T, E>;
