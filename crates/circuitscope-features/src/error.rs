@@ -31,6 +31,10 @@ pub enum Error {
         expected: String,
     },
 
+    /// A number that is not finite where only finite ones can be.
+    #[error("found NaN or infinity: the model or the dictionary overflows in this precision")]
+    NotFinite,
+
     /// Work was cancelled.
     #[error("cancelled")]
     Cancelled,

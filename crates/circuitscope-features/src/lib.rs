@@ -8,6 +8,16 @@
 //! `d_in`, `d_out`: widths of what a dictionary reads and writes; `d_sae`: number of features; `rows`: number of vectors,
 //! one for each token.
 
+mod contexts;
+mod controls;
 mod error;
+mod heads;
+mod rows;
+mod splice;
 
+pub use contexts::{contexts, read_texts};
+pub use controls::Directions;
 pub use error::{Error, Result};
+pub use heads::{HeadPass, Source, weight_shares};
+pub use rows::{Batch, Batches, ROWS_FILE, RowSettings, Rows, RowsMetadata, Shard, write_rows};
+pub use splice::{Fidelity, FidelityTable, Replacement, Splice, fidelity, next_token_loss};
