@@ -28,7 +28,7 @@ pub(crate) struct RowsArgs {
     /// What a transcoder makes of it: another site
     #[arg(long, value_name = "SITE")]
     pub(crate) site_out: Option<String>,
-    /// Leave out the first position of every context: `auto` where its vectors are more than four times as long as others'
+    /// Leave out the first position of every context: `auto` where its residual stream is more than four times as long as others', an attention sink
     #[arg(long, value_enum, default_value_t = SkipFirst::Auto, value_name = "auto|true|false")]
     pub(crate) skip_first: SkipFirst,
     /// Folder to write

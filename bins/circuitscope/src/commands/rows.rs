@@ -87,7 +87,7 @@ impl Report {
     fn text(&self) -> String {
         let rows = &self.rows;
         let first = format!(
-            "the first position of a context is {:.1} times as long as the others: {}",
+            "the residual stream of the first position is {:.1} times as long as that of the others: {}",
             rows.first_position,
             if rows.skip_first { "left out" } else { "kept" }
         );

@@ -44,8 +44,8 @@ pub struct RowsMetadata {
     pub context: usize,
     /// Whether the first position of every context is left out.
     pub skip_first: bool,
-    /// Mean length of `site` at the first position over that at all others: where it is large, the first position is
-    /// where attention goes that has nothing to read, and no part of what the site says.
+    /// Mean length of the residual stream that the site's layer reads, at the first position over that at all others: where it
+    /// is large, the first position is a sink, where attention goes that has nothing to read.
     pub first_position: f64,
     /// Rows of all shards.
     pub rows: usize,

@@ -25,7 +25,7 @@ pub struct RowSettings {
     /// What a transcoder writes.
     #[setters(strip_option)]
     pub site_out: Option<Site>,
-    /// Leave out the first position of every context; without an answer it is left out where its vectors are more than
+    /// Leave out the first position of every context; without an answer it is left out where its residual stream is more than
     /// [`SINK`](Self::SINK) times as long as the others' on average.
     pub skip_first: Option<bool>,
     /// Rows of a shard. Default 65,536.
@@ -171,7 +171,8 @@ pub fn write_rows<B: Backend>(
 /// Contexts on which the length of the first position is measured.
 const MEASURED: usize = 8;
 
-/// How many times as long the vectors of the first position are as the others', on the first contexts.
+/// How many times as long the residual stream of the first position is as that of the others, where the site's layer reads it,
+/// on the first contexts.
 fn first_position<B: Backend>(
     loaded: &Loaded<B>,
     contexts: &[Vec<u32>],
@@ -182,16 +183,17 @@ fn first_position<B: Backend>(
     let some: Vec<Vec<u32>> = contexts.iter().take(MEASURED).cloned().collect();
     let lengths: Vec<usize> = some.iter().map(Vec::len).collect();
     let rows = PaddedRows::new(some, PaddingSide::Right)?;
+    let stream = settings.site.layer().map_or(settings.site, Site::ResidPre);
     let mut seen = circuitscope_model::capture_sites(
         &loaded.model,
         &rows,
-        &[settings.site],
+        &[stream],
         Reduce::None,
         settings.batch_tokens,
         device,
         progress,
     )?;
-    let values = seen.remove(&settings.site).unwrap_or_default();
+    let values = seen.remove(&stream).unwrap_or_default();
     let width: usize = values.shape.iter().skip(2).product();
     let pos = values.shape.get(1).copied().unwrap_or(1);
     let norm = |row: &[f32]| {
