@@ -31,6 +31,13 @@ pub enum Error {
         expected: String,
     },
 
+    /// What was computed could not be read back from the device.
+    #[error("reading from the device: {reason}")]
+    Device {
+        /// As the device says it.
+        reason: String,
+    },
+
     /// Work was cancelled.
     #[error("cancelled")]
     Cancelled,

@@ -9,5 +9,7 @@
 //! one for each token.
 
 mod error;
+mod pull;
 
 pub use error::{Error, Result};
+pub use pull::{Frozen, Part, Pull, Reader, Writer};
