@@ -9,7 +9,14 @@
 //! one for each token.
 
 mod error;
+mod graph;
 mod pull;
+mod replace;
 
 pub use error::{Error, Result};
+pub use graph::{
+    AttributionGraph, GraphNode, GraphScores, GraphSettings, HeadInfluence, LogitTarget, NodeKind,
+    PruneSettings, PrunedGraph, Targets, Transcoders, ViewerPrompt,
+};
 pub use pull::{Frozen, Part, Pull, Reader, Writer};
+pub use replace::{Leftover, ReplaceMlps};

@@ -95,6 +95,28 @@ pub(crate) struct FrozenNorm<B: Backend> {
 }
 
 impl<B: Backend> FrozenNorm<B> {
+    /// Vectors at each position, `[pos, d_model]`, through a norm that does not centre, without its bias.
+    pub(crate) fn apply(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        let x = match &self.scale {
+            Some(scale) => x / scale.clone(),
+            None => x,
+        };
+        match &self.gain {
+            Some(gain) => x * gain.clone().unsqueeze(),
+            None => x,
+        }
+    }
+
+    /// The same of one vector, `[1, d_model]`, at one position.
+    pub(crate) fn apply_at(&self, x: Tensor<B, 2>, position: usize) -> Tensor<B, 2> {
+        let scale = self.scale.clone();
+        Self {
+            scale: scale.map(|scale| scale.slice_dim(0, position..position + 1)),
+            ..self.clone()
+        }
+        .apply(x)
+    }
+
     /// Covectors on the output, `[pos, n, d_model]`, on the input.
     pub(crate) fn pull(&self, u: Tensor<B, 3>) -> Tensor<B, 3> {
         self.scaled(u, self.scale.clone().map(|scale| scale.unsqueeze_dim(2)))
@@ -211,6 +233,8 @@ pub(crate) struct FrozenMlp<B: Backend> {
 pub struct Frozen<'m, B: Backend> {
     pub(crate) model: &'m Decoder<B>,
     pub(crate) pos: usize,
+    /// The tokens themselves.
+    pub(crate) ids: Vec<u32>,
     /// `[pos, d_model]`
     pub(crate) tokens: Tensor<B, 2>,
     /// `[pos, d_model]`
@@ -343,6 +367,7 @@ impl<'m, B: Backend> Frozen<'m, B> {
         Ok(Self {
             model,
             pos: tokens.len(),
+            ids: tokens.to_vec(),
             tokens: taken.flat(Site::Embed)?,
             positions: if config.positions == Positions::Learned {
                 Some(taken.flat(Site::PosEmbed)?)
