@@ -8,15 +8,19 @@
 //! `d_in`, `d_out`: widths of what a dictionary reads and writes; `d_sae`: number of features; `rows`: number of vectors,
 //! one for each token.
 
+mod dfa;
 mod error;
 mod graph;
+mod paths;
 mod pull;
 mod replace;
 
+pub use dfa::ZAttribution;
 pub use error::{Error, Result};
 pub use graph::{
     AttributionGraph, GraphNode, GraphScores, GraphSettings, HeadInfluence, LogitTarget, NodeKind,
     PruneSettings, PrunedGraph, Targets, Transcoders, ViewerPrompt,
 };
+pub use paths::{PathNode, PathSettings, PathStep, PathTree, Paths};
 pub use pull::{Frozen, Part, Pull, Reader, Writer};
 pub use replace::{Leftover, ReplaceMlps};

@@ -56,8 +56,9 @@ pub enum Writer {
         /// Where it writes.
         position: usize,
     },
-    /// The bias of the norm that is read through.
-    NormBias,
+    /// Biases between the stream and the reader: that of the norm, and of the values of a head that was gone
+    /// [through](Frozen::through).
+    Constant,
 }
 
 /// A share of what is read.
@@ -79,7 +80,7 @@ pub struct Pull<B: Backend> {
     pub position: usize,
     /// `[d_model]`: what is read is `stream · x + constant` of the residual stream `x`.
     pub stream: Tensor<B, 1>,
-    /// What the norm's bias gives.
+    /// What biases give: that of the norm, and what was added since.
     pub constant: f64,
 }
 
@@ -471,7 +472,7 @@ impl<'m, B: Backend> Frozen<'m, B> {
     }
 
     /// Who wrote what is read: the token embedding, the position vector, each head from each source position, `b_O` of each
-    /// layer and each MLP that come before the reader, and the bias of the norm. The values sum to `u · x`.
+    /// layer and each MLP that come before the reader, and the constant of `pull`. The values sum to `u · x`.
     ///
     /// # Errors
     /// What the device cannot read back.
@@ -521,7 +522,7 @@ impl<'m, B: Backend> Frozen<'m, B> {
             .filter(|part| part.value != 0.0 || !matches!(part.writer, Writer::Head { .. }))
             .collect();
         parts.push(Part {
-            writer: Writer::NormBias,
+            writer: Writer::Constant,
             value: pull.constant,
         });
         Ok(parts)

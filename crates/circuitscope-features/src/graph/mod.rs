@@ -10,4 +10,5 @@ mod viewer;
 pub use build::{AttributionGraph, GraphNode, GraphSettings, LogitTarget, NodeKind, Targets, Transcoders};
 pub use heads::HeadInfluence;
 pub use influence::{GraphScores, PruneSettings, PrunedGraph};
+pub(crate) use source::Source;
 pub use viewer::ViewerPrompt;

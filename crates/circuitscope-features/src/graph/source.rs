@@ -266,14 +266,23 @@ impl<B: Backend> Source<B> {
             None => g.clone(),
         };
         let spans = self.spans.iter().enumerate();
-        let effects = spans.filter(|(_, span)| !span.is_empty()).map(|(position, span)| {
+        let effects = spans.filter(|(_, span)| !span.is_empty()).map(|(position, _)| {
             let g = g.clone().slice_dim(0, position..position + 1);
-            // [features, d_model] x [d_model, n]
-            let read = self.atoms_of(span.clone()).matmul(g.squeeze_dim::<2>(0).transpose());
-            (read * self.activations(span.clone())).transpose()
+            self.effects_at(position, g.squeeze_dim(0))
         });
         let effects: Vec<Tensor<B, 2>> = effects.collect();
         (!effects.is_empty()).then(|| Tensor::cat(effects, 1))
+    }
+
+    /// What the features that are active at one position add, `[n, features]`, to functions of what features write there.
+    ///
+    /// # Shapes
+    /// - `g`: `[n, d_model]`
+    pub(crate) fn effects_at(&self, position: usize, g: Tensor<B, 2>) -> Tensor<B, 2> {
+        let span = self.spans[position].clone();
+        // [features, d_model] x [d_model, n]
+        let read = self.atoms_of(span.clone()).matmul(g.transpose());
+        (read * self.activations(span)).transpose()
     }
 
     /// What active features read, `[features, d_model]`, and their constants, `[features]`; `None` where nothing reads.
