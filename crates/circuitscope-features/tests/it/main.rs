@@ -5,5 +5,9 @@
     reason = "helpers of tests fail by panicking, as tests do"
 )]
 
+mod graph;
 mod models;
+mod paths;
 mod pull;
+mod replace;
+mod viewer;
