@@ -96,8 +96,14 @@ pub(crate) struct FrozenNorm<B: Backend> {
 }
 
 impl<B: Backend> FrozenNorm<B> {
-    /// Vectors at each position, `[pos, d_model]`, through a norm that does not centre, without its bias.
+    /// Parts of the input at each position, `[pos, d_model]`, in the output; without the bias.
     pub(crate) fn apply(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        let x = if self.centres {
+            let mean = x.clone().mean_dim(1);
+            x - mean
+        } else {
+            x
+        };
         let x = match &self.scale {
             Some(scale) => x / scale.clone(),
             None => x,
@@ -108,7 +114,7 @@ impl<B: Backend> FrozenNorm<B> {
         }
     }
 
-    /// The same of one vector, `[1, d_model]`, at one position.
+    /// The same of any number of parts, `[n, d_model]`, at one position.
     pub(crate) fn apply_at(&self, x: Tensor<B, 2>, position: usize) -> Tensor<B, 2> {
         let scale = self.scale.clone();
         Self {

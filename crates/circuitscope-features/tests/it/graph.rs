@@ -34,11 +34,17 @@ fn graph(model: &Decoder<B>, coders: &[Small], settings: &GraphSettings) -> Attr
 
 /// Edges into each node sum to its value, within 1e-5 of the sum of their sizes. Returns the largest share that is off.
 fn check_sums(name: &str, graph: &AttributionGraph) -> f64 {
+    check_sums_within(name, graph, |_| 0.0)
+}
+
+/// The same within 1e-5 of a size that may be larger.
+fn check_sums_within(name: &str, graph: &AttributionGraph, at_least: impl Fn(usize) -> f64) -> f64 {
     let mut worst = 0.0f64;
     for target in graph.target_nodes() {
         let edges: Vec<f64> = graph.edges_into(target).unwrap().collect();
         let sum: f64 = edges.iter().sum();
         let size: f64 = edges.iter().map(|edge| edge.abs()).sum();
+        let size = size.max(at_least(target));
         let node = graph.nodes()[target];
         let off = (sum - node.value).abs() / size;
         assert!(off < 1e-5, "{name}, {node:?}: edges sum to {sum}, off by {off}");
@@ -60,7 +66,19 @@ fn edges_sum_to_values_in_every_family() {
         println!("{name}: {features} features, sums off by at most {worst:.1e}");
 
         let neurons = graph(&model, &[], &settings.with_neurons(true));
-        check_sums(&format!("{name}, neurons"), &neurons);
+        // A pre-activation near 0 is a difference of large terms inside a single token embedding: rounding is that of the largest
+        // neuron of the layer.
+        let layer = |at: usize| match neurons.nodes()[at].kind {
+            NodeKind::Feature { layer, .. } => Some(layer),
+            _ => None,
+        };
+        let mut largest: BTreeMap<Option<usize>, f64> = BTreeMap::new();
+        for target in neurons.target_nodes() {
+            let size: f64 = neurons.edges_into(target).unwrap().map(f64::abs).sum();
+            let known = largest.entry(layer(target)).or_default();
+            *known = known.max(size);
+        }
+        check_sums_within(&format!("{name}, neurons"), &neurons, |at| largest[&layer(at)]);
         for node in neurons.nodes() {
             if let NodeKind::Error { .. } = node.kind {
                 assert!(node.value < 1e-5, "{name}: neurons leave nothing over, {node:?}");

@@ -9,5 +9,7 @@ mod graph;
 mod models;
 mod paths;
 mod pull;
+mod reference;
 mod replace;
+mod tracr;
 mod viewer;
