@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use circuitscope_core::{Seed, draw};
 use circuitscope_files::{FileError, read_to_string, shown};
 use circuitscope_model::Tokenizer;
 use serde_json::Value;
@@ -76,4 +77,35 @@ pub fn read_texts(path: &Path) -> Result<Vec<String>> {
         return Err(FileError::field(path, "", "no text", "text").into());
     }
     Ok(texts)
+}
+
+/// Contexts of random tokens said twice, each of `length` tokens after `bos`: on them induction is all that can tell the next
+/// token of the second half (Olsson et al. 2022, arXiv 2209.11895).
+///
+/// Tokens are drawn from all of the vocabulary but `bos`, none twice in one half (`seed.stream("repeated")`).
+#[must_use]
+pub fn repeated(
+    d_vocab: usize,
+    bos: Option<u32>,
+    length: usize,
+    contexts: usize,
+    seed: Seed,
+) -> Vec<Vec<u32>> {
+    let mut rng = seed.stream("repeated").rng();
+    let own = length.saturating_sub(usize::from(bos.is_some()));
+    let half = (own / 2).min(d_vocab.saturating_sub(1));
+    let mut context = || {
+        // One more is drawn than is needed, for where one of them is `bos`.
+        let drawn = draw::sample(&mut rng, d_vocab, (half + 1).min(d_vocab));
+        let tokens = drawn.into_iter().map(|token| token as u32);
+        let tokens: Vec<u32> = tokens
+            .filter(|token| Some(*token) != bos)
+            .take(half)
+            .collect();
+        bos.into_iter()
+            .chain(tokens.iter().copied())
+            .chain(tokens.iter().copied())
+            .collect()
+    };
+    (0..contexts).map(|_| context()).collect()
 }

@@ -35,6 +35,13 @@ pub enum Error {
     #[error("found NaN or infinity: the model or the dictionary overflows in this precision")]
     NotFinite,
 
+    /// What was computed could not be read back from the device.
+    #[error("reading from the device: {reason}")]
+    Device {
+        /// As the device says it.
+        reason: String,
+    },
+
     /// Work was cancelled.
     #[error("cancelled")]
     Cancelled,
