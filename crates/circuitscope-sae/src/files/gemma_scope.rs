@@ -19,7 +19,7 @@ pub(super) fn load<B: Backend>(folder: &Path, device: &B::Device) -> Result<Save
     let mut tensors = Tensors::of_npz(&path)?;
     tensors.rename("w_enc", "W_enc");
     tensors.rename("w_dec", "W_dec");
-    let mut known = tensor_names(Architecture::JumpRelu);
+    let mut known = tensor_names(Architecture::JumpRelu, false);
     known.push(SCALING);
     tensors.only(&known)?;
     let [d_in, d_sae] = tensors.matrix("W_enc", "[d_in, d_sae]")?;
@@ -38,10 +38,6 @@ pub(super) fn load<B: Backend>(folder: &Path, device: &B::Device) -> Result<Save
         format: Format::GemmaScope,
         architecture: Architecture::JumpRelu,
         settings: Settings {
-            d_in,
-            d_sae,
-            k: 0,
-            by_decoder_norm: false,
             centred: false,
             // Trained on embeddings as they are stored, where the model's are √d_in times as long.
             normalisation: if place.embedding {
@@ -49,6 +45,7 @@ pub(super) fn load<B: Backend>(folder: &Path, device: &B::Device) -> Result<Save
             } else {
                 Normalisation::None
             },
+            ..Settings::autoencoder(d_in, d_sae)
         },
         trained_on: TrainedOn {
             hook_name: place.hook,

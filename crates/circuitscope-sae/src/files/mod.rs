@@ -52,6 +52,9 @@ pub struct SavedSae<B: Backend> {
     pub encoder: Arc<dyn Encoder<B>>,
     /// What it computes.
     pub architecture: Architecture,
+    /// Whether it is a transcoder: what it writes is not what it reads but another activation
+    /// ([`hook_name_out`](TrainedOn::hook_name_out)), which may be as wide.
+    pub transcodes: bool,
     /// Whose files they are.
     pub format: Format,
     /// What it was trained on.
@@ -180,6 +183,7 @@ impl Found<'_> {
         Ok(SavedSae {
             encoder,
             architecture: self.architecture,
+            transcodes: self.settings.transcodes,
             format: self.format,
             trained_on: self.trained_on,
             metadata: self.metadata,
@@ -190,9 +194,10 @@ impl Found<'_> {
 }
 
 /// The names of the tensors of an architecture.
-fn tensor_names(architecture: Architecture) -> Vec<&'static str> {
+fn tensor_names(architecture: Architecture, skip: bool) -> Vec<&'static str> {
     let common = ["W_enc", "W_dec", "b_dec"].into_iter();
     common
         .chain(architecture.tensors().iter().copied())
+        .chain(skip.then_some("W_skip"))
         .collect()
 }
