@@ -108,7 +108,11 @@ impl<B: Backend> Affine<B> {
     /// Unless its shape is `[d_out, d_in]`.
     #[must_use]
     pub fn with_skip(mut self, w_skip: Tensor<B, 2>) -> Self {
-        assert_eq!(w_skip.dims(), [self.d_out(), self.d_in()], "w_skip [d_out, d_in]");
+        assert_eq!(
+            w_skip.dims(),
+            [self.d_out(), self.d_in()],
+            "w_skip [d_out, d_in]"
+        );
         self.w_skip = Some(w_skip);
         self
     }
@@ -119,7 +123,10 @@ impl<B: Backend> Affine<B> {
     /// If it is to be of a transcoder, whose `b_dec` is of another activation.
     #[must_use]
     pub fn with_centring(mut self, centred: bool) -> Self {
-        assert!(!(centred && self.transcodes), "a transcoder does not centre its input by b_dec");
+        assert!(
+            !(centred && self.transcodes),
+            "a transcoder does not centre its input by b_dec"
+        );
         self.centred = centred;
         self
     }
@@ -257,10 +264,18 @@ pub(super) fn affine<B: Backend>(
 ) -> Result<Affine<B>> {
     let (d_in, d_sae, d_out) = (settings.d_in, settings.d_sae, settings.d_out);
     let matrix = |name, shape: [usize; 2], axes| -> Result<Tensor<B, 2>> {
-        Ok(uploaded(&tensors.floats(name, &shape, axes)?, shape, device))
+        Ok(uploaded(
+            &tensors.floats(name, &shape, axes)?,
+            shape,
+            device,
+        ))
     };
     let vector = |name, width, axes| -> Result<Tensor<B, 1>> {
-        Ok(uploaded(&tensors.floats(name, &[width], axes)?, [width], device))
+        Ok(uploaded(
+            &tensors.floats(name, &[width], axes)?,
+            [width],
+            device,
+        ))
     };
     let (w_dec_axes, b_dec_axes) = if settings.transcodes {
         ("[d_sae, d_out]", "[d_out]")

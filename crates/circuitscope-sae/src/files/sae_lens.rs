@@ -286,7 +286,9 @@ pub(super) fn load<B: Backend>(folder: &Path, device: &B::Device) -> Result<Save
     }
     let normalisation = normalisation(&cfg, format, folder, d_in, &mut files)?;
     if transcodes && matches!(normalisation, Normalisation::Scale(_)) {
-        let expected = format!("\"none\", \"constant_norm_rescale\" or \"layer_norm\" with architecture {name}");
+        let expected = format!(
+            "\"none\", \"constant_norm_rescale\" or \"layer_norm\" with architecture {name}"
+        );
         let key = "normalize_activations";
         return Err(cfg.wrong(key, cfg.get(key), &expected));
     }

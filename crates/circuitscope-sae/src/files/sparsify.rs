@@ -163,7 +163,10 @@ mod tests {
             (
                 "layers.10",
                 Some("blocks.10.hook_resid_post"),
-                [Some("blocks.10.hook_resid_pre"), Some("blocks.10.hook_resid_post")],
+                [
+                    Some("blocks.10.hook_resid_pre"),
+                    Some("blocks.10.hook_resid_post"),
+                ],
             ),
             (
                 "layers.5.mlp",
@@ -180,7 +183,11 @@ mod tests {
                 Some("blocks.0.hook_attn_out"),
                 [None, Some("blocks.0.hook_attn_out")],
             ),
-            ("embed_tokens", Some("hook_embed"), [None, Some("hook_embed")]),
+            (
+                "embed_tokens",
+                Some("hook_embed"),
+                [None, Some("hook_embed")],
+            ),
             ("h.3.attn.c_proj", None, [None, None]),
             ("layers.x", None, [None, None]),
             ("sae", None, [None, None]),

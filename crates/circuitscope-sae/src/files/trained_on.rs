@@ -47,6 +47,12 @@ impl TrainedOn {
         self.hook_name.as_deref().map(without_layer)
     }
 
+    /// The site of what a transcoder makes of them without its layer, e.g. `hook_mlp_out`.
+    #[must_use]
+    pub fn site_out(&self) -> Option<&str> {
+        self.hook_name_out.as_deref().map(without_layer)
+    }
+
     /// The layer whose activations they are, where the site is one of a layer.
     ///
     /// ```
