@@ -115,6 +115,18 @@ impl Row {
             assert_close(&self.name, found, expected, TOLERANCE);
         }
     }
+
+    /// Codes are equal, and what lies where it is said to lie.
+    #[track_caller]
+    pub(crate) fn assert_codes(&self, x: Tensor<B, 2>) {
+        let (name, encoder) = (&self.name, &self.saved.encoder);
+        assert_eq!(encoder.codes(x.clone()).unwrap(), self.codes, "{name}");
+        let inactive: Vec<bool> = self.codes.iter().map(|code| *code < 0).collect();
+        assert_eq!(encoder.inactive(x).unwrap(), inactive, "{name}");
+        for file in &self.saved.files {
+            assert!(file.is_file(), "{name}");
+        }
+    }
 }
 
 /// The largest difference over the largest entry.
@@ -141,4 +153,38 @@ pub(crate) fn overwrite(path: &Path, tensor: &str, value: f32) {
     let at = file.tensor(tensor).unwrap().data().as_ptr() as usize - bytes.as_ptr() as usize;
     bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
     fs_err::write(path, bytes).unwrap();
+}
+
+/// `cargo xtask dictionaries` prints this table.
+#[test]
+#[expect(clippy::print_stdout, reason = "the table is what is asked for")]
+fn table_of_golden_dictionaries() {
+    println!(
+        "format | architecture | d_in | d_out | d_sae | features | reconstruction | computed by | folder"
+    );
+    println!("---|---|--:|--:|--:|--:|--:|---|---");
+    for root in ["dictionaries", "transcoders"] {
+        for row in Golden::read(root).rows() {
+            let (saved, encoder) = (&row.saved, &row.saved.encoder);
+            let skip = if encoder.skip().is_some() {
+                ", skip"
+            } else {
+                ""
+            };
+            let kind = if saved.transcodes { ", transcoder" } else { "" };
+            let gaps = [&row.features, &row.reconstruction];
+            let [features, reconstruction] = gaps.map(|(found, expected)| gap(found, expected));
+            println!(
+                "{} | {}{skip}{kind} | {} | {} | {} | {features:.1e} | {reconstruction:.1e} | {} | {root}/{}",
+                saved.format,
+                saved.architecture,
+                encoder.d_in(),
+                encoder.d_out(),
+                encoder.n_codes(),
+                row.source,
+                row.name,
+            );
+            row.assert_close();
+        }
+    }
 }

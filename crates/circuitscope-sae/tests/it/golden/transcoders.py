@@ -228,9 +228,7 @@ loaders.hf_hub_download = fetched
 
 def from_hub(name, loader, repo, folder, fold=None):
     """What a loader of SAELens makes of a folder that would come from the hub."""
-    cfg, state, _ = loader(repo, folder)
-    cfg["metadata"] = {}
-    cfg["dtype"] = "float32"
+    cfg, state, _ = loader(repo, folder, cfg_overrides={"dtype": "float32"})
     known = loaders.handle_pre_6_0_config(cfg)
     sae = lens.SAE.from_dict(known)
     sae.process_state_dict_for_loading(state)
