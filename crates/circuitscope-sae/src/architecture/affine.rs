@@ -222,8 +222,6 @@ pub(crate) struct Settings {
     pub(crate) by_decoder_norm: bool,
     /// Whether it makes another activation of what it reads.
     pub(crate) transcodes: bool,
-    /// Whether there is a `W_skip`.
-    pub(crate) skip: bool,
     pub(crate) centred: bool,
     pub(crate) normalisation: Normalisation,
 }
@@ -238,7 +236,6 @@ impl Settings {
             k: 0,
             by_decoder_norm: false,
             transcodes: false,
-            skip: false,
             centred: true,
             normalisation: Normalisation::None,
         }
@@ -255,7 +252,7 @@ impl Settings {
     }
 }
 
-/// The tensors that all architectures have, and the bias `b_enc` of these pre-activations.
+/// The tensors that all architectures have, `W_skip` where there is one, and the bias `b_enc` of these pre-activations.
 pub(super) fn affine<B: Backend>(
     settings: &Settings,
     tensors: &Tensors<'_>,
@@ -291,7 +288,7 @@ pub(super) fn affine<B: Backend>(
     read = read
         .with_centring(settings.centred)
         .with_normalisation(settings.normalisation);
-    Ok(if settings.skip {
+    Ok(if tensors.has("W_skip") {
         read.with_skip(matrix("W_skip", [d_out, d_in], "[d_out, d_in]")?)
     } else {
         read

@@ -128,10 +128,7 @@ impl Set {
         Found {
             format: Format::CircuitTracer,
             architecture,
-            settings: Settings {
-                skip,
-                ..Settings::transcoder(d_in, d_sae, d_out)
-            },
+            settings: Settings::transcoder(d_in, d_sae, d_out),
             trained_on,
             metadata: SaeMetadata::default(),
             folder,
@@ -151,7 +148,8 @@ fn numbered(folder: &Path) -> Result<BTreeMap<usize, PathBuf>> {
     };
     let found = names(folder)?;
     let layers: BTreeMap<usize, PathBuf> = found.iter().filter_map(number).collect();
-    let missing = (0..).find(|layer| !layers.contains_key(layer)).unwrap_or(0);
+    let missing = (0..=layers.len()).find(|layer| !layers.contains_key(layer));
+    let missing = missing.unwrap_or(layers.len());
     if missing < layers.len() || layers.is_empty() {
         return Err(Error::Unsuited {
             path: folder.to_owned(),

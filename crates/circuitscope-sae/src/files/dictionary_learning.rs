@@ -1,4 +1,4 @@
-//! dictionary_learning (Marks, Karvonen et al.): `config.json` and `ae.pt`, a state dict as PyTorch pickles it.
+//! `dictionary_learning` (Marks, Karvonen et al.): `config.json` and `ae.pt`, a state dict as PyTorch pickles it.
 
 use std::path::Path;
 

@@ -78,10 +78,7 @@ pub(super) fn load<B: Backend>(folder: &Path, device: &B::Device) -> Result<Save
         format: Format::GemmaScope2,
         architecture: Architecture::JumpRelu,
         settings: if transcodes {
-            Settings {
-                skip,
-                ..Settings::transcoder(d_in, d_sae, d_out)
-            }
+            Settings::transcoder(d_in, d_sae, d_out)
         } else {
             Settings {
                 centred: false,

@@ -43,7 +43,7 @@ pub enum Format {
     GemmaScope2,
     /// `hyperparams.json` and `checkpoints/final.safetensors` of Llama Scope.
     LlamaScope,
-    /// `config.json` and `ae.pt` of dictionary_learning.
+    /// `config.json` and `ae.pt` of `dictionary_learning`.
     DictionaryLearning,
     /// A layer of a set of circuit-tracer ([`load_set`]).
     CircuitTracer,
@@ -136,7 +136,7 @@ impl<B: Backend> SavedSae<B> {
 /// - `params.npz`: `JumpReLU` of Gemma Scope, autoencoders and transcoders;
 /// - `params.safetensors`: the same of Gemma Scope 2, with and without skip connection;
 /// - `hyperparams.json` and `checkpoints/final.safetensors`: `JumpReLU` of Llama Scope, autoencoders and transcoders;
-/// - `config.json` and `ae.pt`: autoencoders of dictionary_learning. The pickle is interpreted, never run: what is no tensor
+/// - `config.json` and `ae.pt`: autoencoders of `dictionary_learning`. The pickle is interpreted, never run: what is no tensor
 ///   is an error.
 ///
 /// A set of transcoders of several layers is read by [`load_set`]. Weights in f16 or bf16 are widened. Every key of a JSON

@@ -278,11 +278,11 @@ pub(super) fn load<B: Backend>(folder: &Path, device: &B::Device) -> Result<Save
         cfg.one_of("reshape_activations", &["none", "hook_z"], None)?;
     }
     // SAELens' default is true.
-    const CENTRED: &str = "apply_b_dec_to_input";
-    let centred = cfg.flag(CENTRED, true)?;
+    let centred = cfg.flag("apply_b_dec_to_input", true)?;
     if centred && transcodes {
         let expected = format!("false with architecture {name}, whose b_dec is of what it writes");
-        return Err(cfg.wrong(CENTRED, cfg.get(CENTRED), &expected));
+        let key = "apply_b_dec_to_input";
+        return Err(cfg.wrong(key, cfg.get(key), &expected));
     }
     let normalisation = normalisation(&cfg, format, folder, d_in, &mut files)?;
     if transcodes && matches!(normalisation, Normalisation::Scale(_)) {
@@ -303,6 +303,9 @@ pub(super) fn load<B: Backend>(folder: &Path, device: &B::Device) -> Result<Save
         names.push(SCALING);
     }
     tensors.only(&names)?;
+    if skip {
+        tensors.require(&["W_skip"])?;
+    }
     files.push(path.clone());
     Found {
         format,
@@ -314,7 +317,6 @@ pub(super) fn load<B: Backend>(folder: &Path, device: &B::Device) -> Result<Save
             k,
             by_decoder_norm,
             transcodes,
-            skip,
             centred,
             normalisation,
         },

@@ -66,7 +66,6 @@ pub(super) fn load<B: Backend>(folder: &Path, device: &B::Device) -> Result<Save
         architecture: Architecture::TopK,
         settings: Settings {
             k,
-            skip,
             // Whatever `normalize_decoder` says.
             ..if transcodes {
                 Settings::transcoder(d_in, d_sae, d_in)

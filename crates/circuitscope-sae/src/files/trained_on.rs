@@ -76,6 +76,8 @@ impl TrainedOn {
         get: impl Fn(&str) -> Option<Value>,
         default_folded: Option<bool>,
     ) -> Result<Self> {
+        const MODEL: &str = "model_from_pretrained_kwargs";
+        const POSITIONS: &str = "seqpos_slice";
         let found = |key: &str| get(key).filter(|value| !value.is_null());
         let text = |key: &str| match found(key) {
             None => Ok(None),
@@ -95,7 +97,6 @@ impl TrainedOn {
             Some(other) => Err(cfg.wrong(&name(key), Some(other), "true or false")),
         };
         let bos = flag("prepend_bos", found("prepend_bos").as_ref())?;
-        const MODEL: &str = "model_from_pretrained_kwargs";
         let folded = match found(MODEL) {
             None => None,
             Some(Value::Object(settings)) => {
@@ -108,13 +109,11 @@ impl TrainedOn {
             }
             Some(other) => return Err(cfg.wrong(&name(MODEL), Some(&other), "an object")),
         };
-        const POSITIONS: &str = "seqpos_slice";
         let first_position = match found(POSITIONS) {
             None => None,
             Some(Value::Array(slice)) if slice.len() <= 3 => match slice.as_slice() {
                 // As in Python: one number is the end.
-                [] | [_] => Some(0),
-                [Value::Null, ..] => Some(0),
+                [] | [_] | [Value::Null, ..] => Some(0),
                 // From the end: nothing is known of the first.
                 [first, ..] if first.as_i64().is_some_and(|first| first < 0) => None,
                 [first, ..] => Some(first.as_u64().ok_or_else(|| {

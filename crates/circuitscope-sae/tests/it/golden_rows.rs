@@ -157,7 +157,6 @@ pub(crate) fn overwrite(path: &Path, tensor: &str, value: f32) {
 
 /// `cargo xtask dictionaries` prints this table.
 #[test]
-#[expect(clippy::print_stdout, reason = "the table is what is asked for")]
 fn table_of_golden_dictionaries() {
     println!(
         "format | architecture | d_in | d_out | d_sae | features | reconstruction | computed by | folder"

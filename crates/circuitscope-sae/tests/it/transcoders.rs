@@ -9,6 +9,8 @@ use circuitscope_sae::{
     Activations, Affine, Architecture, Error, Format, SavedSae, load_dir, load_layer, load_set,
 };
 
+use proptest::prelude::*;
+
 use crate::golden_rows::{self, Golden};
 use crate::{B, device, matrix, values};
 
@@ -23,6 +25,7 @@ fn load(name: &str) -> SavedSae<B> {
 /// Activations, reconstructions and codes are those of the tool itself.
 #[test]
 fn transcoders_of_other_tools_compute_the_same() {
+    use Architecture::{BatchTopK, Gated, JumpRelu, Standard, TopK};
     let golden = Golden::read("transcoders");
     let rows = golden.rows();
     assert!(rows.len() >= 38, "{}", rows.len());
@@ -33,7 +36,6 @@ fn transcoders_of_other_tools_compute_the_same() {
         let saved = &row.saved;
         read.insert((saved.format, saved.architecture, saved.transcodes));
     }
-    use Architecture::{BatchTopK, Gated, JumpRelu, Standard, TopK};
     for of in [
         (Format::SaeLens6, Standard, true),
         (Format::SaeLens6, JumpRelu, true),
@@ -524,11 +526,52 @@ fn maps() -> Affine<B> {
 #[test]
 #[should_panic(expected = "a transcoder does not centre its input by b_dec")]
 fn a_transcoder_is_not_centred() {
-    let _ = maps().with_centring(false).with_centring(true);
+    drop(maps().with_centring(false).with_centring(true));
 }
 
 #[test]
 #[should_panic(expected = "w_skip [d_out, d_in]")]
 fn a_skip_connection_has_the_shape_of_both_sites() {
-    let _ = maps().with_skip(matrix(&[0.0; 6], 3, 2));
+    drop(maps().with_skip(matrix(&[0.0; 6], 3, 2)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// Whatever is cut off or flipped in whichever file: an error or a dictionary, never a panic.
+    #[test]
+    fn damaged_files_of_other_tools_never_panic(
+        which in 0usize..6,
+        at in 0usize..8192,
+        bit in 0u8..8,
+        cut: bool,
+    ) {
+        let name = [
+            "circuit-tracer-jumprelu-skip/config.yaml",
+            "circuit-tracer-jumprelu-skip/layer_0.safetensors",
+            "gemma-scope-2-1b-pt/transcoder_all/layer_6_width_16k_l0_small_affine/params.safetensors",
+            "llama-scope/Llama3_1-8B-Base-L3TC-8x/hyperparams.json",
+            "dictionary_learning/MatryoshkaBatchTopKSAE/config.json",
+            "dictionary_learning/MatryoshkaBatchTopKSAE/ae.pt",
+        ][which];
+        let (of, file) = name.rsplit_once('/').unwrap();
+        let copied = copy(of);
+        let path = copied.path().join(file);
+        let mut bytes = fs_err::read(&path).unwrap();
+        let at = at % bytes.len();
+        if cut {
+            bytes.truncate(at);
+        } else {
+            bytes[at] ^= 1 << bit;
+        }
+        fs_err::write(&path, bytes).unwrap();
+        let read = if of.starts_with("circuit") {
+            load_layer::<B>(copied.path(), 0, &device())
+        } else {
+            load_dir::<B>(copied.path(), &device())
+        };
+        if let Ok(saved) = read {
+            prop_assert!(saved.encoder.n_codes() > 0);
+        }
+    }
 }
