@@ -5,8 +5,8 @@ Gemma Scope.
     python dictionaries.py                (sae-lens 6.54, eai-sparsify 1.3, torch, CPU)
 
 SAELens' own reader makes what is expected of its folders, also of those of its versions before 6, whose cfg.json is
-written here by hand. dictionaries/sources.json says whose code computed what. Gemma Scope has no package: its archive is numpy's, its formula that of the paper
-(arXiv 2407.14435, 2408.05147).
+written here by hand, and of Gemma Scope's (arXiv 2408.05147), whose archive is numpy's. dictionaries/sources.json says whose
+code computed what.
 """
 
 import importlib.metadata
@@ -14,6 +14,7 @@ import json
 import os
 import pathlib
 import shutil
+import sys
 
 os.environ["SPARSIFY_DISABLE_TRITON"] = "1"  # its kernels need a GPU
 
@@ -172,7 +173,7 @@ for name, config in [
     source = f"eai-sparsify {importlib.metadata.version('eai-sparsify')}"
     record(name, features, sae.decode(found.top_acts, found.top_indices), source)
 
-# Gemma Scope: JumpReLU, the bias not subtracted from the input.
+# Gemma Scope.
 folder = root / "gemma-scope-2b-pt-res/layer_6/width_16k/average_l0_4"
 folder.mkdir(parents=True)
 params = {
@@ -183,13 +184,15 @@ params = {
     "threshold": np.asarray(0.6 + torch.rand(D_SAE)),
 }
 np.savez(folder / "params.npz", **params)
-h = x.numpy() @ params["W_enc"] + params["b_enc"]
-features = np.where(h > params["threshold"], h, 0)
-reconstruction = features @ params["W_dec"] + params["b_dec"]
-record(
-    "gemma-scope-2b-pt-res/layer_6/width_16k/average_l0_4",
-    torch.tensor(features), torch.tensor(reconstruction), "port of the formula of arXiv 2407.14435",
-)  # fmt: skip
+# SAELens fetches it from a hub; it is handed to it from here, with the sizes that it would tell from names.
+loaders = sys.modules["sae_lens.loading.pretrained_sae_loaders"]
+loaders.hf_hub_download = lambda repo_id, filename, subfolder, **_: str(root / repo_id / subfolder / filename)
+repo, place = "gemma-scope-2b-pt-res", "layer_6/width_16k/average_l0_4"
+cfg, state, _ = loaders.gemma_2_sae_huggingface_loader(repo, place, cfg_overrides={"d_in": D_IN, "d_sae": D_SAE})
+sae = lens.SAE.from_dict(loaders.handle_pre_6_0_config(cfg))
+sae.load_state_dict(state)
+features = sae.encode(x)
+record(f"{repo}/{place}", features, sae.decode(features))
 
 broken = pathlib.Path(__file__).with_name("broken_archives")
 shutil.rmtree(broken, ignore_errors=True)
