@@ -90,7 +90,7 @@ pub struct SavedSae<B: Backend> {
 impl<B: Backend> SavedSae<B> {
     /// Whether it can encode activations of width `width` at `site`, under TransformerLens' name without layer, e.g.
     /// `attn.hook_result` for the outputs of heads. A folder that does not say what it was trained on fits every site;
-    /// with `None` the site is not compared, only the width.
+    /// with `None` the site is not compared, only the width. [`suits`](Self::suits) compares more.
     ///
     /// # Errors
     /// [`Error::Unfit`], which names both.

@@ -42,7 +42,7 @@ pub struct TranscoderSet<B: Backend> {
 /// sites.
 ///
 /// # Memory
-/// All weights, in f32. [`load_layer`] reads one.
+/// All weights, in f32. [`load_layer`] keeps those of one.
 ///
 /// # Examples
 /// ```
@@ -76,12 +76,7 @@ pub fn load_set<B: Backend>(folder: &Path, device: &B::Device) -> Result<Transco
         let saved = load_dir(&place, device)?;
         let layer = layer_of(&saved)?;
         if let Some(other) = layers.get(&layer) {
-            return Err(Error::Unsuited {
-                path: place,
-                what: "layer",
-                found: format!("{layer}, which {} has", other.folder.display()),
-                expected: "one transcoder for each layer".to_owned(),
-            });
+            return Err(twice(place, layer, other));
         }
         layers.insert(layer, saved);
     }
@@ -95,7 +90,8 @@ pub fn load_set<B: Backend>(folder: &Path, device: &B::Device) -> Result<Transco
     })
 }
 
-/// Reads the transcoder of one layer of a set ([`load_set`]).
+/// Reads the transcoder of one layer of a set ([`load_set`]). Of folders with one each all are read, since only they tell
+/// their layer, and one is kept.
 ///
 /// # Errors
 /// As [`load_set`], and [`Error::Unsuited`] if the set has no such layer, which names those that it has.
@@ -132,10 +128,27 @@ pub fn load_layer<B: Backend>(
             None => Err(none(set.layers.into_keys().collect())),
         };
     }
-    let mut layers = load_set(folder, device)?.layers;
-    match layers.remove(&layer) {
-        Some(saved) => Ok(saved),
-        None => Err(none(layers.into_keys().collect())),
+    let mut wanted: Option<SavedSae<B>> = None;
+    let mut others = Vec::new();
+    for place in dictionaries(folder)? {
+        let saved = load_dir(&place, device)?;
+        let of = layer_of(&saved)?;
+        match &wanted {
+            _ if of != layer => others.push(of),
+            None => wanted = Some(saved),
+            Some(first) => return Err(twice(place, layer, first)),
+        }
+    }
+    others.sort_unstable();
+    wanted.ok_or_else(|| none(others))
+}
+
+fn twice<B: Backend>(path: PathBuf, layer: usize, first: &SavedSae<B>) -> Error {
+    Error::Unsuited {
+        path,
+        what: "layer",
+        found: format!("{layer}, which {} has", first.folder.display()),
+        expected: "one transcoder for each layer".to_owned(),
     }
 }
 

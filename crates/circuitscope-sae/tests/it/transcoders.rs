@@ -192,6 +192,11 @@ fn sets_are_sorted_by_layer() {
     assert!(listed.layers[&0].files[1].ends_with("b.safetensors"));
     let one = load_layer::<B>(&folder("saelens-set"), 10, &device()).unwrap();
     assert_eq!(one.trained_on.layer(), Some(10));
+    let none = load_layer::<B>(&folder("saelens-set"), 3, &device());
+    assert_eq!(
+        message(none, &folder("saelens-set")),
+        "SET: layer: found 3, expected one of 0, 2, 10"
+    );
     // Of another tool, deeper.
     let gemma = load_set::<B>(&folder("gemma-scope-2b-pt-transcoders"), &device()).unwrap();
     assert_eq!(gemma.layers.keys().copied().collect::<Vec<_>>(), [3]);
