@@ -1,6 +1,7 @@
 //! Chores of the workspace: `cargo xtask check` runs what the gate runs, apart from GPU backends;
 //! `cargo xtask parity` compares models with what other programs compute from the same weights;
 //! `cargo xtask matrix` prints which method runs on which family of models;
+//! `cargo xtask dictionaries` compares dictionaries of other tools with what those make of them;
 //! `cargo xtask bench-report` renders what the benches measured; `cargo xtask real-model` fetches the
 //! model that some tests need, `cargo xtask text` text to train dictionaries on; `cargo xtask packaged` copies what packages carry; `cargo xtask torture` tries to break the
 //! program.
@@ -41,6 +42,9 @@ enum Chore {
     /// Runs every method on every family of models in f32 and bf16, through the program, prints a table of
     /// methods by families, and fails if one has no finite scores.
     Matrix,
+    /// Reads a dictionary of every format and architecture, prints a table of the largest differences from what the tool
+    /// itself makes of it, and fails if one exceeds its bound.
+    Dictionaries,
     /// Renders what `cargo bench` has measured as a table and a picture, with hardware and commit.
     BenchReport {
         /// Name of the two files, such as the machine's.
@@ -97,6 +101,17 @@ fn main() -> Result<()> {
             "--test",
             "it",
             "every_method_on_every_family",
+            "--",
+            "--nocapture",
+        ]),
+        Chore::Dictionaries => cargo(&[
+            "test",
+            "-p",
+            "circuitscope-sae",
+            "--locked",
+            "--test",
+            "it",
+            "table_of_golden_dictionaries",
             "--",
             "--nocapture",
         ]),

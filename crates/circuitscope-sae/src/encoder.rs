@@ -213,6 +213,12 @@ pub trait Encoder<B: Backend>: Debug + Send + Sync {
         None
     }
 
+    /// What is added to what features write beside a constant, whatever features are active: `x · skipᵀ`, the `W_skip`
+    /// `[d_out, d_in]` of skip transcoders. `None` where there is no such map.
+    fn skip(&self) -> Option<Tensor<B, 2>> {
+        None
+    }
+
     /// L2 norms of the [atoms](Self::atoms), `[n_codes]`.
     fn decoder_norms(&self) -> Option<Tensor<B, 1>> {
         let atoms = self.atoms()?;

@@ -72,6 +72,14 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    /// A file is not YAML of the expected form.
+    #[error("{}: {reason}", path.display())]
+    Yaml {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        reason: String,
+    },
     /// A field of `cfg.json` has a value that this crate cannot honour.
     #[error("{}: {field} is {found}: expected {expected}{}", path.display(), did_you_mean(nearest.as_deref()))]
     Field {
@@ -97,7 +105,8 @@ pub enum Error {
     /// A folder that holds no dictionary, or that of more than one tool.
     #[error(
         "{}: found {}, expected one dictionary: cfg.json and sae_weights.safetensors (circuitscope, SAELens), cfg.json and \
-         sae.safetensors (sparsify), or params.npz (Gemma Scope)",
+         sae.safetensors (sparsify), params.npz (Gemma Scope), params.safetensors (Gemma Scope 2), hyperparams.json and \
+         checkpoints/ (Llama Scope), or config.json and ae.pt (dictionary_learning)",
         path.display(),
         list(found, "nothing")
     )]
@@ -122,6 +131,19 @@ pub enum Error {
         /// Their width.
         width: usize,
     },
+    /// A dictionary that was trained on other activations than those it is to encode, or one of a set that does not fit the
+    /// others.
+    #[error("{}: {what}: found {found}, expected {expected}", path.display())]
+    Unsuited {
+        /// Its folder.
+        path: PathBuf,
+        /// What does not fit: `width`, `site`, `layer`.
+        what: &'static str,
+        /// As it is.
+        found: String,
+        /// As it should be.
+        expected: String,
+    },
     /// `cfg.json` has a field that neither its tool nor this crate is known to write.
     #[error("{}: unknown field {field:?}{}", path.display(), did_you_mean(nearest.as_deref()))]
     UnknownField {
@@ -144,6 +166,14 @@ pub enum Error {
     /// A file is not an npz archive that can be read.
     #[error("{}: not an npz archive: {reason}", path.display())]
     Npz {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A file is not a state dict of PyTorch that can be read without running it.
+    #[error("{}: not a state dict: {reason}", path.display())]
+    Pickle {
         /// The file.
         path: PathBuf,
         /// Why.

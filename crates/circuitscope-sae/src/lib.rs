@@ -16,8 +16,10 @@
 //! - *The host waits for the device only at the ends*: losses and codes are gathered on the device
 //!   and read back once.
 //! - *"No feature is active" is a code of its own*, [`INACTIVE`].
-//! - *Any dictionary is an [`Encoder`]*: those that are trained here, those that SAELens, sparsify and Gemma Scope
+//! - *Any dictionary is an [`Encoder`]*: those that are trained here, those that SAELens, sparsify, Gemma Scope and others
 //!   left in a folder ([`load_dir`]; one file for each [`Architecture`]), and those of other crates.
+//! - *A transcoder is a dictionary that writes elsewhere*: any architecture with a `W_dec` of another site and maybe a skip
+//!   connection ([`Affine::transcoder`]); those of all layers of a model are read together by [`load_set`].
 //! - Everything is generic over burn's `Backend`; random numbers are drawn on the host, so that all
 //!   backends start alike.
 //!
@@ -77,7 +79,8 @@ pub use dictionary::Dictionary;
 pub use encoder::{Codes, EncodeConfig, Encoder, INACTIVE, Reads};
 pub use error::{Error, Result};
 pub use files::{
-    CFG_FILE, Format, SaeMetadata, SavedSae, TrainedOn, WEIGHTS_FILE, load_dir, save_dir,
+    Activations, CFG_FILE, Format, SaeMetadata, SavedSae, TrainedOn, TranscoderSet, WEIGHTS_FILE,
+    load_dir, load_layer, load_set, save_dir,
 };
 pub use history::History;
 pub use many::{TrainJob, train_many, train_stacked};

@@ -1,11 +1,11 @@
-//! The tensors of one file, safetensors or npz: read by name and checked for shape, type and values.
+//! The tensors of one file, safetensors, npz or a state dict of PyTorch: read by name and checked for shape, type and values.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use anamnesis::{NpzDtype, parse_npz};
+use anamnesis::{NpzDtype, PthDtype, parse_npz, parse_pth};
 use circuitscope_core::nearest;
 use circuitscope_files as files;
 use safetensors::tensor::{Dtype, SafeTensors};
@@ -110,6 +110,51 @@ impl<'a> Tensors<'a> {
         })
     }
 
+    /// Of a state dict as PyTorch pickles it: only what holds tensors is understood, and nothing runs.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Pickle`].
+    pub(crate) fn of_pickle(path: &'a Path) -> Result<Self> {
+        // Its error names the file.
+        fs_err::File::open(path)?;
+        let unreadable = |error: anamnesis::AnamnesisError| Error::Pickle {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        };
+        let file = parse_pth(path).map_err(unreadable)?;
+        let tensors = file.tensors().map_err(unreadable)?.into_iter();
+        let stored = tensors.map(|tensor| {
+            let kind = match tensor.dtype {
+                PthDtype::F32 => Kind::F32,
+                PthDtype::F16 => Kind::F16,
+                PthDtype::BF16 => Kind::Bf16,
+                PthDtype::F64 => Kind::F64,
+                other => Kind::Other(other.to_string()),
+            };
+            let stored = Stored {
+                kind,
+                shape: tensor.shape,
+                data: Cow::Owned(tensor.data.into_owned()),
+            };
+            (tensor.name, stored)
+        });
+        Ok(Self {
+            path,
+            stored: stored.collect(),
+        })
+    }
+
+    /// Adds a tensor, or puts it in the place of the one by its name.
+    pub(crate) fn insert(&mut self, name: &str, shape: &[usize], values: &[f32]) {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes());
+        let stored = Stored {
+            kind: Kind::F32,
+            shape: shape.to_vec(),
+            data: Cow::Owned(bytes.collect()),
+        };
+        self.stored.insert(name.to_owned(), stored);
+    }
+
     /// Calls a tensor by another name.
     pub(crate) fn rename(&mut self, from: &str, to: &str) {
         if let Some(stored) = self.stored.remove(from) {
@@ -147,18 +192,11 @@ impl<'a> Tensors<'a> {
     ) -> Result<()> {
         let values = self.floats(name, expected, axes)?;
         let [rows, columns] = *expected;
-        let mut data = Vec::with_capacity(4 * values.len());
+        let mut turned = Vec::with_capacity(values.len());
         for column in 0..columns {
-            for row in 0..rows {
-                data.extend(values[row * columns + column].to_le_bytes());
-            }
+            turned.extend((0..rows).map(|row| values[row * columns + column]));
         }
-        let stored = Stored {
-            kind: Kind::F32,
-            shape: vec![columns, rows],
-            data: Cow::Owned(data),
-        };
-        self.stored.insert(name.to_owned(), stored);
+        self.insert(name, &[columns, rows], &turned);
         Ok(())
     }
 
@@ -177,6 +215,16 @@ impl<'a> Tensors<'a> {
                 &format!("two axes {axes}"),
             )),
         }
+    }
+
+    /// Sizes of `W_enc` as it is stored, `[d_in, d_sae]`, and the width of what `W_dec` writes.
+    pub(crate) fn sizes(&self) -> Result<[usize; 3]> {
+        let [d_in, d_sae] = self.matrix("W_enc", "[d_in, d_sae]")?;
+        let [_, d_out] = self.matrix("W_dec", "[d_sae, d_out]")?;
+        if i32::try_from(d_sae).is_ok() {
+            return Ok([d_in, d_sae, d_out]);
+        }
+        Err(self.value_error("W_enc", &format!("{d_sae} features"), "at most 2147483647"))
     }
 
     /// The values of a tensor of this shape, row by row; half precision is widened.

@@ -71,6 +71,10 @@ impl<B: Backend> Encoder<B> for BatchTopK<B> {
         self.affine.d_in()
     }
 
+    fn d_out(&self) -> usize {
+        self.affine.d_out()
+    }
+
     fn n_codes(&self) -> usize {
         self.affine.d_sae()
     }
@@ -93,6 +97,10 @@ impl<B: Backend> Encoder<B> for BatchTopK<B> {
             weight: rescaled(weight, by),
             bias: rescaled(bias.unsqueeze_dim(0), by).squeeze_dim(0),
         })
+    }
+
+    fn skip(&self) -> Option<Tensor<B, 2>> {
+        self.affine.skip()
     }
 
     fn atoms(&self) -> Option<Tensor<B, 2>> {

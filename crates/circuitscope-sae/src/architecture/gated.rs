@@ -63,6 +63,10 @@ impl<B: Backend> Encoder<B> for Gated<B> {
         self.affine.d_in()
     }
 
+    fn d_out(&self) -> usize {
+        self.affine.d_out()
+    }
+
     fn n_codes(&self) -> usize {
         self.affine.d_sae()
     }
@@ -70,7 +74,7 @@ impl<B: Backend> Encoder<B> for Gated<B> {
     fn encode(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         // One product for both: a (W e^r) = (a W) e^r.
         let product = self.affine.product(x);
-        let gate = product.clone() + self.affine.weights.b_enc.clone().unsqueeze_dim(0);
+        let gate = product.clone() + self.affine.b_enc.clone().unsqueeze_dim(0);
         let magnitude = relu(product * self.scale.clone() + self.b_mag.clone());
         magnitude.mask_fill(gate.lower_equal_elem(0.0), 0.0)
     }
@@ -84,12 +88,16 @@ impl<B: Backend> Encoder<B> for Gated<B> {
         let gate = self.affine.reads()?;
         let scale = self.scale.clone();
         // What the gate reads beside its own bias is read by the magnitude, too.
-        let shared = gate.bias - self.affine.weights.b_enc.clone();
+        let shared = gate.bias - self.affine.b_enc.clone();
         let bias = shared.unsqueeze_dim::<2>(0) * scale.clone() + self.b_mag.clone();
         Some(Reads {
             weight: gate.weight * scale,
             bias: bias.squeeze_dim(0),
         })
+    }
+
+    fn skip(&self) -> Option<Tensor<B, 2>> {
+        self.affine.skip()
     }
 
     fn atoms(&self) -> Option<Tensor<B, 2>> {

@@ -54,6 +54,10 @@ impl<B: Backend> Encoder<B> for JumpRelu<B> {
         self.affine.d_in()
     }
 
+    fn d_out(&self) -> usize {
+        self.affine.d_out()
+    }
+
     fn n_codes(&self) -> usize {
         self.affine.d_sae()
     }
@@ -70,6 +74,10 @@ impl<B: Backend> Encoder<B> for JumpRelu<B> {
 
     fn reads(&self) -> Option<Reads<B>> {
         self.affine.reads()
+    }
+
+    fn skip(&self) -> Option<Tensor<B, 2>> {
+        self.affine.skip()
     }
 
     fn atoms(&self) -> Option<Tensor<B, 2>> {

@@ -1,5 +1,6 @@
 //! The architectures of dictionaries, one file each: what makes feature activations of the encoder's product.
 
+mod affine;
 mod batchtopk;
 mod gated;
 mod jumprelu;
@@ -12,15 +13,17 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
+pub use affine::Affine;
+pub(crate) use affine::Settings;
+use affine::affine;
 pub use batchtopk::BatchTopK;
 pub use gated::Gated;
 pub use jumprelu::JumpRelu;
 pub use standard::Standard;
 pub use topk::TopK;
 
-use crate::autoencoder::{HostWeights, assert_width};
 use crate::tensors::Tensors;
-use crate::{Encoder, Error, Reads, Result, SparseAutoencoder};
+use crate::{Encoder, Error, Result};
 
 /// What makes feature activations `f` of the pre-activations `h = (x − s b_dec) W_enc + b_enc`, where `s` is 1 or 0
 /// ([`Affine`]), under SAELens' names.
@@ -94,7 +97,8 @@ impl fmt::Display for Architecture {
     }
 }
 
-/// What is done to a vector before it is encoded, and undone after it is decoded.
+/// What is done to a vector before it is encoded, and undone after it is decoded, except by transcoders: what they
+/// write is another activation, of which the input's length says nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[non_exhaustive]
 pub enum Normalisation {
@@ -153,148 +157,6 @@ impl<B: Backend> Undo<B> {
             Self::TimesPlus(deviation, mean) => y * deviation + mean,
         }
     }
-}
-
-/// What all architectures have: an affine map into the features and one out of them,
-///
-/// `h = (x − s b_dec) W_enc + b_enc`,   `x̂ = f W_dec + b_dec`,
-///
-/// with a normalisation around them.
-#[derive(Debug, Clone)]
-pub struct Affine<B: Backend> {
-    weights: SparseAutoencoder<B>,
-    centred: bool,
-    normalisation: Normalisation,
-}
-
-impl<B: Backend> Affine<B> {
-    /// With the bias shared (`s` is 1) and nothing normalised.
-    ///
-    /// # Panics
-    /// Unless the shapes are those of [`SparseAutoencoder`].
-    #[must_use]
-    pub fn new(weights: SparseAutoencoder<B>) -> Self {
-        let (d_in, d_sae) = (weights.d_in(), weights.d_sae());
-        assert_eq!(weights.w_dec.dims(), [d_sae, d_in], "w_dec [d_sae, d_in]");
-        assert_eq!(weights.b_enc.dims(), [d_sae], "b_enc [d_sae]");
-        assert_eq!(weights.b_dec.dims(), [d_in], "b_dec [d_in]");
-        Self {
-            weights,
-            centred: true,
-            normalisation: Normalisation::None,
-        }
-    }
-
-    /// Whether `b_dec` is subtracted from the input (`s`): SAELens' `apply_b_dec_to_input`.
-    #[must_use]
-    pub fn with_centring(mut self, centred: bool) -> Self {
-        self.centred = centred;
-        self
-    }
-
-    /// With the input normalised, and the output taken back.
-    #[must_use]
-    pub fn with_normalisation(mut self, normalisation: Normalisation) -> Self {
-        self.normalisation = normalisation;
-        self
-    }
-
-    fn d_in(&self) -> usize {
-        self.weights.d_in()
-    }
-
-    fn d_sae(&self) -> usize {
-        self.weights.d_sae()
-    }
-
-    fn atoms(&self) -> Tensor<B, 2> {
-        self.weights.w_dec.clone()
-    }
-
-    /// `(x − s b_dec) W_enc`, `[rows, d_sae]`.
-    fn product(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        assert_width("x", "d_in", x.dims()[1], self.d_in());
-        let (mut x, _) = self.normalisation.apply(x);
-        if self.centred {
-            x = x - self.weights.b_dec.clone().unsqueeze_dim(0);
-        }
-        // [rows, d_in] x [d_in, d_sae] -> [rows, d_sae]
-        x.matmul(self.weights.w_enc.clone())
-    }
-
-    /// `h`, `[rows, d_sae]`, in the order in which SAELens and the authors' code compute it.
-    fn pre_activations(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        self.product(x) + self.weights.b_enc.clone().unsqueeze_dim(0)
-    }
-
-    /// What makes `h` of `x`, unless `x` is normalised by its own length or spread.
-    fn reads(&self) -> Option<Reads<B>> {
-        let factor = match self.normalisation {
-            Normalisation::None => 1.0,
-            Normalisation::Scale(factor) => factor,
-            Normalisation::ConstantNorm | Normalisation::LayerNorm => return None,
-        };
-        let SparseAutoencoder {
-            w_enc,
-            b_enc,
-            b_dec,
-            ..
-        } = self.weights.clone();
-        let bias = if self.centred {
-            // [1, d_in] x [d_in, d_sae]
-            b_enc
-                - b_dec
-                    .unsqueeze_dim::<2>(0)
-                    .matmul(w_enc.clone())
-                    .squeeze_dim(0)
-        } else {
-            b_enc
-        };
-        Some(Reads {
-            weight: w_enc.mul_scalar(factor),
-            bias,
-        })
-    }
-
-    /// `x̂` of the vectors whose features these are, `[rows, d_in]`.
-    fn decode(&self, x: Tensor<B, 2>, features: Tensor<B, 2>) -> Tensor<B, 2> {
-        let (_, undo) = self.normalisation.apply(x);
-        undo.apply(self.weights.decode(features))
-    }
-}
-
-/// What a folder says of an encoder beside its tensors.
-#[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    pub(crate) d_in: usize,
-    pub(crate) d_sae: usize,
-    /// Of `topk`.
-    pub(crate) k: usize,
-    /// Of `topk` and `batchtopk`.
-    pub(crate) by_decoder_norm: bool,
-    pub(crate) centred: bool,
-    pub(crate) normalisation: Normalisation,
-}
-
-/// The tensors that all architectures have, and the bias `b_enc` of these pre-activations.
-fn affine<B: Backend>(
-    settings: &Settings,
-    tensors: &Tensors<'_>,
-    b_enc: &'static str,
-    device: &B::Device,
-) -> Result<Affine<B>> {
-    let (d_in, d_sae) = (settings.d_in, settings.d_sae);
-    let host = HostWeights {
-        d_in,
-        d_sae,
-        w_enc: tensors.floats("W_enc", &[d_in, d_sae], "[d_in, d_sae]")?,
-        w_dec: tensors.floats("W_dec", &[d_sae, d_in], "[d_sae, d_in]")?,
-        b_enc: tensors.floats(b_enc, &[d_sae], "[d_sae]")?,
-        b_dec: tensors.floats("b_dec", &[d_in], "[d_in]")?,
-    };
-    Ok(Affine::new(SparseAutoencoder::from_host(&host, device))
-        .with_centring(settings.centred)
-        .with_normalisation(settings.normalisation))
 }
 
 /// Activations that are not what `W_dec` is multiplied by, but that times the norm of the atom: SAELens'

@@ -38,6 +38,10 @@ impl<B: Backend> Encoder<B> for Standard<B> {
         self.0.d_in()
     }
 
+    fn d_out(&self) -> usize {
+        self.0.d_out()
+    }
+
     fn n_codes(&self) -> usize {
         self.0.d_sae()
     }
@@ -57,6 +61,10 @@ impl<B: Backend> Encoder<B> for Standard<B> {
 
     fn reads(&self) -> Option<Reads<B>> {
         self.0.reads()
+    }
+
+    fn skip(&self) -> Option<Tensor<B, 2>> {
+        self.0.skip()
     }
 
     fn atoms(&self) -> Option<Tensor<B, 2>> {

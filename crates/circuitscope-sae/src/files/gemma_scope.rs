@@ -15,33 +15,39 @@ pub(super) const FILE: &str = "params.npz";
 const SCALING: &str = "scaling_factor";
 
 pub(super) fn load<B: Backend>(folder: &Path, device: &B::Device) -> Result<SavedSae<B>> {
-    let path = folder.join(FILE);
-    let mut tensors = Tensors::of_npz(&path)?;
+    read(folder, &folder.join(FILE), Place::of(folder), device)
+}
+
+/// The transcoder of a layer, from a file that may lie elsewhere.
+pub(super) fn load_transcoder<B: Backend>(
+    folder: &Path,
+    file: &Path,
+    layer: usize,
+    device: &B::Device,
+) -> Result<SavedSae<B>> {
+    read(folder, file, Place::transcoder(Some(layer)), device)
+}
+
+fn read<B: Backend>(
+    folder: &Path,
+    path: &Path,
+    place: Place,
+    device: &B::Device,
+) -> Result<SavedSae<B>> {
+    let mut tensors = Tensors::of_npz(path)?;
     tensors.rename("w_enc", "W_enc");
     tensors.rename("w_dec", "W_dec");
-    let mut known = tensor_names(Architecture::JumpRelu);
+    let mut known = tensor_names(Architecture::JumpRelu, false);
     known.push(SCALING);
     tensors.only(&known)?;
-    let [d_in, d_sae] = tensors.matrix("W_enc", "[d_in, d_sae]")?;
-    if i32::try_from(d_sae).is_err() {
-        return Err(tensors.value_error(
-            "W_enc",
-            &format!("{d_sae} features"),
-            "at most 2147483647",
-        ));
-    }
+    let [d_in, d_sae, d_out] = tensors.sizes()?;
     if tensors.has(SCALING) {
         tensors.floats_that((SCALING, &[d_sae], "[d_sae]"), "ones", |value| value == 1.0)?;
     }
-    let place = Place::of(folder);
-    Found {
-        format: Format::GemmaScope,
-        architecture: Architecture::JumpRelu,
-        settings: Settings {
-            d_in,
-            d_sae,
-            k: 0,
-            by_decoder_norm: false,
+    let settings = if place.transcodes {
+        Settings::transcoder(d_in, d_sae, d_out)
+    } else {
+        Settings {
             centred: false,
             // Trained on embeddings as they are stored, where the model's are √d_in times as long.
             normalisation: if place.embedding {
@@ -49,27 +55,49 @@ pub(super) fn load<B: Backend>(folder: &Path, device: &B::Device) -> Result<Save
             } else {
                 Normalisation::None
             },
-        },
+            ..Settings::autoencoder(d_in, d_sae)
+        }
+    };
+    Found {
+        format: Format::GemmaScope,
+        architecture: Architecture::JumpRelu,
+        settings,
         trained_on: TrainedOn {
             hook_name: place.hook,
+            hook_name_out: place.hook_out,
+            // The models are never run without.
+            prepend_bos: Some(true),
+            folded: Some(false),
             ..TrainedOn::default()
         },
         metadata: SaeMetadata::default(),
         folder,
-        files: vec![path.clone()],
+        files: vec![path.to_owned()],
     }
     .read(&tensors, device)
 }
 
 /// What the place of a folder says: `gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71`. An archive elsewhere
 /// does not say.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 struct Place {
     hook: Option<String>,
+    hook_out: Option<String>,
     embedding: bool,
+    transcodes: bool,
 }
 
 impl Place {
+    /// From what the MLP of a layer multiplies, after the norm and its gain, to what it adds.
+    fn transcoder(layer: Option<usize>) -> Self {
+        Self {
+            hook: layer.map(|layer| format!("blocks.{layer}.mlp.hook_in")),
+            hook_out: layer.map(|layer| format!("blocks.{layer}.hook_mlp_out")),
+            embedding: false,
+            transcodes: true,
+        }
+    }
+
     fn of(folder: &Path) -> Self {
         let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
         let parts: Vec<&str> = folder.iter().filter_map(|part| part.to_str()).collect();
@@ -82,12 +110,16 @@ impl Place {
             return Self {
                 hook: Some("hook_embed".to_owned()),
                 embedding: true,
+                ..Self::default()
             };
         }
         let layer = parts
             .iter()
             .rev()
             .find_map(|part| part.strip_prefix("layer_")?.parse::<usize>().ok());
+        if sites == Some("transcoders") {
+            return Self::transcoder(layer);
+        }
         let site = match sites {
             Some("res") => Some("hook_resid_post"),
             Some("mlp") => Some("hook_mlp_out"),
@@ -99,7 +131,7 @@ impl Place {
             .map(|(layer, site)| format!("blocks.{layer}.{site}"));
         Self {
             hook,
-            embedding: false,
+            ..Self::default()
         }
     }
 }
@@ -113,6 +145,7 @@ mod tests {
         let place = |hook: Option<&str>, embedding| Place {
             hook: hook.map(str::to_owned),
             embedding,
+            ..Place::default()
         };
         for (folder, expected) in [
             (
@@ -128,6 +161,10 @@ mod tests {
                 place(Some("hook_embed"), true),
             ),
             ("/x/embedding/layer_2", place(None, false)),
+            (
+                "/x/gemma-scope-2b-pt-transcoders/layer_3/width_16k/average_l0_9",
+                Place::transcoder(Some(3)),
+            ),
         ] {
             assert_eq!(Place::of(Path::new(folder)), expected, "{folder}");
         }

@@ -1,4 +1,4 @@
-//! The keys of one JSON file, read strictly.
+//! The keys of one JSON or YAML file, read strictly.
 
 use std::path::{Path, PathBuf};
 
@@ -8,10 +8,12 @@ use serde_json::{Map, Value};
 
 use crate::{Error, Result};
 
-/// The object of a JSON file.
+/// The object of a JSON or YAML file, or one within it.
 #[derive(Debug)]
 pub(super) struct Keys {
     path: PathBuf,
+    /// Where the object stands: `trainer.`; empty for the file's own.
+    within: String,
     fields: Map<String, Value>,
 }
 
@@ -21,8 +23,41 @@ impl Keys {
     pub(super) fn read(path: PathBuf) -> Result<Self> {
         let text = files::read(&path)?;
         match serde_json::from_slice(&text) {
-            Ok(fields) => Ok(Self { path, fields }),
+            Ok(fields) => Ok(Self::of(path, fields)),
             Err(source) => Err(Error::Json { path, source }),
+        }
+    }
+
+    /// # Errors
+    /// [`Error::File`], [`Error::Yaml`].
+    pub(super) fn read_yaml(path: PathBuf) -> Result<Self> {
+        let text = files::read(&path)?;
+        match serde_saphyr::from_slice(&text) {
+            Ok(fields) => Ok(Self::of(path, fields)),
+            Err(error) => Err(Error::Yaml {
+                path,
+                reason: error.to_string(),
+            }),
+        }
+    }
+
+    const fn of(path: PathBuf, fields: Map<String, Value>) -> Self {
+        Self {
+            path,
+            within: String::new(),
+            fields,
+        }
+    }
+
+    /// The object of a key.
+    pub(super) fn object(&self, key: &str) -> Result<Self> {
+        match self.fields.get(key) {
+            Some(Value::Object(fields)) => Ok(Self {
+                path: self.path.clone(),
+                within: format!("{}{key}.", self.within),
+                fields: fields.clone(),
+            }),
+            found => Err(self.wrong(key, found, "an object")),
         }
     }
 
@@ -52,7 +87,7 @@ impl Keys {
         };
         Err(Error::UnknownField {
             path: self.path.clone(),
-            field: field.clone(),
+            field: format!("{}{field}", self.within),
             nearest: nearest(field, known.clone()).map(str::to_owned),
         })
     }
@@ -71,11 +106,35 @@ impl Keys {
     ) -> Error {
         Error::Field {
             path: self.path.clone(),
-            field: key.to_owned(),
+            field: format!("{}{key}", self.within),
             found: found.map_or_else(|| "missing".to_owned(), Value::to_string),
             expected: expected.to_owned(),
             nearest: nearest.map(str::to_owned),
         }
+    }
+
+    /// A text; `None` where it is absent or `null`.
+    pub(super) fn text(&self, key: &str) -> Result<Option<String>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            found => Err(self.wrong(key, found, "a text")),
+        }
+    }
+
+    /// A text that must be there.
+    pub(super) fn needed_text(&self, key: &str) -> Result<String> {
+        self.text(key)?
+            .ok_or_else(|| self.wrong(key, self.fields.get(key), "a text"))
+    }
+
+    /// A finite number above 0.
+    pub(super) fn positive(&self, key: &str) -> Result<f64> {
+        let found = self.fields.get(key);
+        found
+            .and_then(Value::as_f64)
+            .filter(|number| number.is_normal() && *number > 0.0)
+            .ok_or_else(|| self.wrong(key, found, "a number above 0"))
     }
 
     /// A number from 1 on, of what can be counted in codes.

@@ -1,8 +1,14 @@
 //! Dictionaries on disk: what a folder holds is told by its files.
 
+mod activations;
+mod circuit_tracer;
+mod dictionary_learning;
 mod gemma_scope;
+mod gemma_scope_2;
 mod keys;
+mod llama_scope;
 mod sae_lens;
+mod set;
 mod sparsify;
 mod trained_on;
 
@@ -12,7 +18,9 @@ use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
 
+pub use activations::Activations;
 pub use sae_lens::{CFG_FILE, SaeMetadata, WEIGHTS_FILE, save_dir};
+pub use set::{TranscoderSet, load_layer, load_set};
 pub use trained_on::TrainedOn;
 
 use crate::architecture::Settings;
@@ -31,6 +39,14 @@ pub enum Format {
     Sparsify,
     /// `params.npz` of Gemma Scope.
     GemmaScope,
+    /// `params.safetensors` of Gemma Scope 2.
+    GemmaScope2,
+    /// `hyperparams.json` and `checkpoints/final.safetensors` of Llama Scope.
+    LlamaScope,
+    /// `config.json` and `ae.pt` of `dictionary_learning`.
+    DictionaryLearning,
+    /// A layer of a set of circuit-tracer ([`load_set`]).
+    CircuitTracer,
 }
 
 impl fmt::Display for Format {
@@ -40,6 +56,10 @@ impl fmt::Display for Format {
             Self::SaeLens5 => "SAELens 3 to 5",
             Self::Sparsify => "sparsify",
             Self::GemmaScope => "Gemma Scope",
+            Self::GemmaScope2 => "Gemma Scope 2",
+            Self::LlamaScope => "Llama Scope",
+            Self::DictionaryLearning => "dictionary_learning",
+            Self::CircuitTracer => "circuit-tracer",
         })
     }
 }
@@ -52,6 +72,9 @@ pub struct SavedSae<B: Backend> {
     pub encoder: Arc<dyn Encoder<B>>,
     /// What it computes.
     pub architecture: Architecture,
+    /// Whether it is a transcoder: what it writes is not what it reads but another activation
+    /// ([`hook_name_out`](TrainedOn::hook_name_out)), which may be as wide.
+    pub transcodes: bool,
     /// Whose files they are.
     pub format: Format,
     /// What it was trained on.
@@ -67,7 +90,7 @@ pub struct SavedSae<B: Backend> {
 impl<B: Backend> SavedSae<B> {
     /// Whether it can encode activations of width `width` at `site`, under TransformerLens' name without layer, e.g.
     /// `attn.hook_result` for the outputs of heads. A folder that does not say what it was trained on fits every site;
-    /// with `None` the site is not compared, only the width.
+    /// with `None` the site is not compared, only the width. [`suits`](Self::suits) compares more.
     ///
     /// # Errors
     /// [`Error::Unfit`], which names both.
@@ -108,44 +131,86 @@ impl<B: Backend> SavedSae<B> {
 /// Reads the dictionary in the folder `folder`:
 ///
 /// - `cfg.json` and `sae_weights.safetensors`: what [`save_dir`] wrote, or SAELens 6, or SAELens 3 to 5, of any
-///   [`Architecture`];
-/// - `cfg.json` and `sae.safetensors`: `TopK` of sparsify;
-/// - `params.npz`: `JumpReLU` of Gemma Scope.
+///   [`Architecture`], autoencoders and transcoders;
+/// - `cfg.json` and `sae.safetensors`: `TopK` of sparsify, autoencoders and transcoders, with and without skip connection;
+/// - `params.npz`: `JumpReLU` of Gemma Scope, autoencoders and transcoders;
+/// - `params.safetensors`: the same of Gemma Scope 2, with and without skip connection;
+/// - `hyperparams.json` and `checkpoints/final.safetensors`: `JumpReLU` of Llama Scope, autoencoders and transcoders;
+/// - `config.json` and `ae.pt`: autoencoders of `dictionary_learning`. The pickle is interpreted, never run: what is no tensor
+///   is an error.
 ///
-/// Weights in f16 or bf16 are widened. Every key of `cfg.json` is read, known to change nothing, or refused.
+/// A set of transcoders of several layers is read by [`load_set`]. Weights in f16 or bf16 are widened. Every key of a JSON
+/// file is read, known to change nothing, or refused.
 ///
 /// # Errors
 /// Names the file, the field or tensor, what was found and what was expected: [`Error::Folder`] for a folder that
 /// holds none of these or more than one, [`Error::Io`], [`Error::Json`], [`Error::OtherFormat`], [`Error::Field`],
 /// [`Error::UnknownField`], [`Error::Safetensors`], [`Error::Npz`], [`Error::MissingTensor`],
-/// [`Error::UnexpectedTensor`], [`Error::Shape`], [`Error::Dtype`], [`Error::NonFiniteWeight`], [`Error::Tensor`].
+/// [`Error::UnexpectedTensor`], [`Error::Shape`], [`Error::Dtype`], [`Error::NonFiniteWeight`], [`Error::Tensor`],
+/// [`Error::Pickle`].
 pub fn load_dir<B: Backend>(folder: &Path, device: &B::Device) -> Result<SavedSae<B>> {
     let found = names(folder)?;
-    let has = |name: &str| found.iter().any(|found| found == name);
-    let kinds = [
-        (has(CFG_FILE) && has(WEIGHTS_FILE), Kind::SaeLens),
-        (has(CFG_FILE) && has(sparsify::WEIGHTS_FILE), Kind::Sparsify),
-        (has(gemma_scope::FILE), Kind::GemmaScope),
-    ];
-    let mut fitting = kinds.into_iter().filter(|(fits, _)| *fits);
-    let (Some((_, kind)), None) = (fitting.next(), fitting.next()) else {
-        return Err(Error::Folder {
-            path: folder.to_owned(),
-            found,
+    let (&[kind], false) = (
+        Kind::all_of(&found).as_slice(),
+        circuit_tracer::is_set(&found),
+    ) else {
+        return Err(if circuit_tracer::is_set(&found) {
+            Error::OtherFormat {
+                path: folder.join(circuit_tracer::FILE),
+                found:
+                    "a set of transcoders of several layers: expected the folder of one dictionary"
+                        .to_owned(),
+            }
+        } else {
+            Error::Folder {
+                path: folder.to_owned(),
+                found,
+            }
         });
     };
     match kind {
         Kind::SaeLens => sae_lens::load(folder, device),
         Kind::Sparsify => sparsify::load(folder, device),
         Kind::GemmaScope => gemma_scope::load(folder, device),
+        Kind::GemmaScope2 => gemma_scope_2::load(folder, device),
+        Kind::LlamaScope => llama_scope::load(folder, device),
+        Kind::DictionaryLearning => dictionary_learning::load(folder, device),
     }
 }
 
+/// Whose files a folder seems to hold.
 #[derive(Clone, Copy)]
 enum Kind {
     SaeLens,
     Sparsify,
     GemmaScope,
+    GemmaScope2,
+    LlamaScope,
+    DictionaryLearning,
+}
+
+impl Kind {
+    /// All that have their files there.
+    fn all_of(found: &[String]) -> Vec<Self> {
+        let has = |name: &str| found.iter().any(|found| found == name);
+        let folder = |name: &str| has(&format!("{name}/"));
+        let kinds = [
+            (has(CFG_FILE) && has(WEIGHTS_FILE), Self::SaeLens),
+            (has(CFG_FILE) && has(sparsify::WEIGHTS_FILE), Self::Sparsify),
+            (has(gemma_scope::FILE), Self::GemmaScope),
+            (has(gemma_scope_2::FILE), Self::GemmaScope2),
+            (
+                has(llama_scope::FILE) && folder(llama_scope::CHECKPOINTS),
+                Self::LlamaScope,
+            ),
+            (
+                has(dictionary_learning::FILE) && has(dictionary_learning::WEIGHTS_FILE),
+                Self::DictionaryLearning,
+            ),
+        ];
+        let fitting = kinds.into_iter().filter(|(fits, _)| *fits);
+        fitting.map(|(_, kind)| kind).collect()
+    }
 }
 
 /// What lies in a folder, in order; folders end with `/`.
@@ -180,6 +245,7 @@ impl Found<'_> {
         Ok(SavedSae {
             encoder,
             architecture: self.architecture,
+            transcodes: self.settings.transcodes,
             format: self.format,
             trained_on: self.trained_on,
             metadata: self.metadata,
@@ -190,9 +256,10 @@ impl Found<'_> {
 }
 
 /// The names of the tensors of an architecture.
-fn tensor_names(architecture: Architecture) -> Vec<&'static str> {
+fn tensor_names(architecture: Architecture, skip: bool) -> Vec<&'static str> {
     let common = ["W_enc", "W_dec", "b_dec"].into_iter();
     common
         .chain(architecture.tensors().iter().copied())
+        .chain(skip.then_some("W_skip"))
         .collect()
 }

@@ -51,6 +51,8 @@ const READ: [&str; 7] = [
 ];
 /// Keys of architectures that choose features by the norms of their atoms.
 const OF_TOPK: [&str; 2] = ["k", "rescale_acts_by_decoder_norm"];
+/// The key of transcoders.
+const OF_TRANSCODERS: [&str; 1] = ["d_out"];
 /// Keys that cannot change what a vector is encoded as: how numbers were stored, and how a checkpoint was trained.
 const HARMLESS: [&str; 18] = [
     "dtype",
@@ -73,7 +75,7 @@ const HARMLESS: [&str; 18] = [
     "use_sparse_activations",
 ];
 /// Keys of versions 3 to 5 beside these; those that are read say what it was trained on, and the activation function.
-const OLD: [&str; 20] = [
+const OLD: [&str; 22] = [
     "activation_fn",
     "activation_fn_kwargs",
     "activation_fn_str",
@@ -82,8 +84,10 @@ const OLD: [&str; 20] = [
     "dataset_trust_remote_code",
     "finetuning_scaling_factor",
     "hook_head_index",
+    "hook_head_index_out",
     "hook_layer",
     "hook_name",
+    "hook_name_out",
     "hook_point",
     "hook_point_head_index",
     "hook_point_layer",
@@ -232,7 +236,12 @@ pub(super) fn load<B: Backend>(folder: &Path, device: &B::Device) -> Result<Save
     let mut files = vec![cfg.path().to_owned()];
     // What a folder is comes before its details.
     let format = format_of(&cfg)?;
-    let architecture = architecture_of(&cfg, format)?;
+    let Named {
+        name,
+        architecture,
+        transcodes,
+        skip,
+    } = architecture_of(&cfg, format)?;
     let by_norm = matches!(architecture, Architecture::TopK | Architecture::BatchTopK);
     let old: &[&str] = if format == Format::SaeLens5 {
         &OLD
@@ -240,9 +249,11 @@ pub(super) fn load<B: Backend>(folder: &Path, device: &B::Device) -> Result<Save
         &[]
     };
     let more: &[&str] = if by_norm { &OF_TOPK } else { &OF_TOPK[1..] };
-    cfg.only(&[&READ, &HARMLESS, old, more])?;
+    let out: &[&str] = if transcodes { &OF_TRANSCODERS } else { &[] };
+    cfg.only(&[&READ, &HARMLESS, old, more, out])?;
 
     let (d_in, d_sae) = (cfg.size("d_in")?, cfg.size("d_sae")?);
+    let d_out = if transcodes { cfg.size("d_out")? } else { d_in };
     let k = match (architecture, format) {
         (Architecture::TopK, Format::SaeLens5) => {
             let kwargs = cfg.get("activation_fn_kwargs");
@@ -259,7 +270,7 @@ pub(super) fn load<B: Backend>(folder: &Path, device: &B::Device) -> Result<Save
     let by_decoder_norm = cfg.flag("rescale_acts_by_decoder_norm", false)?;
     if by_decoder_norm && !by_norm {
         let found = Value::Bool(true);
-        let expected = format!("false with architecture {architecture}");
+        let expected = format!("false with architecture {name}");
         return Err(cfg.wrong("rescale_acts_by_decoder_norm", Some(&found), &expected));
     }
     // Heads side by side are one vector; whose they are is for whoever encodes.
@@ -268,27 +279,44 @@ pub(super) fn load<B: Backend>(folder: &Path, device: &B::Device) -> Result<Save
     }
     // SAELens' default is true.
     let centred = cfg.flag("apply_b_dec_to_input", true)?;
+    if centred && transcodes {
+        let expected = format!("false with architecture {name}, whose b_dec is of what it writes");
+        let key = "apply_b_dec_to_input";
+        return Err(cfg.wrong(key, cfg.get(key), &expected));
+    }
     let normalisation = normalisation(&cfg, format, folder, d_in, &mut files)?;
+    if transcodes && matches!(normalisation, Normalisation::Scale(_)) {
+        let expected = format!(
+            "\"none\", \"constant_norm_rescale\" or \"layer_norm\" with architecture {name}"
+        );
+        let key = "normalize_activations";
+        return Err(cfg.wrong(key, cfg.get(key), &expected));
+    }
     let (trained_on, metadata) = made(&mut cfg, format)?;
 
     let path = folder.join(WEIGHTS_FILE);
     let bytes = bytes_of(&path)?;
     let tensors = Tensors::of_safetensors(&path, &bytes)?;
-    let mut names = tensor_names(architecture);
+    let mut names = tensor_names(architecture, skip);
     if tensors.has(SCALING) {
         tensors.floats_that((SCALING, &[d_sae], "[d_sae]"), "ones", |value| value == 1.0)?;
         names.push(SCALING);
     }
     tensors.only(&names)?;
+    if skip {
+        tensors.require(&["W_skip"])?;
+    }
     files.push(path.clone());
     Found {
         format,
         architecture,
         settings: Settings {
             d_in,
+            d_out,
             d_sae,
             k,
             by_decoder_norm,
+            transcodes,
             centred,
             normalisation,
         },
@@ -354,25 +382,63 @@ fn activation(cfg: &Keys) -> Option<&Value> {
     cfg.get("activation_fn_str").or(cfg.get("activation_fn"))
 }
 
-fn architecture_of(cfg: &Keys, format: Format) -> Result<Architecture> {
+/// What a name of SAELens stands for.
+#[derive(Debug, Clone, Copy)]
+struct Named {
+    name: &'static str,
+    architecture: Architecture,
+    transcodes: bool,
+    skip: bool,
+}
+
+impl Named {
+    const fn transcoder(name: &'static str, architecture: Architecture, skip: bool) -> Self {
+        Self {
+            name,
+            architecture,
+            transcodes: true,
+            skip,
+        }
+    }
+
+    fn all() -> Vec<Self> {
+        use Architecture::{JumpRelu, Standard};
+        let autoencoders = Architecture::ALL.map(|architecture| Self {
+            name: architecture.name(),
+            architecture,
+            transcodes: false,
+            skip: false,
+        });
+        let transcoders = [
+            Self::transcoder("transcoder", Standard, false),
+            Self::transcoder("skip_transcoder", Standard, true),
+            Self::transcoder("jumprelu_transcoder", JumpRelu, false),
+            Self::transcoder("jumprelu_skip_transcoder", JumpRelu, true),
+        ];
+        autoencoders.into_iter().chain(transcoders).collect()
+    }
+}
+
+fn architecture_of(cfg: &Keys, format: Format) -> Result<Named> {
     let default = (format == Format::SaeLens5).then_some("standard");
-    let name = cfg.one_of(
-        "architecture",
-        &Architecture::ALL.map(Architecture::name),
-        default,
-    )?;
-    let named = Architecture::ALL
-        .into_iter()
-        .find(|architecture| architecture.name() == name);
-    let named = named.unwrap_or(Architecture::Standard);
+    let all = Named::all();
+    let names: Vec<&'static str> = all.iter().map(|named| named.name).collect();
+    let name = cfg.one_of("architecture", &names, default)?;
+    let mut all = all.into_iter();
+    let Some(named) = all.find(|named| named.name == name) else {
+        unreachable!("one of the names")
+    };
     // What version 6 calls an architecture was an activation function.
     if format == Format::SaeLens5 && activation(cfg) == Some(&json!("topk")) {
-        return match named {
-            Architecture::Standard | Architecture::TopK => Ok(Architecture::TopK),
+        return match named.architecture {
+            Architecture::Standard | Architecture::TopK if !named.transcodes => Ok(Named {
+                architecture: Architecture::TopK,
+                ..named
+            }),
             _ => Err(cfg.wrong(
                 "activation_fn_str",
                 activation(cfg),
-                &format!("\"relu\" with architecture {named}"),
+                &format!("\"relu\" with architecture {name}"),
             )),
         };
     }
@@ -433,10 +499,11 @@ fn made(cfg: &mut Keys, format: Format) -> Result<(TrainedOn, SaeMetadata)> {
     };
     let own = own_metadata(cfg, metadata.remove("circuitscope"))?;
     let trained_on = if format == Format::SaeLens5 {
-        TrainedOn::of_sae_lens(cfg, str::to_owned, |key| cfg.get(key).cloned())?
+        TrainedOn::of_sae_lens(cfg, str::to_owned, |key| cfg.get(key).cloned(), None)?
     } else {
         let name = |key: &str| format!("metadata.{key}");
-        TrainedOn::of_sae_lens(cfg, name, |key| metadata.get(key).cloned())?
+        // Version 6 loads models without processing, unless it is asked for.
+        TrainedOn::of_sae_lens(cfg, name, |key| metadata.get(key).cloned(), Some(false))?
     };
     Ok((trained_on, own))
 }

@@ -1,98 +1,36 @@
 //! Folders of other tools: `golden/dictionaries.py` made `golden/dictionaries/` with their own code.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use circuitscope_sae::{Architecture, Error, Format, SavedSae, load_dir};
-use safetensors::SafeTensors;
+use circuitscope_sae::{Architecture, Error, Format, SavedSae};
 
-use crate::{B, device, matrix, values};
+use crate::B;
+use crate::golden_rows::{self, Golden};
 
-/// Of the largest entry: sums of 12 and 20 products of size one, in two orders.
-const TOLERANCE: f32 = 1e-6;
-const ROWS: usize = 24;
 const D_IN: usize = 12;
 
 const GEMMA: &str = "gemma-scope-2b-pt-res/layer_6/width_16k/average_l0_4";
 
 fn folder(name: &str) -> PathBuf {
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/golden/dictionaries");
-    golden.join(name)
+    golden_rows::folder("dictionaries").join(name)
 }
 
 fn load(name: &str) -> SavedSae<B> {
-    load_dir::<B>(&folder(name), &device()).unwrap_or_else(|error| panic!("{name}: {error}"))
-}
-
-struct Expected(Vec<u8>);
-
-impl Expected {
-    fn words(&self, name: &str) -> Vec<[u8; 4]> {
-        let file = SafeTensors::deserialize(&self.0).unwrap();
-        let view = file.tensor(name).unwrap();
-        let words = view.data().chunks_exact(4);
-        words.map(|word| word.try_into().unwrap()).collect()
-    }
-
-    fn floats(&self, name: &str) -> Vec<f32> {
-        self.words(name)
-            .into_iter()
-            .map(f32::from_le_bytes)
-            .collect()
-    }
-}
-
-#[track_caller]
-fn assert_close(what: &str, found: &[f32], expected: &[f32]) {
-    assert_eq!(found.len(), expected.len(), "{what}");
-    let scale = expected.iter().fold(0.0, |max: f32, v| max.max(v.abs()));
-    assert!(scale > 0.0, "{what}");
-    for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
-        let gap = (found - expected).abs();
-        assert!(
-            gap <= TOLERANCE * scale,
-            "{what}[{at}]: {found} against {expected}, of {scale}"
-        );
-    }
+    golden_rows::load("dictionaries", name).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 /// Activations, reconstructions and codes are those of the tool itself.
 #[test]
 fn folders_of_other_tools_compute_the_same() {
-    let expected = Expected(fs_err::read(folder("expected.safetensors")).unwrap());
-    let file = SafeTensors::deserialize(&expected.0).unwrap();
-    let names = file
-        .names()
-        .into_iter()
-        .filter_map(|name| name.strip_suffix(".codes"));
-    let names: BTreeSet<&str> = names.collect();
-    assert!(names.len() >= 22, "{names:?}");
-    let x = matrix(&expected.floats("x"), ROWS, D_IN);
+    let golden = Golden::read("dictionaries");
+    let rows = golden.rows();
+    assert!(rows.len() >= 22, "{}", rows.len());
     let mut read = BTreeSet::new();
-    for name in names {
-        let saved = load(name);
-        let encoder = &saved.encoder;
-        read.insert((saved.format, saved.architecture));
-        let features = values(&encoder.encode(x.clone()));
-        assert_close(
-            name,
-            &features,
-            &expected.floats(&format!("{name}.features")),
-        );
-        let again = values(&encoder.reconstruct(x.clone()).unwrap());
-        assert_close(
-            name,
-            &again,
-            &expected.floats(&format!("{name}.reconstruction")),
-        );
-        let codes = expected.words(&format!("{name}.codes")).into_iter();
-        let codes: Vec<i32> = codes.map(i32::from_le_bytes).collect();
-        assert_eq!(encoder.codes(x.clone()).unwrap(), codes, "{name}");
-        let inactive: Vec<bool> = codes.iter().map(|code| *code < 0).collect();
-        assert_eq!(encoder.inactive(x.clone()).unwrap(), inactive, "{name}");
-        for file in &saved.files {
-            assert!(file.is_file(), "{name}");
-        }
+    for row in rows {
+        row.assert_close();
+        row.assert_codes(golden.x());
+        read.insert((row.saved.format, row.saved.architecture));
     }
     let lens = Architecture::ALL.map(|architecture| (Format::SaeLens6, architecture));
     for pair in lens.into_iter().chain([

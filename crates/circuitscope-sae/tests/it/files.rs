@@ -222,7 +222,8 @@ fn weights_that_are_not_finite_are_not_saved() {
 #[test]
 fn unclear_folders_are_named() {
     let expected = "expected one dictionary: cfg.json and sae_weights.safetensors (circuitscope, SAELens), cfg.json and \
-                    sae.safetensors (sparsify), or params.npz (Gemma Scope)";
+                    sae.safetensors (sparsify), params.npz (Gemma Scope), params.safetensors (Gemma Scope 2), \
+                    hyperparams.json and checkpoints/ (Llama Scope), or config.json and ae.pt (dictionary_learning)";
     let found = |edit: fn(&Saved), found: &str| {
         let saved = Saved::new();
         edit(&saved);
@@ -337,7 +338,10 @@ fn dictionaries_of_sparsify() {
 
 #[test]
 fn wrong_settings_are_named() {
+    let transcoders = ["", "skip_", "jumprelu_", "jumprelu_skip_"];
+    let transcoders = transcoders.map(|kind| format!("\"{kind}transcoder\""));
     let names = Architecture::ALL.map(|architecture| format!("{:?}", architecture.name()));
+    let names = [&names[..], &transcoders[..]].concat();
     let (last, most) = names.split_last().unwrap();
     let all = format!("{} or {last}", most.join(", "));
     let message = |edit: fn(&mut Map<String, Value>)| {
@@ -350,8 +354,8 @@ fn wrong_settings_are_named() {
         format!("cfg.json: architecture is \"standrd\": expected {all} (did you mean `standard`?)")
     );
     assert_eq!(
-        message(|cfg| drop(cfg.insert("architecture".into(), json!("transcoder")))),
-        format!("cfg.json: architecture is \"transcoder\": expected {all}")
+        message(|cfg| drop(cfg.insert("architecture".into(), json!("temporal")))),
+        format!("cfg.json: architecture is \"temporal\": expected {all}")
     );
     assert_eq!(
         message(|cfg| drop(cfg.remove("architecture"))),

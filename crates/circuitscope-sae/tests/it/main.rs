@@ -12,9 +12,11 @@ mod dispatch;
 mod encode;
 mod files;
 mod golden;
+mod golden_rows;
 mod many;
 mod run;
 mod saelens;
+mod transcoders;
 
 use burn::backend::Autodiff;
 use burn::tensor::{Tensor, TensorData};

@@ -2,10 +2,14 @@
 
 use std::path::Path;
 
-use circuitscope_sae::{Architecture, Format, SaeMetadata, load_dir};
+use circuitscope_core::Seed;
+use circuitscope_sae::{
+    Architecture, Encoder as _, Format, SaeConfig, SaeMetadata, load_dir, save_dir,
+};
 use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView, serialize};
 
-use crate::{B, device, matrix, values};
+use crate::{B, device, matrix, uniform, values};
 
 /// Sums of 7 products of size one, in two orders.
 const TOLERANCE: f32 = 1e-6;
@@ -47,4 +51,35 @@ fn saelens_folder_computes_the_same() {
             );
         }
     }
+}
+
+/// Leaves a folder for `golden/saelens.py check FOLDER`, which lets SAELens compute the same of it.
+#[test]
+fn a_folder_for_saelens_is_written() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("for-saelens");
+    let sae = SaeConfig::new(5).with_d_sae(7);
+    let mut sae = sae.init::<B>(Seed::new(3), &device()).unwrap();
+    sae.b_enc = matrix(&uniform(4, 1, 7), 1, 7).squeeze_dim(0);
+    sae.b_dec = matrix(&uniform(5, 1, 5), 1, 5).squeeze_dim(0);
+    save_dir(&sae, &SaeMetadata::default(), &folder).unwrap();
+    let x = matrix(&uniform(6, 9, 5), 9, 5);
+    let features = sae.encode(x.clone());
+    assert!(values(&features).iter().any(|value| *value > 0.0));
+    let found = [
+        ("x", &x),
+        ("features", &features),
+        ("reconstruction", &sae.reconstruct(x.clone()).unwrap()),
+    ];
+    let bytes = found.map(|(name, tensor)| {
+        let bytes = values(tensor).into_iter().flat_map(f32::to_le_bytes);
+        (name, tensor.dims().to_vec(), bytes.collect::<Vec<u8>>())
+    });
+    let views = bytes.iter().map(|(name, shape, bytes)| {
+        (
+            name,
+            TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap(),
+        )
+    });
+    let written = serialize(views, None).unwrap();
+    fs_err::write(folder.join("expected.safetensors"), written).unwrap();
 }

@@ -5,14 +5,16 @@ Gemma Scope.
     python dictionaries.py                (sae-lens 6.54, eai-sparsify 1.3, torch, CPU)
 
 SAELens' own reader makes what is expected of its folders, also of those of its versions before 6, whose cfg.json is
-written here by hand. Gemma Scope has no package: its archive is numpy's, its formula that of the paper
-(arXiv 2407.14435, 2408.05147).
+written here by hand, and of Gemma Scope's (arXiv 2408.05147), whose archive is numpy's. dictionaries/sources.json says whose
+code computed what.
 """
 
+import importlib.metadata
 import json
 import os
 import pathlib
 import shutil
+import sys
 
 os.environ["SPARSIFY_DISABLE_TRITON"] = "1"  # its kernels need a GPU
 
@@ -30,7 +32,8 @@ x = torch.randn(ROWS, D_IN)
 # On these nothing is active in most of them, and one is 0.
 x[-4:-1] *= 0.02
 x[-1] = 0
-expected = {"x": x}
+expected, sources = {"x": x}, {}
+LENS = f"sae-lens {importlib.metadata.version('sae-lens')}"
 
 
 def randomise(module):
@@ -45,7 +48,8 @@ def randomise(module):
     return module
 
 
-def record(name, features, reconstruction):
+def record(name, features, reconstruction, source=LENS):
+    sources[name] = source
     features, reconstruction = features.detach().float(), reconstruction.detach().float()
     strongest = features.max(dim=1)
     codes = torch.where(strongest.values > 0, strongest.indices, -1)
@@ -94,7 +98,7 @@ sae.save_model(root / "standard-constant-norm")
 length = x.norm(dim=1, keepdim=True) / D_IN**0.5
 length[-1] = 1
 features = torch.relu((x / length - sae.b_dec) @ sae.W_enc + sae.b_enc)
-record("standard-constant-norm", features, (features @ sae.W_dec + sae.b_dec) * length)
+record("standard-constant-norm", features, (features @ sae.W_dec + sae.b_dec) * length, f"port, checked with {LENS}")
 assert torch.allclose(sae.encode(x[:-1]), features[:-1], atol=1e-6)
 
 # After training, as jumprelu, with the norms of its atoms folded in; and a checkpoint of the same.
@@ -106,6 +110,7 @@ by_lens("batchtopk-trained")
 sae.save_model(root / "batchtopk-checkpoint")
 for what in ["features", "reconstruction", "codes"]:
     expected[f"batchtopk-checkpoint.{what}"] = expected[f"batchtopk-trained.{what}"].clone()
+sources["batchtopk-checkpoint"] = LENS
 
 # A checkpoint whose factor is not folded in yet, and what SAELens makes of it once it is.
 config = lens.JumpReLUTrainingSAEConfig(d_in=D_IN, d_sae=D_SAE, normalize_activations="expected_average_only_in")
@@ -165,9 +170,10 @@ for name, config in [
     sae = SparseCoder.load_from_disk(root / name)
     found = sae.encode(x)
     features = torch.zeros(ROWS, sae.num_latents).scatter(1, found.top_indices, found.top_acts)
-    record(name, features, sae.decode(found.top_acts, found.top_indices))
+    source = f"eai-sparsify {importlib.metadata.version('eai-sparsify')}"
+    record(name, features, sae.decode(found.top_acts, found.top_indices), source)
 
-# Gemma Scope: JumpReLU, the bias not subtracted from the input.
+# Gemma Scope.
 folder = root / "gemma-scope-2b-pt-res/layer_6/width_16k/average_l0_4"
 folder.mkdir(parents=True)
 params = {
@@ -178,10 +184,15 @@ params = {
     "threshold": np.asarray(0.6 + torch.rand(D_SAE)),
 }
 np.savez(folder / "params.npz", **params)
-h = x.numpy() @ params["W_enc"] + params["b_enc"]
-features = np.where(h > params["threshold"], h, 0)
-reconstruction = features @ params["W_dec"] + params["b_dec"]
-record("gemma-scope-2b-pt-res/layer_6/width_16k/average_l0_4", torch.tensor(features), torch.tensor(reconstruction))
+# SAELens fetches it from a hub; it is handed to it from here, with the sizes that it would tell from names.
+loaders = sys.modules["sae_lens.loading.pretrained_sae_loaders"]
+loaders.hf_hub_download = lambda repo_id, filename, subfolder, **_: str(root / repo_id / subfolder / filename)
+repo, place = "gemma-scope-2b-pt-res", "layer_6/width_16k/average_l0_4"
+cfg, state, _ = loaders.gemma_2_sae_huggingface_loader(repo, place, cfg_overrides={"d_in": D_IN, "d_sae": D_SAE})
+sae = lens.SAE.from_dict(loaders.handle_pre_6_0_config(cfg))
+sae.load_state_dict(state)
+features = sae.encode(x)
+record(f"{repo}/{place}", features, sae.decode(features))
 
 broken = pathlib.Path(__file__).with_name("broken_archives")
 shutil.rmtree(broken, ignore_errors=True)
@@ -214,3 +225,4 @@ for name, values in expected.items():
     if name.endswith("codes"):
         print(f"{name[:-6]:60} {len(set(values.tolist()))} codes, {(values < 0).sum()} inactive")
 save_file(expected, root / "expected.safetensors")
+(root / "sources.json").write_text(json.dumps(sources, indent=1) + "\n")

@@ -1,23 +1,32 @@
 """Writes saelens/: a small autoencoder saved by SAELens itself, inputs, and its activations on them.
 
     python saelens.py                     (SAELens 6.18, CPU)
-    python saelens.py check FOLDER        loads a folder that circuitscope wrote, with SAELens
+    python saelens.py check FOLDER        loads a folder that circuitscope wrote, with SAELens; where expected.safetensors
+                                          lies in it, what SAELens computes must be what circuitscope did
 """
 
 import pathlib
 import sys
 
 import torch
-from safetensors.torch import save_file
-from sae_lens import StandardSAE, StandardSAEConfig
+from safetensors.torch import load_file, save_file
+from sae_lens import SAE, StandardSAE, StandardSAEConfig
 
 if sys.argv[1:2] == ["check"]:
-    sae = StandardSAE.load_from_disk(sys.argv[2])
+    sae = SAE.load_from_disk(sys.argv[2])
     x = torch.linspace(-1, 1, 3 * sae.cfg.d_in).reshape(3, sae.cfg.d_in)
     f = sae.encode(x)
     by_hand = torch.relu((x - sae.b_dec) @ sae.W_enc + sae.b_enc)
     assert torch.equal(f, by_hand)
     assert torch.equal(sae.decode(f), f @ sae.W_dec + sae.b_dec)
+    expected = pathlib.Path(sys.argv[2], "expected.safetensors")
+    if expected.exists():
+        expected = load_file(expected)
+        f = sae.encode(expected["x"])
+        for name, found in [("features", f), ("reconstruction", sae.decode(f))]:
+            gap = (found - expected[name]).abs().max() / expected[name].abs().max()
+            print(name, f"differ by {gap:.1e} of the largest")
+            assert gap <= 1e-6
     print(sae.cfg)
     print("encoder norms", sae.W_enc.norm(dim=0).aminmax())
     print("decoder norms by coordinate", sae.W_dec.norm(dim=0).aminmax())
