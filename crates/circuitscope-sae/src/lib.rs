@@ -65,6 +65,8 @@ mod init;
 mod many;
 mod read;
 mod stack;
+mod stream;
+pub mod synthetic;
 mod tensors;
 mod train;
 
@@ -82,4 +84,8 @@ pub use files::{
 pub use history::History;
 pub use many::{TrainJob, train_many, train_stacked};
 pub use stack::{Gradients, Trained};
+pub use stream::{
+    CHECKPOINT_FILE, Objective, StepRecord, StreamConfig, StreamGradients, StreamStatistics,
+    StreamTrainer, TrainedDictionary,
+};
 pub use train::{Trainer, train};
