@@ -189,7 +189,12 @@ pub(crate) fn positive(field: &'static str, value: usize) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn in_range(field: &'static str, value: f64, fits: bool, expected: &'static str) -> Result<()> {
+pub(crate) fn in_range(
+    field: &'static str,
+    value: f64,
+    fits: bool,
+    expected: &'static str,
+) -> Result<()> {
     if value.is_finite() && fits {
         return Ok(());
     }

@@ -79,7 +79,8 @@ pub use dictionary::Dictionary;
 pub use encoder::{Codes, EncodeConfig, Encoder, INACTIVE, Reads};
 pub use error::{Error, Result};
 pub use files::{
-    CFG_FILE, Format, SaeMetadata, SavedSae, TrainedOn, WEIGHTS_FILE, load_dir, save_dir,
+    CFG_FILE, Format, SPARSITY_FILE, SaeMetadata, SavedSae, TrainedOn, WEIGHTS_FILE, load_dir,
+    save_dir, save_trained,
 };
 pub use history::History;
 pub use many::{TrainJob, train_many, train_stacked};

@@ -174,7 +174,11 @@ fn unit_rows(rows: &[f32], d: usize) -> Result<Vec<Vec<f64>>> {
         return Err(Error::NonFinite { rows: row..row + 1 });
     }
     let unit = |row: &[f32]| {
-        let norm = row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+        let norm = row
+            .iter()
+            .map(|x| f64::from(*x).powi(2))
+            .sum::<f64>()
+            .sqrt();
         let norm = if norm > 0.0 { norm } else { 1.0 };
         row.iter().map(|x| f64::from(*x) / norm).collect()
     };
@@ -274,7 +278,10 @@ mod tests {
 
     #[test]
     fn rows_do_not_depend_on_how_many_are_asked_for() {
-        let mut whole = Synthetic::new(9, 5).with_noise(0.1).stream(Seed::new(3)).unwrap();
+        let mut whole = Synthetic::new(9, 5)
+            .with_noise(0.1)
+            .stream(Seed::new(3))
+            .unwrap();
         let mut parts = whole.clone();
         let rows = whole.next_rows(7);
         let mut joined = parts.next_rows(3);

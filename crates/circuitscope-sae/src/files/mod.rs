@@ -5,6 +5,7 @@ mod keys;
 mod sae_lens;
 mod sparsify;
 mod trained_on;
+mod write;
 
 use core::fmt;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use burn::tensor::backend::Backend;
 
 pub use sae_lens::{CFG_FILE, SaeMetadata, WEIGHTS_FILE, save_dir};
 pub use trained_on::TrainedOn;
+pub use write::{SPARSITY_FILE, save_trained};
 
 use crate::architecture::Settings;
 use crate::tensors::Tensors;

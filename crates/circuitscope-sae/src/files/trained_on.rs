@@ -14,6 +14,9 @@ pub struct TrainedOn {
     pub model: Option<String>,
     /// The site, under TransformerLens' name, e.g. `blocks.5.hook_resid_post`.
     pub hook_name: Option<String>,
+    /// The site of what a transcoder makes of them, under TransformerLens' name, e.g. `blocks.5.hook_mlp_out`.
+    #[serde(default)]
+    pub hook_name_out: Option<String>,
     /// The only head whose activations were taken.
     pub hook_head_index: Option<u64>,
     /// Whether its prompts had a beginning-of-text token.
@@ -75,6 +78,7 @@ impl TrainedOn {
         Ok(Self {
             model: text("model_name")?,
             hook_name,
+            hook_name_out: text("hook_name_out")?,
             hook_head_index,
             prepend_bos: bos,
         })

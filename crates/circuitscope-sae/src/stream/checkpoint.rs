@@ -133,7 +133,8 @@ fn same_settings(file: &Reader, config: &StreamConfig) -> Result<()> {
     let Some(field) = keys.into_iter().find(differs) else {
         return Ok(());
     };
-    let shown = |value: Option<&Value>| value.map_or_else(|| "missing".to_owned(), Value::to_string);
+    let shown =
+        |value: Option<&Value>| value.map_or_else(|| "missing".to_owned(), Value::to_string);
     Err(Error::Field {
         path: file.path().to_owned(),
         field: field.clone(),
@@ -158,7 +159,10 @@ fn parsed<T: for<'a> Deserialize<'a>>(file: &Reader, key: &str, expected: &str) 
 }
 
 fn wrong(file: &Reader, key: &str, expected: &str) -> FileError {
-    let found = file.metadata().get(key).map_or_else(String::new, Value::to_string);
+    let found = file
+        .metadata()
+        .get(key)
+        .map_or_else(String::new, Value::to_string);
     let found: String = found.chars().take(80).collect();
     file.wrong_metadata(key, found, expected)
 }

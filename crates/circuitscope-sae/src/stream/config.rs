@@ -218,8 +218,16 @@ impl StreamConfig {
             return wrong("d_out", self.d_out.to_string(), expected);
         }
         for (field, set, expected) in [
-            ("skip", self.skip && !self.transcoder, "false without transcoder"),
-            ("centred", self.centred && self.transcoder, "false for a transcoder"),
+            (
+                "skip",
+                self.skip && !self.transcoder,
+                "false without transcoder",
+            ),
+            (
+                "centred",
+                self.centred && self.transcoder,
+                "false for a transcoder",
+            ),
         ] {
             if set {
                 return wrong(field, true.to_string(), expected);
@@ -254,7 +262,12 @@ impl StreamConfig {
         let from_0 = "a finite number, at least 0";
         in_range("aux_coefficient", aux, aux >= 0.0, from_0)?;
         for (field, beta) in [("beta_1", self.beta_1), ("beta_2", self.beta_2)] {
-            in_range(field, beta, (0.0..1.0).contains(&beta), "a number in [0, 1)")?;
+            in_range(
+                field,
+                beta,
+                (0.0..1.0).contains(&beta),
+                "a number in [0, 1)",
+            )?;
         }
         Ok(())
     }

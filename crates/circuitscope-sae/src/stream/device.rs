@@ -78,12 +78,13 @@ impl<B: Backend> Device<B> {
         let sums = |params| Tensors::<B>::upload(config, params, device).list();
         let mut second = sums(second).into_iter();
         let mut first = sums(first).into_iter();
-        let moments = core::array::from_fn(|_| {
-            match (first.next().flatten(), second.next().flatten()) {
-                (Some(first), Some(second)) => Moments::of(first, second),
-                _ => Moments::new(),
-            }
-        });
+        let moments =
+            core::array::from_fn(
+                |_| match (first.next().flatten(), second.next().flatten()) {
+                    (Some(first), Some(second)) => Moments::of(first, second),
+                    _ => Moments::new(),
+                },
+            );
         Self {
             weights: Tensors::upload(config, weights, device),
             moments,
@@ -138,7 +139,9 @@ impl<B: Backend> Device<B> {
                 all.greater(cut).reshape([rows, d_sae])
             }
             (Objective::JumpRelu { .. }, threshold) => {
-                let threshold = threshold.clone().unwrap_or_else(|| weights.b_enc.zeros_like());
+                let threshold = threshold
+                    .clone()
+                    .unwrap_or_else(|| weights.b_enc.zeros_like());
                 h.clone().greater(threshold)
             }
         };
@@ -324,4 +327,3 @@ fn download<B: Backend>(tensors: [Option<Tensor<B, 2>>; 6]) -> Result<Params> {
         data.map_or_else(Vec::new, |data| data.iter::<f32>().collect())
     })))
 }
-

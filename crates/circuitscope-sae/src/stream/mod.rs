@@ -94,7 +94,9 @@ fn mean_row(rows: &[f32], width: usize) -> Vec<f64> {
         .collect();
     let mut mean = vec![0.0; width];
     for part in parts {
-        mean.iter_mut().zip(part).for_each(|(mean, part)| *mean += part);
+        mean.iter_mut()
+            .zip(part)
+            .for_each(|(mean, part)| *mean += part);
     }
     let count = (rows.len() / width).max(1) as f64;
     mean.iter_mut().for_each(|mean| *mean /= count);

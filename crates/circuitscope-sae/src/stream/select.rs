@@ -138,14 +138,22 @@ fn take(
     let from = features.len();
     features.extend(keys.iter().map(|key| !(*key as u32)));
     features[from..].sort_unstable();
-    values.extend(features[from..].iter().map(|&feature| row[feature as usize]));
+    values.extend(
+        features[from..]
+            .iter()
+            .map(|&feature| row[feature as usize]),
+    );
 }
 
 /// Orders as the number does, and of equal ones the first feature is the largest.
 fn key(h: f32, feature: usize) -> u64 {
     // −0 equals 0.
     let bits = (h + 0.0).to_bits();
-    let ordered = if bits >> 31 == 0 { bits | 1 << 31 } else { !bits };
+    let ordered = if bits >> 31 == 0 {
+        bits | 1 << 31
+    } else {
+        !bits
+    };
     u64::from(ordered) << 32 | u64::from(!(feature as u32))
 }
 
@@ -185,7 +193,9 @@ fn cut(h: &[f32], count: usize) -> (f32, usize) {
             .collect();
         members.sort_unstable_by(|a, b| b.cmp(a));
         let least = members[count - above - 1];
-        let ties = members[..count - above].iter().filter(|bits| **bits == least);
+        let ties = members[..count - above]
+            .iter()
+            .filter(|bits| **bits == least);
         return (f32::from_bits(least), ties.count());
     }
     (0.0, 0)

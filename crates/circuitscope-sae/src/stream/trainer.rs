@@ -336,9 +336,7 @@ impl<B: Backend> StreamTrainer<B> {
     /// Weights and Adam's sums.
     fn params(&self) -> Result<[Params; 3]> {
         match &self.engine {
-            Engine::Host(host) => {
-                Ok([&host.weights, &host.first, &host.second].map(Params::clone))
-            }
+            Engine::Host(host) => Ok([&host.weights, &host.first, &host.second].map(Params::clone)),
             Engine::Device(device) => device.read(),
         }
     }

@@ -15,6 +15,7 @@ mod golden;
 mod many;
 mod run;
 mod saelens;
+mod stream;
 
 use burn::backend::Autodiff;
 use burn::tensor::{Tensor, TensorData};
