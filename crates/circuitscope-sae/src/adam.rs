@@ -29,12 +29,44 @@ impl AdamStep {
             epsilon,
             ..
         } = *config;
+        Self::of(learning_rate, [beta_1, beta_2], epsilon, time)
+    }
+
+    /// The same of single settings, where the learning rate is one of the step's own.
+    pub(crate) fn of(
+        learning_rate: f64,
+        [beta_1, beta_2]: [f64; 2],
+        epsilon: f64,
+        time: i32,
+    ) -> Self {
         let scale = ((1.0 - beta_2) / (1.0 - beta_2.powi(time))).sqrt();
         Self {
             beta_1,
             beta_2,
             rate: learning_rate / scale * (1.0 - beta_1) / (1.0 - beta_1.powi(time)),
             epsilon: epsilon / scale,
+        }
+    }
+
+    /// The step in the host's memory: `w` and its sums of gradients and of squares after a step along `g`.
+    #[expect(
+        clippy::inline_always,
+        reason = "what is not inlined is not compiled for the vector instructions of its caller"
+    )]
+    #[inline(always)]
+    pub(crate) fn apply(
+        &self,
+        w: &mut [f32],
+        first: &mut [f32],
+        second: &mut [f32],
+        gradient: &[f32],
+    ) {
+        let (beta_1, beta_2) = (self.beta_1 as f32, self.beta_2 as f32);
+        let (rate, epsilon) = (self.rate as f32, self.epsilon as f32);
+        for (((w, m), v), g) in w.iter_mut().zip(first).zip(second).zip(gradient) {
+            *m = *m * beta_1 + g;
+            *v = *v * beta_2 + g * g;
+            *w -= *m / (v.sqrt() + epsilon) * rate;
         }
     }
 }
@@ -48,6 +80,18 @@ pub(crate) struct Moments<B: Backend, const D: usize> {
 impl<B: Backend, const D: usize> Moments<B, D> {
     pub(crate) const fn new() -> Self {
         Self { sums: None }
+    }
+
+    /// With these sums of gradients and of squares.
+    pub(crate) const fn of(first: Tensor<B, D>, second: Tensor<B, D>) -> Self {
+        Self {
+            sums: Some((first, second)),
+        }
+    }
+
+    /// The sums of gradients and of squares.
+    pub(crate) fn sums(&self) -> Option<(Tensor<B, D>, Tensor<B, D>)> {
+        self.sums.clone()
     }
 
     /// `parameter` after one step along `gradient`, both of one shape.

@@ -178,7 +178,7 @@ impl TrainConfig {
     }
 }
 
-fn positive(field: &'static str, value: usize) -> Result<()> {
+pub(crate) fn positive(field: &'static str, value: usize) -> Result<()> {
     if value == 0 {
         return Err(Error::Config {
             field,
@@ -189,7 +189,12 @@ fn positive(field: &'static str, value: usize) -> Result<()> {
     Ok(())
 }
 
-fn in_range(field: &'static str, value: f64, fits: bool, expected: &'static str) -> Result<()> {
+pub(crate) fn in_range(
+    field: &'static str,
+    value: f64,
+    fits: bool,
+    expected: &'static str,
+) -> Result<()> {
     if value.is_finite() && fits {
         return Ok(());
     }

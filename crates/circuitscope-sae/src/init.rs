@@ -81,7 +81,7 @@ fn draw(config: &SaeConfig, seed: Seed) -> HostWeights {
 }
 
 /// `count` standard normal numbers, both of each pair used.
-fn normals(rng: &mut impl Rng, count: usize) -> Vec<f64> {
+pub(crate) fn normals(rng: &mut impl Rng, count: usize) -> Vec<f64> {
     let mut numbers = Vec::with_capacity(count + 1);
     while numbers.len() < count {
         numbers.extend(normal_pair(rng));
@@ -91,7 +91,7 @@ fn normals(rng: &mut impl Rng, count: usize) -> Vec<f64> {
 }
 
 /// Divides every row of `width` numbers by its L2 norm.
-fn normalise_rows(matrix: &mut [f64], width: usize) {
+pub(crate) fn normalise_rows(matrix: &mut [f64], width: usize) {
     for row in matrix.chunks_exact_mut(width) {
         let norm = row.iter().map(|x| x * x).sum::<f64>().sqrt();
         for x in row {
@@ -101,7 +101,7 @@ fn normalise_rows(matrix: &mut [f64], width: usize) {
 }
 
 /// The transpose of a `[rows, columns]` matrix.
-fn transposed(matrix: &[f64], rows: usize, columns: usize) -> Vec<f64> {
+pub(crate) fn transposed<T: Copy>(matrix: &[T], rows: usize, columns: usize) -> Vec<T> {
     let mut transposed = Vec::with_capacity(matrix.len());
     for column in 0..columns {
         transposed.extend((0..rows).map(|row| matrix[row * columns + column]));
@@ -109,7 +109,7 @@ fn transposed(matrix: &[f64], rows: usize, columns: usize) -> Vec<f64> {
     transposed
 }
 
-fn narrow(values: &[f64]) -> Vec<f32> {
+pub(crate) fn narrow(values: &[f64]) -> Vec<f32> {
     values.iter().map(|&value| value as f32).collect()
 }
 

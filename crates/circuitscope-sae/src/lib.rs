@@ -67,6 +67,8 @@ mod init;
 mod many;
 mod read;
 mod stack;
+mod stream;
+pub mod synthetic;
 mod tensors;
 mod train;
 
@@ -79,10 +81,14 @@ pub use dictionary::Dictionary;
 pub use encoder::{Codes, EncodeConfig, Encoder, INACTIVE, Reads};
 pub use error::{Error, Result};
 pub use files::{
-    Activations, CFG_FILE, Format, SaeMetadata, SavedSae, TrainedOn, TranscoderSet, WEIGHTS_FILE,
-    load_dir, load_layer, load_set, save_dir,
+    Activations, CFG_FILE, Format, SPARSITY_FILE, SaeMetadata, SavedSae, TrainedOn, TranscoderSet,
+    WEIGHTS_FILE, load_dir, load_layer, load_set, save_dir, save_trained,
 };
 pub use history::History;
 pub use many::{TrainJob, train_many, train_stacked};
 pub use stack::{Gradients, Trained};
+pub use stream::{
+    CHECKPOINT_FILE, Objective, StepRecord, StreamConfig, StreamGradients, StreamStatistics,
+    StreamTrainer, TrainedDictionary,
+};
 pub use train::{Trainer, train};

@@ -11,6 +11,7 @@ mod sae_lens;
 mod set;
 mod sparsify;
 mod trained_on;
+mod write;
 
 use core::fmt;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ pub use activations::Activations;
 pub use sae_lens::{CFG_FILE, SaeMetadata, WEIGHTS_FILE, save_dir};
 pub use set::{TranscoderSet, load_layer, load_set};
 pub use trained_on::TrainedOn;
+pub use write::{SPARSITY_FILE, save_trained};
 
 use crate::architecture::Settings;
 use crate::tensors::Tensors;

@@ -1,25 +1,23 @@
 //! SAELens: `cfg.json` and `sae_weights.safetensors`, of version 6 and of 3 to 5. Version 6 is written, too, with our own
 //! settings under `metadata`.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Transaction;
 use burn::tensor::backend::Backend;
 use circuitscope_core::Seed;
-use circuitscope_files::write_atomic;
 use derive_setters::Setters;
-use safetensors::tensor::{Dtype, TensorView, serialize};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::keys::Keys;
-use super::{Format, Found, SavedSae, TrainedOn, tensor_names};
+use super::{Format, Found, SavedSae, TrainedOn, tensor_names, write};
 use crate::architecture::Settings;
 use crate::read::{execute, floats};
-use crate::tensors::{Tensors, bytes_of, check_finite};
+use crate::tensors::{Tensors, bytes_of};
 use crate::{
-    Architecture, Dictionary, Error, Normalisation, Result, SparseAutoencoder, TrainConfig,
+    Architecture, Dictionary, Error, Normalisation, Result, SparseAutoencoder, StreamConfig,
+    TrainConfig,
 };
 
 /// Name of the settings file.
@@ -29,11 +27,8 @@ pub const WEIGHTS_FILE: &str = "sae_weights.safetensors";
 /// Where SAELens keeps the factor of `expected_average_only_in` beside a checkpoint.
 const SCALER_FILE: &str = "activation_scaler.json";
 
-/// The SAELens release whose format is written. SAELens takes older versions for its earlier
-/// format.
-const SAE_LENS_VERSION: &str = "6.0.0";
 /// Version of what is written under `metadata.circuitscope`.
-const SCHEMA: u64 = 1;
+pub(super) const SCHEMA: u64 = 1;
 /// The tensors that are written.
 const TENSORS: [&str; 4] = ["W_enc", "W_dec", "b_enc", "b_dec"];
 /// Of ones, in some folders of SAELens 3.
@@ -116,6 +111,9 @@ pub struct SaeMetadata {
     /// How it was trained.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub training: Option<TrainConfig>,
+    /// How it was trained on a stream of rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<StreamConfig>,
     /// From which seed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<Seed>,
@@ -157,8 +155,6 @@ pub fn save_dir<B: Backend>(
     metadata: &SaeMetadata,
     folder: &Path,
 ) -> Result<()> {
-    let weights_path = folder.join(WEIGHTS_FILE);
-    let cfg_path = folder.join(CFG_FILE);
     let (d_in, d_sae) = (sae.d_in(), sae.d_sae());
     let read = floats(execute(
         Transaction::default()
@@ -173,62 +169,27 @@ pub fn save_dir<B: Backend>(
         vec![d_sae],
         vec![d_in],
     ];
-    let mut tensors = Vec::with_capacity(TENSORS.len());
-    for ((name, shape), values) in TENSORS.into_iter().zip(shapes).zip(read) {
+    let tensors = TENSORS.into_iter().zip(shapes).zip(read);
+    let tensors = tensors.map(|((name, shape), values)| {
         let values: Vec<f32> = values.into_iter().map(|value| value as f32).collect();
-        check_finite(&weights_path, name, &shape, &values)?;
-        let bytes: Vec<u8> = values
-            .iter()
-            .flat_map(|value| value.to_le_bytes())
-            .collect();
-        tensors.push((name, shape, bytes));
-    }
-    let unwritable = |source| Error::Safetensors {
-        path: weights_path.clone(),
-        source,
-    };
-    let views = tensors
-        .iter()
-        .map(|(name, shape, bytes)| Ok((*name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
-        .collect::<core::result::Result<Vec<_>, _>>()
-        .map_err(unwritable)?;
-    let weights = serialize(views, None).map_err(unwritable)?;
-
-    let no_json = |source| Error::Json {
-        path: cfg_path.clone(),
-        source,
-    };
-    let mut own = Map::from_iter([("schema".to_owned(), json!(SCHEMA))]);
-    if let Value::Object(fields) = serde_json::to_value(metadata).map_err(no_json)? {
-        own.extend(fields);
-    }
-    let cfg = json!({
+        (name, shape, values)
+    });
+    let keys = json!({
         "d_in": d_in,
         "d_sae": d_sae,
-        "dtype": "float32",
-        "device": "cpu",
         "apply_b_dec_to_input": true,
-        "normalize_activations": "none",
-        "reshape_activations": "none",
         "architecture": "standard",
-        "metadata": {
-            "sae_lens_version": SAE_LENS_VERSION,
-            "sae_lens_training_version": null,
-            "circuitscope": own,
-        },
     });
-    let mut cfg = serde_json::to_vec_pretty(&cfg).map_err(no_json)?;
-    cfg.push(b'\n');
-
-    // A stale `cfg.json` beside new weights would describe them wrongly.
-    if let Err(error) = fs_err::remove_file(&cfg_path)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        return Err(error.into());
-    }
-    write_atomic(&weights_path, |out| out.write_all(&weights))?;
-    write_atomic(&cfg_path, |out| out.write_all(&cfg))?;
-    Ok(())
+    write::write_folder(
+        folder,
+        write::Contents {
+            tensors: tensors.collect(),
+            keys,
+            trained_on: &TrainedOn::default(),
+            metadata,
+            firing_rates: None,
+        },
+    )
 }
 
 pub(super) fn load<B: Backend>(folder: &Path, device: &B::Device) -> Result<SavedSae<B>> {

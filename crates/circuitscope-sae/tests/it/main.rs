@@ -16,6 +16,7 @@ mod golden_rows;
 mod many;
 mod run;
 mod saelens;
+mod stream;
 mod transcoders;
 
 use burn::backend::Autodiff;

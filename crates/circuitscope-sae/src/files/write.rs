@@ -1,0 +1,265 @@
+//! Folders as SAELens 6 writes them.
+
+use std::io;
+use std::path::Path;
+
+use circuitscope_files::write_atomic;
+use safetensors::tensor::{Dtype, TensorView, serialize};
+use serde_json::{Map, Value, json};
+
+use super::sae_lens::SCHEMA;
+use super::{CFG_FILE, SaeMetadata, TrainedOn, WEIGHTS_FILE};
+use crate::tensors::check_finite;
+use crate::{Error, Objective, Result, TrainedDictionary};
+
+/// Name of the file of firing rates.
+pub const SPARSITY_FILE: &str = "sparsity.safetensors";
+
+/// The SAELens release whose format is written. SAELens takes older versions for its earlier
+/// format.
+const SAE_LENS_VERSION: &str = "6.0.0";
+
+/// What SAELens adds to firing rates, of which it takes logarithms.
+const LEAST_RATE: f64 = 1e-10;
+
+/// A tensor: name, sizes, values row by row.
+type Named = (&'static str, Vec<usize>, Vec<f32>);
+
+/// What a folder is made of.
+pub(super) struct Contents<'a> {
+    pub(super) tensors: Vec<Named>,
+    /// Keys of `cfg.json` beside those that all dictionaries here have in common.
+    pub(super) keys: Value,
+    pub(super) trained_on: &'a TrainedOn,
+    pub(super) metadata: &'a SaeMetadata,
+    pub(super) firing_rates: Option<&'a [f64]>,
+}
+
+/// Writes a trained dictionary into the folder `folder`, which is created if need be: `cfg.json`,
+/// `sae_weights.safetensors` (f32) and, once the trainer has made a step, `sparsity.safetensors`: log10 of (firing rate +
+/// 1e-10), `[d_sae]`. SAELens 6 reads it, and so does [`load_dir`](crate::load_dir) for autoencoders.
+///
+/// | objective | `architecture` of an autoencoder | of a transcoder |
+/// |---|---|---|
+/// | `TopK` | `topk` with `k`, not rescaled by decoder norms | none: refused |
+/// | `BatchTopK` | `jumprelu`, all thresholds the running mean of the smallest activation that was kept | `jumprelu_transcoder`, `jumprelu_skip_transcoder` |
+/// | `JumpRelu` | `jumprelu` | `jumprelu_transcoder`, `jumprelu_skip_transcoder` |
+///
+/// `trained_on` becomes `metadata` of `cfg.json` under SAELens' names, and `metadata` its key `circuitscope`, with the
+/// dictionary's settings and seed where it does not have them. Each file is complete or absent; `cfg.json` is written last, so
+/// that a folder that has it is whole.
+///
+/// # Errors
+/// [`Error::File`] naming the file that cannot be written, [`Error::NonFiniteWeight`], [`Error::Config`] for a transcoder that
+/// SAELens has no architecture for; nothing is written then.
+///
+/// # Examples
+/// ```
+/// use circuitscope_core::Seed;
+/// use circuitscope_sae::synthetic::Synthetic;
+/// use circuitscope_sae::{
+///     Objective, SaeMetadata, StreamConfig, StreamTrainer, TrainedOn, load_dir, save_trained,
+/// };
+///
+/// type B = burn_flex::Flex;
+/// let (folder, device) = (tempfile::tempdir()?, Default::default());
+/// let x = Synthetic::new(16, 8).stream(Seed::new(1))?.next_rows(64);
+/// let config = StreamConfig::new(8, 16, Objective::BatchTopK { k: 2 });
+/// let mut trainer = StreamTrainer::<B>::new(&config, &x, None, Seed::new(0), &device)?;
+/// trainer.step_host(&x, None)?;
+///
+/// let mut trained_on = TrainedOn::default();
+/// trained_on.hook_name = Some("blocks.3.attn.hook_z".to_owned());
+/// save_trained(&trainer.dictionary()?, &SaeMetadata::default(), &trained_on, folder.path())?;
+///
+/// let saved = load_dir::<B>(folder.path(), &device)?;
+/// assert_eq!(saved.architecture.name(), "jumprelu");
+/// assert_eq!(saved.trained_on, trained_on);
+/// assert_eq!(saved.metadata.stream, Some(config));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn save_trained(
+    dictionary: &TrainedDictionary,
+    metadata: &SaeMetadata,
+    trained_on: &TrainedOn,
+    folder: &Path,
+) -> Result<()> {
+    let TrainedDictionary {
+        config,
+        seed,
+        w_enc,
+        w_dec,
+        b_enc,
+        b_dec,
+        threshold,
+        w_skip,
+        firing_rates,
+        ..
+    } = dictionary;
+    let (d_in, d_out, d_sae) = (config.d_in, config.d_out, config.d_sae);
+    let architecture = match (config.objective, config.transcoder, config.skip) {
+        (Objective::TopK { .. }, false, _) => "topk",
+        (Objective::TopK { .. }, true, _) => {
+            return Err(Error::Config {
+                field: "objective",
+                found: "TopK, of a transcoder".to_owned(),
+                expected: "BatchTopK or JumpRelu: SAELens has no transcoder of the k largest",
+            });
+        }
+        (_, false, _) => "jumprelu",
+        (_, true, false) => "jumprelu_transcoder",
+        (_, true, true) => "jumprelu_skip_transcoder",
+    };
+    let mut keys = json!({
+        "d_in": d_in,
+        "d_sae": d_sae,
+        "apply_b_dec_to_input": config.centred,
+        "architecture": architecture,
+    });
+    if config.transcoder {
+        keys["d_out"] = json!(d_out);
+    }
+    let mut tensors = vec![
+        ("W_enc", vec![d_in, d_sae], w_enc.clone()),
+        ("W_dec", vec![d_sae, d_out], w_dec.clone()),
+        ("b_enc", vec![d_sae], b_enc.clone()),
+        ("b_dec", vec![d_out], b_dec.clone()),
+    ];
+    match (config.objective, threshold) {
+        (Objective::TopK { k }, _) => {
+            keys["k"] = json!(k);
+            keys["rescale_acts_by_decoder_norm"] = json!(false);
+        }
+        (_, threshold) => {
+            let threshold = threshold.clone().unwrap_or_else(|| vec![0.0; d_sae]);
+            tensors.push(("threshold", vec![d_sae], threshold));
+        }
+    }
+    if let Some(w_skip) = w_skip {
+        tensors.push(("W_skip", vec![d_out, d_in], w_skip.clone()));
+    }
+    let metadata = SaeMetadata {
+        stream: metadata.stream.clone().or_else(|| Some(config.clone())),
+        seed: metadata.seed.or(Some(*seed)),
+        ..metadata.clone()
+    };
+    write_folder(
+        folder,
+        Contents {
+            tensors,
+            keys,
+            trained_on,
+            metadata: &metadata,
+            firing_rates: firing_rates.as_deref(),
+        },
+    )
+}
+
+/// Writes the files of a folder, `cfg.json` last.
+pub(super) fn write_folder(folder: &Path, contents: Contents<'_>) -> Result<()> {
+    let Contents {
+        tensors,
+        keys,
+        trained_on,
+        metadata,
+        firing_rates,
+    } = contents;
+    let weights_path = folder.join(WEIGHTS_FILE);
+    let cfg_path = folder.join(CFG_FILE);
+    let sparsity_path = folder.join(SPARSITY_FILE);
+    for (name, shape, values) in &tensors {
+        check_finite(&weights_path, name, shape, values)?;
+    }
+    let weights = safetensors(&weights_path, tensors)?;
+    let sparsity = firing_rates.map(|rates| {
+        let logarithms = rates.iter().map(|rate| (rate + LEAST_RATE).log10() as f32);
+        let tensor = ("sparsity", vec![rates.len()], logarithms.collect());
+        safetensors(&sparsity_path, vec![tensor])
+    });
+    let sparsity = sparsity.transpose()?;
+    let cfg = cfg(&cfg_path, keys, trained_on, metadata)?;
+
+    // A stale file beside new weights would describe them wrongly.
+    for path in [&cfg_path, &sparsity_path] {
+        if let Err(error) = fs_err::remove_file(path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(error.into());
+        }
+    }
+    write_atomic(&weights_path, |out| out.write_all(&weights))?;
+    if let Some(sparsity) = sparsity {
+        write_atomic(&sparsity_path, |out| out.write_all(&sparsity))?;
+    }
+    write_atomic(&cfg_path, |out| out.write_all(&cfg))?;
+    Ok(())
+}
+
+/// The bytes of a file of these tensors.
+fn safetensors(path: &Path, tensors: Vec<Named>) -> Result<Vec<u8>> {
+    let unwritable = |source| Error::Safetensors {
+        path: path.to_owned(),
+        source,
+    };
+    let bytes = |values: Vec<f32>| -> Vec<u8> {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes());
+        bytes.collect()
+    };
+    let tensors: Vec<_> = tensors
+        .into_iter()
+        .map(|(name, shape, values)| (name, shape, bytes(values)))
+        .collect();
+    let views = tensors
+        .iter()
+        .map(|(name, shape, bytes)| Ok((*name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
+        .collect::<core::result::Result<Vec<_>, _>>()
+        .map_err(unwritable)?;
+    serialize(views, None).map_err(unwritable)
+}
+
+/// `cfg.json`.
+fn cfg(
+    path: &Path,
+    keys: Value,
+    trained_on: &TrainedOn,
+    metadata: &SaeMetadata,
+) -> Result<Vec<u8>> {
+    let no_json = |source| Error::Json {
+        path: path.to_owned(),
+        source,
+    };
+    let mut own = Map::from_iter([("schema".to_owned(), json!(SCHEMA))]);
+    if let Value::Object(fields) = serde_json::to_value(metadata).map_err(no_json)? {
+        own.extend(fields);
+    }
+    let mut made = Map::from_iter([
+        ("sae_lens_version".to_owned(), json!(SAE_LENS_VERSION)),
+        ("sae_lens_training_version".to_owned(), Value::Null),
+    ]);
+    for (key, value) in [
+        ("model_name", json!(trained_on.model)),
+        ("hook_name", json!(trained_on.hook_name)),
+        ("hook_name_out", json!(trained_on.hook_name_out)),
+        ("hook_head_index", json!(trained_on.hook_head_index)),
+        ("prepend_bos", json!(trained_on.prepend_bos)),
+    ] {
+        if !value.is_null() {
+            made.insert(key.to_owned(), value);
+        }
+    }
+    made.insert("circuitscope".to_owned(), Value::Object(own));
+
+    let mut cfg = json!({
+        "dtype": "float32",
+        "device": "cpu",
+        "normalize_activations": "none",
+        "reshape_activations": "none",
+    });
+    if let (Value::Object(cfg), Value::Object(keys)) = (&mut cfg, keys) {
+        cfg.extend(keys);
+        cfg.insert("metadata".to_owned(), Value::Object(made));
+    }
+    let mut text = serde_json::to_vec_pretty(&cfg).map_err(no_json)?;
+    text.push(b'\n');
+    Ok(text)
+}

@@ -1,0 +1,329 @@
+//! The same step in tensor operations: five dense products, on any device and for every objective.
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{Bool, Tensor, Transaction};
+
+use super::params::Params;
+use super::{Objective, Outcome, StreamConfig};
+use crate::adam::{AdamStep, Moments};
+use crate::autoencoder::uploaded;
+use crate::read::{execute, floats};
+use crate::{Error, Result};
+
+/// Halvings of the interval in which the smallest number that is kept lies. Each may cost a bit of its range; f32 has 24.
+const HALVINGS: usize = 40;
+
+/// A matrix for each parameter, lists as one row; without the ones that a configuration does not have.
+#[derive(Debug, Clone)]
+pub(super) struct Tensors<B: Backend> {
+    /// `[d_sae, d_in]`
+    w_enc: Tensor<B, 2>,
+    /// `[d_sae, d_out]`
+    w_dec: Tensor<B, 2>,
+    /// `[1, d_sae]`
+    b_enc: Tensor<B, 2>,
+    /// `[1, d_out]`
+    b_dec: Tensor<B, 2>,
+    /// `[1, d_sae]`
+    threshold: Option<Tensor<B, 2>>,
+    /// `[d_out, d_in]`
+    w_skip: Option<Tensor<B, 2>>,
+}
+
+/// Weights and Adam's sums.
+#[derive(Debug)]
+pub(super) struct Device<B: Backend> {
+    weights: Tensors<B>,
+    moments: [Moments<B, 2>; 6],
+}
+
+impl<B: Backend> Tensors<B> {
+    fn upload(config: &StreamConfig, params: &Params, device: &B::Device) -> Self {
+        let [w_enc, w_dec, b_enc, b_dec, threshold, w_skip] = params.lists();
+        let &StreamConfig {
+            d_in, d_out, d_sae, ..
+        } = config;
+        let some = |values: &[f32], shape| {
+            (!values.is_empty()).then(|| uploaded::<B, 2>(values, shape, device))
+        };
+        Self {
+            w_enc: uploaded(w_enc, [d_sae, d_in], device),
+            w_dec: uploaded(w_dec, [d_sae, d_out], device),
+            b_enc: uploaded(b_enc, [1, d_sae], device),
+            b_dec: uploaded(b_dec, [1, d_out], device),
+            threshold: some(threshold, [1, d_sae]),
+            w_skip: some(w_skip, [d_out, d_in]),
+        }
+    }
+
+    /// In the order of `Params`.
+    fn list(self) -> [Option<Tensor<B, 2>>; 6] {
+        let [w_enc, w_dec, b_enc, b_dec] = [self.w_enc, self.w_dec, self.b_enc, self.b_dec];
+        let all = [w_enc, w_dec, b_enc, b_dec].map(Some);
+        let [w_enc, w_dec, b_enc, b_dec] = all;
+        [w_enc, w_dec, b_enc, b_dec, self.threshold, self.w_skip]
+    }
+
+    pub(super) fn read(self) -> Result<Params> {
+        download(self.list())
+    }
+}
+
+impl<B: Backend> Device<B> {
+    pub(super) fn new(
+        config: &StreamConfig,
+        [weights, first, second]: [&Params; 3],
+        device: &B::Device,
+    ) -> Self {
+        let sums = |params| Tensors::<B>::upload(config, params, device).list();
+        let mut second = sums(second).into_iter();
+        let mut first = sums(first).into_iter();
+        let moments =
+            core::array::from_fn(
+                |_| match (first.next().flatten(), second.next().flatten()) {
+                    (Some(first), Some(second)) => Moments::of(first, second),
+                    _ => Moments::new(),
+                },
+            );
+        Self {
+            weights: Tensors::upload(config, weights, device),
+            moments,
+        }
+    }
+
+    /// Weights and Adam's sums, read back.
+    pub(super) fn read(&self) -> Result<[Params; 3]> {
+        let weights = self.weights.clone().read()?;
+        let sums = |second: bool| {
+            let of = |moments: &Moments<B, 2>| {
+                let (a, b) = moments.sums()?;
+                Some(if second { b } else { a })
+            };
+            download(self.moments.each_ref().map(of))
+        };
+        Ok([weights, sums(false)?, sums(true)?])
+    }
+
+    /// The gradients of a batch, before anything is made tangent, and what is read back.
+    ///
+    /// # Errors
+    /// [`Error::Device`], [`Error::NonFinite`].
+    pub(super) fn forward(
+        &self,
+        config: &StreamConfig,
+        x: &Tensor<B, 2>,
+        y: &Tensor<B, 2>,
+        dead: &[u32],
+        penalty: f64,
+    ) -> Result<(Tensors<B>, Outcome)> {
+        let weights = &self.weights;
+        let [rows, _] = x.dims();
+        let d_sae = config.d_sae;
+        let vectors = rows as f64;
+        // [rows, d_in] x [d_in, d_sae] -> [rows, d_sae]
+        let centred = if config.centred {
+            x.clone() - weights.b_dec.clone()
+        } else {
+            x.clone()
+        };
+        let h = centred.clone().matmul(weights.w_enc.clone().transpose()) + weights.b_enc.clone();
+        let on = match (config.objective, &weights.threshold) {
+            (Objective::TopK { k }, _) => {
+                let largest = h.clone().max_dim(1);
+                h.clone().greater(cut(&h, largest.zeros_like(), largest, k))
+            }
+            (Objective::BatchTopK { k }, _) => {
+                let all = h.clone().reshape([1, rows * d_sae]);
+                let largest = all.clone().max_dim(1);
+                let cut = cut(&all, largest.zeros_like(), largest, k * rows);
+                all.greater(cut).reshape([rows, d_sae])
+            }
+            (Objective::JumpRelu { .. }, threshold) => {
+                let threshold = threshold
+                    .clone()
+                    .unwrap_or_else(|| weights.b_enc.zeros_like());
+                h.clone().greater(threshold)
+            }
+        };
+        let off = on.clone().bool_not();
+        let f = h.clone().mask_fill(off.clone(), 0.0);
+        // [rows, d_sae] x [d_sae, d_out] -> [rows, d_out]
+        let mut error = f.clone().matmul(weights.w_dec.clone()) + weights.b_dec.clone() - y.clone();
+        if let Some(w_skip) = &weights.w_skip {
+            error = error + x.clone().matmul(w_skip.clone().transpose());
+        }
+        let to_output = error.clone().mul_scalar(2.0 / vectors);
+        let mut to_dec = f.clone().transpose().matmul(to_output.clone());
+        let to_f = to_output.clone().matmul(weights.w_dec.clone().transpose());
+        let to_threshold = match (config.objective, &weights.threshold) {
+            (Objective::JumpRelu { bandwidth, .. }, Some(threshold)) => {
+                let near = (h.clone() - threshold.clone())
+                    .abs()
+                    .lower_elem(bandwidth / 2.0);
+                let slope = to_f.clone() * threshold.clone();
+                let slope = slope.add_scalar(penalty / vectors).div_scalar(-bandwidth);
+                Some(slope.mask_fill(near.bool_not(), 0.0).sum_dim(0))
+            }
+            _ => None,
+        };
+        let mut to_h = to_f.mask_fill(off, 0.0);
+        let mut aux = None;
+        if let Some(weight) = config.aux_weight(dead.len()) {
+            let chosen = self.dead(&h, dead, config.k_aux);
+            let z = h.mask_fill(chosen.clone().bool_not(), 0.0);
+            let miss = z.clone().matmul(weights.w_dec.clone()) + error.clone();
+            let to_miss = miss.clone().mul_scalar(2.0 * weight / vectors);
+            to_dec = to_dec + z.transpose().matmul(to_miss.clone());
+            let to_z = to_miss.matmul(weights.w_dec.clone().transpose());
+            to_h = to_h + to_z.mask_fill(chosen.bool_not(), 0.0);
+            aux = Some((miss.clone() * miss).sum().mul_scalar(weight / vectors));
+        }
+        let to_b_enc = to_h.clone().sum_dim(0);
+        let mut to_b_dec = to_output.clone().sum_dim(0);
+        if config.centred {
+            to_b_dec = to_b_dec - to_b_enc.clone().matmul(weights.w_enc.clone());
+        }
+        let gradients = Tensors {
+            w_enc: to_h.transpose().matmul(centred),
+            w_dec: to_dec,
+            b_enc: to_b_enc,
+            b_dec: to_b_dec,
+            threshold: to_threshold,
+            w_skip: weights
+                .w_skip
+                .is_some()
+                .then(|| to_output.transpose().matmul(x.clone())),
+        };
+        let squares = (error.clone() * error).sum();
+        let aux = aux.unwrap_or_else(|| squares.zeros_like());
+        let outcome = outcome(x, y, &f, on, squares, aux)?;
+        Ok((gradients, outcome))
+    }
+
+    /// The `k` largest of each row among dead features.
+    fn dead(&self, h: &Tensor<B, 2>, dead: &[u32], k: usize) -> Tensor<B, 2, Bool> {
+        let [_, d_sae] = h.dims();
+        let mut alive = vec![1.0f32; d_sae];
+        for &feature in dead {
+            alive[feature as usize] = 0.0;
+        }
+        let alive = uploaded::<B, 2>(&alive, [1, d_sae], &h.device());
+        let alive = alive.greater_elem(0.5).expand(h.dims());
+        // Below every number, so that the least is kept, too.
+        let least = h.clone().mask_fill(alive.clone(), f32::MAX).min_dim(1);
+        let least = least.clone() - least.abs().mul_scalar(1e-3).add_scalar(1e-3);
+        let among = h.clone().mask_fill(alive, f32::MIN);
+        let largest = among.clone().max_dim(1);
+        among.clone().greater(cut(&among, least, largest, k))
+    }
+
+    /// Adam's step, with rows of `W_dec` kept at their length where that is asked for.
+    pub(super) fn update(
+        &mut self,
+        config: &StreamConfig,
+        mut gradients: Tensors<B>,
+        adam: &AdamStep,
+    ) {
+        if config.unit_norm {
+            let w_dec = self.weights.w_dec.clone();
+            let radial = (gradients.w_dec.clone() * w_dec.clone()).sum_dim(1);
+            gradients.w_dec = gradients.w_dec - w_dec * radial;
+        }
+        let Self { weights, moments } = self;
+        let [w_enc, w_dec, b_enc, b_dec, threshold, w_skip] = moments;
+        weights.w_enc = w_enc.step(adam, weights.w_enc.clone(), gradients.w_enc);
+        weights.w_dec = w_dec.step(adam, weights.w_dec.clone(), gradients.w_dec);
+        weights.b_enc = b_enc.step(adam, weights.b_enc.clone(), gradients.b_enc);
+        weights.b_dec = b_dec.step(adam, weights.b_dec.clone(), gradients.b_dec);
+        if let (Some(value), Some(gradient)) = (weights.threshold.take(), gradients.threshold) {
+            weights.threshold = Some(threshold.step(adam, value, gradient).clamp_min(0.0));
+        }
+        if let (Some(value), Some(gradient)) = (weights.w_skip.take(), gradients.w_skip) {
+            weights.w_skip = Some(w_skip.step(adam, value, gradient));
+        }
+        if config.unit_norm {
+            let w_dec = weights.w_dec.clone();
+            let norm = (w_dec.clone() * w_dec.clone()).sum_dim(1).sqrt();
+            weights.w_dec = w_dec / norm;
+        }
+    }
+}
+
+/// A number for each row of which the `k` largest entries are above, and no others: found by halving `low` to `high`,
+/// as sorting is slow on devices. Ties are kept together; where fewer than `k` are above `low`, it stays.
+fn cut<B: Backend>(
+    h: &Tensor<B, 2>,
+    mut low: Tensor<B, 2>,
+    mut high: Tensor<B, 2>,
+    k: usize,
+) -> Tensor<B, 2> {
+    for _ in 0..HALVINGS {
+        let middle = (low.clone() + high.clone()).mul_scalar(0.5);
+        let above = h.clone().greater(middle.clone()).int().sum_dim(1);
+        let enough = above.greater_equal_elem(k as i64);
+        low = low.mask_where(enough.clone(), middle.clone());
+        high = middle.mask_where(enough, high);
+    }
+    low
+}
+
+/// Reads back what a step needs on the host, at once.
+fn outcome<B: Backend>(
+    x: &Tensor<B, 2>,
+    y: &Tensor<B, 2>,
+    f: &Tensor<B, 2>,
+    on: Tensor<B, 2, Bool>,
+    squares: Tensor<B, 1>,
+    aux: Tensor<B, 1>,
+) -> Result<Outcome> {
+    let [rows, _] = x.dims();
+    let mean = y.clone().mean_dim(0);
+    let deviation = y.clone() - mean.clone();
+    let least = f.clone().mask_fill(on.clone().bool_not(), f32::MAX).min();
+    let read = floats(execute(
+        Transaction::default()
+            .register(on.float().sum_dim(0))
+            .register(mean)
+            .register((deviation.clone() * deviation).sum())
+            .register(squares)
+            .register(aux)
+            .register(least)
+            .register(x.clone().sum() + y.clone().sum()),
+    )?);
+    let [fired, mean, spread, squares, aux, least, sum] = &read[..] else {
+        return Err(Error::Device {
+            message: format!("asked for 7 tensors, got {}", read.len()),
+        });
+    };
+    let one = |list: &Vec<f64>| list.first().copied().unwrap_or(f64::NAN);
+    if !one(sum).is_finite() {
+        return Err(Error::NonFinite { rows: 0..rows });
+    }
+    let fired: Vec<u64> = fired.iter().map(|&count| count as u64).collect();
+    let some = fired.iter().any(|&count| count > 0);
+    Ok(Outcome {
+        squared_error: one(squares),
+        aux: one(aux),
+        fired,
+        least_kept: some.then(|| one(least) as f32),
+        mean: mean.clone(),
+        spread: one(spread),
+        rows,
+    })
+}
+
+fn download<B: Backend>(tensors: [Option<Tensor<B, 2>>; 6]) -> Result<Params> {
+    let mut transaction = Transaction::default();
+    let present = tensors.each_ref().map(Option::is_some);
+    for tensor in tensors.into_iter().flatten() {
+        transaction = transaction.register(tensor);
+    }
+    if !present.contains(&true) {
+        return Ok(Params::of(core::array::from_fn(|_| Vec::new())));
+    }
+    let mut read = execute(transaction)?.into_iter();
+    Ok(Params::of(present.map(|present| {
+        let data = if present { read.next() } else { None };
+        data.map_or_else(Vec::new, |data| data.iter::<f32>().collect())
+    })))
+}
