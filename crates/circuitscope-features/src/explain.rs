@@ -69,6 +69,20 @@ pub struct FeatureCard {
     pub contexts: Vec<FeatureContext>,
 }
 
+impl FeatureCard {
+    /// The head that has the largest share in what it writes, and that share; the first on ties.
+    #[must_use]
+    pub fn largest_share(&self) -> (usize, f64) {
+        let mut best = (0, 0.0);
+        for (head, share) in self.weight_shares.iter().enumerate() {
+            if *share > best.1 {
+                best = (head, *share);
+            }
+        }
+        best
+    }
+}
+
 /// A position at which a feature is strong.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]

@@ -36,6 +36,9 @@ pub use graph::{
 pub use paths::{PathNode, PathSettings, PathStep, PathTree, Paths};
 pub use pull::{Frozen, Part, Pull, Reader, Writer};
 pub use replace::{Leftover, ReplaceMlps};
-pub use rows::{Batch, Batches, ROWS_FILE, RowSettings, Rows, RowsMetadata, Shard, write_rows};
+pub use rows::{
+    Batch, Batches, Course, ROWS_FILE, RowSettings, Rows, RowsMetadata, Shard, TrainedRows,
+    train_rows, write_rows,
+};
 pub use shares::{Source, weight_shares};
 pub use splice::{Fidelity, FidelityTable, Replacement, Splice, fidelity, next_token_loss};

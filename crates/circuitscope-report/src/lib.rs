@@ -39,6 +39,7 @@ mod comparison;
 mod conclusion;
 mod curves;
 mod discovery;
+mod explained;
 mod heads;
 mod kept;
 mod page;
@@ -46,6 +47,7 @@ mod passages;
 mod runs;
 mod svg;
 mod table;
+mod training;
 
 use std::path::{Path, PathBuf};
 
@@ -56,8 +58,10 @@ pub use comparison::{ComparisonPage, render_comparison};
 pub use discovery::{
     CircuitPage, Figure, FileBeside, Lost, SizeCurve, Stability, Verdict, render_circuit,
 };
+pub use explained::{ExplainedFeature, ExplainedPage, ExplainedPlace, render_explained};
 pub use passages::Passage;
 use serde_json::Value;
+pub use training::{TrainingPage, render_training};
 
 /// Name of the page in its folder.
 pub const PAGE_FILE: &str = "report.html";

@@ -6,12 +6,15 @@ mod discover;
 mod doctor;
 mod encode;
 mod eval;
+mod explain;
 mod model;
 mod report;
 mod rows;
 mod score;
+mod splice;
 mod task;
 mod train;
+mod train_tokens;
 
 use clap::parser::ValueSource;
 use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -23,12 +26,15 @@ pub(crate) use discover::{Behaviour, DiscoverArgs, Judge};
 pub(crate) use doctor::DoctorArgs;
 pub(crate) use encode::EncodeArgs;
 pub(crate) use eval::EvalArgs;
+pub(crate) use explain::ExplainArgs;
 pub(crate) use model::{MODEL_VARIABLE, ModelArgs, PatchingArgs, REFERENCE, SaeArgs};
 pub(crate) use report::ReportArgs;
 pub(crate) use rows::{RowsArgs, TextArgs};
 pub(crate) use score::ScoreArgs;
+pub(crate) use splice::SpliceArgs;
 pub(crate) use task::TaskArg;
 pub(crate) use train::TrainArgs;
+pub(crate) use train_tokens::{TokenArchitecture, TrainTokensArgs};
 
 use crate::device::DeviceName;
 use crate::output::Format;
@@ -109,6 +115,9 @@ pub(crate) enum Command {
     Compare(CompareArgs),
     Capture(CaptureArgs),
     Rows(RowsArgs),
+    TrainTokens(TrainTokensArgs),
+    Splice(SpliceArgs),
+    Explain(ExplainArgs),
     Train(TrainArgs),
     Encode(EncodeArgs),
     Score(ScoreArgs),

@@ -12,6 +12,7 @@ mod encode;
 mod eval;
 mod eval_text;
 mod examined;
+mod explain;
 mod exports;
 mod found;
 mod gathered;
@@ -23,8 +24,10 @@ mod pages;
 mod report;
 mod rows;
 mod score;
+mod splice;
 mod texts;
 mod train;
+mod train_tokens;
 
 use anyhow::Result;
 
@@ -40,6 +43,9 @@ pub(crate) fn run(command: &Command, printer: Printer, progress: &Terminal) -> R
         Command::Compare(args) => compare::run(args, printer, progress),
         Command::Capture(args) => capture::run(args, printer, progress),
         Command::Rows(args) => rows::run(args, printer, progress),
+        Command::TrainTokens(args) => train_tokens::run(args, printer, progress),
+        Command::Splice(args) => splice::run(args, printer, progress),
+        Command::Explain(args) => explain::run(args, printer, progress),
         Command::Train(args) => train::run(args, printer, progress),
         Command::Encode(args) => encode::run(args, printer),
         Command::Score(args) => score::run(args, printer),

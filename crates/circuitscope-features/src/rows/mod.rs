@@ -1,6 +1,7 @@
 //! Rows of tokens on disk: what a dictionary is trained on.
 
 mod read;
+mod train;
 mod write;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use read::{Batch, Batches, Rows};
+pub use train::{Course, TrainedRows, train_rows};
 pub use write::{RowSettings, write_rows};
 
 /// What says what a folder of rows holds.

@@ -23,6 +23,8 @@ use maud::{Markup, PreEscaped, html};
 
 pub use input::{CircuitPage, Figure, FileBeside, Lost, SizeCurve, Stability, Verdict};
 
+pub(crate) use tokens::visible;
+
 use crate::heads::Map;
 use crate::page::document;
 use crate::svg::{Drawing, theme_css};

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 /// A token so that it is seen: no line ends, no bare space.
-pub(super) fn visible(token: &str) -> String {
+pub(crate) fn visible(token: &str) -> String {
     let shown: String = token
         .chars()
         .map(|letter| match letter {
