@@ -31,6 +31,17 @@ pub enum Error {
         expected: String,
     },
 
+    /// A number that is not finite where only finite ones can be.
+    #[error("found NaN or infinity: the model or the dictionary overflows in this precision")]
+    NotFinite,
+
+    /// What was computed could not be read back from the device.
+    #[error("reading from the device: {reason}")]
+    Device {
+        /// As the device says it.
+        reason: String,
+    },
+
     /// Work was cancelled.
     #[error("cancelled")]
     Cancelled,

@@ -8,6 +8,34 @@
 //! `d_in`, `d_out`: widths of what a dictionary reads and writes; `d_sae`: number of features; `rows`: number of vectors,
 //! one for each token.
 
+mod contexts;
+mod controls;
+mod dfa;
 mod error;
+mod explain;
+mod graph;
+mod paths;
+mod pull;
+mod replace;
+mod rows;
+mod shares;
+mod splice;
 
+pub use contexts::{contexts, read_texts, repeated};
+pub use controls::Directions;
+pub use dfa::ZAttribution;
 pub use error::{Error, Result};
+pub use explain::{
+    ExplainSettings, Explained, FeatureCard, FeatureContext, HeadControl, SourceShares, What,
+    explain,
+};
+pub use graph::{
+    AttributionGraph, GraphNode, GraphScores, GraphSettings, HeadInfluence, LogitTarget, NodeKind,
+    PruneSettings, PrunedGraph, Targets, Transcoders, ViewerPrompt,
+};
+pub use paths::{PathNode, PathSettings, PathStep, PathTree, Paths};
+pub use pull::{Frozen, Part, Pull, Reader, Writer};
+pub use replace::{Leftover, ReplaceMlps};
+pub use rows::{Batch, Batches, ROWS_FILE, RowSettings, Rows, RowsMetadata, Shard, write_rows};
+pub use shares::{Source, weight_shares};
+pub use splice::{Fidelity, FidelityTable, Replacement, Splice, fidelity, next_token_loss};

@@ -20,7 +20,7 @@ macro_rules! numbers {
     )*};
 }
 
-numbers!(f32: F32, i32: I32, i64: I64, u8: U8);
+numbers!(f32: F32, half::f16: F16, i32: I32, i64: I64, u8: U8);
 
 /// Half precision, as it lies in a file, widened.
 ///

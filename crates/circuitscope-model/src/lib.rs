@@ -91,6 +91,7 @@ mod score_parts;
 mod source;
 mod tokenizer;
 mod upload;
+mod weights;
 
 pub use answers::logits_at;
 pub use batch::TokenBatch;
@@ -119,3 +120,4 @@ pub use resume::Resume;
 pub use rows::{PaddedRows, PaddingSide};
 pub use score_parts::ScoreParts;
 pub use tokenizer::{ChatPrompt, Tokenizer, TokenizerSettings};
+pub use weights::{MlpParts, NormAt, NormParts};

@@ -26,6 +26,7 @@ pub use circuitscope_core::{
     nearest, workers,
 };
 pub use circuitscope_eval as eval;
+pub use circuitscope_features as features;
 pub use circuitscope_files as files;
 pub use circuitscope_hooks as hooks;
 pub use circuitscope_measures as measures;

@@ -8,6 +8,7 @@ mod encode;
 mod eval;
 mod model;
 mod report;
+mod rows;
 mod score;
 mod task;
 mod train;
@@ -24,6 +25,7 @@ pub(crate) use encode::EncodeArgs;
 pub(crate) use eval::EvalArgs;
 pub(crate) use model::{MODEL_VARIABLE, ModelArgs, PatchingArgs, REFERENCE, SaeArgs};
 pub(crate) use report::ReportArgs;
+pub(crate) use rows::{RowsArgs, TextArgs};
 pub(crate) use score::ScoreArgs;
 pub(crate) use task::TaskArg;
 pub(crate) use train::TrainArgs;
@@ -106,6 +108,7 @@ pub(crate) enum Command {
     Discover(DiscoverArgs),
     Compare(CompareArgs),
     Capture(CaptureArgs),
+    Rows(RowsArgs),
     Train(TrainArgs),
     Encode(EncodeArgs),
     Score(ScoreArgs),

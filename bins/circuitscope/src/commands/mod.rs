@@ -21,7 +21,9 @@ mod kept;
 mod methods;
 mod pages;
 mod report;
+mod rows;
 mod score;
+mod texts;
 mod train;
 
 use anyhow::Result;
@@ -37,6 +39,7 @@ pub(crate) fn run(command: &Command, printer: Printer, progress: &Terminal) -> R
         Command::Discover(args) => discover::run(args, printer, progress),
         Command::Compare(args) => compare::run(args, printer, progress),
         Command::Capture(args) => capture::run(args, printer, progress),
+        Command::Rows(args) => rows::run(args, printer, progress),
         Command::Train(args) => train::run(args, printer, progress),
         Command::Encode(args) => encode::run(args, printer),
         Command::Score(args) => score::run(args, printer),

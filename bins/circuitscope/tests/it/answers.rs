@@ -148,7 +148,7 @@ fn a_ranking_by_loudness_is_told() {
         ("activations", F32, &[40, 8, 8][..], &bytes(&data)[..]),
         ("labels", U8, &[40], &labels),
     ];
-    bench.tensors("loud.safetensors", &parts);
+    bench.tensors_of("loud.safetensors", [2, 4], &parts);
     let line = "discover --activations loud.safetensors --select top:9 --method";
     let found = bench.json(&format!("{line} mean-difference --output out"));
     let norm = |at: usize| found["heads"][at]["norm"].as_f64().unwrap();

@@ -55,7 +55,7 @@ fn the_environment_names_a_model() {
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert!(
         ran.stderr
-            .starts_with("error: --model none-such: no such file or folder"),
+            .starts_with("error: CIRCUITSCOPE_MODEL, as --model is not given: --model none-such: no such file or folder"),
         "{}",
         ran.stderr
     );

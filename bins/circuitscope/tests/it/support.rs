@@ -228,17 +228,25 @@ impl Bench {
         );
     }
 
-    /// A safetensors file with the metadata of 2 layers, and of 2 heads in each unless its `activations` have more.
+    /// A safetensors file with the metadata of 2 layers × 2 heads.
     pub(crate) fn tensors(&self, name: &str, tensors: &[(&str, Dtype, &[usize], &[u8])]) {
-        let heads = tensors.iter().find(|tensor| tensor.0 == "activations");
-        let n_heads = heads.map_or(2, |(_, _, shape, _)| shape[1].div_ceil(2));
+        self.tensors_of(name, [2, 2], tensors);
+    }
+
+    /// The same of this many layers and heads in each.
+    pub(crate) fn tensors_of(
+        &self,
+        name: &str,
+        [n_layers, n_heads]: [usize; 2],
+        tensors: &[(&str, Dtype, &[usize], &[u8])],
+    ) {
         let views = tensors.iter().map(|(name, dtype, shape, data)| {
             (
                 *name,
                 TensorView::new(*dtype, shape.to_vec(), data).unwrap(),
             )
         });
-        let metadata = [("n_layers", 2), ("n_heads", n_heads)];
+        let metadata = [("n_layers", n_layers), ("n_heads", n_heads)];
         let metadata = metadata.map(|(key, number)| (key.to_owned(), number.to_string()));
         let metadata = metadata.into_iter().collect();
         let file = safetensors::serialize(views, Some(metadata)).unwrap();

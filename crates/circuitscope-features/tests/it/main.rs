@@ -1,1 +1,15 @@
 //! Tests of the crate through its public interface.
+#![recursion_limit = "256"]
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail by panicking, as tests do"
+)]
+
+mod graph;
+mod models;
+mod paths;
+mod pull;
+mod reference;
+mod replace;
+mod tracr;
+mod viewer;

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use burn::tensor::Tensor;
 use burn::tensor::activation::log_softmax;
 use circuitscope_core::Exec;
 use circuitscope_hooks::Site;
@@ -66,6 +67,59 @@ fn every_family_matches_what_others_compute() {
         let said = |logits| Values::from(log_softmax(logits, 2));
         let (raw, folded) = (said(model.logits(&batch)), said(folded.logits(&batch)));
         assert_close_named(&format!("{name} folded"), &folded, &raw, PARITY);
+    }
+}
+
+/// `mlp.hook_in` is what the weights of the file multiply, raw weights with the gain of the norm in it; of folded ones it is the
+/// norm's output.
+#[test]
+fn mlps_read_what_their_weights_multiply() {
+    let torch = |w: Tensor<B, 2>| w.swap_dims(0, 1);
+    for (name, weight, bias) in [
+        ("llama", "model.layers.1.mlp.gate_proj.weight", None),
+        ("gemma2", "model.layers.1.mlp.gate_proj.weight", None),
+        (
+            "gpt_neox",
+            "gpt_neox.layers.1.mlp.dense_h_to_4h.weight",
+            Some("gpt_neox.layers.1.mlp.dense_h_to_4h.bias"),
+        ),
+    ] {
+        let golden = Golden::read(&folder(name).join("reference.safetensors"));
+        let batch = right_padded(&golden.tokens("input_ids"));
+        let model = load(&folder(name), Processing::Raw);
+        let sites = [Site::MlpHookIn(1), Site::MlpPre(1)];
+        let seen = capture(&model, &batch, sites);
+        let file = Golden::read(&folder(name).join("model.safetensors"));
+        let w = torch(file.floats(weight).tensor());
+        let made = seen[&sites[0]].tensor::<3>().matmul(w.unsqueeze_dim(0));
+        let made = match bias {
+            Some(bias) => made + file.floats(bias).tensor::<1>().unsqueeze(),
+            None => made,
+        };
+        assert_close_named(name, &Values::from(made), &seen[&sites[1]], PARITY);
+    }
+}
+
+/// What `w_v` and `b_v` make of the norm's output is what the pass calls values, head by head.
+#[test]
+fn values_are_made_by_w_v() {
+    for (name, _) in MODELS {
+        let model = load(&folder(name), Processing::Folded);
+        let golden = Golden::read(&folder(name).join("reference.safetensors"));
+        let batch = right_padded(&golden.tokens("input_ids"));
+        let sites = [
+            Site::Ln1Normalized(1),
+            Site::V(1),
+            Site::Ln2Normalized(1),
+            Site::MlpHookIn(1),
+        ];
+        let seen = capture(&model, &batch, sites);
+        // [batch, 1, pos, d_model] x [1, kv_head, d_model, d_head]
+        let x = seen[&sites[0]].tensor::<3>().unsqueeze_dim::<4>(1);
+        let values = x.matmul(model.w_v(1).unsqueeze_dim(0)).swap_dims(1, 2);
+        let values = values + model.b_v(1).unsqueeze::<4>();
+        assert_close_named(name, &Values::from(values), &seen[&sites[1]], PARITY);
+        assert_close_named(name, &seen[&sites[2]], &seen[&sites[3]], 0.0);
     }
 }
 

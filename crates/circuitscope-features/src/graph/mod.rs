@@ -1,0 +1,16 @@
+//! Attribution graphs: which features, through which heads, make an answer of which tokens.
+
+mod build;
+mod direct;
+mod heads;
+mod influence;
+mod source;
+mod viewer;
+
+pub use build::{
+    AttributionGraph, GraphNode, GraphSettings, LogitTarget, NodeKind, Targets, Transcoders,
+};
+pub use heads::HeadInfluence;
+pub use influence::{GraphScores, PruneSettings, PrunedGraph};
+pub(crate) use source::Source;
+pub use viewer::ViewerPrompt;
