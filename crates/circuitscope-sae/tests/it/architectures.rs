@@ -276,7 +276,7 @@ fn damaged_folders_of_sparsify() {
         cfg.extend([
             ("activation".to_owned(), json!("groupmax")),
             ("k".to_owned(), json!(3)),
-        ])
+        ]);
     })
     .fails("cfg.json: k is 3: expected a divisor of 20, the number of features, with groupmax");
     of().set("signed", json!(true))
