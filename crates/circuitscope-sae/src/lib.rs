@@ -73,7 +73,7 @@ mod tensors;
 mod train;
 
 pub use architecture::{
-    Affine, Architecture, BatchTopK, Gated, JumpRelu, Normalisation, Standard, TopK,
+    Affine, Architecture, BatchTopK, Gated, GroupMax, JumpRelu, Normalisation, Standard, TopK,
 };
 pub use autoencoder::SparseAutoencoder;
 pub use config::{SaeConfig, TrainConfig};

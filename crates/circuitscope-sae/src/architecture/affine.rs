@@ -216,7 +216,7 @@ pub(crate) struct Settings {
     pub(crate) d_in: usize,
     pub(crate) d_out: usize,
     pub(crate) d_sae: usize,
-    /// Of `topk`.
+    /// Of `topk` and `groupmax`.
     pub(crate) k: usize,
     /// Of `topk` and `batchtopk`.
     pub(crate) by_decoder_norm: bool,

@@ -3,6 +3,7 @@
 mod affine;
 mod batchtopk;
 mod gated;
+mod groupmax;
 mod jumprelu;
 mod standard;
 mod topk;
@@ -18,6 +19,7 @@ pub(crate) use affine::Settings;
 use affine::affine;
 pub use batchtopk::BatchTopK;
 pub use gated::Gated;
+pub use groupmax::GroupMax;
 pub use jumprelu::JumpRelu;
 pub use standard::Standard;
 pub use topk::TopK;
@@ -26,7 +28,7 @@ use crate::tensors::Tensors;
 use crate::{Encoder, Error, Result};
 
 /// What makes feature activations `f` of the pre-activations `h = (x − s b_dec) W_enc + b_enc`, where `s` is 1 or 0
-/// ([`Affine`]), under SAELens' names.
+/// ([`Affine`]), under SAELens' names where it has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Architecture {
@@ -40,19 +42,22 @@ pub enum Architecture {
     JumpRelu,
     /// `gated`: a gate, and a magnitude where it is open. [`Gated`]
     Gated,
+    /// `groupmax`, which sparsify has and SAELens has not: the positive part of the largest of each group. [`GroupMax`]
+    GroupMax,
 }
 
 impl Architecture {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Standard,
         Self::TopK,
         Self::BatchTopK,
         Self::JumpRelu,
         Self::Gated,
+        Self::GroupMax,
     ];
 
-    /// What SAELens calls it.
+    /// What SAELens or, of `groupmax`, sparsify calls it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Standard => "standard",
@@ -60,6 +65,7 @@ impl Architecture {
             Self::BatchTopK => "batchtopk",
             Self::JumpRelu => "jumprelu",
             Self::Gated => "gated",
+            Self::GroupMax => "groupmax",
         }
     }
 
@@ -71,6 +77,7 @@ impl Architecture {
             Self::BatchTopK => batchtopk::TENSORS,
             Self::JumpRelu => jumprelu::TENSORS,
             Self::Gated => gated::TENSORS,
+            Self::GroupMax => groupmax::TENSORS,
         }
     }
 
@@ -87,6 +94,7 @@ impl Architecture {
             Self::BatchTopK => Arc::new(batchtopk::read::<B>(settings, tensors, device)?),
             Self::JumpRelu => Arc::new(jumprelu::read::<B>(settings, tensors, device)?),
             Self::Gated => Arc::new(gated::read::<B>(settings, tensors, device)?),
+            Self::GroupMax => Arc::new(groupmax::read::<B>(settings, tensors, device)?),
         })
     }
 }

@@ -364,7 +364,9 @@ impl Named {
 
     fn all() -> Vec<Self> {
         use Architecture::{JumpRelu, Standard};
-        let autoencoders = Architecture::ALL.map(|architecture| Self {
+        let known = Architecture::ALL.into_iter();
+        let known = known.filter(|architecture| *architecture != Architecture::GroupMax);
+        let autoencoders = known.map(|architecture| Self {
             name: architecture.name(),
             architecture,
             transcodes: false,
@@ -376,7 +378,7 @@ impl Named {
             Self::transcoder("jumprelu_transcoder", JumpRelu, false),
             Self::transcoder("jumprelu_skip_transcoder", JumpRelu, true),
         ];
-        autoencoders.into_iter().chain(transcoders).collect()
+        autoencoders.chain(transcoders).collect()
     }
 }
 

@@ -30,7 +30,10 @@ const TRAINING: [&str; 2] = ["multi_topk", "normalize_decoder"];
 pub(super) fn load<B: Backend>(folder: &Path, device: &B::Device) -> Result<SavedSae<B>> {
     let cfg = Keys::read(folder.join(CFG_FILE))?;
     cfg.only(&[&READ, &TRAINING])?;
-    cfg.one_of("activation", &["topk"], Some("topk"))?;
+    let architecture = match cfg.one_of("activation", &["topk", "groupmax"], Some("topk"))? {
+        "topk" => Architecture::TopK,
+        _ => Architecture::GroupMax,
+    };
     if cfg.flag("signed", false)? {
         let why = "false: activations below 0 have no code";
         return Err(cfg.wrong("signed", Some(&Value::Bool(true)), why));
@@ -49,6 +52,10 @@ pub(super) fn load<B: Backend>(folder: &Path, device: &B::Device) -> Result<Save
         }
     };
     let k = cfg.k("k", cfg.get("k"), d_sae)?;
+    if architecture == Architecture::GroupMax && !d_sae.is_multiple_of(k) {
+        let expected = format!("a divisor of {d_sae}, the number of features, with groupmax");
+        return Err(cfg.wrong("k", cfg.get("k"), &expected));
+    }
 
     let path = folder.join(WEIGHTS_FILE);
     let bytes = bytes_of(&path)?;
@@ -63,7 +70,7 @@ pub(super) fn load<B: Backend>(folder: &Path, device: &B::Device) -> Result<Save
     tensors.rename("encoder.bias", "b_enc");
     Found {
         format: Format::Sparsify,
-        architecture: Architecture::TopK,
+        architecture,
         settings: Settings {
             k,
             // Whatever `normalize_decoder` says.

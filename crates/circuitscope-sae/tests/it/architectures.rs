@@ -270,8 +270,15 @@ fn damaged_folders_of_saelens() {
 #[test]
 fn damaged_folders_of_sparsify() {
     let of = || Copy::of("sparsify", SPARSIFY);
-    of().set("activation", json!("groupmax"))
-        .fails("cfg.json: activation is \"groupmax\": expected \"topk\"");
+    of().set("activation", json!("relu"))
+        .fails("cfg.json: activation is \"relu\": expected \"topk\" or \"groupmax\"");
+    of().cfg(|cfg| {
+        cfg.extend([
+            ("activation".to_owned(), json!("groupmax")),
+            ("k".to_owned(), json!(3)),
+        ]);
+    })
+    .fails("cfg.json: k is 3: expected a divisor of 20, the number of features, with groupmax");
     of().set("signed", json!(true))
         .fails("cfg.json: signed is true: expected false: activations below 0 have no code");
     of().set("skip_connection", json!(true)).fails(

@@ -32,8 +32,11 @@ fn folders_of_other_tools_compute_the_same() {
         row.assert_codes(golden.x());
         read.insert((row.saved.format, row.saved.architecture));
     }
-    let lens = Architecture::ALL.map(|architecture| (Format::SaeLens6, architecture));
-    for pair in lens.into_iter().chain([
+    let lens = Architecture::ALL.into_iter();
+    // Of sparsify alone.
+    let lens = lens.filter(|architecture| *architecture != Architecture::GroupMax);
+    let lens = lens.map(|architecture| (Format::SaeLens6, architecture));
+    for pair in lens.chain([
         (Format::SaeLens5, Architecture::Standard),
         (Format::SaeLens5, Architecture::TopK),
         (Format::SaeLens5, Architecture::JumpRelu),

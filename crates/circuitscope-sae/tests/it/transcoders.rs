@@ -25,7 +25,7 @@ fn load(name: &str) -> SavedSae<B> {
 /// Activations, reconstructions and codes are those of the tool itself.
 #[test]
 fn transcoders_of_other_tools_compute_the_same() {
-    use Architecture::{BatchTopK, Gated, JumpRelu, Standard, TopK};
+    use Architecture::{BatchTopK, Gated, GroupMax, JumpRelu, Standard, TopK};
     let golden = Golden::read("transcoders");
     let rows = golden.rows();
     assert!(rows.len() >= 38, "{}", rows.len());
@@ -42,6 +42,8 @@ fn transcoders_of_other_tools_compute_the_same() {
         (Format::SaeLens5, JumpRelu, true),
         (Format::Sparsify, TopK, true),
         (Format::Sparsify, TopK, false),
+        (Format::Sparsify, GroupMax, true),
+        (Format::Sparsify, GroupMax, false),
         (Format::CircuitTracer, Standard, true),
         (Format::CircuitTracer, JumpRelu, true),
         (Format::GemmaScope, JumpRelu, true),
@@ -382,7 +384,7 @@ fn wrong_settings_of_transcoders_are_named() {
     );
     assert_eq!(
         sparsify("\"topk\"", "\"groupmax\""),
-        "cfg.json: activation is \"groupmax\": expected \"topk\""
+        "cfg.json: k is 3: expected a divisor of 7, the number of features, with groupmax"
     );
     let llama = |from: &str, to: &str| {
         edited(

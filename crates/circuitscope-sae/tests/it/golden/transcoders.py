@@ -139,17 +139,21 @@ for layer in [2, 0, 10]:
     by_lens(name)
 
 # sparsify.
+def by_sparsify(name, **settings):
+    sae = randomise(SparseCoder(D_IN, SparseCoderConfig(k=K, **settings)))
+    sae.save_to_disk(root / name)
+    sae = SparseCoder.load_from_disk(root / name)
+    found = sae.encode(x)
+    features = torch.zeros(ROWS, sae.num_latents).scatter(1, found.top_indices, found.top_acts)
+    record(name, features, sae(x, y=x).sae_out, SPARSIFY)
+
+
 for name, settings in [
     ("sparsify/layers.3.mlp", {"transcode": True}),
     ("sparsify/layers.4.mlp", {"transcode": True, "skip_connection": True}),
     ("sparsify/layers.2", {"skip_connection": True}),
 ]:
-    sae = randomise(SparseCoder(D_IN, SparseCoderConfig(num_latents=D_SAE, k=K, **settings)))
-    sae.save_to_disk(root / name)
-    sae = SparseCoder.load_from_disk(root / name)
-    found = sae.encode(x)
-    features = torch.zeros(ROWS, D_SAE).scatter(1, found.top_indices, found.top_acts)
-    record(name, features, sae(x, y=x).sae_out, SPARSIFY)
+    by_sparsify(name, num_latents=D_SAE, **settings)
 
 
 # circuit-tracer.
@@ -326,6 +330,10 @@ for name, module in [
     config = {"trainer": trainer, "buffer": {"d_submodule": D_IN, "io": "out", "ctx_len": 128}}
     (root / name / "config.json").write_text(json.dumps(config))
     record(name, module.encode(x), module(x), LEARNING)
+
+# Groups need a number of features that k divides.
+by_sparsify("sparsify-groupmax/layers.3.mlp", num_latents=6, activation="groupmax", transcode=True)
+by_sparsify("sparsify-groupmax/layers.2", num_latents=6, activation="groupmax")
 
 for name, source in sources.items():
     codes = expected[f"{name}.codes"]
