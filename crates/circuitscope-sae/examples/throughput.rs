@@ -57,7 +57,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let config = StreamConfig::new(D, FEATURES, objective)
         .with_exec(exec)
         .with_dead_after(dead_after);
-    let device = Default::default();
+    let device = burn_flex::FlexDevice;
     let mut trainer = StreamTrainer::<B>::new(&config, batches[0], None, Seed::new(0), &device)?;
     let [warm, timed] = STEPS;
     let mut seconds: Vec<f64> = Vec::new();
