@@ -6,7 +6,7 @@
 
 Steps are those of `SAETrainer.step`: forward, backward, clipping, Adam. `--plain` switches off the scaling by decoder norms,
 SAELens' default, which ours does not have; `--dead` is the number of steps after which a feature is dead, of which the
-auxiliary term then takes care.
+auxiliary term then takes care. `--check FOLDER` reads a dictionary that the example saved instead.
 """
 
 import argparse
@@ -31,12 +31,24 @@ parser.add_argument("--batchtopk", action="store_true")
 parser.add_argument("--plain", action="store_true")
 parser.add_argument("--sparse", action="store_true", help="use_sparse_activations")
 parser.add_argument("--dead", type=int, default=1000)
+parser.add_argument("--check", metavar="FOLDER")
 arguments = parser.parse_args()
 
 torch.manual_seed(0)
 torch.set_num_threads(len(os.sched_getaffinity(0)))
 rows = load_file(arguments.rows)["rows"]
 batches = rows.split(BATCH)
+if arguments.check:
+    sae = sae_lens.SAE.load_from_disk(arguments.check)
+    x = batches[0]
+    with torch.no_grad():
+        features = sae.encode(x)
+        error = (sae.decode(features) - x).pow(2).sum() / (x - x.mean(0)).pow(2).sum()
+    print(
+        f"{sae.cfg.architecture()} read by SAELens: L0 {(features > 0).sum().item() / BATCH:.4f}, "
+        f"mean sum {features.sum().item() / BATCH:.5f}, FVU {error.item():.6f}"
+    )
+    raise SystemExit
 Config = BatchTopKTrainingSAEConfig if arguments.batchtopk else TopKTrainingSAEConfig
 Sae = BatchTopKTrainingSAE if arguments.batchtopk else TopKTrainingSAE
 sae = Sae(

@@ -41,7 +41,7 @@ fn main() -> Result<()> {
                     .with_dead_after(100)
                     .with_exec(Exec::all_cores());
                 let first = rows.next_rows(BATCH);
-                let device = Default::default();
+                let device = burn_flex::FlexDevice;
                 let mut trainer = StreamTrainer::<B>::new(&config, &first, None, seed, &device)?;
                 let untrained = trainer.dictionary()?.w_dec;
                 for step in 0..steps {

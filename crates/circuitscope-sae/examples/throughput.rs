@@ -3,8 +3,9 @@
 //!
 //!     cargo run --release -p circuitscope-sae --example throughput -- rows.safetensors
 //!
-//! The file is made if it is not there. Further arguments: architecture (topk or batchtopk) and the steps after which
-//! features are dead (1000).
+//! The file is made if it is not there. Further arguments: architecture (topk or batchtopk), the steps after which
+//! features are dead (1000), and a folder to save the dictionary in; what it does to the first batch is printed then, which
+//! `train_dictionary.py --check` prints of SAELens on the same folder.
 
 #![recursion_limit = "256"]
 #![expect(clippy::print_stdout, reason = "its result is what it prints")]
@@ -13,10 +14,13 @@ use std::error::Error;
 use std::path::Path;
 use std::time::Instant;
 
+use burn::tensor::{Tensor, TensorData};
 use circuitscope_core::{Exec, Seed};
 use circuitscope_files::{Entry, Metadata, Reader, Writer};
 use circuitscope_sae::synthetic::Synthetic;
-use circuitscope_sae::{Objective, StreamConfig, StreamTrainer};
+use circuitscope_sae::{
+    Objective, SaeMetadata, StreamConfig, StreamTrainer, TrainedOn, load_dir, save_trained,
+};
 
 type B = burn_flex::Flex;
 
@@ -57,7 +61,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let config = StreamConfig::new(D, FEATURES, objective)
         .with_exec(exec)
         .with_dead_after(dead_after);
-    let device = Default::default();
+    let device = burn_flex::FlexDevice;
     let mut trainer = StreamTrainer::<B>::new(&config, batches[0], None, Seed::new(0), &device)?;
     let [warm, timed] = STEPS;
     let mut seconds: Vec<f64> = Vec::new();
@@ -81,6 +85,37 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!(
             "FVU {:.4}, dead {}, loss {:.4}",
             last.fvu, last.dead, last.loss
+        );
+    }
+    if let Some(folder) = rest.get(2).map(Path::new) {
+        let dictionary = trainer.dictionary()?;
+        save_trained(
+            &dictionary,
+            &SaeMetadata::default(),
+            &TrainedOn::default(),
+            folder,
+        )?;
+        let saved = load_dir::<B>(folder, &device)?;
+        let data = TensorData::new(batches[0].to_vec(), [BATCH, D]);
+        let x = Tensor::<B, 2>::from_data(data, &device);
+        let features = saved.encoder.encode(x.clone());
+        let l0 = features
+            .clone()
+            .greater_elem(0.0)
+            .float()
+            .sum()
+            .into_scalar()
+            / BATCH as f32;
+        let sum = features.clone().sum().into_scalar();
+        let made = saved.encoder.decode(features, x.clone());
+        let made = made.ok_or("an autoencoder writes")?;
+        let squares = |x: Tensor<B, 2>| (x.clone() * x).sum().into_scalar();
+        let spread = squares(x.clone() - x.clone().mean_dim(0));
+        println!(
+            "{} read again: L0 {l0:.4}, mean sum {:.5}, FVU {:.6}",
+            saved.architecture,
+            sum / BATCH as f32,
+            squares(made - x) / spread
         );
     }
     Ok(())

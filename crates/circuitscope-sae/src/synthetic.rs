@@ -159,7 +159,7 @@ pub fn mean_max_cosine(learned: &[f32], truth: &[f32], d: usize) -> Result<f64> 
 
 /// Rows of length 1; a row of zeros stays one.
 fn unit_rows(rows: &[f32], d: usize) -> Result<Vec<Vec<f64>>> {
-    if rows.len() % d != 0 {
+    if !rows.len().is_multiple_of(d) {
         return Err(Error::Config {
             field: "d",
             found: format!("{d}, for {} numbers", rows.len()),
@@ -188,9 +188,9 @@ fn unit_rows(rows: &[f32], d: usize) -> Result<Vec<Vec<f64>>> {
 /// The column of each row such that no two rows share one and the sum of costs is least, for at least as many columns
 /// as rows: the Hungarian method with potentials, one row at a time (Kuhn 1955; Jonker & Volgenant 1987).
 fn assignment(costs: &[Vec<f64>]) -> Vec<usize> {
+    const NONE: usize = usize::MAX;
     let rows = costs.len();
     let columns = costs.first().map_or(0, Vec::len);
-    const NONE: usize = usize::MAX;
     // Column 0 stands for the row that is being placed; the others are one further.
     let mut row_of = vec![NONE; columns + 1];
     let (mut of_row, mut of_column) = (vec![0.0; rows], vec![0.0; columns + 1]);

@@ -70,6 +70,10 @@ impl Objective {
 #[setters(prefix = "with_")]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "settings that do not depend on each other, written to files by these names"
+)]
 pub struct StreamConfig {
     /// Width of the rows that are encoded.
     pub d_in: usize,

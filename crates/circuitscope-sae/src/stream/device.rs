@@ -169,7 +169,7 @@ impl<B: Backend> Device<B> {
         let mut to_h = to_f.mask_fill(off, 0.0);
         let mut aux = None;
         if let Some(weight) = config.aux_weight(dead.len()) {
-            let chosen = self.dead(&h, dead, config.k_aux);
+            let chosen = largest_dead(&h, dead, config.k_aux);
             let z = h.mask_fill(chosen.clone().bool_not(), 0.0);
             let miss = z.clone().matmul(weights.w_dec.clone()) + error.clone();
             let to_miss = miss.clone().mul_scalar(2.0 * weight / vectors);
@@ -198,23 +198,6 @@ impl<B: Backend> Device<B> {
         let aux = aux.unwrap_or_else(|| squares.zeros_like());
         let outcome = outcome(x, y, &f, on, squares, aux)?;
         Ok((gradients, outcome))
-    }
-
-    /// The `k` largest of each row among dead features.
-    fn dead(&self, h: &Tensor<B, 2>, dead: &[u32], k: usize) -> Tensor<B, 2, Bool> {
-        let [_, d_sae] = h.dims();
-        let mut alive = vec![1.0f32; d_sae];
-        for &feature in dead {
-            alive[feature as usize] = 0.0;
-        }
-        let alive = uploaded::<B, 2>(&alive, [1, d_sae], &h.device());
-        let alive = alive.greater_elem(0.5).expand(h.dims());
-        // Below every number, so that the least is kept, too.
-        let least = h.clone().mask_fill(alive.clone(), f32::MAX).min_dim(1);
-        let least = least.clone() - least.abs().mul_scalar(1e-3).add_scalar(1e-3);
-        let among = h.clone().mask_fill(alive, f32::MIN);
-        let largest = among.clone().max_dim(1);
-        among.clone().greater(cut(&among, least, largest, k))
     }
 
     /// Adam's step, with rows of `W_dec` kept at their length where that is asked for.
@@ -247,6 +230,23 @@ impl<B: Backend> Device<B> {
             weights.w_dec = w_dec / norm;
         }
     }
+}
+
+/// The `k` largest of each row among dead features.
+fn largest_dead<B: Backend>(h: &Tensor<B, 2>, dead: &[u32], k: usize) -> Tensor<B, 2, Bool> {
+    let [_, d_sae] = h.dims();
+    let mut alive = vec![1.0f32; d_sae];
+    for &feature in dead {
+        alive[feature as usize] = 0.0;
+    }
+    let alive = uploaded::<B, 2>(&alive, [1, d_sae], &h.device());
+    let alive = alive.greater_elem(0.5).expand(h.dims());
+    // Below every number, so that the least is kept, too.
+    let least = h.clone().mask_fill(alive.clone(), f32::MAX).min_dim(1);
+    let least = least.clone() - least.abs().mul_scalar(1e-3).add_scalar(1e-3);
+    let among = h.clone().mask_fill(alive, f32::MIN);
+    let largest = among.clone().max_dim(1);
+    among.clone().greater(cut(&among, least, largest, k))
 }
 
 /// A number for each row of which the `k` largest entries are above, and no others: found by halving `low` to `high`,

@@ -99,7 +99,9 @@ fn mean_row(rows: &[f32], width: usize) -> Vec<f64> {
             .for_each(|(mean, part)| *mean += part);
     }
     let count = (rows.len() / width).max(1) as f64;
-    mean.iter_mut().for_each(|mean| *mean /= count);
+    for mean in &mut mean {
+        *mean /= count;
+    }
     mean
 }
 

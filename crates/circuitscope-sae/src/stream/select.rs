@@ -207,23 +207,11 @@ mod tests {
 
     fn rows(entries: &Entries) -> Vec<Vec<(u32, f32)>> {
         let of = |row: &[usize]| {
-            let entries = row[0]..row[1];
-            entries
-                .clone()
-                .map(|at| (entries.start, at))
-                .map(|(_, at)| at)
-                .collect::<Vec<_>>()
+            let own = row[0]..row[1];
+            let entry = |at: usize| (entries.features[at], entries.values[at]);
+            own.map(entry).collect()
         };
-        entries
-            .starts
-            .windows(2)
-            .map(|row| {
-                of(row)
-                    .into_iter()
-                    .map(|at| (entries.features[at], entries.values[at]))
-                    .collect()
-            })
-            .collect()
+        entries.starts.windows(2).map(of).collect()
     }
 
     #[test]

@@ -83,7 +83,7 @@ impl Window {
         self.mean.len() == d_out && self.fired.len() == d_sae
     }
 
-    /// Means and spreads are joined as Chan, Golub & LeVeque (1979) do it: nothing large cancels.
+    /// Means and spreads are joined as Chan and others (1979) do it: nothing large cancels.
     pub(super) fn add(&mut self, outcome: &Outcome, loss: f64) {
         let (before, rows) = (self.rows as f64, outcome.rows as f64);
         let all = before + rows;

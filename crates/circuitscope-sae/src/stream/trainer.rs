@@ -75,7 +75,7 @@ pub struct StreamTrainer<B: Backend> {
 
 #[derive(Debug)]
 enum Engine<B: Backend> {
-    Host(Host),
+    Host(Box<Host>),
     Device(Device<B>),
 }
 
@@ -136,11 +136,11 @@ impl<B: Backend> StreamTrainer<B> {
     fn with(config: &StreamConfig, saved: Saved, device: &B::Device) -> Self {
         let [weights, first, second] = saved.params;
         let engine = if on_host::<B>(config, device) {
-            Engine::Host(Host {
+            Engine::Host(Box::new(Host {
                 weights,
                 first,
                 second,
-            })
+            }))
         } else {
             Engine::Device(Device::new(config, [&weights, &first, &second], device))
         };
@@ -468,7 +468,7 @@ fn batch<'a>(
         (y, _) => return Err(wrong_target(y.is_some())),
     };
     for (field, list, width) in [("x", x, config.d_in), ("y", y, config.d_out)] {
-        if list.len() % width != 0 {
+        if !list.len().is_multiple_of(width) {
             let expected = "whole rows: a multiple of d_in numbers, for y of d_out";
             return Err(Error::Config {
                 field,
