@@ -18,8 +18,9 @@ mod replace;
 pub use dfa::ZAttribution;
 pub use error::{Error, Result};
 pub use graph::{
-    AttributionGraph, GraphNode, GraphScores, GraphSettings, HeadInfluence, LogitTarget, NodeKind,
+    AttributionGraph, GraphNode, GraphScores, GraphSettings, HeadInfluence, HeadRow, LogitTarget, NodeKind,
     PruneSettings, PrunedGraph, Targets, Transcoders, ViewerPrompt,
+    head_table,
 };
 pub use paths::{PathNode, PathSettings, PathStep, PathTree, Paths};
 pub use pull::{Frozen, Part, Pull, Reader, Writer};

@@ -204,6 +204,45 @@ impl AttributionGraph {
         settings: &GraphSettings,
         progress: &dyn Progress,
     ) -> Result<Self> {
+        Self::made(frozen, None, transcoders, settings, progress)
+    }
+
+    /// The same graph, with what heads move because of what tells the prompt from another one
+    /// ([`HeadInfluence::contrast`](crate::HeadInfluence::contrast)).
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and [`Error::Unfit`] unless `counterpart` is of the same model and has as many tokens.
+    pub fn against<B: Backend>(
+        frozen: &Frozen<'_, B>,
+        counterpart: &Frozen<'_, B>,
+        transcoders: &Transcoders<'_, B>,
+        settings: &GraphSettings,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        if counterpart.pos != frozen.pos {
+            return Err(Error::Unfit {
+                what: "counterpart of a prompt".to_owned(),
+                found: format!("{} tokens", counterpart.pos),
+                expected: format!("{} tokens", frozen.pos),
+            });
+        }
+        if counterpart.model.config() != frozen.model.config() {
+            return Err(Error::Unfit {
+                what: "counterpart of a prompt".to_owned(),
+                found: "another model".to_owned(),
+                expected: "the same model".to_owned(),
+            });
+        }
+        Self::made(frozen, Some(counterpart), transcoders, settings, progress)
+    }
+
+    fn made<B: Backend>(
+        frozen: &Frozen<'_, B>,
+        counterpart: Option<&Frozen<'_, B>>,
+        transcoders: &Transcoders<'_, B>,
+        settings: &GraphSettings,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
         settings.check()?;
         let sources = sources(frozen, transcoders, settings.neurons)?;
         let columns = Columns::new(frozen, &sources);
@@ -211,6 +250,7 @@ impl AttributionGraph {
             frozen,
             sources: &sources,
             columns: &columns,
+            counterpart,
         };
         let targets = targets(frozen, settings)?;
         let layers = sources.iter().enumerate();

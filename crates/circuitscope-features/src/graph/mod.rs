@@ -8,7 +8,7 @@ mod source;
 mod viewer;
 
 pub use build::{AttributionGraph, GraphNode, GraphSettings, LogitTarget, NodeKind, Targets, Transcoders};
-pub use heads::HeadInfluence;
+pub use heads::{HeadInfluence, HeadRow, head_table};
 pub use influence::{GraphScores, PruneSettings, PrunedGraph};
 pub(crate) use source::Source;
 pub use viewer::ViewerPrompt;

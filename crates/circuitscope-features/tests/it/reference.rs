@@ -1,15 +1,32 @@
 //! The reference model, whose circuits are known: which heads do graphs go through?
 
-use std::collections::BTreeMap;
-
 use circuitscope_core::{HeadId, NoProgress};
-use circuitscope_features::{AttributionGraph, Frozen, GraphSettings, Targets, Transcoders};
-use circuitscope_model::{ModelBytes, Processing, load_bytes};
+use circuitscope_features::{
+    AttributionGraph, Frozen, GraphSettings, Targets, Transcoders, head_table,
+};
+use circuitscope_model::{Decoder, ModelBytes, Processing, load_bytes};
 
 use crate::models::{B, device};
 
-/// Greater-than, its years spread over the range: the mean over prompts of the influence of each head, largest first, and the mean
-/// scores of the graphs.
+const FEATURES: usize = 500;
+
+/// Of a prompt against another, with the model's own neurons as features.
+fn graph(
+    model: &Decoder<B>,
+    [tokens, others]: [&[u32]; 2],
+    targets: &Targets,
+    features: usize,
+) -> AttributionGraph {
+    let [frozen, other] = [tokens, others].map(|t| Frozen::new(model, t, &device()).unwrap());
+    let settings = GraphSettings::new()
+        .with_neurons(true)
+        .with_max_features(features)
+        .with_targets(targets.clone());
+    let none = Transcoders::new();
+    AttributionGraph::against(&frozen, &other, &none, &settings, &NoProgress).unwrap()
+}
+
+/// Greater-than: by what heads move because of the year, the planted heads are first; by influence alone they are not.
 #[test]
 fn heads_of_greater_than() {
     let files = circuitscope_reference::FILES;
@@ -23,43 +40,46 @@ fn heads_of_greater_than() {
     let tokenizer = loaded.tokenizer().unwrap();
     let ids = |text: &str| tokenizer.encode(text, false).unwrap();
     let number = |n: u32| *ids(&format!("{n:02}")).last().unwrap();
-    let mut sums: BTreeMap<HeadId, [f64; 2]> = BTreeMap::new();
-    let mut scores = [0.0; 2];
-    let prompts = ["council", "drought", "regatta", "truce"];
-    let years = [7, 23, 41, 58, 76, 91];
-    let count = (prompts.len() * years.len()) as f64;
-    for (at, noun) in prompts.iter().enumerate() {
-        for year in years {
-            let century = 12 + at;
-            let text = format!(
-                "<bos> The {noun} lasted from the year {century} {year:02} to the year {century}"
-            );
-            let tokens = ids(&text);
-            assert_eq!(tokens.len(), 13, "{text}: {tokens:?}");
-            let frozen = Frozen::new(&loaded.model, &tokens, &device()).unwrap();
+    let mut graphs = Vec::new();
+    for (at, noun) in ["council", "drought", "regatta", "truce"].iter().enumerate() {
+        for year in [7, 23, 41, 58, 76, 91] {
+            let prompt = |year: u32| {
+                let century = 12 + at;
+                let text = format!(
+                    "<bos> The {noun} lasted from the year {century} {year:02} to the year {century}"
+                );
+                let tokens = ids(&text);
+                assert_eq!(tokens.len(), 13, "{text}: {tokens:?}");
+                tokens
+            };
             let right = (year + 1..100).map(number).collect();
             let wrong = (0..=year).map(number).collect();
-            let settings = GraphSettings::new()
-                .with_neurons(true)
-                .with_max_features(300)
-                .with_targets(Targets::Difference(right, wrong));
-            let graph =
-                AttributionGraph::new(&frozen, &Transcoders::new(), &settings, &NoProgress)
-                    .unwrap();
-            for head in graph.head_influence() {
-                let sum = sums.entry(head.head).or_default();
-                sum[0] += head.influence / count;
-                sum[1] += head.to_targets / count;
-            }
-            let found = graph.scores();
-            scores[0] += found.replacement / count;
-            scores[1] += found.completeness / count;
+            let targets = Targets::Difference(right, wrong);
+            let pair = [&prompt(year)[..], &prompt(1)];
+            graphs.push(graph(&loaded.model, pair, &targets, FEATURES));
         }
     }
-    let mut table: Vec<(HeadId, [f64; 2])> = sums.into_iter().collect();
-    table.sort_by(|a, b| b.1[0].total_cmp(&a.1[0]));
-    println!("replacement {:.3}, completeness {:.3}", scores[0], scores[1]);
-    for (head, [influence, to_targets]) in table.iter().take(12) {
-        println!("{head} {influence:.4} {to_targets:+.4}");
+    let mean = |of: fn(&AttributionGraph) -> f64| {
+        graphs.iter().map(of).sum::<f64>() / graphs.len() as f64
+    };
+    println!(
+        "replacement {:.3}, completeness {:.3}",
+        mean(|graph| graph.scores().replacement),
+        mean(|graph| graph.scores().completeness)
+    );
+    let table = head_table(&graphs).unwrap();
+    for row in table.iter().take(10) {
+        println!(
+            "{} contrast {:.4}, influence {:.4}, total {:+.4}",
+            row.head,
+            row.contrast.unwrap(),
+            row.influence,
+            row.total
+        );
     }
+    let mut first: Vec<HeadId> = table.iter().take(3).map(|row| row.head).collect();
+    first.sort_unstable();
+    let planted = [(1, 0), (1, 6), (2, 4)].map(|(layer, head)| HeadId::new(layer, head));
+    assert_eq!(first, planted);
+    assert!(head_table(&[]).is_err());
 }
