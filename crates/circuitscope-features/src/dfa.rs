@@ -6,7 +6,7 @@ use circuitscope_core::HeadId;
 use circuitscope_hooks::wide;
 use circuitscope_sae::{Encoder, Reads};
 
-use crate::pull::floats;
+use crate::frozen::floats;
 use crate::{Error, Frozen, Result};
 
 /// A feature of a dictionary of the `z` of all heads of a layer, taken apart at one position: made by
@@ -167,7 +167,9 @@ impl<B: Backend> Frozen<'_, B> {
             });
         }
         // [heads, 1, d_head] x [heads, d_head, d_model]
-        let written = wide(atom).reshape([heads, 1, d_head]).matmul(frozen.w_o.clone());
+        let written = wide(atom)
+            .reshape([heads, 1, d_head])
+            .matmul(frozen.w_o.clone());
         let mut written = written.squeeze_dim::<2>(1);
         if let Some(norm) = &frozen.ln1_post {
             written = norm.apply_at(written, position);

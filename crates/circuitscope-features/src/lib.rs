@@ -10,6 +10,7 @@
 
 mod dfa;
 mod error;
+mod frozen;
 mod graph;
 mod paths;
 mod pull;
@@ -17,11 +18,11 @@ mod replace;
 
 pub use dfa::ZAttribution;
 pub use error::{Error, Result};
+pub use frozen::Frozen;
 pub use graph::{
-    AttributionGraph, GraphNode, GraphScores, GraphSettings, HeadInfluence, HeadRow, LogitTarget, NodeKind,
-    PruneSettings, PrunedGraph, Targets, Transcoders, ViewerPrompt,
-    head_table,
+    AttributionGraph, GraphNode, GraphScores, GraphSettings, HeadInfluence, HeadRow, LogitTarget,
+    NodeKind, PruneSettings, PrunedGraph, Targets, Transcoders, ViewerPrompt, head_table,
 };
 pub use paths::{PathNode, PathSettings, PathStep, PathTree, Paths};
-pub use pull::{Frozen, Part, Pull, Reader, Writer};
+pub use pull::{Part, Pull, Reader, Writer};
 pub use replace::{Leftover, ReplaceMlps};

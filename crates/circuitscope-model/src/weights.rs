@@ -70,10 +70,7 @@ impl<B: Backend> Decoder<B> {
     pub fn mlp_parts(&self, layer: usize) -> Option<MlpParts<B>> {
         let mlp = self.blocks[layer].mlp.as_ref()?;
         Some(MlpParts {
-            gate: mlp
-                .gate
-                .as_ref()
-                .map(|gate| (gate.w.val(), gate.b.val())),
+            gate: mlp.gate.as_ref().map(|gate| (gate.w.val(), gate.b.val())),
             w_in: mlp.w_in.val(),
             b_in: mlp.b_in.val(),
             w_out: mlp.w_out.val(),

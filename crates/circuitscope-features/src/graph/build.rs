@@ -5,30 +5,18 @@ use std::collections::BTreeMap;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use circuitscope_core::Progress;
-use circuitscope_hooks::wide;
 use circuitscope_sae::Encoder;
 use derive_setters::Setters;
 
 use super::direct::{Columns, Direct, Row, Target};
 use super::source::Source;
-use crate::pull::floats;
+use super::targets::{LogitTarget, Targets, targets};
+use crate::frozen::floats;
 use crate::{Error, Frozen, Result};
 
 /// A transcoder for each layer that has one: it reads [`MlpHookIn`](circuitscope_hooks::Site::MlpHookIn) and writes what
 /// [`MlpOut`](circuitscope_hooks::Site::MlpOut) shows.
 pub type Transcoders<'a, B> = BTreeMap<usize, &'a dyn Encoder<B>>;
-
-/// Which logits a graph explains.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Targets {
-    /// The most likely next tokens, at most so many, each with its probability as weight. Ties go to the smaller token.
-    Top(usize),
-    /// These tokens, each with its probability as weight.
-    Tokens(Vec<u32>),
-    /// The mean logit of the first less that of the second, with weight 1.
-    Difference(Vec<u32>, Vec<u32>),
-}
 
 /// How a graph is made.
 #[derive(Debug, Clone, PartialEq, Eq, Setters)]
@@ -80,15 +68,6 @@ impl GraphSettings {
             None => Ok(()),
         }
     }
-}
-
-/// A weighted sum of logits, less the mean of all logits where weights do not sum to 0 and there is more than one logit.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LogitTarget {
-    /// Tokens and their weights.
-    pub tokens: Vec<(u32, f64)>,
-    /// What it counts among the targets: the probability of the token, or 1.
-    pub weight: f64,
 }
 
 /// What a node stands for.
@@ -270,7 +249,14 @@ impl AttributionGraph {
                     },
                     value: active.activation.into(),
                 };
-                (Target::Feature { layer, at, position }, node)
+                (
+                    Target::Feature {
+                        layer,
+                        at,
+                        position,
+                    },
+                    node,
+                )
             })
             .collect();
         let total = features.len().min(settings.max_features);
@@ -420,7 +406,11 @@ impl Parts {
         };
         let mut unkept: Vec<Vec<usize>> = vec![Vec::new(); sources.len()];
         for (layer, range) in columns.features.iter().enumerate() {
-            unkept[layer] = range.clone().filter(|at| !kept[*at]).map(|at| at - range.start).collect();
+            unkept[layer] = range
+                .clone()
+                .filter(|at| !kept[*at])
+                .map(|at| at - range.start)
+                .collect();
         }
         for (layer, source) in sources.iter().enumerate() {
             let Some(source) = source else { continue };
@@ -493,95 +483,6 @@ fn sources<B: Backend>(
         }))
     });
     sources.collect()
-}
-
-/// The targets, what they are, and their values.
-fn targets<B: Backend>(
-    frozen: &Frozen<'_, B>,
-    settings: &GraphSettings,
-) -> Result<Vec<(Target<B>, LogitTarget, f64)>> {
-    let config = frozen.model.config();
-    let position = settings.position.unwrap_or(frozen.pos - 1);
-    let logits = frozen.logits(position)?;
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let exp = |logit: &f32| f64::from(logit - largest).exp();
-    let total: f64 = logits.iter().map(exp).sum();
-    let check = |token: u32| match logits.get(token as usize) {
-        Some(logit) => Ok(*logit),
-        None => Err(Error::Unfit {
-            what: "target token".to_owned(),
-            found: token.to_string(),
-            expected: format!("less than the {} logits of the model", logits.len()),
-        }),
-    };
-    let one = |token: u32| {
-        Ok(LogitTarget {
-            tokens: vec![(token, 1.0)],
-            weight: exp(&check(token)?) / total,
-        })
-    };
-    let chosen: Vec<LogitTarget> = match &settings.targets {
-        Targets::Top(count) => {
-            let mut order: Vec<u32> = (0..logits.len() as u32).collect();
-            order.sort_by(|a, b| logits[*b as usize].total_cmp(&logits[*a as usize]));
-            order.truncate(*count);
-            order.into_iter().map(one).collect::<Result<_>>()?
-        }
-        Targets::Tokens(tokens) => tokens.iter().copied().map(one).collect::<Result<_>>()?,
-        Targets::Difference(right, wrong) => {
-            let mut tokens = Vec::new();
-            for (side, sign) in [(right, 1.0), (wrong, -1.0)] {
-                for token in side {
-                    check(*token)?;
-                    tokens.push((*token, sign / side.len() as f64));
-                }
-            }
-            let empty = right.is_empty() || wrong.is_empty();
-            let target = LogitTarget {
-                tokens,
-                weight: 1.0,
-            };
-            if empty { Vec::new() } else { vec![target] }
-        }
-    };
-    if chosen.is_empty() {
-        return Err(Error::Unfit {
-            what: "targets of a graph".to_owned(),
-            found: "no token".to_owned(),
-            expected: "at least one, and on both sides of a difference".to_owned(),
-        });
-    }
-    let uncapped = |logit: f32| match config.output_logits_soft_cap {
-        Some(cap) => cap * (f64::from(logit) / cap).atanh(),
-        None => f64::from(logit),
-    };
-    let uncapped: Vec<f64> = logits.into_iter().map(uncapped).collect();
-    let w_u = wide(frozen.model.w_u());
-    let b_u = match frozen.model.b_u() {
-        Some(b_u) => floats(b_u)?,
-        None => vec![0.0; uncapped.len()],
-    };
-    let count = uncapped.len() as f64;
-    let chosen = chosen.into_iter().map(|target| {
-        let sum: f64 = target.tokens.iter().map(|(_, weight)| weight).sum();
-        let centred = uncapped.len() > 1 && sum.abs() > 1e-12;
-        let mut u: Tensor<B, 2> = Tensor::zeros([config.d_model, 1], &w_u.device());
-        let (mut bias, mut value) = (0.0, 0.0);
-        for (token, weight) in &target.tokens {
-            let at = *token as usize;
-            u = u + w_u.clone().slice_dim(1, at..at + 1).mul_scalar(*weight);
-            bias += weight * f64::from(b_u[at]);
-            value += weight * uncapped[at];
-        }
-        if centred {
-            u = u - w_u.clone().mean_dim(1).mul_scalar(sum);
-            bias -= sum * b_u.iter().map(|b| f64::from(*b)).sum::<f64>() / count;
-            value -= sum * uncapped.iter().sum::<f64>() / count;
-        }
-        let u = u.squeeze_dim(1);
-        (Target::Logits { position, u, bias }, target, value)
-    });
-    Ok(chosen.collect())
 }
 
 /// The features without a row that have the largest influence on the targets through those with one; ties go to the first.

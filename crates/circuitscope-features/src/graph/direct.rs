@@ -6,7 +6,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
 use super::source::Source;
-use crate::pull::floats;
+use crate::frozen::floats;
 use crate::{Frozen, Reader, Result};
 
 /// What is taken apart: a linear function of what one reader reads at one position.
@@ -166,7 +166,10 @@ impl<B: Backend> Direct<'_, '_, B> {
                 if let Some(skip) = &source.skip {
                     let mlp = frozen.check_mlp(layer)?;
                     let [pos, n, d_model] = g.dims();
-                    let u = g.clone().reshape([pos * n, d_model]).matmul(skip.clone().transpose());
+                    let u = g
+                        .clone()
+                        .reshape([pos * n, d_model])
+                        .matmul(skip.clone().transpose());
                     let constant = mlp.ln2.constant(&u).reshape([pos, n]);
                     all.biases.push(constant.sum_dim(0).squeeze_dim(0));
                     passed_on = Some(mlp.ln2.pull(u.reshape([pos, n, d_model])));
@@ -217,26 +220,27 @@ impl<B: Backend> Direct<'_, '_, B> {
         }
         let device = self.frozen.device();
         let positions: Vec<usize> = targets[start..end].iter().map(|t| t.position()).collect();
-        let (u, bias, norm) = match reader {
-            Reader::Mlp(layer) => {
-                let at = targets[start..end].iter().filter_map(|target| match target {
+        let (u, bias, norm) = if let Reader::Mlp(layer) = reader {
+            let at = targets[start..end]
+                .iter()
+                .filter_map(|target| match target {
                     Target::Feature { at, .. } => Some(*at),
                     Target::Logits { .. } => None,
                 });
-                let at: Vec<usize> = at.collect();
-                let source = self.sources[layer].as_ref();
-                let Some((u, bias)) = source.and_then(|source| source.reads(&at)) else {
-                    return Ok(None);
-                };
-                (u, Some(bias), &self.frozen.check_mlp(layer)?.ln2)
-            }
-            _ => {
-                let us = targets[start..end].iter().filter_map(|target| match target {
+            let at: Vec<usize> = at.collect();
+            let source = self.sources[layer].as_ref();
+            let Some((u, bias)) = source.and_then(|source| source.reads(&at)) else {
+                return Ok(None);
+            };
+            (u, Some(bias), &self.frozen.check_mlp(layer)?.ln2)
+        } else {
+            let us = targets[start..end]
+                .iter()
+                .filter_map(|target| match target {
                     Target::Logits { u, .. } => Some(u.clone().unsqueeze_dim::<2>(0)),
                     Target::Feature { .. } => None,
                 });
-                (Tensor::cat(us.collect(), 0), None, &self.frozen.ln_final)
-            }
+            (Tensor::cat(us.collect(), 0), None, &self.frozen.ln_final)
         };
         let [_, d_model] = u.dims();
         let around = |x: Tensor<B, 2>| {
@@ -290,11 +294,12 @@ impl<B: Backend> Direct<'_, '_, B> {
             all.contrast.push(carried(difference));
         }
         // [heads, k_pos, q_pos] x [heads, q_pos, n * d_head]
-        let on_v = frozen
-            .pattern
-            .clone()
-            .swap_dims(1, 2)
-            .matmul(on_z.reshape([heads, pos, n * d_head]));
+        let on_v =
+            frozen
+                .pattern
+                .clone()
+                .swap_dims(1, 2)
+                .matmul(on_z.reshape([heads, pos, n * d_head]));
         let on_v = on_v
             .reshape([kv_heads, heads / kv_heads, pos * n, d_head])
             .sum_dim(1)
@@ -361,7 +366,10 @@ fn read<B: Backend>(all: Gathered<B>, n: usize, direct: &Direct<'_, '_, B>) -> R
             };
             into[to.clone()].copy_from_slice(values);
         }
-        row.bias = values[width - n_biases..].iter().map(|x| f64::from(*x)).sum();
+        row.bias = values[width - n_biases..]
+            .iter()
+            .map(|x| f64::from(*x))
+            .sum();
     }
     Ok(rows)
 }

@@ -102,7 +102,7 @@ impl AttributionGraph {
         let mut targets: Vec<usize> = self.target_nodes().collect();
         targets.reverse();
         for target in targets {
-            let gain = gains[target] ;
+            let gain = gains[target];
             let sources = self.row(target).map_or(&[][..], |row| &row.edges[..]);
             for (source, edge) in sources.iter().enumerate().take(self.n_features) {
                 gains[source] += gain * f64::from(*edge) / self.nodes[source].value;
@@ -116,7 +116,8 @@ impl AttributionGraph {
         let gains = self.gains();
         let influence = self.influence();
         let [layers, heads] = self.heads;
-        let all = (0..layers).flat_map(|layer| (0..heads).map(move |head| HeadId::new(layer, head)));
+        let all =
+            (0..layers).flat_map(|layer| (0..heads).map(move |head| HeadId::new(layer, head)));
         let mut found: Vec<HeadInfluence> = all
             .map(|head| HeadInfluence {
                 head,

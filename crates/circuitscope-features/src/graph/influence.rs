@@ -71,7 +71,11 @@ impl AttributionGraph {
                 influence[source] += weight * share;
             }
         }
-        influence.iter().zip(weights).map(|(all, own)| all - own).collect()
+        influence
+            .iter()
+            .zip(weights)
+            .map(|(all, own)| all - own)
+            .collect()
     }
 
     /// Weights of targets, 0 for other nodes.
@@ -84,11 +88,7 @@ impl AttributionGraph {
     }
 
     /// Sources of a node and their shares of the absolute values of the chosen edges into it; the bias is none.
-    fn shares(
-        &self,
-        target: usize,
-        chosen: &impl Fn(usize, usize) -> bool,
-    ) -> Vec<(usize, f64)> {
+    fn shares(&self, target: usize, chosen: &impl Fn(usize, usize) -> bool) -> Vec<(usize, f64)> {
         let Some(row) = self.row(target) else {
             return Vec::new();
         };

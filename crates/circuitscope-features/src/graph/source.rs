@@ -7,7 +7,7 @@ use burn::tensor::{Tensor, TensorData};
 use circuitscope_hooks::wide;
 use circuitscope_sae::Encoder;
 
-use crate::pull::{FrozenNorm, floats, rows};
+use crate::frozen::{FrozenNorm, floats, rows};
 use crate::{Error, Frozen, Result};
 
 /// Rows of features or of directions that are decoded at a time.
@@ -173,7 +173,9 @@ impl<B: Backend> Source<B> {
         let (pre, post) = (floats(pre)?, floats(post)?);
         let gate = |at: usize, activation: f32| activation / pre[at];
         let (active, spans) = active(&post, d_mlp, gate, layer)?;
-        let b_out = wide(parts.b_out).unsqueeze::<2>().expand([pos, frozen.model.config().d_model]);
+        let b_out = wide(parts.b_out)
+            .unsqueeze::<2>()
+            .expand([pos, frozen.model.config().d_model]);
         let mut made = Self {
             rows: active.iter().map(|active| active.feature).collect(),
             active,
@@ -216,21 +218,28 @@ impl<B: Backend> Source<B> {
         if span.is_empty() {
             return Tensor::zeros([1, d_model], &device);
         }
-        self.activations(span.clone()).transpose().matmul(self.atoms_of(span))
+        self.activations(span.clone())
+            .transpose()
+            .matmul(self.atoms_of(span))
     }
 
     /// The error and what these active features write, `[pos, d_model]`.
     pub(crate) fn error_with(&self, left_out: &[usize]) -> Tensor<B, 2> {
         let mut error = self.error.clone();
         for (position, span) in self.spans.iter().enumerate() {
-            let here: Vec<usize> = left_out.iter().copied().filter(|at| span.contains(at)).collect();
+            let here: Vec<usize> = left_out
+                .iter()
+                .copied()
+                .filter(|at| span.contains(at))
+                .collect();
             if here.is_empty() {
                 continue;
             }
             let device = self.atoms.device();
             let atoms: Vec<usize> = here.iter().map(|at| self.rows[*at]).collect();
             let values: Vec<f32> = here.iter().map(|at| self.active[*at].activation).collect();
-            let values = Tensor::<B, 2>::from_data(TensorData::new(values, [1, here.len()]), &device);
+            let values =
+                Tensor::<B, 2>::from_data(TensorData::new(values, [1, here.len()]), &device);
             let mut written = values.matmul(self.atoms.clone().select(0, rows(&atoms, &device)));
             if let Some(post) = &self.post {
                 written = post.apply_at(written, position);
@@ -245,7 +254,10 @@ impl<B: Backend> Source<B> {
 
     /// `[features, 1]`
     fn activations(&self, span: Range<usize>) -> Tensor<B, 2> {
-        let values: Vec<f32> = self.active[span].iter().map(|active| active.activation).collect();
+        let values: Vec<f32> = self.active[span]
+            .iter()
+            .map(|active| active.activation)
+            .collect();
         let count = values.len();
         Tensor::from_data(TensorData::new(values, [count, 1]), &self.atoms.device())
     }
@@ -266,10 +278,12 @@ impl<B: Backend> Source<B> {
             None => g.clone(),
         };
         let spans = self.spans.iter().enumerate();
-        let effects = spans.filter(|(_, span)| !span.is_empty()).map(|(position, _)| {
-            let g = g.clone().slice_dim(0, position..position + 1);
-            self.effects_at(position, g.squeeze_dim(0))
-        });
+        let effects = spans
+            .filter(|(_, span)| !span.is_empty())
+            .map(|(position, _)| {
+                let g = g.clone().slice_dim(0, position..position + 1);
+                self.effects_at(position, g.squeeze_dim(0))
+            });
         let effects: Vec<Tensor<B, 2>> = effects.collect();
         (!effects.is_empty()).then(|| Tensor::cat(effects, 1))
     }

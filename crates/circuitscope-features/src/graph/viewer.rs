@@ -39,7 +39,11 @@ impl PrunedGraph {
     pub fn to_viewer_json(&self, graph: &AttributionGraph, prompt: &ViewerPrompt) -> Result<Value> {
         let counts = [
             ("texts of tokens", prompt.prompt_tokens.len(), graph.pos),
-            ("texts of targets", prompt.targets.len(), graph.targets().len()),
+            (
+                "texts of targets",
+                prompt.targets.len(),
+                graph.targets().len(),
+            ),
         ];
         for (what, found, expected) in counts {
             if found != expected {
@@ -50,7 +54,10 @@ impl PrunedGraph {
                 });
             }
         }
-        let shown = self.nodes.iter().filter_map(|at| self.node(*at, graph, prompt));
+        let shown = self
+            .nodes
+            .iter()
+            .filter_map(|at| self.node(*at, graph, prompt));
         let ends = |at: usize| place(graph, at).map(|place| place.id);
         let links = self.edges.iter().filter_map(|(source, target, weight)| {
             let (source, target) = (ends(*source)?, ends(*target)?);
@@ -161,21 +168,45 @@ fn place(graph: &AttributionGraph, at: usize) -> Option<Place> {
         }
         NodeKind::Error { layer, position } => {
             let layer = layer.to_string();
-            (layer, "-1".to_owned(), -1, position, "mlp reconstruction error")
+            (
+                layer,
+                "-1".to_owned(),
+                -1,
+                position,
+                "mlp reconstruction error",
+            )
         }
         NodeKind::Token { position, token } => {
             let layer = "E".to_owned();
-            (layer, token.to_string(), position as i64, position, "embedding")
+            (
+                layer,
+                token.to_string(),
+                position as i64,
+                position,
+                "embedding",
+            )
         }
         NodeKind::Position { position } => {
             let layer = "E".to_owned();
-            (layer, "p".to_owned(), position as i64, position, "embedding")
+            (
+                layer,
+                "p".to_owned(),
+                position as i64,
+                position,
+                "embedding",
+            )
         }
         NodeKind::Bias => return None,
         NodeKind::Logit { target } => {
             let (token, _) = *graph.targets()[target].tokens.first()?;
             let layer = layers.to_string();
-            (layer, token.to_string(), token.into(), graph.position, "logit")
+            (
+                layer,
+                token.to_string(),
+                token.into(),
+                graph.position,
+                "logit",
+            )
         }
     };
     Some(Place {

@@ -17,7 +17,10 @@ use crate::models::{B, Small, TOKENS, captured, device, model, models};
 /// A transcoder with a pass-through for layer 0, a plain one for layer 1, none for others.
 fn coders(model: &Decoder<B>) -> Vec<Small> {
     let d = model.config().d_model;
-    vec![Small::random(d, 12, d, 1).with_skip(5), Small::random(d, 20, d, 2)]
+    vec![
+        Small::random(d, 12, d, 1).with_skip(5),
+        Small::random(d, 20, d, 2),
+    ]
 }
 
 fn by_layer(coders: &[Small]) -> Transcoders<'_, B> {
@@ -47,7 +50,10 @@ fn check_sums_within(name: &str, graph: &AttributionGraph, at_least: impl Fn(usi
         let size = size.max(at_least(target));
         let node = graph.nodes()[target];
         let off = (sum - node.value).abs() / size;
-        assert!(off < 1e-5, "{name}, {node:?}: edges sum to {sum}, off by {off}");
+        assert!(
+            off < 1e-5,
+            "{name}, {node:?}: edges sum to {sum}, off by {off}"
+        );
         worst = worst.max(off);
     }
     worst
@@ -78,10 +84,15 @@ fn edges_sum_to_values_in_every_family() {
             let known = largest.entry(layer(target)).or_default();
             *known = known.max(size);
         }
-        check_sums_within(&format!("{name}, neurons"), &neurons, |at| largest[&layer(at)]);
+        check_sums_within(&format!("{name}, neurons"), &neurons, |at| {
+            largest[&layer(at)]
+        });
         for node in neurons.nodes() {
             if let NodeKind::Error { .. } = node.kind {
-                assert!(node.value < 1e-5, "{name}: neurons leave nothing over, {node:?}");
+                assert!(
+                    node.value < 1e-5,
+                    "{name}: neurons leave nothing over, {node:?}"
+                );
             }
         }
     }
@@ -99,7 +110,11 @@ fn values_are_those_of_the_pass() {
         let x = captured(&model, &TOKENS, Site::MlpHookIn(layer));
         let x = Tensor::<B, 2>::from_data(TensorData::new(x, [TOKENS.len(), d]), &device());
         let features: Vec<f32> = coder.encode(x).into_data().iter::<f32>().collect();
-        for (at, value) in features.iter().enumerate().filter(|(_, value)| **value > 0.0) {
+        for (at, value) in features
+            .iter()
+            .enumerate()
+            .filter(|(_, value)| **value > 0.0)
+        {
             let kind = NodeKind::Feature {
                 layer,
                 feature: at % coder.n_codes(),
@@ -115,7 +130,10 @@ fn values_are_those_of_the_pass() {
     let last = &logits[logits.len() - model.config().d_vocab_out..];
     let mean = last.iter().sum::<f32>() / last.len() as f32;
     let largest = last.iter().copied().fold(f32::MIN, f32::max);
-    let first = made.nodes().iter().find(|node| matches!(node.kind, NodeKind::Logit { .. }));
+    let first = made
+        .nodes()
+        .iter()
+        .find(|node| matches!(node.kind, NodeKind::Logit { .. }));
     assert!((first.unwrap().value - f64::from(largest - mean)).abs() < 1e-5);
 }
 
@@ -129,8 +147,12 @@ fn edges_are_the_sums_over_paths() {
         let logit = made.nodes().len() - 1;
         let frozen = Frozen::new(&model, &TOKENS, &device()).unwrap();
         let column = |at: usize| model.w_u().slice_dim(1, at..at + 1).squeeze_dim::<1>(1);
-        let pull = frozen.pull(Reader::Final, 6, column(3) - column(4)).unwrap();
-        let all = PathSettings::default().with_expansions(usize::MAX).with_least(0.0);
+        let pull = frozen
+            .pull(Reader::Final, 6, column(3) - column(4))
+            .unwrap();
+        let all = PathSettings::default()
+            .with_expansions(usize::MAX)
+            .with_least(0.0);
         let paths = Paths::new(&frozen, &Transcoders::new()).unwrap();
         let tree = paths.of_pull(&pull, &all).unwrap();
         let mut ends: BTreeMap<NodeKind, f64> = BTreeMap::new();
@@ -160,9 +182,16 @@ fn edges_are_the_sums_over_paths() {
                 expected += f64::from(b[3] - b[4]);
             }
             let off = (made.edge(at, logit) - expected).abs() / size;
-            assert!(off < 1e-5, "{name}, {node:?}: {} {expected}", made.edge(at, logit));
+            assert!(
+                off < 1e-5,
+                "{name}, {node:?}: {} {expected}",
+                made.edge(at, logit)
+            );
         }
-        let nonzero = ends.values().filter(|value| value.abs() > 1e-3 * size).count();
+        let nonzero = ends
+            .values()
+            .filter(|value| value.abs() > 1e-3 * size)
+            .count();
         assert!(nonzero > 10, "{name}: {nonzero} ends");
     }
 }
@@ -172,10 +201,16 @@ fn edges_are_the_sums_over_paths() {
 fn heads_of_the_last_layer_carry_what_they_write() {
     let model = model("qwen3", Processing::Raw);
     let targets = Targets::Difference(vec![3], vec![4]);
-    let made = graph(&model, &coders(&model), &GraphSettings::new().with_targets(targets));
+    let made = graph(
+        &model,
+        &coders(&model),
+        &GraphSettings::new().with_targets(targets),
+    );
     let frozen = Frozen::new(&model, &TOKENS, &device()).unwrap();
     let column = |at: usize| model.w_u().slice_dim(1, at..at + 1).squeeze_dim::<1>(1);
-    let pull = frozen.pull(Reader::Final, 6, column(3) - column(4)).unwrap();
+    let pull = frozen
+        .pull(Reader::Final, 6, column(3) - column(4))
+        .unwrap();
     let parts = frozen.parts(&pull).unwrap();
     let grid = model.config().grid();
     let through = made.through_heads(made.nodes().len() - 1).unwrap();
@@ -195,19 +230,30 @@ fn heads_of_the_last_layer_carry_what_they_write() {
     assert!(largest > 1e-3);
     let table = made.head_influence();
     assert_eq!(table.len(), grid.len());
-    assert!(table.windows(2).all(|pair| pair[0].influence >= pair[1].influence));
+    assert!(
+        table
+            .windows(2)
+            .all(|pair| pair[0].influence >= pair[1].influence)
+    );
 }
 
 /// `w (A + A² + …)` with whole matrices, until a power is 0.
 fn power_series(graph: &AttributionGraph) -> Vec<f64> {
     let n = graph.nodes().len();
-    let bias = graph.nodes().iter().position(|node| node.kind == NodeKind::Bias);
+    let bias = graph
+        .nodes()
+        .iter()
+        .position(|node| node.kind == NodeKind::Bias);
     let bias = bias.unwrap();
     let mut shares = vec![vec![0.0; n]; n];
     for target in graph.target_nodes() {
         let edge = |source: usize| {
             let shown = source != bias;
-            if shown { graph.edge(source, target).abs() } else { 0.0 }
+            if shown {
+                graph.edge(source, target).abs()
+            } else {
+                0.0
+            }
         };
         let total: f64 = (0..n).map(edge).sum();
         for source in 0..n {
@@ -223,7 +269,9 @@ fn power_series(graph: &AttributionGraph) -> Vec<f64> {
     let mut sum = vec![0.0; n];
     while power.iter().any(|x| *x > 0.0) {
         let next = (0..n).map(|source| {
-            (0..n).map(|target| power[target] * shares[target][source]).sum()
+            (0..n)
+                .map(|target| power[target] * shares[target][source])
+                .sum()
         });
         power = next.collect();
         for (sum, x) in sum.iter_mut().zip(&power) {
@@ -255,11 +303,21 @@ fn influence_is_the_sum_over_all_powers() {
     assert!((starts[0] + starts[1] - weights).abs() < 1e-9);
     let scores = made.scores();
     assert!((scores.replacement - starts[0] / weights).abs() < 1e-9);
-    assert!(scores.replacement > 0.05 && scores.replacement < 0.95, "{scores:?}");
-    assert!(scores.completeness > scores.replacement && scores.completeness < 1.0, "{scores:?}");
+    assert!(
+        scores.replacement > 0.05 && scores.replacement < 0.95,
+        "{scores:?}"
+    );
+    assert!(
+        scores.completeness > scores.replacement && scores.completeness < 1.0,
+        "{scores:?}"
+    );
     // With the MLPs' own neurons nothing breaks off.
     let neurons = graph(&model, &[], &GraphSettings::new().with_neurons(true));
-    assert!(neurons.scores().replacement > 0.999, "{:?}", neurons.scores());
+    assert!(
+        neurons.scores().replacement > 0.999,
+        "{:?}",
+        neurons.scores()
+    );
 }
 
 #[test]
@@ -340,8 +398,12 @@ fn what_does_not_fit_is_refused() {
     let too_narrow = Transcoders::from([(0, &narrow as &dyn Encoder<B>)]);
     let none = Transcoders::new();
     let settings = GraphSettings::new();
-    let no_token = settings.clone().with_targets(Targets::Tokens(vec![9_999_999]));
-    let nothing = settings.clone().with_targets(Targets::Difference(vec![1], vec![]));
+    let no_token = settings
+        .clone()
+        .with_targets(Targets::Tokens(vec![9_999_999]));
+    let nothing = settings
+        .clone()
+        .with_targets(Targets::Difference(vec![1], vec![]));
     let cases = [
         (&no_such_layer, &settings, "layer"),
         (&too_narrow, &settings, "transcoder of layer 0"),

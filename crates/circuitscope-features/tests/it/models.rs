@@ -47,7 +47,9 @@ pub(crate) fn model(name: &str, processing: Processing) -> Decoder<B> {
 }
 
 pub(crate) fn load(folder: &Path, processing: Processing) -> Decoder<B> {
-    load_dir(folder, processing, &device(), &NoProgress).unwrap().model
+    load_dir(folder, processing, &device(), &NoProgress)
+        .unwrap()
+        .model
 }
 
 /// All names of [`model`] in both processings.

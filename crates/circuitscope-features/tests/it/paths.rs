@@ -26,7 +26,9 @@ fn shares_of_heads_and_sources_sum_to_the_pre_activation() {
         for layer in 0..config.n_layers {
             let z = captured(&model, &TOKENS, Site::Z(layer));
             for (position, feature) in [(6, 0), (2, 7)] {
-                let found = frozen.attribute_z(layer, &coder, feature, position).unwrap();
+                let found = frozen
+                    .attribute_z(layer, &coder, feature, position)
+                    .unwrap();
                 let z = &z[position * width..(position + 1) * width];
                 let terms = z.iter().enumerate();
                 let terms = terms.map(|(at, z)| f64::from(z * weight[at * 10 + feature]));
@@ -34,7 +36,10 @@ fn shares_of_heads_and_sources_sum_to_the_pre_activation() {
                 let size: f64 = terms.iter().map(|term| term.abs()).sum();
                 let expected = terms.iter().sum::<f64>() + f64::from(bias[feature]);
                 let close = |a: f64, b: f64| (a - b).abs() < 1e-5 * size;
-                assert!(close(found.pre_activation(), expected), "{name}, layer {layer}");
+                assert!(
+                    close(found.pre_activation(), expected),
+                    "{name}, layer {layer}"
+                );
                 assert_eq!(found.by_source.len(), config.n_heads * TOKENS.len());
                 let heads = found.by_source.chunks_exact(TOKENS.len());
                 for (head, (sources, by_head)) in heads.zip(&found.by_head).enumerate() {
@@ -55,7 +60,11 @@ fn shares_of_heads_and_sources_sum_to_the_pre_activation() {
 /// The parts of every followed node sum to it, and leaves to the root, within 1e-5 of the sizes of the root's parts.
 fn check(name: &str, tree: &PathTree) {
     let sum = |of: &dyn Fn(&PathNode) -> bool| -> f64 {
-        tree.nodes.iter().filter(|node| of(node)).map(|node| node.value).sum()
+        tree.nodes
+            .iter()
+            .filter(|node| of(node))
+            .map(|node| node.value)
+            .sum()
     };
     let roots = tree.nodes.iter().filter(|node| node.parent.is_none());
     let size: f64 = roots.map(|node| node.value.abs()).sum();
@@ -68,7 +77,11 @@ fn check(name: &str, tree: &PathTree) {
         assert_eq!(tree.path(at).len(), node.depth + 1);
     }
     let leaves: f64 = tree.leaves().map(|node| node.value).sum();
-    assert!(close(leaves, tree.value), "{name}: {leaves} of {}", tree.value);
+    assert!(
+        close(leaves, tree.value),
+        "{name}: {leaves} of {}",
+        tree.value
+    );
 }
 
 #[test]
@@ -88,16 +101,27 @@ fn parts_along_paths_sum() {
             .collect();
         let frozen = Frozen::new(&model, &TOKENS, &device()).unwrap();
         let paths = Paths::new(&frozen, &coders).unwrap();
-        let settings = PathSettings::default().with_expansions(300).with_least(1e-4);
+        let settings = PathSettings::default()
+            .with_expansions(300)
+            .with_least(1e-4);
         let last = config.n_layers - 1;
         let tree = paths.of_z_feature(last, &coder, 1, 6, &settings).unwrap();
         check(&format!("{name}, z"), &tree);
         let dfa = frozen.attribute_z(last, &coder, 1, 6).unwrap();
         assert!((tree.value - dfa.pre_activation()).abs() < 1e-5);
         let kinds = |of: fn(&PathStep) -> bool| tree.nodes.iter().any(|node| of(&node.step));
-        assert!(kinds(|step| matches!(step, PathStep::Wrote(Writer::Token { .. }))));
-        assert!(kinds(|step| matches!(step, PathStep::Feature { .. })), "{name}");
-        assert!(kinds(|step| matches!(step, PathStep::PassedOn { .. })), "{name}");
+        assert!(kinds(|step| matches!(
+            step,
+            PathStep::Wrote(Writer::Token { .. })
+        )));
+        assert!(
+            kinds(|step| matches!(step, PathStep::Feature { .. })),
+            "{name}"
+        );
+        assert!(
+            kinds(|step| matches!(step, PathStep::PassedOn { .. })),
+            "{name}"
+        );
 
         // An active feature of the second transcoder.
         let input = captured(&model, &TOKENS, Site::MlpHookIn(1));
@@ -107,7 +131,10 @@ fn parts_along_paths_sum() {
         let at = (6 * 20..7 * 20).find(|at| features[*at] > 0.1).unwrap();
         let tree = paths.of_feature(1, at % 20, 6, &settings).unwrap();
         check(&format!("{name}, feature"), &tree);
-        assert!((tree.value - f64::from(features[at])).abs() < 1e-5, "{name}");
+        assert!(
+            (tree.value - f64::from(features[at])).abs() < 1e-5,
+            "{name}"
+        );
         let silent = (6 * 20..7 * 20).find(|at| features[*at] == 0.0).unwrap();
         assert!(paths.of_feature(1, silent % 20, 6, &settings).is_err());
         assert!(paths.of_feature(9, 0, 6, &settings).is_err());
@@ -125,12 +152,19 @@ fn the_largest_is_followed_first() {
     let settings = PathSettings::default().with_expansions(1);
     let tree = paths.of_z_feature(last, &coder, 1, 6, &settings).unwrap();
     let head = |node: &&PathNode| matches!(node.step, PathStep::Wrote(Writer::Head { .. }));
-    let roots = tree.nodes.iter().filter(|node| node.parent.is_none()).filter(head);
+    let roots = tree
+        .nodes
+        .iter()
+        .filter(|node| node.parent.is_none())
+        .filter(head);
     let largest = roots.map(|node| node.value.abs()).fold(0.0, f64::max);
     let followed: Vec<&PathNode> = tree.nodes.iter().filter(|node| node.followed).collect();
     assert_eq!(followed.len(), 1);
     assert_eq!(followed[0].value.abs(), largest);
-    assert_eq!(tree, paths.of_z_feature(last, &coder, 1, 6, &settings).unwrap());
+    assert_eq!(
+        tree,
+        paths.of_z_feature(last, &coder, 1, 6, &settings).unwrap()
+    );
 }
 
 /// The direct effect of an atom on the logits is that of its heads' outputs on the stream.
@@ -148,7 +182,11 @@ fn atoms_reach_the_logits() {
         let found = frozen.z_atom_logits(layer, z, 6).unwrap();
         assert_eq!(found.dims(), [config.n_heads, config.d_vocab_out]);
         let token = 4;
-        let found: Vec<f32> = found.slice_dim(1, token..token + 1).into_data().iter().collect();
+        let found: Vec<f32> = found
+            .slice_dim(1, token..token + 1)
+            .into_data()
+            .iter()
+            .collect();
         let column = model.w_u().slice_dim(1, token..token + 1).squeeze_dim(1);
         let pull = frozen
             .pull(circuitscope_features::Reader::Final, 6, column)

@@ -47,7 +47,12 @@ fn check(name: &str, model: &Decoder<B>) {
             );
             let at = (position * config.n_key_value_heads + group) * d + 1;
             let expected = f64::from(v[at]) - f64::from(b_v[group * d + 1]);
-            sums(&format!("{name}, v of layer {layer}"), &found, expected, size(&found));
+            sums(
+                &format!("{name}, v of layer {layer}"),
+                &found,
+                expected,
+                size(&found),
+            );
             if config.mlp.is_some() {
                 let x = captured(model, &TOKENS, Site::MlpHookIn(layer));
                 let x = &x[position * config.d_model..(position + 1) * config.d_model];
@@ -55,7 +60,12 @@ fn check(name: &str, model: &Decoder<B>) {
                 let weights: Vec<f32> = u.clone().into_data().iter::<f32>().collect();
                 let expected = x.iter().zip(&weights).map(|(x, u)| f64::from(x * u)).sum();
                 let found = parts(Reader::Mlp(layer), position, u);
-                sums(&format!("{name}, MLP of layer {layer}"), &found, expected, size(&found));
+                sums(
+                    &format!("{name}, MLP of layer {layer}"),
+                    &found,
+                    expected,
+                    size(&found),
+                );
             }
         }
         let token = 4;
@@ -70,7 +80,12 @@ fn check(name: &str, model: &Decoder<B>) {
             let b: Vec<f32> = b.into_data().iter::<f32>().collect();
             f64::from(b[token])
         });
-        sums(&format!("{name}, logit"), &found, before_cap - bias, size(&found));
+        sums(
+            &format!("{name}, logit"),
+            &found,
+            before_cap - bias,
+            size(&found),
+        );
     }
 }
 
@@ -87,7 +102,9 @@ fn parts_sum_to_what_is_read_in_every_family() {
 fn going_through_a_head_keeps_its_part() {
     for (name, model) in models() {
         let frozen = Frozen::new(&model, &TOKENS, &device()).unwrap();
-        let pull = frozen.pull(Reader::Final, 6, column(model.w_u(), 2)).unwrap();
+        let pull = frozen
+            .pull(Reader::Final, 6, column(model.w_u(), 2))
+            .unwrap();
         let parts = frozen.parts(&pull).unwrap();
         let whole = size(&parts);
         let mut heads = 0;
@@ -96,7 +113,10 @@ fn going_through_a_head_keeps_its_part() {
                 continue;
             };
             let on = frozen.through(&pull, head, source).unwrap();
-            assert_eq!((on.position, on.reader), (source, Reader::Value(head.layer)));
+            assert_eq!(
+                (on.position, on.reader),
+                (source, Reader::Value(head.layer))
+            );
             sums(
                 &format!("{name}, {head} from {source}"),
                 &frozen.parts(&on).unwrap(),

@@ -41,7 +41,10 @@ fn heads_of_greater_than() {
     let ids = |text: &str| tokenizer.encode(text, false).unwrap();
     let number = |n: u32| *ids(&format!("{n:02}")).last().unwrap();
     let mut graphs = Vec::new();
-    for (at, noun) in ["council", "drought", "regatta", "truce"].iter().enumerate() {
+    for (at, noun) in ["council", "drought", "regatta", "truce"]
+        .iter()
+        .enumerate()
+    {
         for year in [7, 23, 41, 58, 76, 91] {
             let prompt = |year: u32| {
                 let century = 12 + at;
@@ -59,9 +62,8 @@ fn heads_of_greater_than() {
             graphs.push(graph(&loaded.model, pair, &targets, FEATURES));
         }
     }
-    let mean = |of: fn(&AttributionGraph) -> f64| {
-        graphs.iter().map(of).sum::<f64>() / graphs.len() as f64
-    };
+    let mean =
+        |of: fn(&AttributionGraph) -> f64| graphs.iter().map(of).sum::<f64>() / graphs.len() as f64;
     println!(
         "replacement {:.3}, completeness {:.3}",
         mean(|graph| graph.scores().replacement),

@@ -63,7 +63,10 @@ fn with_the_error_the_model_is_itself() {
         let off = largest(with - clean.clone()) / scale;
         assert!(off < 1e-5, "{name}: {off}");
         let off = largest(without - clean) / scale;
-        assert!(off > 1e-2, "{name}: random transcoders change nothing, {off}");
+        assert!(
+            off > 1e-2,
+            "{name}: random transcoders change nothing, {off}"
+        );
     }
 }
 
@@ -89,6 +92,10 @@ fn transcoders_that_do_not_fit() {
     for (layer, coder) in [(9, &fits), (0, &narrow)] {
         let coders = Transcoders::from([(layer, coder as &dyn Encoder<B>)]);
         let error = ReplaceMlps::new(&coders, model.config()).unwrap_err();
-        assert!(error.to_string().starts_with(&format!("transcoder of layer {layer}")));
+        assert!(
+            error
+                .to_string()
+                .starts_with(&format!("transcoder of layer {layer}"))
+        );
     }
 }

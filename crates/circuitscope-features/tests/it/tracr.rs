@@ -40,7 +40,10 @@ fn name(kind: NodeKind) -> Name {
 /// The edges of the program that pass on values: to an MLP, to the output or to the values of a head.
 fn values(folder: &Path) -> BTreeMap<Name, BTreeSet<Name>> {
     let mut edges: BTreeMap<Name, BTreeSet<Name>> = BTreeMap::new();
-    for edge in json(folder, "ground_truth.json")["edges"].as_array().unwrap() {
+    for edge in json(folder, "ground_truth.json")["edges"]
+        .as_array()
+        .unwrap()
+    {
         let text = |key: &str| edge[key].as_str().unwrap().to_owned();
         if ["v", "in"].contains(&text("port").as_str()) {
             edges.entry(text("from")).or_default().insert(text("to"));
@@ -109,8 +112,7 @@ fn check(program: &str) {
             let settings = GraphSettings::new()
                 .with_targets(Targets::Tokens((0..outputs).collect()))
                 .with_position(Some(position));
-            let graph =
-                AttributionGraph::new(&frozen, &coders, &settings, &NoProgress).unwrap();
+            let graph = AttributionGraph::new(&frozen, &coders, &settings, &NoProgress).unwrap();
             graphs += 1;
             features += graph.active_features();
             let influence = graph.influence();
@@ -158,7 +160,10 @@ fn check(program: &str) {
     );
     assert!(worst < 1e-5, "{program}: {worst}");
     assert_eq!(found, expected, "{program}");
-    assert!(heads.iter().all(|head| program_heads.contains(head)), "{program}: {heads:?}");
+    assert!(
+        heads.iter().all(|head| program_heads.contains(head)),
+        "{program}: {heads:?}"
+    );
 }
 
 #[test]

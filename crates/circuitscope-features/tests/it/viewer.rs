@@ -96,7 +96,10 @@ fn features_in_the_viewers_file() {
             assert!(ids.contains(link[end].as_str().unwrap()), "{link}");
         }
     }
-    let kinds: BTreeSet<String> = nodes.iter().map(|node| text(node, "feature_type")).collect();
+    let kinds: BTreeSet<String> = nodes
+        .iter()
+        .map(|node| text(node, "feature_type"))
+        .collect();
     let expected = [
         "cross layer transcoder",
         "embedding",
