@@ -28,7 +28,9 @@ pub struct GraphSettings {
     /// The position whose logits are explained. Default: the last.
     pub position: Option<usize>,
     /// At most so many features become nodes: those of the largest influence, as far as it is known while nodes are added
-    /// in batches. What the others write counts as error of their layer and position. Default 5,000.
+    /// in batches. What the others write counts as error of their layer and position, so that paths end there: where
+    /// many features share the work, as neurons do, too few of them hide heads that work through them. Default 5,000. While
+    /// the graph is made, memory holds a number for each of these and each active feature.
     pub max_features: usize,
     /// Targets that are walked back from at a time. Default 64. It bounds memory and changes results by rounding only, and by
     /// the order in which features become nodes where there are more than [`max_features`](Self::max_features).
@@ -128,7 +130,7 @@ pub struct GraphNode {
 /// they were and no MLP on the way (Dunefsky et al. 2024, arXiv 2406.11944; Ameisen et al. 2025, "Circuit Tracing", whose
 /// local replacement model this is for transcoders of single layers). So the edges into a node sum to its pre-activation, which is the
 /// activation of a feature, and the value of a logit target, with nothing left out. Where the model caps its logits, targets
-/// are what goes into the cap.
+/// are what goes into the cap. All of this is exact up to the rounding of the model's precision.
 ///
 /// # Determinism
 /// Nodes are in the order of their kinds as above, features by layer, position and number. Nothing depends on timing.
