@@ -6,7 +6,7 @@ use circuitscope_core::HeadId;
 use circuitscope_hooks::wide;
 use circuitscope_sae::{Encoder, Reads};
 
-use crate::pull::floats;
+use crate::frozen::floats;
 use crate::{Error, Frozen, Result};
 
 /// A feature of a dictionary of the `z` of all heads of a layer, taken apart at one position: made by

@@ -13,6 +13,7 @@ mod controls;
 mod dfa;
 mod error;
 mod explain;
+mod frozen;
 mod graph;
 mod paths;
 mod pull;
@@ -29,12 +30,13 @@ pub use explain::{
     ExplainSettings, Explained, FeatureCard, FeatureContext, HeadControl, SourceShares, What,
     explain,
 };
+pub use frozen::Frozen;
 pub use graph::{
-    AttributionGraph, GraphNode, GraphScores, GraphSettings, HeadInfluence, LogitTarget, NodeKind,
-    PruneSettings, PrunedGraph, Targets, Transcoders, ViewerPrompt,
+    AttributionGraph, GraphNode, GraphScores, GraphSettings, HeadInfluence, HeadRow, LogitTarget,
+    NodeKind, PruneSettings, PrunedGraph, Targets, Transcoders, ViewerPrompt, head_table,
 };
 pub use paths::{PathNode, PathSettings, PathStep, PathTree, Paths};
-pub use pull::{Frozen, Part, Pull, Reader, Writer};
+pub use pull::{Part, Pull, Reader, Writer};
 pub use replace::{Leftover, ReplaceMlps};
 pub use rows::{
     Batch, Batches, Course, ROWS_FILE, RowSettings, Rows, RowsMetadata, Shard, TrainedRows,

@@ -10,8 +10,8 @@ use circuitscope_hooks::wide;
 use circuitscope_sae::Encoder;
 use derive_setters::Setters;
 
+use crate::frozen::floats;
 use crate::graph::{Source, Transcoders};
-use crate::pull::floats;
 use crate::{Error, Frozen, Pull, Reader, Result, Writer};
 
 /// How far paths are followed.
@@ -181,6 +181,37 @@ impl PartialOrd for Size {
     }
 }
 
+/// A tree, and what of it can be followed.
+struct Growing<B: Backend> {
+    /// Smaller nodes are not followed.
+    least: f64,
+    tree: PathTree,
+    /// One for each node.
+    open: Vec<Option<Open<B>>>,
+    /// The largest first, of equals the earliest.
+    next: BinaryHeap<(Size, Reverse<usize>)>,
+}
+
+impl<B: Backend> Growing<B> {
+    fn add(&mut self, parts: Vec<Piece<B>>, parent: Option<usize>) {
+        let nodes = &mut self.tree.nodes;
+        let depth = parent.map_or(0, |parent| nodes[parent].depth + 1);
+        for (step, value, how) in parts {
+            if how.is_some() && value.abs() >= self.least {
+                self.next.push((Size(value.abs()), Reverse(nodes.len())));
+            }
+            nodes.push(PathNode {
+                parent,
+                step,
+                value,
+                depth,
+                followed: false,
+            });
+            self.open.push(how);
+        }
+    }
+}
+
 impl<'a, 'm, B: Backend> Paths<'a, 'm, B> {
     /// Paths of a prompt.
     ///
@@ -277,46 +308,28 @@ impl<'a, 'm, B: Backend> Paths<'a, 'm, B> {
     }
 
     fn follow(&self, parts: Vec<Piece<B>>, settings: &PathSettings) -> Result<PathTree> {
-        let mut tree = PathTree {
-            value: parts.iter().map(|part| part.1).sum(),
-            nodes: Vec::new(),
-        };
         let sizes = parts.iter().map(|part| part.1.abs());
-        let least = settings.least * sizes.fold(0.0, f64::max);
-        let mut open: Vec<Option<Open<B>>> = Vec::new();
-        let mut heap = BinaryHeap::new();
-        let add = |parts: Vec<Piece<B>>,
-                   parent: Option<usize>,
-                   tree: &mut PathTree,
-                   open: &mut Vec<Option<Open<B>>>,
-                   heap: &mut BinaryHeap<(Size, Reverse<usize>)>| {
-            let depth = parent.map_or(0, |parent| tree.nodes[parent].depth + 1);
-            for (step, value, how) in parts {
-                if how.is_some() && value.abs() >= least {
-                    heap.push((Size(value.abs()), Reverse(tree.nodes.len())));
-                }
-                tree.nodes.push(PathNode {
-                    parent,
-                    step,
-                    value,
-                    depth,
-                    followed: false,
-                });
-                open.push(how);
-            }
+        let mut growing = Growing {
+            least: settings.least * sizes.fold(0.0, f64::max),
+            tree: PathTree {
+                value: parts.iter().map(|part| part.1).sum(),
+                nodes: Vec::new(),
+            },
+            open: Vec::new(),
+            next: BinaryHeap::new(),
         };
-        add(parts, None, &mut tree, &mut open, &mut heap);
+        growing.add(parts, None);
         for _ in 0..settings.expansions {
-            let Some((_, Reverse(at))) = heap.pop() else {
+            let Some((_, Reverse(at))) = growing.next.pop() else {
                 break;
             };
-            if let Some(how) = open[at].take() {
+            if let Some(how) = growing.open[at].take() {
                 let parts = self.followed(how)?;
-                tree.nodes[at].followed = true;
-                add(parts, Some(at), &mut tree, &mut open, &mut heap);
+                growing.tree.nodes[at].followed = true;
+                growing.add(parts, Some(at));
             }
         }
-        Ok(tree)
+        Ok(growing.tree)
     }
 
     fn followed(&self, how: Open<B>) -> Result<Vec<Piece<B>>> {

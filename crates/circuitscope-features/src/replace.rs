@@ -92,6 +92,10 @@ impl<'a, B: Backend> ReplaceMlps<'a, B> {
                     format!("the model's width {0} to {0}", config.d_model),
                 );
             }
+            if encoder.atoms().is_none() {
+                let found = "features that write nothing".to_owned();
+                return unfit(found, "features with atoms".to_owned());
+            }
         }
         Ok(Self {
             transcoders,

@@ -5,30 +5,18 @@ use std::collections::BTreeMap;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use circuitscope_core::Progress;
-use circuitscope_hooks::wide;
 use circuitscope_sae::Encoder;
 use derive_setters::Setters;
 
 use super::direct::{Columns, Direct, Row, Target};
 use super::source::Source;
-use crate::pull::floats;
+use super::targets::{LogitTarget, Targets, targets};
+use crate::frozen::floats;
 use crate::{Error, Frozen, Result};
 
 /// A transcoder for each layer that has one: it reads [`MlpHookIn`](circuitscope_hooks::Site::MlpHookIn) and writes what
 /// [`MlpOut`](circuitscope_hooks::Site::MlpOut) shows.
 pub type Transcoders<'a, B> = BTreeMap<usize, &'a dyn Encoder<B>>;
-
-/// Which logits a graph explains.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Targets {
-    /// The most likely next tokens, at most so many, each with its probability as weight. Ties go to the smaller token.
-    Top(usize),
-    /// These tokens, each with its probability as weight.
-    Tokens(Vec<u32>),
-    /// The mean logit of the first less that of the second, with weight 1.
-    Difference(Vec<u32>, Vec<u32>),
-}
 
 /// How a graph is made.
 #[derive(Debug, Clone, PartialEq, Eq, Setters)]
@@ -40,7 +28,9 @@ pub struct GraphSettings {
     /// The position whose logits are explained. Default: the last.
     pub position: Option<usize>,
     /// At most so many features become nodes: those of the largest influence, as far as it is known while nodes are added
-    /// in batches. What the others write counts as error of their layer and position. Default 5,000.
+    /// in batches. What the others write counts as error of their layer and position, so that paths end there: where
+    /// many features share the work, as neurons do, too few of them hide heads that work through them. Default 5,000. While
+    /// the graph is made, memory holds a number for each of these and each active feature.
     pub max_features: usize,
     /// Targets that are walked back from at a time. Default 64. It bounds memory and changes results by rounding only, and by
     /// the order in which features become nodes where there are more than [`max_features`](Self::max_features).
@@ -80,15 +70,6 @@ impl GraphSettings {
             None => Ok(()),
         }
     }
-}
-
-/// A weighted sum of logits, less the mean of all logits where weights do not sum to 0 and there is more than one logit.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LogitTarget {
-    /// Tokens and their weights.
-    pub tokens: Vec<(u32, f64)>,
-    /// What it counts among the targets: the probability of the token, or 1.
-    pub weight: f64,
 }
 
 /// What a node stands for.
@@ -149,7 +130,7 @@ pub struct GraphNode {
 /// they were and no MLP on the way (Dunefsky et al. 2024, arXiv 2406.11944; Ameisen et al. 2025, "Circuit Tracing", whose
 /// local replacement model this is for transcoders of single layers). So the edges into a node sum to its pre-activation, which is the
 /// activation of a feature, and the value of a logit target, with nothing left out. Where the model caps its logits, targets
-/// are what goes into the cap.
+/// are what goes into the cap. All of this is exact up to the rounding of the model's precision.
 ///
 /// # Determinism
 /// Nodes are in the order of their kinds as above, features by layer, position and number. Nothing depends on timing.
@@ -204,6 +185,45 @@ impl AttributionGraph {
         settings: &GraphSettings,
         progress: &dyn Progress,
     ) -> Result<Self> {
+        Self::made(frozen, None, transcoders, settings, progress)
+    }
+
+    /// The same graph, with what heads move because of what tells the prompt from another one
+    /// ([`HeadInfluence::contrast`](crate::HeadInfluence::contrast)).
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and [`Error::Unfit`] unless `counterpart` is of the same model and has as many tokens.
+    pub fn against<B: Backend>(
+        frozen: &Frozen<'_, B>,
+        counterpart: &Frozen<'_, B>,
+        transcoders: &Transcoders<'_, B>,
+        settings: &GraphSettings,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        if counterpart.pos != frozen.pos {
+            return Err(Error::Unfit {
+                what: "counterpart of a prompt".to_owned(),
+                found: format!("{} tokens", counterpart.pos),
+                expected: format!("{} tokens", frozen.pos),
+            });
+        }
+        if counterpart.model.config() != frozen.model.config() {
+            return Err(Error::Unfit {
+                what: "counterpart of a prompt".to_owned(),
+                found: "another model".to_owned(),
+                expected: "the same model".to_owned(),
+            });
+        }
+        Self::made(frozen, Some(counterpart), transcoders, settings, progress)
+    }
+
+    fn made<B: Backend>(
+        frozen: &Frozen<'_, B>,
+        counterpart: Option<&Frozen<'_, B>>,
+        transcoders: &Transcoders<'_, B>,
+        settings: &GraphSettings,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
         settings.check()?;
         let sources = sources(frozen, transcoders, settings.neurons)?;
         let columns = Columns::new(frozen, &sources);
@@ -211,6 +231,7 @@ impl AttributionGraph {
             frozen,
             sources: &sources,
             columns: &columns,
+            counterpart,
         };
         let targets = targets(frozen, settings)?;
         let layers = sources.iter().enumerate();
@@ -464,95 +485,6 @@ fn sources<B: Backend>(
         }))
     });
     sources.collect()
-}
-
-/// The targets, what they are, and their values.
-fn targets<B: Backend>(
-    frozen: &Frozen<'_, B>,
-    settings: &GraphSettings,
-) -> Result<Vec<(Target<B>, LogitTarget, f64)>> {
-    let config = frozen.model.config();
-    let position = settings.position.unwrap_or(frozen.pos - 1);
-    let logits = frozen.logits(position)?;
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let exp = |logit: &f32| f64::from(logit - largest).exp();
-    let total: f64 = logits.iter().map(exp).sum();
-    let check = |token: u32| match logits.get(token as usize) {
-        Some(logit) => Ok(*logit),
-        None => Err(Error::Unfit {
-            what: "target token".to_owned(),
-            found: token.to_string(),
-            expected: format!("less than the {} logits of the model", logits.len()),
-        }),
-    };
-    let one = |token: u32| {
-        Ok(LogitTarget {
-            tokens: vec![(token, 1.0)],
-            weight: exp(&check(token)?) / total,
-        })
-    };
-    let chosen: Vec<LogitTarget> = match &settings.targets {
-        Targets::Top(count) => {
-            let mut order: Vec<u32> = (0..logits.len() as u32).collect();
-            order.sort_by(|a, b| logits[*b as usize].total_cmp(&logits[*a as usize]));
-            order.truncate(*count);
-            order.into_iter().map(one).collect::<Result<_>>()?
-        }
-        Targets::Tokens(tokens) => tokens.iter().copied().map(one).collect::<Result<_>>()?,
-        Targets::Difference(right, wrong) => {
-            let mut tokens = Vec::new();
-            for (side, sign) in [(right, 1.0), (wrong, -1.0)] {
-                for token in side {
-                    check(*token)?;
-                    tokens.push((*token, sign / side.len() as f64));
-                }
-            }
-            let empty = right.is_empty() || wrong.is_empty();
-            let target = LogitTarget {
-                tokens,
-                weight: 1.0,
-            };
-            if empty { Vec::new() } else { vec![target] }
-        }
-    };
-    if chosen.is_empty() {
-        return Err(Error::Unfit {
-            what: "targets of a graph".to_owned(),
-            found: "no token".to_owned(),
-            expected: "at least one, and on both sides of a difference".to_owned(),
-        });
-    }
-    let uncapped = |logit: f32| match config.output_logits_soft_cap {
-        Some(cap) => cap * (f64::from(logit) / cap).atanh(),
-        None => f64::from(logit),
-    };
-    let uncapped: Vec<f64> = logits.into_iter().map(uncapped).collect();
-    let w_u = wide(frozen.model.w_u());
-    let b_u = match frozen.model.b_u() {
-        Some(b_u) => floats(b_u)?,
-        None => vec![0.0; uncapped.len()],
-    };
-    let count = uncapped.len() as f64;
-    let chosen = chosen.into_iter().map(|target| {
-        let sum: f64 = target.tokens.iter().map(|(_, weight)| weight).sum();
-        let centred = uncapped.len() > 1 && sum.abs() > 1e-12;
-        let mut u: Tensor<B, 2> = Tensor::zeros([config.d_model, 1], &w_u.device());
-        let (mut bias, mut value) = (0.0, 0.0);
-        for (token, weight) in &target.tokens {
-            let at = *token as usize;
-            u = u + w_u.clone().slice_dim(1, at..at + 1).mul_scalar(*weight);
-            bias += weight * f64::from(b_u[at]);
-            value += weight * uncapped[at];
-        }
-        if centred {
-            u = u - w_u.clone().mean_dim(1).mul_scalar(sum);
-            bias -= sum * b_u.iter().map(|b| f64::from(*b)).sum::<f64>() / count;
-            value -= sum * uncapped.iter().sum::<f64>() / count;
-        }
-        let u = u.squeeze_dim(1);
-        (Target::Logits { position, u, bias }, target, value)
-    });
-    Ok(chosen.collect())
 }
 
 /// The features without a row that have the largest influence on the targets through those with one; ties go to the first.

@@ -6,7 +6,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
 use super::source::Source;
-use crate::pull::floats;
+use crate::frozen::floats;
 use crate::{Frozen, Reader, Result};
 
 /// What is taken apart: a linear function of what one reader reads at one position.
@@ -50,6 +50,8 @@ pub(crate) struct Row {
     pub(crate) bias: f64,
     /// `[layers * heads]`, what goes through each head on its way.
     pub(crate) through: Vec<f32>,
+    /// The same of what heads write less what they write on another prompt; empty without one.
+    pub(crate) contrast: Vec<f32>,
 }
 
 /// Where sources are in a row: features layer by layer, each by position; errors of every layer at every position; tokens;
@@ -100,6 +102,7 @@ struct Piece<B: Backend> {
 struct Gathered<B: Backend> {
     edges: Vec<Piece<B>>,
     through: Vec<Piece<B>>,
+    contrast: Vec<Piece<B>>,
     /// `[n]` each
     biases: Vec<Tensor<B, 1>>,
 }
@@ -109,6 +112,8 @@ pub(crate) struct Direct<'a, 'm, B: Backend> {
     pub(crate) frozen: &'a Frozen<'m, B>,
     pub(crate) sources: &'a [Option<Source<B>>],
     pub(crate) columns: &'a Columns,
+    /// Another prompt, of as many tokens.
+    pub(crate) counterpart: Option<&'a Frozen<'m, B>>,
 }
 
 impl<B: Backend> Direct<'_, '_, B> {
@@ -135,11 +140,13 @@ impl<B: Backend> Direct<'_, '_, B> {
             frozen,
             sources,
             columns,
+            ..
         } = *self;
         let parallel = frozen.model.config().parallel_attn_mlp;
         let mut all = Gathered {
             edges: Vec::new(),
             through: Vec::new(),
+            contrast: Vec::new(),
             biases: Vec::new(),
         };
         let mut g = self.inject(Reader::Final, targets, &mut all)?;
@@ -213,30 +220,27 @@ impl<B: Backend> Direct<'_, '_, B> {
         }
         let device = self.frozen.device();
         let positions: Vec<usize> = targets[start..end].iter().map(|t| t.position()).collect();
-        let (u, bias, norm) = match reader {
-            Reader::Mlp(layer) => {
-                let at = targets[start..end]
-                    .iter()
-                    .filter_map(|target| match target {
-                        Target::Feature { at, .. } => Some(*at),
-                        Target::Logits { .. } => None,
-                    });
-                let at: Vec<usize> = at.collect();
-                let source = self.sources[layer].as_ref();
-                let Some((u, bias)) = source.and_then(|source| source.reads(&at)) else {
-                    return Ok(None);
-                };
-                (u, Some(bias), &self.frozen.check_mlp(layer)?.ln2)
-            }
-            _ => {
-                let us = targets[start..end]
-                    .iter()
-                    .filter_map(|target| match target {
-                        Target::Logits { u, .. } => Some(u.clone().unsqueeze_dim::<2>(0)),
-                        Target::Feature { .. } => None,
-                    });
-                (Tensor::cat(us.collect(), 0), None, &self.frozen.ln_final)
-            }
+        let (u, bias, norm) = if let Reader::Mlp(layer) = reader {
+            let at = targets[start..end]
+                .iter()
+                .filter_map(|target| match target {
+                    Target::Feature { at, .. } => Some(*at),
+                    Target::Logits { .. } => None,
+                });
+            let at: Vec<usize> = at.collect();
+            let source = self.sources[layer].as_ref();
+            let Some((u, bias)) = source.and_then(|source| source.reads(&at)) else {
+                return Ok(None);
+            };
+            (u, Some(bias), &self.frozen.check_mlp(layer)?.ln2)
+        } else {
+            let us = targets[start..end]
+                .iter()
+                .filter_map(|target| match target {
+                    Target::Logits { u, .. } => Some(u.clone().unsqueeze_dim::<2>(0)),
+                    Target::Feature { .. } => None,
+                });
+            (Tensor::cat(us.collect(), 0), None, &self.frozen.ln_final)
         };
         let [_, d_model] = u.dims();
         let around = |x: Tensor<B, 2>| {
@@ -276,13 +280,19 @@ impl<B: Backend> Direct<'_, '_, B> {
         let on_z = flat
             .expand([heads, pos * n, d_model])
             .matmul(frozen.w_o.clone().swap_dims(1, 2));
-        let z = frozen.z.clone().unsqueeze_dim::<4>(2);
-        let through = (on_z.clone().reshape([heads, pos, n, d_head]) * z).sum_dim(3);
-        let through = through.sum_dim(1).reshape([heads, n]).transpose();
-        all.through.push(Piece {
-            values: through,
-            to: layer * heads..(layer + 1) * heads,
-        });
+        let carried = |z: Tensor<B, 3>| {
+            let on_z = on_z.clone().reshape([heads, pos, n, d_head]);
+            let carried = (on_z * z.unsqueeze_dim::<4>(2)).sum_dim(3).sum_dim(1);
+            Piece {
+                values: carried.reshape([heads, n]).transpose(),
+                to: layer * heads..(layer + 1) * heads,
+            }
+        };
+        all.through.push(carried(frozen.z.clone()));
+        if let Some(other) = self.counterpart {
+            let difference = frozen.z.clone() - other.layers[layer].z.clone();
+            all.contrast.push(carried(difference));
+        }
         // [heads, k_pos, q_pos] x [heads, q_pos, n * d_head]
         let on_v =
             frozen
@@ -328,10 +338,13 @@ fn read<B: Backend>(all: Gathered<B>, n: usize, direct: &Direct<'_, '_, B>) -> R
         edges: vec![0.0; count],
         bias: 0.0,
         through: vec![0.0; config.grid().len()],
+        contrast: vec![0.0; direct.counterpart.map_or(0, |_| config.grid().len())],
     };
     let mut rows = vec![empty; n];
     let n_edges = all.edges.len();
+    let n_through = n_edges + all.through.len();
     let pieces = all.edges.into_iter().chain(all.through);
+    let pieces = pieces.chain(all.contrast);
     let (values, places): (Vec<_>, Vec<_>) = pieces.map(|piece| (piece.values, piece.to)).unzip();
     let biases = all.biases.into_iter().map(|bias| bias.unsqueeze_dim(1));
     let n_biases = biases.len();
@@ -346,8 +359,10 @@ fn read<B: Backend>(all: Gathered<B>, n: usize, direct: &Direct<'_, '_, B>) -> R
             next += to.len();
             let into = if piece < n_edges {
                 &mut row.edges
-            } else {
+            } else if piece < n_through {
                 &mut row.through
+            } else {
+                &mut row.contrast
             };
             into[to.clone()].copy_from_slice(values);
         }

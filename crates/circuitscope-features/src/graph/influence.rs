@@ -79,7 +79,7 @@ impl AttributionGraph {
     }
 
     /// Weights of targets, 0 for other nodes.
-    fn weights(&self) -> Vec<f64> {
+    pub(super) fn weights(&self) -> Vec<f64> {
         let weight = |kind| match kind {
             NodeKind::Logit { target } => self.targets()[target].weight,
             _ => 0.0,

@@ -5,12 +5,12 @@ mod direct;
 mod heads;
 mod influence;
 mod source;
+mod targets;
 mod viewer;
 
-pub use build::{
-    AttributionGraph, GraphNode, GraphSettings, LogitTarget, NodeKind, Targets, Transcoders,
-};
-pub use heads::HeadInfluence;
+pub use build::{AttributionGraph, GraphNode, GraphSettings, NodeKind, Transcoders};
+pub use heads::{HeadInfluence, HeadRow, head_table};
 pub use influence::{GraphScores, PruneSettings, PrunedGraph};
 pub(crate) use source::Source;
+pub use targets::{LogitTarget, Targets};
 pub use viewer::ViewerPrompt;

@@ -7,7 +7,7 @@ use burn::tensor::{Tensor, TensorData};
 use circuitscope_hooks::wide;
 use circuitscope_sae::Encoder;
 
-use crate::pull::{FrozenNorm, floats, rows};
+use crate::frozen::{FrozenNorm, floats, rows};
 use crate::{Error, Frozen, Result};
 
 /// Rows of features or of directions that are decoded at a time.

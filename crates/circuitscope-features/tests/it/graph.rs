@@ -237,6 +237,66 @@ fn heads_of_the_last_layer_carry_what_they_write() {
     );
 }
 
+/// What heads of the last layer move because of a token is what the difference of their `z` adds to the logits, where no feature is
+/// between; against the prompt itself no head moves anything, whatever is between.
+#[test]
+fn contrast_is_what_the_difference_adds() {
+    let model = model("qwen2", Processing::Raw);
+    let config = model.config();
+    let targets = Targets::Difference(vec![3], vec![4]);
+    let settings = GraphSettings::new().with_targets(targets);
+    let coders = coders(&model);
+    let mut others = TOKENS;
+    others[2] = 8;
+    let [frozen, other] = [&TOKENS, &others].map(|t| Frozen::new(&model, t, &device()).unwrap());
+    let by_layer = by_layer(&coders);
+    let against = |other| {
+        AttributionGraph::against(&frozen, other, &by_layer, &settings, &NoProgress).unwrap()
+    };
+    for head in against(&frozen).head_influence() {
+        assert_eq!(head.contrast, Some(0.0));
+    }
+    let through_features = against(&other).head_influence();
+    assert!(
+        through_features
+            .iter()
+            .any(|head| head.contrast.unwrap().abs() > 1e-3)
+    );
+    let layer = config.n_layers - 1;
+    let width = config.n_heads * config.d_head;
+    let z = |tokens: &[u32]| {
+        let z = captured(&model, tokens, Site::Z(layer));
+        let z = TensorData::new(z[6 * width..7 * width].to_vec(), [width]);
+        Tensor::<B, 1>::from_data(z, &device())
+    };
+    let effect = frozen
+        .z_atom_logits(layer, z(&TOKENS) - z(&others), 6)
+        .unwrap();
+    let effect: Vec<f32> = effect.into_data().iter::<f32>().collect();
+    let none = Transcoders::new();
+    let found = AttributionGraph::against(&frozen, &other, &none, &settings, &NoProgress).unwrap();
+    let found = found.head_influence();
+    let mut largest = 0.0f64;
+    for head in found.iter().filter(|found| found.head.layer == layer) {
+        let row = head.head.head * config.d_vocab_out;
+        let expected = f64::from(effect[row + 3] - effect[row + 4]);
+        let contrast = head.contrast.unwrap();
+        assert!((contrast - expected).abs() < 1e-6, "{head:?}: {expected}");
+        largest = largest.max(expected.abs());
+    }
+    assert!(largest > 1e-3, "{largest}");
+    let short = Frozen::new(&model, &TOKENS[..4], &device()).unwrap();
+    assert!(AttributionGraph::against(&frozen, &short, &by_layer, &settings, &NoProgress).is_err());
+    // Without another prompt there is no contrast.
+    let alone = graph(&model, &coders, &settings);
+    assert!(
+        alone
+            .head_influence()
+            .iter()
+            .all(|head| head.contrast.is_none())
+    );
+}
+
 /// `w (A + A² + …)` with whole matrices, until a power is 0.
 fn power_series(graph: &AttributionGraph) -> Vec<f64> {
     let n = graph.nodes().len();
@@ -256,9 +316,7 @@ fn power_series(graph: &AttributionGraph) -> Vec<f64> {
             }
         };
         let total: f64 = (0..n).map(edge).sum();
-        for source in 0..n {
-            shares[target][source] = edge(source) / total;
-        }
+        shares[target] = (0..n).map(|source| edge(source) / total).collect();
     }
     let mut power: Vec<f64> = vec![0.0; n];
     for (at, node) in graph.nodes().iter().enumerate() {

@@ -4,11 +4,13 @@
     clippy::unwrap_used,
     reason = "helpers of tests fail by panicking, as tests do"
 )]
+#![expect(clippy::print_stdout, reason = "tests print what they measured")]
 
 mod graph;
 mod models;
 mod paths;
 mod pull;
+mod real;
 mod reference;
 mod replace;
 mod tracr;

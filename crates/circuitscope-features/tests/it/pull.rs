@@ -1,11 +1,13 @@
 //! What is read against the sum of what was written.
 
+use std::path::Path;
+
 use burn::tensor::Tensor;
 use circuitscope_features::{Error, Frozen, Part, Reader, Writer};
 use circuitscope_hooks::Site;
 use circuitscope_model::{Decoder, Processing};
 
-use crate::models::{B, TOKENS, captured, device, model, models, normal};
+use crate::models::{B, TOKENS, captured, device, load, model, models, normal};
 
 /// The sum of the sizes of parts.
 fn size(parts: &[Part]) -> f64 {
@@ -93,6 +95,29 @@ fn check(name: &str, model: &Decoder<B>) {
 fn parts_sum_to_what_is_read_in_every_family() {
     for (name, model) in models() {
         check(&name, &model);
+    }
+}
+
+/// The larger models, whose activations are recorded from other programs.
+#[test]
+#[ignore = "needs ../shared/fixtures"]
+fn parts_sum_in_the_large_fixtures() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/fixtures/models");
+    for name in [
+        "attn_only_ln",
+        "attn_only_lnpre",
+        "gemma2",
+        "gpt2",
+        "gpt_neox_parallel",
+        "gpt_neox_sequential",
+        "llama",
+        "opt",
+        "qwen2",
+    ] {
+        for processing in [Processing::Raw, Processing::Folded] {
+            let model = load(&folder.join(name), processing);
+            check(&format!("{name}, {processing}"), &model);
+        }
     }
 }
 

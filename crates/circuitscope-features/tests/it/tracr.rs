@@ -21,7 +21,7 @@ fn fixture(program: &str) -> PathBuf {
 }
 
 fn json(folder: &Path, name: &str) -> Value {
-    serde_json::from_slice(&std::fs::read(folder.join(name)).unwrap()).unwrap()
+    serde_json::from_slice(&fs_err::read(folder.join(name)).unwrap()).unwrap()
 }
 
 /// What reads or writes, without positions.

@@ -77,7 +77,7 @@ fn features_in_the_viewers_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("graph.json");
     pruned.write_viewer(&graph, &prompt, &file).unwrap();
-    let json: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let json: Value = serde_json::from_slice(&fs_err::read(file).unwrap()).unwrap();
     for (place, fields) in REQUIRED {
         let part = json.pointer(place).unwrap();
         let all = part.as_array().cloned().unwrap_or(vec![part.clone()]);
@@ -116,7 +116,7 @@ fn features_in_the_viewers_file() {
         // The viewer takes the number of the feature from the pairing.
         let paired = node["feature"].as_i64().unwrap() as f64;
         let w = (((8.0 * paired + 1.0).sqrt() - 1.0) / 2.0).floor();
-        let feature = paired - (w * w + w) / 2.0;
+        let feature = paired - w * (w + 1.0) / 2.0;
         let expected = format!("{}_{feature}_{position}", node["layer"].as_str().unwrap());
         assert_eq!(text(node, "node_id"), expected);
         assert!(node["activation"].as_f64().unwrap() > 0.0);
