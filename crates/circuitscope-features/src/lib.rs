@@ -32,8 +32,8 @@ pub use explain::{
 };
 pub use frozen::Frozen;
 pub use graph::{
-    AttributionGraph, GraphNode, GraphScores, GraphSettings, HeadInfluence, HeadRow, LogitTarget,
-    NodeKind, PruneSettings, PrunedGraph, Targets, Transcoders, ViewerPrompt, head_table,
+    AttributionGraph, GraphNode, GraphSettings, HeadInfluence, HeadRow, LogitTarget, NodeKind,
+    PruneSettings, PrunedGraph, ReplacementScores, Targets, Transcoders, ViewerPrompt, head_table,
 };
 pub use paths::{PathNode, PathSettings, PathStep, PathTree, Paths};
 pub use pull::{Part, Pull, Reader, Writer};

@@ -28,6 +28,7 @@ pub enum Leftover<B: Backend> {
 ///
 /// # Examples
 /// ```
+/// use burn::tensor::Tensor;
 /// use circuitscope_core::Seed;
 /// use circuitscope_features::{Leftover, ReplaceMlps, Transcoders};
 /// use circuitscope_hooks::{Capture, Site};
@@ -50,7 +51,7 @@ pub enum Leftover<B: Backend> {
 /// let mut run = (held, Capture::new([Site::Logits]));
 /// model.forward(&batch, &mut run);
 /// let whole = run.1.take(Site::Logits).and_then(|x| x.get::<3>()).expect("captured");
-/// let off = |x| (x - model.logits(&batch)).abs().max().into_scalar();
+/// let off = |x: Tensor<B, 3>| (x - model.logits(&batch)).abs().max().into_scalar();
 /// assert!(off(whole) < 1e-5 && off(replaced) > 1e-2);
 /// # Ok(())
 /// # }

@@ -28,9 +28,8 @@ pub struct GraphSettings {
     /// The position whose logits are explained. Default: the last.
     pub position: Option<usize>,
     /// At most so many features become nodes: those of the largest influence, as far as it is known while nodes are added
-    /// in batches. What the others write counts as error of their layer and position, so that paths end there: where
-    /// many features share the work, as neurons do, too few of them hide heads that work through them. Default 5,000. While
-    /// the graph is made, memory holds a number for each of these and each active feature.
+    /// in batches. What the others write counts as error of their layer and position, and paths end there. Default 5,000.
+    /// While the graph is made, memory holds a number for each of these and each active feature.
     pub max_features: usize,
     /// Targets that are walked back from at a time. Default 64. It bounds memory and changes results by rounding only, and by
     /// the order in which features become nodes where there are more than [`max_features`](Self::max_features).

@@ -7,7 +7,7 @@ use crate::{Error, Result};
 
 /// How well features account for a graph, both from 0 to 1: see [`AttributionGraph::scores`].
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct GraphScores {
+pub struct ReplacementScores {
     /// Of the influence that starts in tokens, position vectors and errors, the share that starts in the first two: how much of
     /// the paths to the targets runs from the prompt through features and heads alone. Errors are where paths break off.
     pub replacement: f64,
@@ -106,7 +106,7 @@ impl AttributionGraph {
 
     /// How well features account for the targets, as circuit-tracer measures it (`compute_graph_scores`), with position vectors
     /// counted with the tokens. Where no influence starts anywhere (all inputs are biases), both are 1.
-    pub fn scores(&self) -> GraphScores {
+    pub fn scores(&self) -> ReplacementScores {
         let influence = self.influence();
         let (mut prompt, mut errors) = (0.0, 0.0);
         for (node, influence) in self.nodes.iter().zip(&influence) {
@@ -130,7 +130,7 @@ impl AttributionGraph {
             all += out;
         }
         let ratio = |part: f64, whole: f64| if whole > 0.0 { part / whole } else { 1.0 };
-        GraphScores {
+        ReplacementScores {
             replacement: ratio(prompt, prompt + errors),
             completeness: ratio(complete, all),
         }

@@ -10,7 +10,7 @@ mod viewer;
 
 pub use build::{AttributionGraph, GraphNode, GraphSettings, NodeKind, Transcoders};
 pub use heads::{HeadInfluence, HeadRow, head_table};
-pub use influence::{GraphScores, PruneSettings, PrunedGraph};
+pub use influence::{PruneSettings, PrunedGraph, ReplacementScores};
 pub(crate) use source::Source;
 pub use targets::{LogitTarget, Targets};
 pub use viewer::ViewerPrompt;

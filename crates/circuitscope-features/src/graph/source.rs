@@ -121,8 +121,11 @@ impl<B: Backend> Source<B> {
             )?;
             atoms.push(written - nothing.clone());
         }
+        // What passes nothing on for these inputs needs no matrix.
+        let passed_on = decode(zeros(pos, n_codes), mlp.input.clone())? - nothing.clone();
+        let passes = floats(passed_on.abs().max())?[0] > 0.0;
         let mut skip = Vec::new();
-        for start in (0..d_model).step_by(TILE) {
+        for start in (0..d_model).step_by(TILE).filter(|_| passes) {
             let count = TILE.min(d_model - start);
             let mut axes = vec![0.0f32; count * d_model];
             for row in 0..count {
@@ -131,8 +134,7 @@ impl<B: Backend> Source<B> {
             let axes = Tensor::from_data(TensorData::new(axes, [count, d_model]), &device);
             skip.push(decode(zeros(count, n_codes), axes)? - nothing.clone());
         }
-        let skip = Tensor::cat(skip, 0);
-        let passes = floats(skip.clone().abs().max())?[0] > 0.0;
+        let skip = passes.then(|| Tensor::cat(skip, 0));
         let rows = active
             .iter()
             .map(|active| used.partition_point(|feature| *feature < active.feature))
@@ -144,7 +146,7 @@ impl<B: Backend> Source<B> {
             atoms: Tensor::cat(atoms, 0),
             post: None,
             constant: nothing.expand([pos, d_model]),
-            skip: passes.then_some(skip),
+            skip,
             error: mlp.output.clone(),
             reads: Some((wide(reads.weight), wide(reads.bias))),
         };

@@ -446,6 +446,47 @@ fn fewer_features_than_are_active() {
     }
 }
 
+/// Where one neuron of all is a node, the others are errors: of what MLPs write, through the norm after them where there is one.
+#[test]
+fn neurons_that_are_no_nodes_are_errors() {
+    for name in ["gemma2", "llama"] {
+        let model = model(name, Processing::Raw);
+        let settings = GraphSettings::new().with_neurons(true).with_max_features(1);
+        let made = graph(&model, &[], &settings);
+        let NodeKind::Feature {
+            layer: kept_layer,
+            position: kept,
+            ..
+        } = made.nodes()[0].kind
+        else {
+            panic!("{:?}", made.nodes()[0]);
+        };
+        let d = model.config().d_model;
+        let mut compared = 0;
+        for layer in 0..model.config().n_layers {
+            let output = captured(&model, &TOKENS, Site::MlpOut(layer));
+            for (position, output) in output.chunks_exact(d).enumerate() {
+                let expected = output
+                    .iter()
+                    .map(|x| f64::from(*x).powi(2))
+                    .sum::<f64>()
+                    .sqrt();
+                let kind = NodeKind::Error { layer, position };
+                let node = made.nodes().iter().find(|node| node.kind == kind).unwrap();
+                // These families have no biases of MLPs.
+                let same = (node.value - expected).abs() < 1e-5 * expected;
+                assert_eq!(
+                    same,
+                    (layer, position) != (kept_layer, kept),
+                    "{name}, {node:?}"
+                );
+                compared += 1;
+            }
+        }
+        assert_eq!(compared, TOKENS.len() * model.config().n_layers);
+    }
+}
+
 #[test]
 fn what_does_not_fit_is_refused() {
     let model = model("llama", Processing::Folded);
