@@ -12,9 +12,10 @@ use crate::Result;
 /// Fewest tokens of the last context of a text: what is shorter is left out.
 const SHORTEST: usize = 8;
 
-/// Cuts texts into contexts of tokens, in order: each of `length` tokens, the last one of a text of at least 8.
+/// Cuts texts into contexts of tokens: each of `length` tokens, the last one of a text of at least 8.
 ///
-/// `bos` stands at the begin of every context, where there is one. Contexts come until they have `most` tokens together.
+/// `bos` stands at the begin of every context, where there is one. Of contexts with more than `most` tokens together as many are
+/// taken as have them, evenly from the first to the last: from all of the texts, not from their begin.
 ///
 /// # Errors
 /// Text that cannot be tokenised.
@@ -26,22 +27,23 @@ pub fn contexts<S: AsRef<str>>(
     most: usize,
 ) -> Result<Vec<Vec<u32>>> {
     let own = length.saturating_sub(usize::from(bos.is_some())).max(1);
-    let (mut contexts, mut tokens) = (Vec::new(), 0);
+    let mut all: Vec<Vec<u32>> = Vec::new();
     for text in texts {
         let ids = tokenizer.encode(text.as_ref(), false)?;
-        for chunk in ids.chunks(own) {
-            if tokens >= most {
-                return Ok(contexts);
-            }
-            if chunk.len() < SHORTEST.min(own) {
-                continue;
-            }
-            let context: Vec<u32> = bos.into_iter().chain(chunk.iter().copied()).collect();
-            tokens += context.len();
-            contexts.push(context);
-        }
+        let long = ids
+            .chunks(own)
+            .filter(|chunk| chunk.len() >= SHORTEST.min(own));
+        all.extend(long.map(|chunk| bos.into_iter().chain(chunk.iter().copied()).collect()));
     }
-    Ok(contexts)
+    let tokens: usize = all.iter().map(Vec::len).sum();
+    if tokens <= most {
+        return Ok(all);
+    }
+    let wanted = (all.len() as u128 * most as u128 / tokens as u128) as usize;
+    let wanted = wanted.max(1);
+    let count = all.len();
+    let taken = (0..wanted).map(|at| std::mem::take(&mut all[at * count / wanted]));
+    Ok(taken.collect())
 }
 
 /// Texts of a file: of one ending in `.jsonl` the field `text` of the object on each line, other fields passed over, as data

@@ -46,7 +46,7 @@ pub(crate) struct TextArgs {
     /// Text: a `.jsonl` file of `{\"text\": …}` a line, or any other file as one text; several are read one after the other
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
     pub(crate) text: Vec<PathBuf>,
-    /// Tokens to take, from the begin
+    /// Tokens to take, evenly from all of the text
     #[arg(long, value_name = "N", default_value_t = 200_000, value_parser = count::<TOKENS>)]
     pub(crate) tokens: usize,
     /// Tokens of a context

@@ -40,7 +40,7 @@ pub(super) fn read(
     let cut = contexts(tokenizer, &texts, bos, args.context, args.tokens);
     let cut = cut.with_context(|| names.join(", "))?;
     let tokens: usize = cut.iter().map(Vec::len).sum();
-    if tokens < args.tokens {
+    if tokens + args.context < args.tokens {
         note(&format!(
             "note: {}: {tokens} tokens, fewer than the {} of --tokens",
             names.join(", "),

@@ -242,6 +242,18 @@ fn cfg(
         ("hook_name_out", json!(trained_on.hook_name_out)),
         ("hook_head_index", json!(trained_on.hook_head_index)),
         ("prepend_bos", json!(trained_on.prepend_bos)),
+        (
+            "model_from_pretrained_kwargs",
+            json!(
+                trained_on
+                    .folded
+                    .map(|folded| json!({ "fold_ln": folded, "center_writing_weights": folded }))
+            ),
+        ),
+        (
+            "seqpos_slice",
+            json!(trained_on.first_position.map(|first| json!([first, null]))),
+        ),
     ] {
         if !value.is_null() {
             made.insert(key.to_owned(), value);
@@ -253,7 +265,7 @@ fn cfg(
         "dtype": "float32",
         "device": "cpu",
         "normalize_activations": "none",
-        "reshape_activations": "none",
+        "reshape_activations": if trained_on.site() == Some("attn.hook_z") { "hook_z" } else { "none" },
     });
     if let (Value::Object(cfg), Value::Object(keys)) = (&mut cfg, keys) {
         cfg.extend(keys);
