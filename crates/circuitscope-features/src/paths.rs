@@ -219,7 +219,7 @@ impl<'a, 'm, B: Backend> Paths<'a, 'm, B> {
     /// As [`AttributionGraph::new`](crate::AttributionGraph::new) of transcoders.
     pub fn new(frozen: &'a Frozen<'m, B>, transcoders: &Transcoders<'_, B>) -> Result<Self> {
         let sources = transcoders.iter().map(|(layer, encoder)| {
-            let source = Source::transcoder(frozen, *layer, *encoder)?;
+            let source = Source::transcoder(frozen, *layer, *encoder, 0)?;
             Ok((*layer, source))
         });
         Ok(Self {

@@ -37,6 +37,10 @@ pub struct GraphSettings {
     /// Whether layers without a transcoder have the neurons of their MLP for features, each with its gate `post / pre` held
     /// as it is: a control that needs no training. Default: no, their whole output is error.
     pub neurons: bool,
+    /// Positions from the first on at which no feature of a transcoder is active and what it leaves over is error: 1 for transcoders
+    /// that were trained without the first position of texts, which is unlike all others where it serves as an attention sink.
+    /// Default 0.
+    pub first_position: usize,
 }
 
 impl Default for GraphSettings {
@@ -47,6 +51,7 @@ impl Default for GraphSettings {
             max_features: 5_000,
             batch: 64,
             neurons: false,
+            first_position: 0,
         }
     }
 }
@@ -224,7 +229,7 @@ impl AttributionGraph {
         progress: &dyn Progress,
     ) -> Result<Self> {
         settings.check()?;
-        let sources = sources(frozen, transcoders, settings.neurons)?;
+        let sources = sources(frozen, transcoders, settings)?;
         let columns = Columns::new(frozen, &sources);
         let direct = Direct {
             frozen,
@@ -467,7 +472,7 @@ impl Parts {
 fn sources<B: Backend>(
     frozen: &Frozen<'_, B>,
     transcoders: &Transcoders<'_, B>,
-    neurons: bool,
+    settings: &GraphSettings,
 ) -> Result<Vec<Option<Source<B>>>> {
     for layer in transcoders.keys() {
         frozen.check_mlp(*layer)?;
@@ -478,8 +483,8 @@ fn sources<B: Backend>(
             return Ok(None);
         }
         Ok(Some(match transcoders.get(&layer) {
-            Some(encoder) => Source::transcoder(frozen, layer, *encoder)?,
-            None if neurons => Source::neurons(frozen, layer)?,
+            Some(encoder) => Source::transcoder(frozen, layer, *encoder, settings.first_position)?,
+            None if settings.neurons => Source::neurons(frozen, layer)?,
             None => Source::none(frozen, layer)?,
         }))
     });

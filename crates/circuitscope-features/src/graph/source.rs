@@ -66,11 +66,12 @@ impl<B: Backend> Source<B> {
         })
     }
 
-    /// The features of a transcoder.
+    /// The features of a transcoder, those of positions before `first` left out.
     pub(crate) fn transcoder(
         frozen: &Frozen<'_, B>,
         layer: usize,
         encoder: &dyn Encoder<B>,
+        first: usize,
     ) -> Result<Self> {
         let mlp = frozen.check_mlp(layer)?;
         let unfit = |found: String, expected: String| Error::Unfit {
@@ -102,8 +103,9 @@ impl<B: Backend> Source<B> {
         let device = frozen.device();
         let n_codes = encoder.n_codes();
         let zeros = |rows: usize, width: usize| Tensor::<B, 2>::zeros([rows, width], &device);
-        let features = wide(encoder.encode(mlp.input.clone()));
-        let (active, spans) = active(&floats(features)?, n_codes, |_, _| 1.0, layer)?;
+        let mut features = floats(wide(encoder.encode(mlp.input.clone())))?;
+        features[..first.min(pos) * n_codes].fill(0.0);
+        let (active, spans) = active(&features, n_codes, |_, _| 1.0, layer)?;
         let mut used: Vec<usize> = active.iter().map(|active| active.feature).collect();
         used.sort_unstable();
         used.dedup();
