@@ -28,6 +28,7 @@ mod random;
 mod rel_p;
 mod sae;
 mod settings;
+mod z_features;
 
 use burn::tensor::backend::AutodiffBackend;
 use circuitscope_core::nearest;
@@ -57,6 +58,7 @@ pub use paired_flip_rate::PairedFlipRate;
 pub use random::Random;
 pub use sae::{Sae, own_codes};
 pub use settings::{MethodSettings, PatchedEdges, PatchingSettings};
+pub use z_features::{ZFeatureSettings, ZFeatures};
 
 #[cfg(test)]
 pub(crate) use {attn_lrp::RULES as ATTN_LRP, gim::RULES as GIM, rel_p::RULES as REL_P};
@@ -127,6 +129,8 @@ methods! {
     rel_p::NODES => |s, on| Attribution::<B>::nap_rel_p(s.patching, on),
     rel_p::EDGES => |s, on| Attribution::<B>::eap_rel_p(s.patching, on),
     attribution::HISP => |s, on| Attribution::<B>::hisp(s.patching, on),
+    z_features::TRAINED => |s, on| ZFeatures::<B>::trained(s.z_features, s.patching, on),
+    z_features::UNTRAINED => |s, on| ZFeatures::<B>::untrained(s.z_features, s.patching, on),
     acdc::ABOUT => |s, _| Acdc::new(s.patching),
     decomposition::ABOUT => |s, _| ContextualDecomposition::new(s.patching),
     masks::NODES => |s, on| MaskLearning::<B>::nodes(s.patching, on),

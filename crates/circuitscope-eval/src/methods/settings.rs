@@ -6,7 +6,7 @@ use circuitscope_tasks::TaskSpec;
 use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 
-use super::SaeSettings;
+use super::{SaeSettings, ZFeatureSettings};
 
 /// Settings of all methods.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, Setters)]
@@ -17,6 +17,9 @@ pub struct MethodSettings {
     pub sae: SaeSettings,
     /// Of methods that change or differentiate the model.
     pub patching: PatchingSettings,
+    /// Of the dictionaries of heads' outputs at tokens.
+    #[serde(default)]
+    pub z_features: ZFeatureSettings,
 }
 
 impl MethodSettings {
