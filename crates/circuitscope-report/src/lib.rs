@@ -33,6 +33,7 @@
 //! # }
 //! ```
 
+mod attribution;
 mod axis;
 mod circuit;
 mod comparison;
@@ -54,6 +55,7 @@ use std::path::{Path, PathBuf};
 use circuitscope_core::{HeadGrid, HeadId};
 use circuitscope_files as files;
 use circuitscope_measures::{Faithfulness, GraphScores, SummaryRow};
+pub use attribution::{GraphLine, GraphMark, GraphPage, GraphTable, MarkKind, render_graph};
 pub use comparison::{ComparisonPage, render_comparison};
 pub use discovery::{
     CircuitPage, Figure, FileBeside, Lost, SizeCurve, Stability, Verdict, render_circuit,

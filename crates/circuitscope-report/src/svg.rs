@@ -167,6 +167,12 @@ pub(super) fn upright(words: &str, at: Point, size: f64, colour: Colour) -> Mark
     turned(words, at, (size, colour, Anchor::Middle), Some(turn))
 }
 
+/// Text that reads upwards and ends at a place.
+pub(super) fn hanging(words: &str, at: Point, size: f64, colour: Colour) -> Markup {
+    let turn = format!("rotate(270, {}, {})", px(at.0), px(at.1));
+    turned(words, at, (size, colour, Anchor::End), Some(turn))
+}
+
 fn turned(
     words: &str,
     (x, y): Point,

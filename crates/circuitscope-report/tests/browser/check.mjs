@@ -206,8 +206,9 @@ async function graph(tab, name) {
 }
 
 async function sorting(tab, name) {
-  // A comparison has tables that are in order already.
+  // A comparison has tables that are in order already; other pages without a circuit need none that sort.
   if (await tab.run(`document.querySelector("#beside") !== null`)) return;
+  if (await tab.run(`document.querySelector("table.sortable, figure.graph") === null`)) return;
   const sorted = await tab.run(`(() => {
     const rows = () => [...document.querySelectorAll("table.sortable tbody tr")];
     const before = rows().length;
