@@ -7,6 +7,7 @@ mod doctor;
 mod encode;
 mod eval;
 mod explain;
+mod graph;
 mod model;
 mod report;
 mod rows;
@@ -27,6 +28,7 @@ pub(crate) use doctor::DoctorArgs;
 pub(crate) use encode::EncodeArgs;
 pub(crate) use eval::EvalArgs;
 pub(crate) use explain::ExplainArgs;
+pub(crate) use graph::GraphArgs;
 pub(crate) use model::{MODEL_VARIABLE, ModelArgs, PatchingArgs, REFERENCE, SaeArgs};
 pub(crate) use report::ReportArgs;
 pub(crate) use rows::{RowsArgs, TextArgs};
@@ -118,6 +120,7 @@ pub(crate) enum Command {
     TrainTokens(TrainTokensArgs),
     Splice(SpliceArgs),
     Explain(ExplainArgs),
+    Graph(GraphArgs),
     Train(TrainArgs),
     Encode(EncodeArgs),
     Score(ScoreArgs),

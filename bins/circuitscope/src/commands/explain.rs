@@ -138,7 +138,7 @@ pub(crate) fn run(args: &ExplainArgs, printer: Printer, progress: &Terminal) -> 
 }
 
 /// A token as text.
-fn token(model: &Loaded<B>, id: u32) -> String {
+pub(super) fn token(model: &Loaded<B>, id: u32) -> String {
     let tokenizer = model.tokenizer().ok();
     let text = tokenizer.and_then(|tokenizer| tokenizer.decode(&[id]).ok());
     text.unwrap_or_else(|| format!("#{id}"))

@@ -16,6 +16,8 @@ mod explain;
 mod exports;
 mod found;
 mod gathered;
+mod graph;
+mod graph_report;
 mod inputs;
 mod judge_files;
 mod kept;
@@ -46,6 +48,7 @@ pub(crate) fn run(command: &Command, printer: Printer, progress: &Terminal) -> R
         Command::TrainTokens(args) => train_tokens::run(args, printer, progress),
         Command::Splice(args) => splice::run(args, printer, progress),
         Command::Explain(args) => explain::run(args, printer, progress),
+        Command::Graph(args) => graph::run(args, printer, progress),
         Command::Train(args) => train::run(args, printer, progress),
         Command::Encode(args) => encode::run(args, printer),
         Command::Score(args) => score::run(args, printer),
