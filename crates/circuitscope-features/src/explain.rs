@@ -279,20 +279,16 @@ pub fn explain<B: Backend>(
         controls: Vec::new(),
         norm_share: 0.0,
     };
-    for ((name, encoder, found), contexts_of) in looked.iter().zip(attributed) {
+    for (of, ((name, encoder, found), places)) in looked.iter().zip(attributed).enumerate() {
         let atoms = encoder
             .atoms()
-            .map(|atoms| numbers(atoms.cast(burn::tensor::DType::F32)))
-            .transpose()?;
-        let atoms = atoms.unwrap_or_default();
-        let shares: Vec<Vec<f64>> = found
-            .iter()
-            .map(|found| weight_shares(&atoms[found.feature * d_in..][..d_in], heads))
-            .collect();
+            .map(numbers)
+            .transpose()?
+            .unwrap_or_default();
+        let share = |found: &Found| weight_shares(&atoms[found.feature * d_in..][..d_in], heads);
+        let shares: Vec<Vec<f64>> = found.iter().map(share).collect();
         if let What::Head(head) = what {
-            let all: Vec<&FeatureContext> =
-                contexts_of.iter().flatten().map(|(one, _)| one).collect();
-            let mean = |values: Vec<f64>| values.iter().sum::<f64>() / values.len().max(1) as f64;
+            let all: Vec<&FeatureContext> = places.iter().flatten().map(|(one, _)| one).collect();
             let kind = |one: &&FeatureContext| {
                 Source::of(&contexts[one.context], one.position, one.source())
             };
@@ -300,27 +296,24 @@ pub fn explain<B: Backend>(
                 dictionary: name.clone(),
                 features: encoder.n_codes(),
                 looked_at: found.len(),
-                weight_share: mean(shares.iter().map(|shares| shares[head.head]).collect()),
-                attribution_share: mean(all.iter().map(|one| one.share(head.head)).collect()),
+                weight_share: mean(shares.iter().map(|shares| shares[head.head])),
+                attribution_share: mean(all.iter().map(|one| one.share(head.head))),
                 sources: SourceShares::of(&all.iter().map(kind).collect::<Vec<_>>()),
             });
         }
-        if !result.features.is_empty() || found.is_empty() || name != "this dictionary" {
+        if of > 0 {
             continue;
         }
-        for ((found, shares), contexts_of) in found.iter().zip(shares).zip(contexts_of) {
-            let logits = contexts_of
-                .first()
-                .map(|(_, logits)| logits.as_slice())
-                .unwrap_or_default();
-            let (raises, lowers) = extremes(logits, how.tokens);
+        for ((found, weight_shares), places) in found.iter().zip(shares).zip(places) {
+            let logits = places.first().map(|(_, logits)| logits.as_slice());
+            let (raises, lowers) = extremes(logits.unwrap_or_default(), how.tokens);
             result.features.push(FeatureCard {
                 feature: found.feature,
                 density: found.density,
-                weight_shares: shares,
+                weight_shares,
                 raises,
                 lowers,
-                contexts: contexts_of.into_iter().map(|(one, _)| one).collect(),
+                contexts: places.into_iter().map(|(one, _)| one).collect(),
             });
         }
     }
@@ -328,6 +321,16 @@ pub fn explain<B: Backend>(
         result.norm_share = z.norm_share(head.head, heads);
     }
     Ok(result)
+}
+
+/// 0 of nothing.
+fn mean(values: impl Iterator<Item = f64>) -> f64 {
+    let (mut sum, mut count) = (0.0, 0usize);
+    for value in values {
+        sum += value;
+        count += 1;
+    }
+    sum / count.max(1) as f64
 }
 
 /// What is asked.
@@ -454,7 +457,7 @@ impl<'z> Encoded<'z> {
                 }
             }
         }
-        let atoms = dictionary.atoms().map(|atoms| numbers(atoms)).transpose()?;
+        let atoms = dictionary.atoms().map(numbers).transpose()?;
         Ok(Self {
             z,
             active,

@@ -6,6 +6,7 @@
 )]
 #![expect(clippy::print_stdout, reason = "tests print what they measured")]
 
+mod explain;
 mod graph;
 mod models;
 mod paths;
@@ -13,5 +14,7 @@ mod pull;
 mod real;
 mod reference;
 mod replace;
+mod rows;
+mod splice;
 mod tracr;
 mod viewer;

@@ -7,7 +7,7 @@ use burn::tensor::{Tensor, TensorData};
 use circuitscope_core::draw::normal_pair;
 use circuitscope_core::{NoProgress, Seed};
 use circuitscope_hooks::{Capture, Site};
-use circuitscope_model::{Decoder, PaddingSide, Processing, TokenBatch, load_dir};
+use circuitscope_model::{Decoder, Loaded, PaddingSide, Processing, TokenBatch, load_dir};
 use circuitscope_sae::{Encoder, Reads};
 
 pub(crate) type B = burn_flex::Flex;
@@ -50,6 +50,12 @@ pub(crate) fn load(folder: &Path, processing: Processing) -> Decoder<B> {
     load_dir(folder, processing, &device(), &NoProgress)
         .unwrap()
         .model
+}
+
+/// The same with what is known of it.
+pub(crate) fn loaded(name: &str, processing: Processing) -> Loaded<B> {
+    assert_eq!(name, "gpt2");
+    load_dir(&golden("gpt2_tiny"), processing, &device(), &NoProgress).unwrap()
 }
 
 /// All names of [`model`] in both processings.

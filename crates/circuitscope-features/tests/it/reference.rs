@@ -4,14 +4,19 @@ use circuitscope_core::{HeadId, NoProgress};
 use circuitscope_features::{
     AttributionGraph, Frozen, GraphSettings, HeadRow, Targets, Transcoders, head_table,
 };
-use circuitscope_model::{Decoder, ModelBytes, Processing, Tokenizer, load_bytes};
+use circuitscope_model::{Decoder, Loaded, ModelBytes, Processing, Tokenizer, load_bytes};
 
 use crate::models::{B, device};
 
 /// Neurons that become nodes, of about 13,000 that are active.
 const FEATURES: usize = 300;
 
-fn reference() -> (Decoder<B>, Tokenizer) {
+pub(crate) fn reference() -> (Decoder<B>, Tokenizer) {
+    let loaded = loaded();
+    (loaded.model, loaded.tokenizer.unwrap())
+}
+
+pub(crate) fn loaded() -> Loaded<B> {
     let files = circuitscope_reference::FILES;
     let files = ModelBytes {
         name: "reference",
@@ -19,8 +24,7 @@ fn reference() -> (Decoder<B>, Tokenizer) {
         weights: files.weights,
         tokenizer: Some(files.tokenizer),
     };
-    let loaded = load_bytes::<B>(&files, Processing::Folded, &device()).unwrap();
-    (loaded.model, loaded.tokenizer.unwrap())
+    load_bytes::<B>(&files, Processing::Folded, &device()).unwrap()
 }
 
 /// A prompt, its counterpart, right and wrong answers.
