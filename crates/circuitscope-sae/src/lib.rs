@@ -18,7 +18,7 @@
 //! - *"No feature is active" is a code of its own*, [`INACTIVE`].
 //! - *Any dictionary is an [`Encoder`]*: those that are trained here, those that SAELens, sparsify and Gemma Scope
 //!   left in a folder ([`load_dir`]; one file for each [`Architecture`]), and those of other crates.
-//! - *Rows may come in streams*: [`StreamTrainer`] trains TopK, BatchTopK and JumpReLU dictionaries and transcoders on batches,
+//! - *Rows may come in streams*: [`StreamTrainer`] trains `TopK`, `BatchTopK` and `JumpReLU` dictionaries and transcoders on batches,
 //!   with checkpoints; [`synthetic`] has rows whose features are known. [`train`] is the paper's, full batch.
 //! - Everything is generic over burn's `Backend`; random numbers are drawn on the host, so that all
 //!   backends start alike.
