@@ -20,6 +20,8 @@
 //!   left in a folder ([`load_dir`]; one file for each [`Architecture`]), and those of other crates.
 //! - *A transcoder is a dictionary that writes elsewhere*: any architecture with a `W_dec` of another site and maybe a skip
 //!   connection ([`Affine::transcoder`]); those of all layers of a model are read together by [`load_set`].
+//! - *Rows may come in streams*: [`StreamTrainer`] trains `TopK`, `BatchTopK` and `JumpReLU` dictionaries and transcoders on batches,
+//!   with checkpoints; [`synthetic`] has rows whose features are known. [`train`] is the paper's, full batch.
 //! - Everything is generic over burn's `Backend`; random numbers are drawn on the host, so that all
 //!   backends start alike.
 //!

@@ -9,6 +9,7 @@ mod paths;
 mod removal;
 mod resample;
 mod whole_heads;
+mod z_features;
 
 use burn::backend::Autodiff;
 use burn::module::AutodiffModule;
