@@ -17,6 +17,7 @@ mod exports;
 mod found;
 mod gathered;
 mod graph;
+mod graph_page;
 mod graph_report;
 mod inputs;
 mod judge_files;
