@@ -54,7 +54,7 @@ pub(super) fn provenance(value: &serde_json::Value) -> Markup {
     html! {
         section aria-labelledby="provenance" {
             h2 #provenance { "Provenance" }
-            details { summary { "What made these results" } pre { (text) } }
+            details { summary { "What made these results" } pre tabindex="0" { (text) } }
         }
     }
 }

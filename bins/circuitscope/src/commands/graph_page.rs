@@ -159,9 +159,18 @@ impl Report {
 
     const FEATURES: &str =
         "influence: share of all nodes' influence, over all paths to the targets";
-    const HEADS: &str = "contrast: what the head moves because of what differs from the prompt that --against names, in nats; influence: what \
-        goes through the head into nodes, relative to all that does, weighted by their influence; total: what the head moves in all, in nats. \
-        Patterns are held: heads that only tell others where to look do not show";
+    /// What the columns of heads mean.
+    fn heads_note(&self) -> String {
+        let contrast = if self.against.is_some() {
+            "contrast: what the head moves because of what differs from the prompt of --against, in nats; "
+        } else {
+            ""
+        };
+        format!(
+            "{contrast}influence: what goes through the head into nodes, relative to all that does, weighted by their influence; total: what \
+             the head moves in all, in nats.\nPatterns are held: heads that only tell others where to look do not show"
+        )
+    }
 
     pub(super) fn said(&self) -> String {
         let words: Vec<String> = self.prompt.words.iter().map(|word| quoted(word)).collect();
@@ -172,7 +181,11 @@ impl Report {
             text.push_str(&format!("\n{}{}\n", table(&header, &rows), Self::FEATURES));
         }
         let (header, rows) = self.head_rows();
-        text.push_str(&format!("\n{}{}\n", table(&header, &rows), Self::HEADS));
+        text.push_str(&format!(
+            "\n{}{}\n",
+            table(&header, &rows),
+            self.heads_note()
+        ));
         text
     }
 
@@ -184,7 +197,7 @@ impl Report {
                 self.feature_table(),
                 Self::FEATURES,
             ),
-            ("Heads", self.head_rows(), Self::HEADS),
+            ("Heads", self.head_rows(), &self.heads_note()),
         ];
         GraphPage {
             title: "Attribution graph".to_owned(),

@@ -23,7 +23,7 @@ const ABREAST: usize = 6;
 /// Names of layers stand left of this.
 const LEFT: f64 = 64.0;
 const NARROWEST: f64 = 24.0;
-const LEAST: f64 = 640.0;
+const LEAST: f64 = 1000.0;
 const LOGIT: f64 = 20.0;
 const DASHES: Option<&str> = Some("5 3");
 
@@ -57,7 +57,7 @@ pub(super) fn draw(page: &GraphPage) -> (Drawing, String) {
             (text(name, (LEFT - 12.0, *y), 11.0, MUTED, End))
         }
         @for (position, token) in page.tokens.iter().enumerate() {
-            (hanging(&shortened(token), (layout.columns[position], layout.bottom), 11.0, INK))
+            (hanging(&shortened(token, LETTERS), (layout.columns[position], layout.bottom), 11.0, INK))
         }
         // The strongest last, on top.
         g opacity="0.8" { @for edge in drawn.iter().rev() { (edge_of(page, &layout, edge, widest)) } }
@@ -83,13 +83,17 @@ const fn is_inner(mark: &GraphMark) -> bool {
     matches!(mark.kind, MarkKind::Feature { .. } | MarkKind::Error { .. })
 }
 
-/// A token in a column.
-fn shortened(token: &str) -> String {
+/// Letters of a token below its column, and of a logit in its box.
+const LETTERS: usize = 14;
+const LOGIT_LETTERS: usize = 32;
+
+/// A token of at most so many letters.
+fn shortened(token: &str, letters: usize) -> String {
     let shown = visible(token);
-    if shown.chars().count() <= 14 {
+    if shown.chars().count() <= letters {
         return shown;
     }
-    let first: String = shown.chars().take(13).collect();
+    let first: String = shown.chars().take(letters - 1).collect();
     first + "…"
 }
 
@@ -154,7 +158,7 @@ impl Layout {
         let mut places = BTreeMap::new();
         let mut rows = Vec::new();
         let top = logits(page, &columns, width, &mut places);
-        rows.push(("logits".to_owned(), top / 2.0));
+        rows.push(("logits".to_owned(), (top - 6.0) / 2.0 + 3.0));
         let mut y = top + 12.0;
         for layer in (0..page.layers).rev() {
             let of = cells.iter().filter(|((at, _), _)| *at == layer);
@@ -193,7 +197,7 @@ impl Layout {
                 _ => {}
             }
         }
-        let letters = page.tokens.iter().map(|token| shortened(token));
+        let letters = page.tokens.iter().map(|token| shortened(token, LETTERS));
         let longest = letters.map(|token| token.chars().count()).max();
         let bottom = bottom + 10.0;
         Self {
@@ -248,7 +252,7 @@ fn logits(
 }
 
 fn logit_width(mark: &GraphMark) -> f64 {
-    7.0 * shortened(&mark.label).chars().count() as f64 + 14.0
+    7.0 * shortened(&mark.label, LOGIT_LETTERS).chars().count() as f64 + 14.0
 }
 
 fn edge_of(page: &GraphPage, layout: &Layout, edge: &GraphLine, widest: f64) -> Markup {
@@ -296,7 +300,7 @@ fn mark_of(mark: &GraphMark, (x, y): Point, most: f64) -> Markup {
             let width = logit_width(mark);
             html! {
                 (boxed((x - width / 2.0, y - LOGIT / 2.0), (width, LOGIT), 4.0, Pen::new(INK, 1.0)))
-                (text(&shortened(&mark.label), (x, y), 11.0, INK, Middle))
+                (text(&shortened(&mark.label, LOGIT_LETTERS), (x, y), 11.0, INK, Middle))
             }
         }
     };
