@@ -52,10 +52,10 @@ mod training;
 
 use std::path::{Path, PathBuf};
 
+pub use attribution::{GraphLine, GraphMark, GraphPage, GraphTable, MarkKind, render_graph};
 use circuitscope_core::{HeadGrid, HeadId};
 use circuitscope_files as files;
 use circuitscope_measures::{Faithfulness, GraphScores, SummaryRow};
-pub use attribution::{GraphLine, GraphMark, GraphPage, GraphTable, MarkKind, render_graph};
 pub use comparison::{ComparisonPage, render_comparison};
 pub use discovery::{
     CircuitPage, Figure, FileBeside, Lost, SizeCurve, Stability, Verdict, render_circuit,

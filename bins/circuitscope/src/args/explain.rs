@@ -29,9 +29,9 @@ pub(crate) struct ExplainArgs {
     /// Tokens to take of it
     #[arg(long, value_name = "N", default_value_t = 8_000, value_parser = count::<EXAMPLES>)]
     pub(crate) tokens: usize,
-    /// Tokens of a context
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = count::<EXAMPLES>)]
-    pub(crate) context: usize,
+    /// Tokens of a context [default: 128, or as many as the model takes]
+    #[arg(long, value_name = "N", value_parser = count::<EXAMPLES>)]
+    pub(crate) context: Option<usize>,
     /// Features of a head that are looked at
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = count::<EXAMPLES>)]
     pub(crate) features: usize,

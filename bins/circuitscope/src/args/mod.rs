@@ -74,6 +74,7 @@ const STEPS: usize = 1_000_000;
   circuitscope eval                          four tasks, known circuits, methods and controls
   circuitscope discover --model gpt2/ --pairs prompts.jsonl --output found/
   circuitscope compare found/ other/         is it the same circuit?
+  circuitscope explain --model gpt2/ --sae sae/ --head L5H1
   circuitscope methods                       what there is to score heads with, and what it needs
   circuitscope doctor                        does this machine compute correctly?
 

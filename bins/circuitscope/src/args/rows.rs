@@ -49,9 +49,9 @@ pub(crate) struct TextArgs {
     /// Tokens to take, evenly from all of the text
     #[arg(long, value_name = "N", default_value_t = 200_000, value_parser = count::<TOKENS>)]
     pub(crate) tokens: usize,
-    /// Tokens of a context
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = count::<TOKENS>)]
-    pub(crate) context: usize,
+    /// Tokens of a context [default: 128, or as many as the model takes]
+    #[arg(long, value_name = "N", value_parser = count::<TOKENS>)]
+    pub(crate) context: Option<usize>,
 }
 
 /// `--skip-first`.

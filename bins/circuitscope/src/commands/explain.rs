@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::splice::{sites, skips_first, suits};
+use super::texts::longest;
 use super::{bos, dictionary, inputs, texts};
 use crate::args::{ExplainArgs, TextArgs};
 use crate::device::B;
@@ -104,7 +105,7 @@ pub(crate) fn run(args: &ExplainArgs, printer: Printer, progress: &Terminal) -> 
         .with_features(args.features)
         .with_contexts(args.places)
         .with_skip_first(skip_first)
-        .with_batch_tokens(settings.batch_tokens(model.model.config(), args.context, &[site]))
+        .with_batch_tokens(settings.batch_tokens(model.model.config(), longest(&contexts), &[site]))
         .with_seed(Seed::new(args.seed.seed));
     let explained = explain(
         &model.model,

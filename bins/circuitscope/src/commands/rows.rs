@@ -9,6 +9,7 @@ use circuitscope::model::Decoder;
 use serde::Serialize;
 use serde_json::json;
 
+use super::texts::longest;
 use super::{inputs, texts};
 use crate::args::RowsArgs;
 use crate::device::B;
@@ -40,7 +41,7 @@ pub(crate) fn run(args: &RowsArgs, printer: Printer, progress: &Terminal) -> Res
     let sites: Vec<Site> = [Some(site), site_out].into_iter().flatten().collect();
     let config = model.model.config();
     let settings = inputs::capture_settings(&args.model, &device);
-    let batch = settings.batch_tokens(config, args.text.context, &sites);
+    let batch = settings.batch_tokens(config, longest(&contexts), &sites);
     let made_from = BTreeMap::from([
         ("program".to_owned(), json!(provenance.program)),
         ("command".to_owned(), json!(provenance.command)),

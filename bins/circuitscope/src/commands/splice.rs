@@ -9,6 +9,7 @@ use circuitscope::sae::{Activations, Encoder, SavedSae};
 use serde::Serialize;
 
 use super::rows::one_site;
+use super::texts::longest;
 use super::{dictionary, inputs, texts};
 use crate::args::SpliceArgs;
 use crate::device::B;
@@ -61,7 +62,7 @@ pub(crate) fn run(args: &SpliceArgs, printer: Printer, progress: &Terminal) -> R
     };
     let dictionaries: Vec<&dyn Encoder<B>> = [encoder].into_iter().chain(controls).collect();
     let settings = inputs::capture_settings(&args.model, &device);
-    let batch = settings.batch_tokens(model.model.config(), args.text.context, &[Site::Logits]);
+    let batch = settings.batch_tokens(model.model.config(), longest(&contexts), &[Site::Logits]);
     let table = fidelity(
         &model.model,
         &contexts,

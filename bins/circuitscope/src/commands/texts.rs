@@ -10,6 +10,9 @@ use crate::device::B;
 use crate::output::note;
 use crate::provenance::Provenance;
 
+/// Tokens of a context where none are asked for.
+const CONTEXT: usize = 128;
+
 /// The contexts, and whether a beginning-of-text token stands at the begin of each.
 pub(super) fn read(
     args: &TextArgs,
@@ -18,11 +21,9 @@ pub(super) fn read(
     provenance: &mut Provenance,
 ) -> Result<(Vec<Vec<u32>>, bool)> {
     let most = model.model.config().n_ctx;
-    if args.context > most || args.context < 2 {
-        bail!(
-            "--context {}: expected 2 to {most}, as many tokens as the model takes",
-            args.context
-        );
+    let length = args.context.unwrap_or(CONTEXT.min(most));
+    if length > most || length < 2 {
+        bail!("--context {length}: expected 2 to {most}, as many tokens as the model takes");
     }
     let mut texts = Vec::new();
     for path in &args.text {
@@ -37,10 +38,10 @@ pub(super) fn read(
     let start = bos::settle(model, of_model, false, &mut [], |_| names.join(", "))?;
     let tokenizer = model.tokenizer()?;
     let bos = if start.done { tokenizer.bos() } else { None };
-    let cut = contexts(tokenizer, &texts, bos, args.context, args.tokens);
+    let cut = contexts(tokenizer, &texts, bos, length, args.tokens);
     let cut = cut.with_context(|| names.join(", "))?;
     let tokens: usize = cut.iter().map(Vec::len).sum();
-    if tokens + args.context < args.tokens {
+    if tokens + length < args.tokens {
         note(&format!(
             "note: {}: {tokens} tokens, fewer than the {} of --tokens",
             names.join(", "),
@@ -54,4 +55,9 @@ pub(super) fn read(
         );
     }
     Ok((cut, start.done))
+}
+
+/// Tokens of the longest context.
+pub(super) fn longest(contexts: &[Vec<u32>]) -> usize {
+    contexts.iter().map(Vec::len).max().unwrap_or(0)
 }

@@ -5,8 +5,22 @@ use std::path::Path;
 
 use crate::support::Bench;
 
-const COMMANDS: [&str; 9] = [
-    "eval", "discover", "capture", "train", "encode", "score", "report", "methods", "doctor",
+const COMMANDS: [&str; 15] = [
+    "eval",
+    "discover",
+    "compare",
+    "capture",
+    "rows",
+    "train-tokens",
+    "splice",
+    "explain",
+    "graph",
+    "train",
+    "encode",
+    "score",
+    "report",
+    "methods",
+    "doctor",
 ];
 
 #[test]

@@ -10,8 +10,10 @@ mod cards;
 mod commands;
 mod errors;
 mod families;
+mod features;
 mod formats;
 mod gpu;
+mod graph;
 mod help;
 #[cfg(feature = "hub")]
 mod hub;

@@ -163,7 +163,7 @@ impl Layout {
         for layer in (0..page.layers).rev() {
             let of = cells.iter().filter(|((at, _), _)| *at == layer);
             let deep = of.map(|(_, cell)| cell.len().div_ceil(ABREAST)).max();
-            let height = deep.unwrap_or(0).max(1) as f64 * STEP + 22.0;
+            let height = deep.unwrap_or(0).max(1) as f64 * STEP + 30.0;
             let middle = y + height / 2.0;
             rows.push((format!("layer {layer}"), middle));
             let here = cells.iter().filter(|((at, _), _)| *at == layer);
@@ -179,7 +179,7 @@ impl Layout {
             }
             y += height;
         }
-        let bottom = y + 16.0;
+        let bottom = y + 28.0;
         rows.push(("tokens".to_owned(), bottom));
         let with_positions = page
             .nodes
