@@ -79,12 +79,9 @@ fn documentation() -> Result<String> {
 fn archive(folder: &Path, package: &str) -> Result<std::path::PathBuf> {
     for entry in fs_err::read_dir(folder)? {
         let path = entry?.path();
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        if name.starts_with(package) && name.ends_with(".deb") {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let is_archive = path.extension().is_some_and(|ending| ending == "deb");
+        if is_archive && name.starts_with(package) {
             return Ok(path);
         }
     }

@@ -81,7 +81,9 @@ fn orthogonal(n: usize, mut draw: impl FnMut() -> f64) -> Vec<Vec<f64>> {
         }
         let length = row.iter().map(|x| x * x).sum::<f64>().sqrt();
         if length > 1e-6 {
-            row.iter_mut().for_each(|x| *x /= length);
+            for x in &mut row {
+                *x /= length;
+            }
             rows.push(row);
         }
     }

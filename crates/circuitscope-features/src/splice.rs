@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, Result};
 
 /// What takes the place of an activation.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Replacement<'a, B: Backend> {
     /// What a dictionary makes of what it reads.
     Dictionary {
@@ -29,14 +29,6 @@ pub enum Replacement<'a, B: Backend> {
     /// One vector `[d_out]`: a mean, or 0.
     Vector(&'a Tensor<B, 1>),
 }
-
-impl<B: Backend> Clone for Replacement<'_, B> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<B: Backend> Copy for Replacement<'_, B> {}
 
 /// Puts something in the place of one activation of a pass: heads side by side are one vector.
 #[derive(Debug)]
@@ -450,21 +442,21 @@ fn run<B: Backend>(
     };
     let mean_vector = sum.clone().div_scalar(rows);
     let variance = squares - number(sum.powi_scalar(2).sum())? / rows;
-    let with = |replacement: Replacement<'_, B>| {
+    let with = |replacement: &Replacement<'_, B>| {
         let mut total = 0.0;
         for batch in batches {
-            let mut splice = Splice::new(sites[0], sites[1], replacement, skip_first);
+            let mut splice = Splice::new(sites[0], sites[1], replacement.clone(), skip_first);
             total += loss(model, batch, &mut splice)?;
             step()?;
         }
         Ok::<f64, Error>(total / predicted as f64)
     };
     let clean = clean / predicted as f64;
-    let zero = with(Replacement::Vector(&mean_vector.zeros_like()))?;
-    let mean = with(Replacement::Vector(&mean_vector))?;
+    let zero = with(&Replacement::Vector(&mean_vector.zeros_like()))?;
+    let mean = with(&Replacement::Vector(&mean_vector))?;
     let mut measured = Vec::with_capacity(dictionaries.len());
     for (dictionary, sums) in dictionaries.iter().zip(sums) {
-        let loss = with(Replacement::Dictionary {
+        let loss = with(&Replacement::Dictionary {
             encoder: *dictionary,
             keep_error: false,
             without: &[],

@@ -102,22 +102,14 @@ pub fn write_rows<B: Backend>(
     {
         return Err(FileError::cannot_write(&finished, source).into());
     }
-    let skip_first = match settings.skip_first {
-        Some(skip) => (
-            skip,
-            first_position(loaded, contexts, settings, device, progress)?,
-        ),
-        None => {
-            let ratio = first_position(loaded, contexts, settings, device, progress)?;
-            (ratio > RowSettings::SINK, ratio)
-        }
-    };
+    let ratio = first_position(loaded, contexts, settings, device, progress)?;
+    let skip_first = settings.skip_first.unwrap_or(ratio > RowSettings::SINK);
     let rows = PaddedRows::new(contexts.to_vec(), PaddingSide::Right)?;
     let mut sink = Sink {
         settings,
         folder,
         contexts,
-        skip: usize::from(skip_first.0),
+        skip: usize::from(skip_first),
         waiting: BTreeMap::new(),
         x: Vec::new(),
         y: Vec::new(),
@@ -156,8 +148,8 @@ pub fn write_rows<B: Backend>(
         },
         prepend_bos: settings.prepend_bos,
         context: contexts.iter().map(Vec::len).max().unwrap_or(0),
-        skip_first: skip_first.0,
-        first_position: skip_first.1,
+        skip_first,
+        first_position: ratio,
         rows: sink.shards.iter().map(|shard| shard.rows).sum(),
         shards: sink.shards,
         made_from: settings.made_from.clone(),
@@ -235,13 +227,11 @@ struct Sink<'a> {
 
 impl SiteSink for Sink<'_> {
     fn begin(&mut self, shapes: &BTreeMap<Site, Vec<usize>>) -> circuitscope_model::Result<()> {
-        let width = |site: Site| {
-            shapes
-                .get(&site)
-                .map_or(0, |shape| shape[2..].iter().product())
-        };
-        self.widths[0] = width(self.settings.site);
-        self.widths[1] = self.settings.site_out.map_or(0, width);
+        let sites = [Some(self.settings.site), self.settings.site_out];
+        self.widths = sites.map(|site| {
+            let shape = site.and_then(|site| shapes.get(&site));
+            shape.map_or(0, |shape| shape[2..].iter().product())
+        });
         Ok(())
     }
 
