@@ -6,10 +6,13 @@
 //! where each line of PAIRS.jsonl is `{"positive": "…", "negative": "…"}`. Without arguments: the model inside the crate on a
 //! task of its own.
 
+#![expect(clippy::print_stdout, reason = "what was found is printed")]
+
 use std::error::Error;
 use std::path::PathBuf;
 
 use circuitscope::cpu::Model;
+use circuitscope::eval::CardSettings;
 use circuitscope::prelude::*;
 use circuitscope::tasks::read_pairs;
 
@@ -41,7 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let chosen =
         ranks.filter(|(_, (head, _))| found.chosen.circuit.heads().any(|one| one == *head));
     let heads: Vec<(HeadId, usize)> = chosen.map(|(rank, (head, _))| (*head, rank)).collect();
-    let cards = run.cards(&heads, &Default::default(), Seed::new(0), &NoProgress)?;
+    let cards = run.cards(&heads, &CardSettings::default(), Seed::new(0), &NoProgress)?;
     for card in &cards.heads {
         println!(
             "{} {}: {}",

@@ -262,7 +262,9 @@ impl Report {
         }
         if !explained.controls.is_empty() {
             let (header, rows) = self.controls();
-            text.push_str(&format!("\n{}{}\n", table(&header, &rows), self.notes()));
+            for part in ["\n", &table(&header, &rows), &self.notes(), "\n"] {
+                text.push_str(part);
+            }
         }
         text
     }

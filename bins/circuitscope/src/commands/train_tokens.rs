@@ -11,6 +11,7 @@ use circuitscope::{Seed, files};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::exports::remove_file;
 use super::inputs;
 use crate::args::{TokenArchitecture, TrainTokensArgs};
 use crate::device::B;
@@ -123,7 +124,7 @@ pub(crate) fn run(args: &TrainTokensArgs, printer: Printer, progress: &Terminal)
         &rows.trained_on(),
         &args.output,
     )?;
-    let _ = fs_err::remove_file(args.output.join(CHECKPOINT_FILE));
+    remove_file(&args.output.join(CHECKPOINT_FILE))?;
     let last = &trained.last_epoch;
     let report = Report {
         output: args.output.display().to_string(),
