@@ -15,7 +15,7 @@ use circuitscope::sae::{Error as SaeError, SavedSae, load_dir, load_set};
 use circuitscope::{Progress, files, report};
 
 use super::explain::token;
-use super::graph_report::{Control, Made, Report, Settings, Text, Through};
+use super::graph_report::{Control, Made, Prompt, Report, Settings, Through};
 use super::rows::one_site;
 use super::splice::{skips_first, suits};
 use super::{bos, dictionary, inputs};
@@ -27,6 +27,9 @@ use crate::provenance::Provenance;
 
 const GRAPH_FILE: &str = "graph.json";
 const VIEWER_FILE: &str = "neuronpedia.json";
+
+/// What stands for an MLP.
+const EXPECTED: &str = "expected a transcoder from blocks.L.mlp.hook_in to blocks.L.hook_mlp_out";
 
 /// Numbers that the control's edges may take: 1 GiB.
 const CONTROL: usize = 1 << 28;
@@ -104,7 +107,7 @@ pub(crate) fn run(args: &GraphArgs, printer: Printer, progress: &Terminal) -> Re
         let neurons = made(&frozen, &Transcoders::new(), &settings, progress)?;
         Some(Control::of(&neurons, most)?)
     };
-    let text = |at: usize| Text {
+    let text = |at: usize| Prompt {
         text: texts[at].clone(),
         tokens: ids[at].clone(),
         words: ids[at].iter().map(|id| token(&model, *id)).collect(),
@@ -176,13 +179,16 @@ fn transcoders(folder: &Path, device: &Device) -> Result<Vec<SavedSae<B>>> {
     match load_set::<B>(folder, device.plain()) {
         Ok(set) => Ok(set.layers.into_values().collect()),
         // No set: maybe a transcoder itself.
-        Err(no_set @ SaeError::Unsuited { what, .. }) if what == "set of transcoders" => {
-            match load_dir::<B>(folder, device.plain()) {
-                Ok(saved) => Ok(vec![saved]),
-                Err(error) if folder.join("cfg.json").is_file() => Err(error.into()),
-                Err(_) => Err(no_set.into()),
-            }
-        }
+        Err(
+            no_set @ SaeError::Unsuited {
+                what: "set of transcoders",
+                ..
+            },
+        ) => match load_dir::<B>(folder, device.plain()) {
+            Ok(saved) => Ok(vec![saved]),
+            Err(error) if folder.join("cfg.json").is_file() => Err(error.into()),
+            Err(_) => Err(no_set.into()),
+        },
         Err(error) => Err(error.into()),
     }
 }
@@ -223,8 +229,6 @@ fn placed(
 fn sites(saved: &SavedSae<B>, model: &Loaded<B>) -> Result<[Site; 2]> {
     let folder = saved.folder.display();
     let on = &saved.trained_on;
-    const EXPECTED: &str =
-        "expected a transcoder from blocks.L.mlp.hook_in to blocks.L.hook_mlp_out";
     let Some(name) = on.hook_name.as_deref() else {
         bail!("{folder}: found a dictionary that does not say its site, {EXPECTED}");
     };

@@ -178,14 +178,12 @@ impl Report {
         text.push_str(&indented(&self.sentences()));
         let (header, rows) = self.feature_table();
         if !rows.is_empty() {
-            text.push_str(&format!("\n{}{}\n", table(&header, &rows), Self::FEATURES));
+            let features = [table(&header, &rows), Self::FEATURES.to_owned()];
+            text.extend(["\n", &features.concat(), "\n"]);
         }
         let (header, rows) = self.head_rows();
-        text.push_str(&format!(
-            "\n{}{}\n",
-            table(&header, &rows),
-            self.heads_note()
-        ));
+        let heads = [table(&header, &rows), self.heads_note()];
+        text.extend(["\n", &heads.concat(), "\n"]);
         text
     }
 

@@ -20,9 +20,9 @@ use crate::provenance::Provenance;
 pub(super) struct Report {
     pub(super) model: String,
     pub(super) layers: usize,
-    pub(super) prompt: Text,
+    pub(super) prompt: Prompt,
     /// What it stands against.
-    pub(super) against: Option<Text>,
+    pub(super) against: Option<Prompt>,
     /// Transcoders by layer. Layers without one have neurons, or their output is error.
     pub(super) transcoders: Vec<Through>,
     pub(super) targets: Vec<TargetRow>,
@@ -47,7 +47,7 @@ pub(super) struct Report {
 
 /// A prompt.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Text {
+pub(super) struct Prompt {
     pub(super) text: String,
     pub(super) tokens: Vec<u32>,
     /// The tokens as text.
@@ -193,8 +193,8 @@ pub(super) struct Made<'a> {
     pub(super) graph: &'a AttributionGraph,
     pub(super) pruned: &'a PrunedGraph,
     pub(super) heads: Vec<HeadRow>,
-    pub(super) prompt: Text,
-    pub(super) against: Option<Text>,
+    pub(super) prompt: Prompt,
+    pub(super) against: Option<Prompt>,
     pub(super) through: Vec<Through>,
     pub(super) control: Option<Control>,
     pub(super) settings: Settings,

@@ -144,7 +144,9 @@ impl Layout {
         let spare = LEAST - LEFT - widths.iter().sum::<f64>();
         if spare > 0.0 {
             let each = spare / widths.len().max(1) as f64;
-            widths.iter_mut().for_each(|width| *width += each);
+            for width in &mut widths {
+                *width += each;
+            }
         }
         let mut x = LEFT;
         let columns: Vec<f64> = widths
@@ -257,7 +259,7 @@ fn logit_width(mark: &GraphMark) -> f64 {
 
 fn edge_of(page: &GraphPage, layout: &Layout, edge: &GraphLine, widest: f64) -> Markup {
     let (from, to) = (layout.places[&edge.source], layout.places[&edge.target]);
-    let middle = (from.1 + to.1) / 2.0;
+    let middle = f64::midpoint(from.1, to.1);
     let at = |x: f64, y: f64| format!("{},{}", px(x), px(y));
     let d = format!(
         "M{} C{} {} {}",
