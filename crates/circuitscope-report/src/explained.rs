@@ -179,6 +179,7 @@ fn one(place: &ExplainedPlace) -> Markup {
                 @let part = if largest > 0.0 { (value / largest).clamp(0.0, 1.0) } else { 0.0 };
                 code.from[part > 0.02].here[at == place.position] style={ "--share:" (format!("{part:.2}")) }
                     title={ (place.head) " takes " (number(value)) " from here" } { (visible(&place.tokens[at])) }
+                wbr;
             }
             @if last < place.tokens.len() { " …" }
             br;

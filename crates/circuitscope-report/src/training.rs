@@ -139,7 +139,7 @@ fn histogram(densities: &[f64]) -> Drawing {
     let bar = |(bin, count): (usize, &usize)| {
         let from = lowest + bin as f64 / BINS;
         let (left, right) = (FRAME.x(across, from), FRAME.x(across, from + 1.0 / BINS));
-        let top = FRAME.y(up, *count as f64);
+        let (top, foot) = (FRAME.y(up, *count as f64), FRAME.y(up, 0.0));
         let hint = format!(
             "{count} features from {:.1e} to {:.1e}",
             10f64.powf(from),
@@ -149,7 +149,7 @@ fn histogram(densities: &[f64]) -> Drawing {
             &hint,
             &frame(
                 (left, top),
-                (right - left, FRAME.bottom - top),
+                (right - left, foot - top),
                 Pen::new(ABOVE, 1.25),
             ),
         )
