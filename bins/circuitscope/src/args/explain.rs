@@ -23,7 +23,7 @@ pub(crate) struct ExplainArgs {
     /// What it reads, where its folder does not say
     #[arg(long, value_name = "SITE")]
     pub(crate) site: Option<String>,
-    /// Text to look in: `.jsonl` of `{\"text\": …}` a line, or any other file as one text
+    /// Text to look in: `.jsonl` of `{"text": …}` a line, or any other file as one text
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub(crate) text: Vec<PathBuf>,
     /// Tokens to take of it

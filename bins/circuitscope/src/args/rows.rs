@@ -18,7 +18,7 @@ const TOKENS: usize = 1_000_000_000;
     circuitscope rows --model model.gguf --text texts.jsonl --site blocks.18.mlp.hook_in \\
         --site-out blocks.18.hook_mlp_out --output pairs/
   Then:
-    circuitscope train --rows rows/ --output sae/")]
+    circuitscope train-tokens --rows rows/ --output sae/")]
 pub(crate) struct RowsArgs {
     #[command(flatten)]
     pub(crate) text: TextArgs,
@@ -43,7 +43,7 @@ pub(crate) struct RowsArgs {
 /// Text in contexts.
 #[derive(Debug, Args)]
 pub(crate) struct TextArgs {
-    /// Text: a `.jsonl` file of `{\"text\": …}` a line, or any other file as one text; several are read one after the other
+    /// Text: a `.jsonl` file of `{"text": …}` a line, or any other file as one text; several are read one after the other
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
     pub(crate) text: Vec<PathBuf>,
     /// Tokens to take, evenly from all of the text

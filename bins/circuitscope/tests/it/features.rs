@@ -113,7 +113,7 @@ fn what_does_not_fit_is_one_error() {
     for (line, said) in [
         (
             "rows --text none.txt --site logits --output r",
-            "none.txt: ",
+            "cannot read `none.txt`",
         ),
         (
             "rows --text text.jsonl --site blocks.9.attn.hook_z --output r",
@@ -134,7 +134,7 @@ fn what_does_not_fit_is_one_error() {
         ("train-tokens --rows text.jsonl --output t", "rows.json"),
         (
             "train-tokens --rows rows --k 100 --features 50 --output t",
-            "k: found 100",
+            "k is 100",
         ),
         (
             "train-tokens --rows rows --skip --output t",
@@ -142,7 +142,7 @@ fn what_does_not_fit_is_one_error() {
         ),
         (
             "train-tokens --rows rows --learning-rate nan --output t",
-            "learning_rate: found NaN",
+            "learning_rate is NaN",
         ),
         ("splice --sae rows --text text.jsonl", "rows"),
         (
