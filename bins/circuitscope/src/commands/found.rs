@@ -1,13 +1,12 @@
 //! What `discover` found: kept as JSON, printed as text.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use circuitscope::eval::causal::Ablation;
 use circuitscope::eval::methods::MethodSettings;
 use circuitscope::eval::{Chosen, CircuitQuality, CircuitTests, KeptBySize, Verdict};
 use circuitscope::measures::cards::{Cards, HeadCard, quoted};
-use circuitscope::measures::{DictionaryReport, GraphScores, Scores, spearman};
+use circuitscope::measures::{DictionaryReport, GraphScores, Scores};
 use circuitscope::model::ModelProvenance;
 use circuitscope::{
     Discovery, KnownAs, KnownCircuits, MetricChoice, PromptBehaviour, PromptStart, TRAINING,
@@ -283,18 +282,6 @@ impl Found {
         self.paper_edge_head_counts = scores.paper_edge_head_counts;
     }
 
-    /// Mean lengths of heads' outputs in index order, where they were measured.
-    pub(crate) fn norms(&self) -> Option<Vec<f64>> {
-        let grid = self.grid();
-        let norms = self.heads.iter().map(|ranked| {
-            let index = grid.index(ranked.head)?;
-            Some((index, ranked.norm?))
-        });
-        let norms: Option<BTreeMap<usize, f64>> = norms.collect();
-        let norms: Vec<f64> = norms?.into_values().collect();
-        (norms.len() == grid.len()).then_some(norms)
-    }
-
     /// Heads of the circuit, in the order of rank.
     pub(crate) fn circuit(&self) -> Vec<HeadId> {
         let selected = self.heads.iter().filter(|ranked| ranked.selected);
@@ -406,25 +393,6 @@ impl Found {
             text.push_str(&said);
         }
         text
-    }
-
-    /// Whether heads lead for the size of what they put out.
-    fn loudness(&self) -> Option<String> {
-        let norms: Option<Vec<f64>> = self.heads.iter().map(|ranked| ranked.norm).collect();
-        let scores: Vec<f64> = self.heads.iter().map(|ranked| ranked.score).collect();
-        let rho =
-            spearman(&scores, &norms?).filter(|rho| *rho >= LOUD && scores.len() >= ENOUGH)?;
-        Some(format!(
-            "warning: the ranking follows the norm, the mean length of what a head puts out (rank correlation {rho:.2}): \
-             loud heads lead by this method on any prompts"
-        ))
-    }
-
-    /// Whether it cannot be told from chance what stands out here: the prompts are too few, and no circuit was run to choose.
-    pub(super) fn is_untold(&self) -> bool {
-        let chosen = self.chosen.as_ref().filter(|chosen| chosen.knee.is_none());
-        let null = chosen.and_then(|chosen| chosen.null.as_ref());
-        null.is_some_and(|null| null.too_few)
     }
 
     /// The circuit and why it is chosen.
@@ -573,11 +541,6 @@ impl Found {
         format!("time: {}{memory}\n", stages.join(", "))
     }
 }
-
-/// Rank correlation of scores and norms from which on it is warned of.
-const LOUD: f64 = 0.7;
-/// Heads below which such a correlation may well be chance.
-const ENOUGH: usize = 8;
 
 /// Heads of which it is printed what they do.
 const READ: usize = 20;

@@ -22,6 +22,7 @@ mod graph_report;
 mod inputs;
 mod judge_files;
 mod kept;
+mod loud;
 mod methods;
 mod pages;
 mod report;
