@@ -5,7 +5,7 @@ use circuitscope::Seed;
 use circuitscope::features::{Directions, FidelityTable, fidelity};
 use circuitscope::hooks::Site;
 use circuitscope::model::{Loaded, Processing};
-use circuitscope::sae::{Activations, Encoder, SavedSae};
+use circuitscope::sae::{Activations, Encoder, Objective, SavedSae};
 use serde::Serialize;
 
 use super::rows::one_site;
@@ -16,6 +16,9 @@ use crate::device::B;
 use crate::output::{Printer, count, table};
 use crate::progress::Terminal;
 use crate::provenance::Provenance;
+
+/// Features of a row that are active in the dictionary before training, where the one it stands beside does not say.
+const ACTIVE: usize = 32;
 
 /// What is printed.
 #[derive(Debug, Serialize)]
@@ -46,7 +49,15 @@ pub(crate) fn run(args: &SpliceArgs, printer: Printer, progress: &Terminal) -> R
     let skip_first = skips_first(&saved, args.skip_first.answer());
     suits(&saved, &model, sites, Some(prepend_bos), skip_first)?;
     let encoder = saved.encoder.as_ref();
-    let k = args.text.tokens.min(32);
+    let k = match saved
+        .metadata
+        .stream
+        .as_ref()
+        .map(|stream| stream.objective)
+    {
+        Some(Objective::TopK { k } | Objective::BatchTopK { k }) => k,
+        _ => ACTIVE,
+    };
     let untrained = Directions::<B>::untrained(
         encoder.d_in(),
         encoder.n_codes(),
