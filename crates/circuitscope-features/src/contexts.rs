@@ -76,7 +76,7 @@ pub fn read_texts(path: &Path) -> Result<Vec<String>> {
         vec![all]
     };
     if texts.iter().all(|text| text.trim().is_empty()) {
-        return Err(FileError::field(path, "", "no text", "text").into());
+        return Err(FileError::field(path, "text", "none", "some").into());
     }
     Ok(texts)
 }

@@ -39,8 +39,8 @@ pub use paths::{PathNode, PathSettings, PathStep, PathTree, Paths};
 pub use pull::{Part, Pull, Reader, Writer};
 pub use replace::{Leftover, ReplaceMlps};
 pub use rows::{
-    Batch, Batches, Course, ROWS_FILE, RowSettings, Rows, RowsMetadata, Shard, TrainedRows,
-    train_rows, write_rows,
+    Batch, Batches, CHECKPOINT_ROWS_FILE, Course, ROWS_FILE, RowSettings, Rows, RowsMetadata,
+    Shard, TrainedRows, train_rows, write_rows,
 };
 pub use shares::{Source, weight_shares};
 pub use splice::{Fidelity, FidelityTable, Replacement, Splice, fidelity, next_token_loss};

@@ -163,10 +163,11 @@ pub struct Fidelity {
     pub never: usize,
     /// Mean loss of the next token in nats with the dictionary in the activation's place.
     pub loss: f64,
-    /// Share of the loss between the activation and 0 in its place that the dictionary recovers.
-    pub recovered_of_zero: f64,
+    /// Share of the loss between the activation and 0 in its place that the dictionary recovers; nothing where 0 costs less than a
+    /// thousandth of a nat.
+    pub recovered_of_zero: Option<f64>,
     /// The same with the activation's mean in its place, which is harder.
-    pub recovered_of_mean: f64,
+    pub recovered_of_mean: Option<f64>,
 }
 
 /// What dictionaries are measured against.
@@ -467,8 +468,8 @@ fn run<B: Backend>(
             l0: sums.active / rows,
             never: dictionary.n_codes() - sums.fired.len(),
             loss,
-            recovered_of_zero: (zero - loss) / (zero - clean),
-            recovered_of_mean: (mean - loss) / (mean - clean),
+            recovered_of_zero: recovered(zero, loss, clean),
+            recovered_of_mean: recovered(mean, loss, clean),
         });
     }
     Ok(FidelityTable {
@@ -478,6 +479,13 @@ fn run<B: Backend>(
         mean,
         dictionaries: measured,
     })
+}
+
+/// What is lost at least where shares of it mean something, in nats.
+const COSTS: f64 = 1e-3;
+
+fn recovered(without: f64, with: f64, clean: f64) -> Option<f64> {
+    (without - clean >= COSTS).then(|| (without - with) / (without - clean))
 }
 
 /// Fails unless a dictionary has these widths.

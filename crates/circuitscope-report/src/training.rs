@@ -59,7 +59,7 @@ pub fn render_training(page: &TrainingPage) -> Report {
                     @for (drawing, (name, values)) in curves.iter().zip(&page.curves) {
                         figure {
                             figcaption {
-                                (name) ": " (number(values.first().copied().unwrap_or(f64::NAN))) " at the first step, "
+                                (name) ": " (number(values.first().copied().unwrap_or(f64::NAN))) " at step " (number(page.steps.first().copied().unwrap_or(f64::NAN))) ", "
                                 (number(values.last().copied().unwrap_or(f64::NAN))) " at the last"
                             }
                             (drawing.inline())

@@ -27,10 +27,10 @@ pub(crate) struct ExplainArgs {
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub(crate) text: Vec<PathBuf>,
     /// Tokens to take of it
-    #[arg(long, value_name = "N", default_value_t = 8_000, value_parser = count::<EXAMPLES>)]
+    #[arg(long, value_name = "N", default_value_t = 8_000, value_parser = count::<EXAMPLES>, requires = "text")]
     pub(crate) tokens: usize,
     /// Tokens of a context [default: 128, or as many as the model takes]
-    #[arg(long, value_name = "N", value_parser = count::<EXAMPLES>)]
+    #[arg(long, value_name = "N", value_parser = count::<EXAMPLES>, requires = "text")]
     pub(crate) context: Option<usize>,
     /// Features of a head that are looked at
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = count::<EXAMPLES>)]

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{CODES, DeviceArgs, SeedArgs, count, count_or_none};
+use super::{CODES, DeviceArgs, SeedArgs, count};
 
 /// Most epochs.
 const EPOCHS: usize = 10_000;
@@ -27,12 +27,12 @@ pub(crate) struct TrainTokensArgs {
     /// What makes features active [default: topk, of a transcoder batchtopk]
     #[arg(long, value_enum)]
     pub(crate) architecture: Option<TokenArchitecture>,
-    /// Features that are active on a row: of each (topk), or on average (batchtopk)
-    #[arg(long, value_name = "K", default_value_t = 32, value_parser = count::<CODES>)]
-    pub(crate) k: usize,
-    /// Weight of the mean number of active features in the loss, of jumprelu
-    #[arg(long, value_name = "LAMBDA", default_value_t = 1e-3)]
-    pub(crate) l0: f64,
+    /// Features that are active on a row: of each (topk), or on average (batchtopk) [default: 32]
+    #[arg(long, value_name = "K", value_parser = count::<CODES>)]
+    pub(crate) k: Option<usize>,
+    /// Weight of the mean number of active features in the loss, of jumprelu [default: 0.001]
+    #[arg(long, value_name = "LAMBDA")]
+    pub(crate) l0: Option<f64>,
     /// Number of features [default: four times the width]
     #[arg(long, value_name = "N", value_parser = count::<CODES>)]
     pub(crate) features: Option<usize>,
@@ -46,7 +46,7 @@ pub(crate) struct TrainTokensArgs {
     #[arg(long, value_name = "RATE", default_value_t = 1e-3)]
     pub(crate) learning_rate: f64,
     /// Steps without activity after which a feature is dead and learns what others leave
-    #[arg(long, value_name = "STEPS", default_value_t = 100, value_parser = count_or_none::<{ usize::MAX }>)]
+    #[arg(long, value_name = "STEPS", default_value_t = 100, value_parser = count::<{ usize::MAX }>)]
     pub(crate) dead_after: usize,
     /// A linear map from input to output beside the features of a transcoder
     #[arg(long)]

@@ -61,10 +61,15 @@ pub(crate) fn run(args: &ExplainArgs, printer: Printer, progress: &Terminal) -> 
     let what = match args.what.head {
         Some(head) if head.layer != layer => bail!(
             "--head {head}: found a dictionary of layer {layer}, expected a head of it, such as L{layer}H{}",
-            head.head
+            head.head.min(model.model.config().n_heads - 1)
         ),
         Some(head) => What::Head(head),
-        None => What::Features(args.what.feature.clone()),
+        None => {
+            let mut features = args.what.feature.clone();
+            features.sort_unstable();
+            features.dedup();
+            What::Features(features)
+        }
     };
     let (contexts, prepend_bos, text) = if args.text.is_empty() {
         let config = model.model.config();
@@ -158,6 +163,13 @@ impl Report {
         let share = |value: f64| format!("{:.0} %", 100.0 * value);
         let rows = self.explained.controls.iter().map(|of| {
             let sources = &of.sources;
+            let share = |value: f64| {
+                if of.looked_at == 0 {
+                    "–".to_owned()
+                } else {
+                    share(value)
+                }
+            };
             vec![
                 of.dictionary.clone(),
                 of.features.to_string(),

@@ -42,6 +42,9 @@ pub(crate) fn run(args: &GraphArgs, printer: Printer, progress: &Terminal) -> Re
         inputs::writable_folder(folder)?;
         inputs::own_folder(folder, GRAPH_FILE, &[VIEWER_FILE, PAGE_FILE])?;
     }
+    if args.against.as_ref() == Some(&args.prompt) {
+        bail!("--against: found the prompt itself, expected another text of as many tokens");
+    }
     let mut texts: Vec<String> = [Some(&args.prompt), args.against.as_ref()]
         .into_iter()
         .flatten()
@@ -307,10 +310,17 @@ fn targets(args: &GraphArgs, model: &Loaded<B>) -> Result<Targets> {
             .collect::<Result<_, _>>()
             .with_context(|| option.to_owned())
     };
-    Ok(Targets::Difference(
+    let (right, wrong) = (
         tokens("--right", &args.right)?,
         tokens("--wrong", &args.wrong)?,
-    ))
+    );
+    let both = args.right.iter().zip(&right);
+    if let Some((word, _)) = both.into_iter().find(|(_, token)| wrong.contains(token)) {
+        bail!(
+            "--wrong: found {word:?} of --right, expected other words: a difference of the same explains nothing"
+        );
+    }
+    Ok(Targets::Difference(right, wrong))
 }
 
 fn viewer(report: &Report) -> ViewerPrompt {

@@ -31,6 +31,14 @@ pub(crate) fn run(args: &RowsArgs, printer: Printer, progress: &Terminal) -> Res
     let device = args.device.device.open()?;
     provenance.on(&device);
     inputs::writable_folder(&args.output)?;
+    let others = ["report.html", "discovery.json", "cfg.json", "history.json"];
+    inputs::own_folder(&args.output, ROWS_FILE, &others)?;
+    if args.output.join(ROWS_FILE).exists() {
+        bail!(
+            "--output {}: found rows, expected a new folder: nothing is overwritten",
+            args.output.display()
+        );
+    }
     let model = inputs::load_model(&args.model, &device, progress)?;
     let site = one_site(&model.model, "--site", &args.site)?;
     let site_out = args.site_out.as_ref();

@@ -17,6 +17,9 @@ use crate::output::{Printer, count, table};
 use crate::progress::Terminal;
 use crate::provenance::Provenance;
 
+/// The dictionaries of a table; a control of a transcoder there is not.
+const NAMES: [&str; 2] = ["this dictionary", "a dictionary before training"];
+
 /// Features of a row that are active in the dictionary before training, where the one it stands beside does not say.
 const ACTIVE: usize = 32;
 
@@ -27,7 +30,8 @@ struct Report {
     site_out: String,
     skip_first: bool,
     contexts: usize,
-    /// This dictionary, then one before training.
+    /// What stands for what in `dictionaries`.
+    names: Vec<&'static str>,
     #[serde(flatten)]
     table: FidelityTable,
     provenance: Provenance,
@@ -89,6 +93,7 @@ pub(crate) fn run(args: &SpliceArgs, printer: Printer, progress: &Terminal) -> R
         site_out: sites[1].to_string(),
         skip_first,
         contexts: contexts.len(),
+        names: NAMES[..table.dictionaries.len()].to_vec(),
         table,
         provenance: provenance.now(),
     };
@@ -168,16 +173,15 @@ impl Report {
             dictionaries,
             ..
         } = &self.table;
-        let share = |value: f64| format!("{:.1} %", 100.0 * value);
+        let share = |value: Option<f64>| {
+            value.map_or_else(|| "–".to_owned(), |value| format!("{:.1} %", 100.0 * value))
+        };
         let empty = || vec![String::new(); 4];
         let row = |name: &str, loss: f64, rest: Vec<String>| {
             [vec![name.to_owned(), format!("{loss:.4}")], rest].concat()
         };
         let mut rows = vec![row("the activation itself", *clean, empty())];
-        for (name, of) in ["this dictionary", "a dictionary before training"]
-            .into_iter()
-            .zip(dictionaries)
-        {
+        for (name, of) in self.names.iter().copied().zip(dictionaries) {
             let recovered = [share(of.recovered_of_zero), share(of.recovered_of_mean)];
             let rest = [
                 recovered.to_vec(),
@@ -205,7 +209,7 @@ impl Report {
         format!(
             "{place} on {}, {} predicted{}\n\n{}loss: of the next token, in nats; recovered: the share of what 0 or the mean in its \
              place costs that the dictionary does not;\nFVU: the share of variance that is not explained; L0: features active on a \
-             vector; {never} were active on none\ntime: {:.1} s",
+             vector; {never} of the dictionary's were active on none\ntime: {:.1} s",
             count(self.contexts, "context"),
             count(*predicted, "token"),
             if self.skip_first {

@@ -50,7 +50,7 @@ pub(super) fn read(
     }
     if cut.is_empty() {
         bail!(
-            "{}: found too little text for one context",
+            "{}: found too little text for one context: texts of less than 8 tokens are left out",
             names.join(", ")
         );
     }

@@ -1,7 +1,7 @@
 //! `train-tokens`: rows of tokens in, a dictionary out.
 
 use anyhow::{Result, bail};
-use circuitscope::features::{Course, Rows, train_rows};
+use circuitscope::features::{CHECKPOINT_ROWS_FILE, Course, ROWS_FILE, Rows, train_rows};
 use circuitscope::report::{PAGE_FILE, TrainingPage, render_training};
 use circuitscope::sae::{
     CFG_FILE, CHECKPOINT_FILE, Objective, SaeMetadata, StepRecord, StreamConfig, WEIGHTS_FILE,
@@ -22,6 +22,24 @@ use crate::provenance::{Provenance, human_bytes};
 
 /// Every step, beside the dictionary.
 const HISTORY_FILE: &str = "history.json";
+
+/// What other commands and tools leave in folders of theirs.
+const OTHERS: [&str; 9] = [
+    CFG_FILE,
+    WEIGHTS_FILE,
+    PAGE_FILE,
+    ROWS_FILE,
+    "params.npz",
+    "params.safetensors",
+    "sae.safetensors",
+    "ae.pt",
+    "config.yaml",
+];
+
+/// Features that are active where none are asked for.
+const K: usize = 32;
+/// Weight of the number of active features where none is asked for.
+const L0: f64 = 1e-3;
 
 /// What is printed.
 #[derive(Debug, Serialize)]
@@ -45,15 +63,16 @@ pub(crate) fn run(args: &TrainTokensArgs, printer: Printer, progress: &Terminal)
     let device = args.device.device.open()?;
     provenance.on(&device);
     let rows = Rows::open(&args.rows)?;
-    provenance.input(&args.rows.join(circuitscope::features::ROWS_FILE))?;
+    provenance.input(&args.rows.join(ROWS_FILE))?;
     inputs::writable_folder(&args.output)?;
-    inputs::own_folder(
-        &args.output,
-        HISTORY_FILE,
-        &[CFG_FILE, WEIGHTS_FILE, PAGE_FILE],
-    )?;
+    inputs::own_folder(&args.output, HISTORY_FILE, &OTHERS)?;
     let of = rows.metadata();
     let transcodes = of.site_out.is_some();
+    let d_sae = args.features.unwrap_or(4 * of.d_in);
+    let k = args.k.unwrap_or(K.min(d_sae));
+    if k > d_sae {
+        bail!("--k {k}: expected at most {d_sae}, the number of features");
+    }
     let objective = match (args.architecture, transcodes) {
         (Some(TokenArchitecture::Topk), true) => bail!(
             "--architecture topk: found rows of {} and {}, expected batchtopk or jumprelu for a transcoder: no format holds one of \
@@ -61,18 +80,25 @@ pub(crate) fn run(args: &TrainTokensArgs, printer: Printer, progress: &Terminal)
             of.site,
             of.site_out.as_deref().unwrap_or_default()
         ),
-        (Some(TokenArchitecture::Topk) | None, false) => Objective::TopK { k: args.k },
-        (Some(TokenArchitecture::Batchtopk), _) | (None, true) => {
-            Objective::BatchTopK { k: args.k }
-        }
-        (Some(TokenArchitecture::Jumprelu), _) => Objective::jump_relu(args.l0),
+        (Some(TokenArchitecture::Topk) | None, false) => Objective::TopK { k },
+        (Some(TokenArchitecture::Batchtopk), _) | (None, true) => Objective::BatchTopK { k },
+        (Some(TokenArchitecture::Jumprelu), _) => Objective::jump_relu(args.l0.unwrap_or(L0)),
     };
     if args.skip && !transcodes {
         bail!(
             "--skip: found rows of one site, expected --site-out of `rows`: only a transcoder has a skip connection"
         );
     }
-    let d_sae = args.features.unwrap_or(4 * of.d_in);
+    let unread = match objective {
+        Objective::JumpRelu { .. } => args.k.map(|_| "--k"),
+        _ => args.l0.map(|_| "--l0"),
+    };
+    if let Some(option) = unread {
+        note(&format!(
+            "note: {option} is not read: architecture {}",
+            name(objective)
+        ));
+    }
     let config = if transcodes {
         StreamConfig::transcoder(of.d_in, of.d_out, d_sae, objective).with_skip(args.skip)
     } else {
@@ -89,12 +115,6 @@ pub(crate) fn run(args: &TrainTokensArgs, printer: Printer, progress: &Terminal)
         .with_dead_after(args.dead_after as u64)
         .with_exec(device.exec());
     let seed = Seed::new(args.seed.seed);
-    if args.output.join(CHECKPOINT_FILE).is_file() {
-        note(&format!(
-            "note: {}: going on from a checkpoint",
-            args.output.display()
-        ));
-    }
     interrupt::keep(Kept {
         said: format!(
             "training is kept in {}; the same command goes on from there",
@@ -104,6 +124,13 @@ pub(crate) fn run(args: &TrainTokensArgs, printer: Printer, progress: &Terminal)
     });
     let course = Course::new(args.epochs as u64).with_checkpoints(&args.output);
     let trained = train_rows::<B>(&rows, &config, course, seed, device.plain(), progress)?;
+    if trained.resumed_from > 0 {
+        note(&format!(
+            "note: {}: gone on from step {}; the steps before are not in the page and {HISTORY_FILE}",
+            args.output.display(),
+            trained.resumed_from
+        ));
+    }
     let made_by: Map<String, Value> = Map::from_iter([
         ("made_by".to_owned(), json!(provenance.program)),
         ("command".to_owned(), json!(provenance.command)),
@@ -124,7 +151,9 @@ pub(crate) fn run(args: &TrainTokensArgs, printer: Printer, progress: &Terminal)
         &rows.trained_on(),
         &args.output,
     )?;
-    remove_file(&args.output.join(CHECKPOINT_FILE))?;
+    for file in [CHECKPOINT_FILE, CHECKPOINT_ROWS_FILE] {
+        remove_file(&args.output.join(file))?;
+    }
     let last = &trained.last_epoch;
     let report = Report {
         output: args.output.display().to_string(),

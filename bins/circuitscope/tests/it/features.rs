@@ -110,7 +110,19 @@ fn what_does_not_fit_is_one_error() {
     text(&bench);
     bench.ok(ROWS);
     bench.ok(TRAIN);
+    bench.fails(
+        ROWS,
+        "--output rows: found rows, expected a new folder: nothing is overwritten",
+    );
     for (line, said) in [
+        (
+            "rows --text text.jsonl --site blocks.0.attn.hook_z --site-out blocks.0.attn.hook_z --output r",
+            "the second site of rows: found blocks.0.attn.hook_z, expected another site than the first",
+        ),
+        (
+            "train-tokens --rows rows --output rows",
+            "--output rows: found rows.json",
+        ),
         (
             "rows --text none.txt --site logits --output r",
             "cannot read `none.txt`",
@@ -134,7 +146,7 @@ fn what_does_not_fit_is_one_error() {
         ("train-tokens --rows text.jsonl --output t", "rows.json"),
         (
             "train-tokens --rows rows --k 100 --features 50 --output t",
-            "k is 100",
+            "--k 100: expected at most 50, the number of features",
         ),
         (
             "train-tokens --rows rows --skip --output t",

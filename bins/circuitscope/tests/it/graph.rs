@@ -305,6 +305,18 @@ fn bad_inputs() {
         &["--prompt", PROMPT, "--right", "The year"],
         "--right: \"The year\" is 2 tokens, expected one",
     );
+    refused(
+        &bench,
+        "--neurons --right 02 --wrong 03,02",
+        &["--prompt", PROMPT],
+        "--wrong: found \"02\" of --right, expected other words: a difference of the same explains nothing",
+    );
+    refused(
+        &bench,
+        "--neurons",
+        &["--prompt", PROMPT, "--against", PROMPT],
+        "--against: found the prompt itself, expected another text of as many tokens",
+    );
     let long = "The ".repeat(60);
     refused(
         &bench,

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use read::{Batch, Batches, Rows};
-pub use train::{Course, TrainedRows, train_rows};
+pub use train::{CHECKPOINT_ROWS_FILE, Course, TrainedRows, train_rows};
 pub use write::{RowSettings, write_rows};
 
 /// What says what a folder of rows holds.

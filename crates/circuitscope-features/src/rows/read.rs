@@ -37,7 +37,7 @@ impl Rows {
         let wrong = |found: String| {
             FileError::field(
                 &path,
-                "",
+                "contents",
                 found,
                 format!("the {ROWS_FILE} of rows of tokens"),
             )
@@ -50,11 +50,12 @@ impl Rows {
         }
         for shard in &metadata.shards {
             let file = folder.join(&shard.file);
-            if !file.is_file() {
+            let beside = Path::new(&shard.file).file_name() == Some(shard.file.as_ref());
+            if !(beside && file.is_file()) {
                 return Err(FileError::field(
                     &path,
                     "shards",
-                    format!("{}, which is not there", shard.file),
+                    format!("{}, which is not beside it", shard.file),
                     "all shards beside this file",
                 )
                 .into());
@@ -64,6 +65,11 @@ impl Rows {
             folder: folder.to_owned(),
             metadata,
         })
+    }
+
+    /// The file that says what they are of.
+    pub(super) fn path(&self) -> PathBuf {
+        self.folder.join(ROWS_FILE)
     }
 
     /// What they are of.

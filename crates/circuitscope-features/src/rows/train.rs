@@ -4,6 +4,7 @@ use std::path::Path;
 
 use burn::tensor::backend::Backend;
 use circuitscope_core::{Progress, Seed};
+use circuitscope_files::{FileError, read_to_string, sha256, write_atomic};
 use circuitscope_sae::{
     CHECKPOINT_FILE, StepRecord, StreamConfig, StreamStatistics, StreamTrainer, TrainedDictionary,
     TrainedOn,
@@ -117,6 +118,9 @@ pub fn train_rows<B: Backend>(
         }
     }
     let of_epoch = rows.steps(config.batch_rows);
+    if let Some(folder) = course.checkpoints {
+        same_rows(rows, folder)?;
+    }
     let kept = course
         .checkpoints
         .filter(|folder| folder.join(CHECKPOINT_FILE).is_file());
@@ -175,4 +179,24 @@ pub fn train_rows<B: Backend>(
         last_epoch: trainer.statistics(),
         resumed_from,
     })
+}
+
+/// Name of the file beside a checkpoint that says which rows it is of.
+pub const CHECKPOINT_ROWS_FILE: &str = "stream.rows";
+
+/// Fails where a checkpoint is of other rows; where there is none, keeps of which rows the next one is.
+fn same_rows(rows: &Rows, folder: &Path) -> Result<()> {
+    let path = folder.join(CHECKPOINT_ROWS_FILE);
+    let own = sha256(&rows.path())?;
+    if folder.join(CHECKPOINT_FILE).is_file() {
+        let kept = read_to_string(&path)?;
+        if kept.trim() != own {
+            let found = "a checkpoint of other rows";
+            let expected = format!("one of these, or none: remove {CHECKPOINT_FILE} to begin anew");
+            return Err(FileError::field(&path, "rows", found, expected).into());
+        }
+        return Ok(());
+    }
+    fs_err::create_dir_all(folder).map_err(|source| FileError::cannot_write(folder, source))?;
+    Ok(write_atomic(&path, |out| writeln!(out, "{own}"))?)
 }

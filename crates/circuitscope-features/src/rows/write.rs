@@ -65,7 +65,7 @@ impl RowSettings {
 ///
 /// # Errors
 /// Contexts that do not fit the model, a site that it lacks or whose values are no vectors, values that half precision
-/// cannot hold, [`Error::Cancelled`]; files that cannot be written.
+/// cannot hold, [`Error::Cancelled`]; a folder that has rows already; files that cannot be written. Nothing is left behind then.
 pub fn write_rows<B: Backend>(
     loaded: &Loaded<B>,
     contexts: &[Vec<u32>],
@@ -88,6 +88,13 @@ pub fn write_rows<B: Backend>(
             });
         }
     }
+    if settings.site_out == Some(settings.site) {
+        return Err(Error::Unfit {
+            what: "the second site of rows".to_owned(),
+            found: settings.site.to_string(),
+            expected: "another site than the first".to_owned(),
+        });
+    }
     if contexts.is_empty() {
         return Err(Error::Unfit {
             what: "contexts".to_owned(),
@@ -97,10 +104,14 @@ pub fn write_rows<B: Backend>(
     }
     fs_err::create_dir_all(folder).map_err(|source| FileError::cannot_write(folder, source))?;
     let finished = folder.join(ROWS_FILE);
-    if let Err(source) = fs_err::remove_file(&finished)
-        && source.kind() != std::io::ErrorKind::NotFound
-    {
-        return Err(FileError::cannot_write(&finished, source).into());
+    if finished.exists() {
+        return Err(FileError::field(
+            &finished,
+            "rows",
+            "some that are there already",
+            "a folder without: nothing is overwritten",
+        )
+        .into());
     }
     let ratio = first_position(loaded, contexts, settings, device, progress)?;
     let skip_first = settings.skip_first.unwrap_or(ratio > RowSettings::SINK);
@@ -128,11 +139,16 @@ pub fn write_rows<B: Backend>(
         progress,
         &mut sink,
     );
-    match outcome {
-        Err(circuitscope_model::Error::Cancelled) => return Err(Error::Cancelled),
-        outcome => outcome?,
+    if let Err(error) = outcome.and_then(|()| sink.flush()) {
+        // Shards without the file that says what they are are of no use.
+        for shard in &sink.shards {
+            fs_err::remove_file(folder.join(&shard.file)).unwrap_or_default();
+        }
+        return Err(match error {
+            circuitscope_model::Error::Cancelled => Error::Cancelled,
+            error => error.into(),
+        });
     }
-    sink.flush()?;
     let [d_in, d_out] = sink.widths;
     let metadata = RowsMetadata {
         schema: SCHEMA,

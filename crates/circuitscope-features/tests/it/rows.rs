@@ -136,6 +136,23 @@ fn training_goes_on_where_it_stopped() {
     let stopped = train(course.with_checkpoints(kept.path()), &stop);
     assert!(matches!(stopped, Err(Error::Cancelled)), "{stopped:?}");
     assert!(kept.path().join(CHECKPOINT_FILE).is_file());
+    // Of other rows it is refused, though all settings are the same.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let (_, others) = written(elsewhere.path(), &RowSettings::new(Site::Z(0)));
+    let course_here = course.with_checkpoints(kept.path());
+    let refused = train_rows::<B>(
+        &others,
+        &config,
+        course_here,
+        Seed::new(1),
+        &device(),
+        &NoProgress,
+    );
+    let refused = refused.unwrap_err().to_string();
+    assert!(
+        refused.contains("found a checkpoint of other rows"),
+        "{refused}"
+    );
     let rest = train(course.with_checkpoints(kept.path()), &NoProgress).unwrap();
     assert_eq!(rest.resumed_from, rows.steps(16) + 2);
     assert_eq!(
@@ -176,7 +193,7 @@ fn what_is_wrong_with_rows_is_said() {
     fs_err::remove_file(folder.path().join(&rows.metadata().shards[0].file)).unwrap();
     let error = Rows::open(folder.path()).unwrap_err().to_string();
     assert!(
-        error.contains("shard-00000.safetensors, which is not there"),
+        error.contains("shard-00000.safetensors, which is not beside it"),
         "{error}"
     );
     for site in [Site::Pattern(0), Site::Z(7), Site::Ln1Scale(0)] {
