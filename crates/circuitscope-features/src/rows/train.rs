@@ -95,7 +95,7 @@ impl Rows {
 /// on from there with the same result.
 ///
 /// # Errors
-/// Settings that do not fit the rows; a checkpoint of other settings; rows that cannot be read; [`Error::Cancelled`].
+/// Settings that do not fit the rows; a checkpoint of other settings, other rows or another seed; rows that cannot be read; [`Error::Cancelled`].
 pub fn train_rows<B: Backend>(
     rows: &Rows,
     config: &StreamConfig,
@@ -119,7 +119,7 @@ pub fn train_rows<B: Backend>(
     }
     let of_epoch = rows.steps(config.batch_rows);
     if let Some(folder) = course.checkpoints {
-        same_rows(rows, folder)?;
+        same_origin(rows, seed, folder)?;
     }
     let kept = course
         .checkpoints
@@ -181,22 +181,31 @@ pub fn train_rows<B: Backend>(
     })
 }
 
-/// Name of the file beside a checkpoint that says which rows it is of.
+/// Name of the file beside a checkpoint that says which rows and which seed it is of.
 pub const CHECKPOINT_ROWS_FILE: &str = "stream.rows";
 
-/// Fails where a checkpoint is of other rows; where there is none, keeps of which rows the next one is.
-fn same_rows(rows: &Rows, folder: &Path) -> Result<()> {
+/// Fails where a checkpoint is of other rows or another seed; where there is none, keeps what the next one is of.
+fn same_origin(rows: &Rows, seed: Seed, folder: &Path) -> Result<()> {
     let path = folder.join(CHECKPOINT_ROWS_FILE);
-    let own = sha256(&rows.path())?;
+    let own = [sha256(&rows.path())?, seed.value().to_string()];
     if folder.join(CHECKPOINT_FILE).is_file() {
         let kept = read_to_string(&path)?;
-        if kept.trim() != own {
-            let found = "a checkpoint of other rows";
-            let expected = format!("one of these, or none: remove {CHECKPOINT_FILE} to begin anew");
-            return Err(FileError::field(&path, "rows", found, expected).into());
+        let kept: Vec<&str> = kept.split_whitespace().collect();
+        for (at, (what, other)) in [("rows", "other rows"), ("seed", "another seed")]
+            .into_iter()
+            .enumerate()
+        {
+            if kept.get(at) != Some(&own[at].as_str()) {
+                let found = format!("a checkpoint of {other}");
+                let expected =
+                    format!("one of these, or none: remove {CHECKPOINT_FILE} to begin anew");
+                return Err(FileError::field(&path, what, found, expected).into());
+            }
         }
         return Ok(());
     }
     fs_err::create_dir_all(folder).map_err(|source| FileError::cannot_write(folder, source))?;
-    Ok(write_atomic(&path, |out| writeln!(out, "{own}"))?)
+    Ok(write_atomic(&path, |out| {
+        writeln!(out, "{}", own.join(" "))
+    })?)
 }

@@ -153,6 +153,19 @@ fn training_goes_on_where_it_stopped() {
         refused.contains("found a checkpoint of other rows"),
         "{refused}"
     );
+    let refused = train_rows::<B>(
+        &rows,
+        &config,
+        course_here,
+        Seed::new(2),
+        &device(),
+        &NoProgress,
+    );
+    let refused = refused.unwrap_err().to_string();
+    assert!(
+        refused.contains("found a checkpoint of another seed"),
+        "{refused}"
+    );
     let rest = train(course.with_checkpoints(kept.path()), &NoProgress).unwrap();
     assert_eq!(rest.resumed_from, rows.steps(16) + 2);
     assert_eq!(
