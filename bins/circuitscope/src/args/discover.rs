@@ -126,7 +126,7 @@ pub(crate) struct DiscoverArgs {
     #[command(flatten)]
     pub(crate) sae: SaeArgs,
     /// Folder of a dictionary for --method sae or sae-corrected, instead of one that is trained on a few of the
-    /// prompts: from `train`, SAELens, sparsify or Gemma Scope (see `circuitscope encode --help`)
+    /// prompts: of any format that `encode` reads (see `circuitscope encode --help`)
     #[arg(
         long = "sae",
         id = "sae_dir",

@@ -13,8 +13,8 @@ The codes file is safetensors with `codes` i32 [examples, heads] (-1: no feature
 `amplitudes` f32 [examples, heads] (how active that feature is), `labels` [examples] and metadata
 n_layers, n_heads.")]
 pub(crate) struct EncodeArgs {
-    /// Folder of a dictionary: from `train`, SAELens (standard, topk, batchtopk, jumprelu, gated), sparsify, or
-    /// Gemma Scope (params.npz)
+    /// Folder of a dictionary: from `train` and `train-tokens`, or of SAELens, sparsify, Gemma Scope, Llama Scope or
+    /// `dictionary_learning`, of any architecture that they save
     #[arg(long, value_name = "DIR")]
     pub(crate) sae: PathBuf,
     /// Take a dictionary that says it was trained on something else than outputs of heads
