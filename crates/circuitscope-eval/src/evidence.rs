@@ -420,12 +420,18 @@ impl<B: Backend> Evidence<B> {
     /// Mean length of each head's vectors over all examples, in index order.
     ///
     /// # Errors
-    /// If activations are not held and cannot be made, or the device fails.
-    pub fn norms(&self) -> Result<Vec<f64>> {
-        let [positives, negatives] = self.mean_lengths()?;
-        let [share, rest] = self.class_shares();
-        let all = host(positives.mul_scalar(share) + negatives.mul_scalar(rest))?;
-        Ok(all.into_iter().map(f64::from).collect())
+    /// If activations are not held and cannot be made, the device fails, or [`Error::Cancelled`].
+    pub fn norms(&self, progress: &dyn Progress) -> Result<Vec<f64>> {
+        let mut sums = vec![0.0; self.grid.len()];
+        self.for_each_block(progress, |_, x| {
+            let of_block = host(lengths(x).sum_dim(0).squeeze_dims::<1>(&[0, 2]))?;
+            for (sum, length) in sums.iter_mut().zip(of_block) {
+                *sum += f64::from(length);
+            }
+            Ok(())
+        })?;
+        let all = self.labels.len() as f64;
+        Ok(sums.into_iter().map(|sum| sum / all).collect())
     }
 
     /// Mean length of the vectors of each class, positives first, `[heads]` each.

@@ -11,6 +11,7 @@ use circuitscope_model::{Decoder, PaddingSide, TokenBatch, pack_by_length};
 use circuitscope_sae::Encoder;
 use serde::{Deserialize, Serialize};
 
+use crate::frozen::floats;
 use crate::{Error, Result};
 
 /// What takes the place of an activation.
@@ -321,9 +322,9 @@ fn number<B: Backend>(x: Tensor<B, 1>) -> Result<f64> {
 
 /// Numbers on the host.
 pub(crate) fn numbers<B: Backend, const D: usize>(x: Tensor<B, D>) -> Result<Vec<f64>> {
-    let values: Vec<f64> = x.into_data().iter::<f64>().collect();
+    let values = floats(x)?;
     if values.iter().all(|value| value.is_finite()) {
-        Ok(values)
+        Ok(values.into_iter().map(f64::from).collect())
     } else {
         Err(Error::NotFinite)
     }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::discovery::visible;
 use crate::page::{document, provenance};
 use crate::svg::theme_css;
+use crate::table::of_words;
 use crate::{Report, number};
 
 const CSS: &str = ".place{margin:.35rem 0;line-height:1.9;overflow-wrap:anywhere}\
@@ -107,20 +108,7 @@ fn controls(page: &ExplainedPage) -> Markup {
     html! {
         section aria-labelledby="controls" {
             h2 #controls { "What dictionaries that learnt nothing say" }
-            div.scroll tabindex="0" {
-                table {
-                    thead { tr { @for column in columns { th scope="col" { (column) } } } }
-                    tbody {
-                        @for row in rows {
-                            tr {
-                                @for (at, cell) in row.iter().enumerate() {
-                                    @if at == 0 { th scope="row" { (cell) } } @else { td { (cell) } }
-                                }
-                            }
-                        }
-                    }
-                }
-            }
+            (of_words(columns, rows))
             p.note { (page.note) "." }
         }
     }

@@ -320,3 +320,23 @@ fn spread(value: Spread, seeds: usize) -> Markup {
         @if seeds > 1 { " " small { (format!("± {:.3}", value.std)) } }
     }
 }
+
+/// Columns and rows of words, the first cell of a row its heading.
+pub(super) fn of_words(columns: &[String], rows: &[Vec<String>]) -> Markup {
+    html! {
+        div.scroll tabindex="0" {
+            table {
+                thead { tr { @for column in columns { th scope="col" { (column) } } } }
+                tbody {
+                    @for row in rows {
+                        tr {
+                            @for (at, cell) in row.iter().enumerate() {
+                                @if at == 0 { th scope="row" { (cell) } } @else { td { (cell) } }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -164,7 +164,7 @@ fn search(
     let norms = if gathered.method.needs.model {
         None
     } else {
-        Some(evidence.norms()?)
+        Some(evidence.norms(progress)?)
     };
     let told = |scores: &Scores| {
         stages.split(start, progress);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use circuitscope::measures::spearman;
 
-use super::found::Found;
+use super::found::{Found, RankedHead};
 
 /// Rank correlation of scores and norms from which on it is warned of.
 const LOUD: f64 = 0.7;
@@ -12,16 +12,21 @@ const LOUD: f64 = 0.7;
 const ENOUGH: usize = 8;
 
 impl Found {
+    /// A value of every head in index order, where all heads have it.
+    pub(super) fn by_index(&self, value: impl Fn(&RankedHead) -> Option<f64>) -> Option<Vec<f64>> {
+        let grid = self.grid();
+        let values = self.heads.iter().map(|ranked| {
+            let index = grid.index(ranked.head)?;
+            Some((index, value(ranked)?))
+        });
+        let values: Option<BTreeMap<usize, f64>> = values.collect();
+        let values: Vec<f64> = values?.into_values().collect();
+        (values.len() == grid.len()).then_some(values)
+    }
+
     /// Mean lengths of heads' outputs in index order, where they were measured.
     pub(super) fn norms(&self) -> Option<Vec<f64>> {
-        let grid = self.grid();
-        let norms = self.heads.iter().map(|ranked| {
-            let index = grid.index(ranked.head)?;
-            Some((index, ranked.norm?))
-        });
-        let norms: Option<BTreeMap<usize, f64>> = norms.collect();
-        let norms: Vec<f64> = norms?.into_values().collect();
-        (norms.len() == grid.len()).then_some(norms)
+        self.by_index(|ranked| ranked.norm)
     }
 
     /// Whether heads lead for the size of what they put out.

@@ -51,12 +51,6 @@ pub(crate) fn discovery(folder: &Path, found: &Found, files: &[(&str, &str)]) ->
             ..MethodReport::of_scores(&found.method, summary, found.nodes.clone())
         }],
     };
-    let signed = found.heads.iter().map(|ranked| {
-        let index = grid.index(ranked.head)?;
-        Some((index, ranked.signed?))
-    });
-    let signed: Option<BTreeMap<usize, f64>> = signed.collect();
-    let signed = signed.filter(|signed| signed.len() == grid.len());
     let lost = found.quality.as_ref().map(|quality| Lost {
         metric: quality.metric.to_string(),
         heads: quality.marginal.clone(),
@@ -81,7 +75,7 @@ pub(crate) fn discovery(folder: &Path, found: &Found, files: &[(&str, &str)]) ->
         facts: facts(found),
         verdict: found.verdict(),
         task,
-        signed: signed.map(|signed| signed.into_values().collect()),
+        signed: found.by_index(|ranked| ranked.signed),
         norms: found.norms(),
         cards: found.cards.as_ref(),
         lost,

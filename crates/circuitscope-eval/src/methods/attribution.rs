@@ -5,7 +5,7 @@ use core::ops::Range;
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use circuitscope_core::{Progress, Seed, draw, workers};
+use circuitscope_core::{Progress, Seed, draw};
 use circuitscope_hooks::{NodeOutputs, Site, wide};
 
 pub(super) use path::between_each;
@@ -13,12 +13,12 @@ use path::{Replaced, Step, input, points};
 use stages::stages;
 
 use super::PatchingSettings;
-use super::of_pairs::of_pairs;
+use super::of_pairs::{each_of_pairs, of_pairs};
 use crate::causal::{
     CausalEvidence, Differentiable, Effects, Held, PairBatch, PairEffects, ReaderGradients, Rules,
-    WholeWriters, host, threads,
+    WholeWriters, host,
 };
-use crate::{About, Discover, Error, Evidence, Gradient, Measured, Needs, Passes, Result};
+use crate::{About, Discover, Evidence, Gradient, Measured, Needs, Passes, Result};
 
 pub(super) const AT_PROMPTS: Needs = Needs::gradient(Gradient::AtPrompts);
 const ELSEWHERE: Needs = Needs::gradient(Gradient::Elsewhere);
@@ -240,38 +240,22 @@ impl<B: AutodiffBackend> Attribution<B> {
         let shares: Vec<f64> = shares.collect();
         let light = self.kind.of_nodes() || self.takes_nodes(causal);
         causal.average(!light, progress)?;
-        let lanes = threads(causal);
         let held = match (self.kind.of_nodes(), light) {
             (true, _) => Held::Nodes,
             (false, true) => Held::Readers,
             (false, false) => Held::Streams,
         };
-        let batches = causal.differentiated(count, lanes, held);
-        let mut found = vec![Vec::new(); batches.len()];
-        let stage = progress.stage(method, count.min(causal.pairs().len()) as u64);
-        let outcome = workers::run(
-            causal.model().exec(),
-            lanes,
-            batches.len(),
-            || Differentiable::<B>::new(causal, &self.device).with_rules(self.rules),
-            |model, at, _| {
+        each_of_pairs::<B>(
+            causal,
+            (method, count, held),
+            || Differentiable::new(causal, &self.device).with_rules(self.rules),
+            |model, members| {
                 let causal = model.evidence();
-                let batch = causal.batch(batches[at].clone(), causal.device());
+                let batch = causal.batch(members.to_vec(), causal.device());
                 self.batch(model, &batch, &shares)
             },
-            |at, effects| {
-                if progress.cancelled() {
-                    return Err(Error::Cancelled);
-                }
-                progress.advance(effects.len() as u64);
-                found[at] = effects;
-                Ok(())
-            },
-        );
-        drop(stage);
-        let rows = batches.iter().flatten();
-        let rows = rows.map(|&pair| causal.pairs()[pair].rows).collect();
-        outcome.map(|()| (rows, found.concat()))
+            progress,
+        )
     }
 
     /// Whether what edges carry is told from heads before `W_O`: what takes their place is a `z`, and no

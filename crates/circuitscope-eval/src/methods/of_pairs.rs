@@ -1,9 +1,43 @@
-use burn::tensor::backend::Backend;
-use circuitscope_core::Polarity;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use circuitscope_core::{Polarity, Progress, workers};
 use circuitscope_measures::Scores;
 
-use crate::causal::PairEffects;
-use crate::{Evidence, Measured, Result};
+use crate::causal::{CausalEvidence, Differentiable, Effects, Held, PairEffects, threads};
+use crate::{Error, Evidence, Measured, Result};
+
+/// What `work` gives of each of the first `count` pairs, some batches of them side by side, and the rows of these among the
+/// examples. `new` makes a model for each of the batches that run at once.
+pub(super) fn each_of_pairs<B: AutodiffBackend>(
+    causal: &CausalEvidence<B::InnerBackend>,
+    (stage, count, held): (&str, usize, Held),
+    new: impl Fn() -> Differentiable<B>,
+    work: impl Fn(&Differentiable<B>, &[usize]) -> Result<Vec<Vec<f32>>> + Sync,
+    progress: &dyn Progress,
+) -> Result<Effects> {
+    let lanes = threads(causal);
+    let batches = causal.differentiated(count, lanes, held);
+    let mut found = vec![Vec::new(); batches.len()];
+    let stage = progress.stage(stage, count.min(causal.pairs().len()) as u64);
+    let outcome = workers::run(
+        causal.model().exec(),
+        lanes,
+        batches.len(),
+        new,
+        |model, at, _| work(model, &batches[at]),
+        |at, effects| {
+            if progress.cancelled() {
+                return Err(Error::Cancelled);
+            }
+            progress.advance(effects.len() as u64);
+            found[at] = effects;
+            Ok(())
+        },
+    );
+    drop(stage);
+    let rows = batches.iter().flatten();
+    let rows = rows.map(|&pair| causal.pairs()[pair].rows).collect();
+    outcome.map(|()| (rows, found.concat()))
+}
 
 /// Ready to be scored; `evidence` says which pairs a resample holds.
 pub(super) fn of_pairs<B: Backend>(

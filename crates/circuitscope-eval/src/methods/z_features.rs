@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Tensor, TensorData};
-use circuitscope_core::{Progress, Seed, draw, workers};
+use circuitscope_core::{Progress, Seed, draw};
 use circuitscope_features::weight_shares;
 use circuitscope_hooks::{Capture, NodeOutputs, Site, wide};
 use circuitscope_measures::Scores;
@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::PatchingSettings;
 use super::attribution::AT_PROMPTS;
-use super::of_pairs::weights;
-use crate::causal::{CausalEvidence, Differentiable, Held, host, threads};
+use super::of_pairs::{each_of_pairs, weights};
+use crate::causal::{CausalEvidence, Differentiable, Held, host};
 use crate::{About, Discover, Error, Evidence, Measured, Passes, Result};
 
 /// What is known of `z-features`.
@@ -229,40 +229,6 @@ impl<B: AutodiffBackend> ZFeatures<B> {
             scale,
         })
     }
-
-    /// Scores of all heads on each of the first `count` pairs, and the rows of these among the examples.
-    fn each_pair(
-        &self,
-        causal: &CausalEvidence<B::InnerBackend>,
-        dictionaries: &[OfLayer<B::InnerBackend>],
-        count: usize,
-        progress: &dyn Progress,
-    ) -> Result<crate::causal::Effects> {
-        let lanes = threads(causal);
-        let batches = causal.differentiated(count, lanes, Held::Nodes);
-        let mut found = vec![Vec::new(); batches.len()];
-        let name = Discover::<B::InnerBackend>::name(self);
-        let stage = progress.stage(name, count as u64);
-        let outcome = workers::run(
-            causal.model().exec(),
-            lanes,
-            batches.len(),
-            || Differentiable::<B>::new(causal, &self.device),
-            |model, at, _| of_batch(model, &batches[at], dictionaries),
-            |at, scores| {
-                if progress.cancelled() {
-                    return Err(Error::Cancelled);
-                }
-                progress.advance(scores.len() as u64);
-                found[at] = scores;
-                Ok(())
-            },
-        );
-        drop(stage);
-        let rows = batches.iter().flatten();
-        let rows = rows.map(|&pair| causal.pairs()[pair].rows).collect();
-        outcome.map(|()| (rows, found.concat()))
-    }
 }
 
 /// The dictionary of a layer, and what heads have of its features.
@@ -398,7 +364,14 @@ impl<B: AutodiffBackend> Discover<B::InnerBackend> for ZFeatures<B> {
         let grid = causal.graph().grid();
         let count = self.patching.pairs(causal.pairs().len(), false);
         let dictionaries = self.dictionaries(causal, count, seed, progress)?;
-        let (pairs, of_pairs) = self.each_pair(causal, &dictionaries, count, progress)?;
+        let name = Discover::<B::InnerBackend>::name(self);
+        let (pairs, of_pairs) = each_of_pairs::<B>(
+            causal,
+            (name, count, Held::Nodes),
+            || Differentiable::new(causal, &self.device),
+            |model, members| of_batch(model, members, &dictionaries),
+            progress,
+        )?;
         Ok(Box::new(move |rows: Option<&[usize]>| {
             let weights = weights(evidence, &pairs, rows);
             let total: f64 = weights.iter().sum();

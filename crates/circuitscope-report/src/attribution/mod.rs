@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::discovery::visible;
 use crate::page::{document, provenance};
 use crate::svg::theme_css;
+use crate::table::of_words;
 use crate::{Picture, Report};
 
 const CSS: &str = ".prompt{line-height:2;overflow-wrap:anywhere}.prompt code{white-space:pre-wrap}\
@@ -151,20 +152,7 @@ fn table_of(at: usize, table: &GraphTable) -> Markup {
             @if table.rows.is_empty() {
                 p.none { "None." }
             } @else {
-                div.scroll tabindex="0" {
-                    table {
-                        thead { tr { @for column in &table.columns { th scope="col" { (column) } } } }
-                        tbody {
-                            @for row in &table.rows {
-                                tr {
-                                    @for (at, cell) in row.iter().enumerate() {
-                                        @if at == 0 { th scope="row" { (cell) } } @else { td { (cell) } }
-                                    }
-                                }
-                            }
-                        }
-                    }
-                }
+                (of_words(&table.columns, &table.rows))
             }
             p.note { (table.note) }
         }

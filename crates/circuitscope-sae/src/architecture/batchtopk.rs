@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-use super::{Affine, Rescaled, Settings, affine, atoms, rescaled, unscaled};
+use super::{Affine, Rescaled, Settings, affine, atoms, read_rescaled, rescaled, written};
 use crate::tensors::Tensors;
 use crate::{Encoder, Error, Reads, Result};
 
@@ -86,17 +86,12 @@ impl<B: Backend> Encoder<B> for BatchTopK<B> {
     }
 
     fn decode(&self, features: Tensor<B, 2>, x: Tensor<B, 2>) -> Option<Tensor<B, 2>> {
-        let features = unscaled(features, self.rescaled.as_ref());
-        Some(self.affine.decode(x, features))
+        let by = self.rescaled.as_ref();
+        Some(written(&self.affine, by, features, x))
     }
 
     fn reads(&self) -> Option<Reads<B>> {
-        let Reads { weight, bias } = self.affine.reads()?;
-        let by = self.rescaled.as_ref();
-        Some(Reads {
-            weight: rescaled(weight, by),
-            bias: rescaled(bias.unsqueeze_dim(0), by).squeeze_dim(0),
-        })
+        read_rescaled(&self.affine, self.rescaled.as_ref())
     }
 
     fn skip(&self) -> Option<Tensor<B, 2>> {

@@ -25,7 +25,7 @@ pub use standard::Standard;
 pub use topk::TopK;
 
 use crate::tensors::Tensors;
-use crate::{Encoder, Error, Result};
+use crate::{Encoder, Error, Reads, Result};
 
 /// What makes feature activations `f` of the pre-activations `h = (x − s b_dec) W_enc + b_enc`, where `s` is 1 or 0
 /// ([`Affine`]), under SAELens' names where it has one.
@@ -201,6 +201,25 @@ fn unscaled<B: Backend>(features: Tensor<B, 2>, by: Option<&Rescaled<B>>) -> Ten
         Some(by) => features * by.inverse.clone(),
         None => features,
     }
+}
+
+/// What rescaled activations write.
+fn written<B: Backend>(
+    affine: &Affine<B>,
+    by: Option<&Rescaled<B>>,
+    features: Tensor<B, 2>,
+    x: Tensor<B, 2>,
+) -> Tensor<B, 2> {
+    affine.decode(x, unscaled(features, by))
+}
+
+/// What rescaled activations read.
+fn read_rescaled<B: Backend>(affine: &Affine<B>, by: Option<&Rescaled<B>>) -> Option<Reads<B>> {
+    let Reads { weight, bias } = affine.reads()?;
+    Some(Reads {
+        weight: rescaled(weight, by),
+        bias: rescaled(bias.unsqueeze_dim(0), by).squeeze_dim(0),
+    })
 }
 
 /// The atoms of rescaled activations.

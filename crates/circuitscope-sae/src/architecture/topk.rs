@@ -4,7 +4,7 @@ use burn::tensor::activation::relu;
 use burn::tensor::backend::Backend;
 use burn::tensor::{IndexingUpdateOp, Tensor};
 
-use super::{Affine, Rescaled, Settings, affine, atoms, check_k, rescaled, unscaled};
+use super::{Affine, Rescaled, Settings, affine, atoms, check_k, read_rescaled, rescaled, written};
 use crate::tensors::Tensors;
 use crate::{Encoder, Reads, Result};
 
@@ -83,17 +83,12 @@ impl<B: Backend> Encoder<B> for TopK<B> {
     }
 
     fn decode(&self, features: Tensor<B, 2>, x: Tensor<B, 2>) -> Option<Tensor<B, 2>> {
-        let features = unscaled(features, self.rescaled.as_ref());
-        Some(self.affine.decode(x, features))
+        let by = self.rescaled.as_ref();
+        Some(written(&self.affine, by, features, x))
     }
 
     fn reads(&self) -> Option<Reads<B>> {
-        let Reads { weight, bias } = self.affine.reads()?;
-        let by = self.rescaled.as_ref();
-        Some(Reads {
-            weight: rescaled(weight, by),
-            bias: rescaled(bias.unsqueeze_dim(0), by).squeeze_dim(0),
-        })
+        read_rescaled(&self.affine, self.rescaled.as_ref())
     }
 
     fn skip(&self) -> Option<Tensor<B, 2>> {
