@@ -8,6 +8,7 @@
 //! `d_in`, `d_out`: widths of what a dictionary reads and writes; `d_sae`: number of features; `rows`: number of vectors,
 //! one for each token.
 
+mod changed;
 mod contexts;
 mod controls;
 mod dfa;
@@ -27,8 +28,8 @@ pub use controls::Directions;
 pub use dfa::ZAttribution;
 pub use error::{Error, Result};
 pub use explain::{
-    ExplainSettings, Explained, FeatureCard, FeatureContext, HeadControl, SourceShares, What,
-    explain,
+    AblationEffect, ExplainSettings, Explained, FeatureAblation, FeatureCard, FeatureContext,
+    HeadControl, MadeOf, SourceShares, What, explain,
 };
 pub use frozen::Frozen;
 pub use graph::{

@@ -9,6 +9,7 @@ use circuitscope_core::HeadId;
 use circuitscope_hooks::wide;
 use circuitscope_sae::Encoder;
 use derive_setters::Setters;
+use serde::{Deserialize, Serialize};
 
 use crate::frozen::floats;
 use crate::graph::{Source, Transcoders};
@@ -36,7 +37,8 @@ impl Default for PathSettings {
 }
 
 /// Who a share comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum PathStep {
     /// A writer to the residual stream, or a bias that is read with it.
     Wrote(Writer),

@@ -4,6 +4,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use circuitscope_core::HeadId;
 use circuitscope_hooks::wide;
+use serde::{Deserialize, Serialize};
 
 use crate::frozen::{Frozen, FrozenNorm, floats};
 use crate::{Error, Result};
@@ -20,7 +21,8 @@ pub enum Reader {
 }
 
 /// Who writes to the residual stream of one position, or adds a constant to what is read there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Writer {
     /// The token embedding.
     Token {

@@ -40,10 +40,25 @@ pub fn average_ranks(values: &[f64]) -> Vec<f64> {
 #[must_use]
 pub fn spearman(a: &[f64], b: &[f64]) -> Option<f64> {
     assert_eq!(a.len(), b.len(), "as many values in both");
-    let mean = (a.len() + 1) as f64 / 2.0;
+    pearson(&average_ranks(a), &average_ranks(b))
+}
+
+/// Pearson's r, from −1 to 1. Absent where all values of one are equal, or there are none.
+///
+/// # Panics
+/// Unless there are as many values in both.
+///
+/// ```
+/// use circuitscope_measures::pearson;
+/// assert_eq!(pearson(&[1.0, 2.0, 3.0], &[-2.0, -4.0, -6.0]), Some(-1.0));
+/// assert_eq!(pearson(&[1.0, 2.0], &[7.0, 7.0]), None);
+/// ```
+#[must_use]
+pub fn pearson(a: &[f64], b: &[f64]) -> Option<f64> {
+    assert_eq!(a.len(), b.len(), "as many values in both");
     let centred = |values: &[f64]| -> Vec<f64> {
-        let ranks = average_ranks(values).into_iter();
-        ranks.map(|rank| rank - mean).collect()
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        values.iter().map(|value| value - mean).collect()
     };
     let (a, b) = (centred(a), centred(b));
     let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();

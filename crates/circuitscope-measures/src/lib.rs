@@ -54,7 +54,7 @@ mod store;
 mod summary;
 
 pub use compare::Comparison;
-pub use correlation::{average_ranks, spearman};
+pub use correlation::{average_ranks, pearson, spearman};
 pub use cross::{CrossTask, KeptShare};
 pub use curves::{Curve, Faithfulness, Point};
 pub use discovery::{CircuitFigures, DISCOVERY_FILE, DiscoveryFile, FoundHead};

@@ -36,6 +36,10 @@ pub struct ExplainedPage {
     pub controls: (Vec<String>, Vec<Vec<String>>),
     /// What its columns mean.
     pub note: String,
+    /// What the model says without features, and what that stands beside: columns, and rows of as many cells. No rows, no table.
+    pub ablations: (Vec<String>, Vec<Vec<String>>),
+    /// What its columns mean.
+    pub ablation_note: String,
     /// What made it, shown as it is.
     pub provenance: Value,
 }
@@ -55,6 +59,10 @@ pub struct ExplainedFeature {
     pub lowers: Vec<(String, f64)>,
     /// Where it is strongest.
     pub places: Vec<ExplainedPlace>,
+    /// The ends of the paths into it where it is strongest: steps, what comes along them, and its share.
+    pub made_of: Vec<(String, f64, f64)>,
+    /// Divergence of what is said next without it, and without another one, in nats.
+    pub without: Option<(f64, f64)>,
 }
 
 /// A place at which a feature is strong.
@@ -84,6 +92,13 @@ pub fn render_explained(page: &ExplainedPage) -> Report {
             main {
                 header { h1 { (page.title) } p.lead { (page.lead) } }
                 @if !page.controls.1.is_empty() { (controls(page)) }
+                @if !page.ablations.1.is_empty() {
+                    section aria-labelledby="ablations" {
+                        h2 #ablations { "What the model says without them" }
+                        (of_words(&page.ablations.0, &page.ablations.1))
+                        p.note { "Taken away " (page.ablation_note) "." }
+                    }
+                }
                 section aria-labelledby="features" {
                     h2 #features { "Features" }
                     @if page.features.is_empty() { p.none { "No feature was active often enough." } }
@@ -136,7 +151,20 @@ fn card(page: &ExplainedPage, feature: &ExplainedFeature) -> Markup {
             p {
                 "Raises " (words(&feature.raises)) @if !feature.lowers.is_empty() { "; lowers " (words(&feature.lowers)) } "."
             }
+            @if let Some((own, other)) = feature.without {
+                p { "Without it what is said next diverges by " (number(own)) " nats, without another feature as active by " (number(other)) "." }
+            }
             @for place in &feature.places { (one(place)) }
+            @if !feature.made_of.is_empty() {
+                details {
+                    summary { "What the first of these is made of, in the end" }
+                    ul {
+                        @for (steps, value, share_of) in &feature.made_of {
+                            li { (number(*value)) " (" (share(*share_of)) "): " (visible(steps)) }
+                        }
+                    }
+                }
+            }
         }
     }
 }

@@ -23,12 +23,24 @@ fn main() -> Result<()> {
         bandwidth: 0.1,
         threshold: 0.01,
     };
+    let standard = Objective::Standard {
+        l1_coefficient: 0.2,
+        l1_warm_up: 500,
+    };
+    let gated = |frozen_decoder| Objective::Gated {
+        l1_coefficient: 1.0,
+        l1_warm_up: 500,
+        frozen_decoder,
+    };
     for objective in [
         Objective::TopK { k: 3 },
         Objective::TopK { k: 4 },
         Objective::BatchTopK { k: 3 },
         Objective::BatchTopK { k: 4 },
         jumprelu,
+        standard,
+        gated(true),
+        gated(false),
     ] {
         for (steps, noise) in [(2000, 0.0), (4000, 0.0), (4000, 0.05)] {
             for seed in 1..=3 {

@@ -4,7 +4,7 @@ use circuitscope::HeadId;
 use clap::Args;
 
 use super::rows::SkipFirst;
-use super::{DeviceArgs, EXAMPLES, ModelArgs, SeedArgs, count};
+use super::{DeviceArgs, EXAMPLES, ModelArgs, SeedArgs, count, count_or_none};
 
 /// Say what features of a dictionary on heads' z are a head's, where they are active, and from which token.
 ///
@@ -38,6 +38,9 @@ pub(crate) struct ExplainArgs {
     /// Places at which a feature is strongest
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = count::<EXAMPLES>)]
     pub(crate) places: usize,
+    /// Places at which a feature is taken away, to see what the model says without it; 0 for none
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = count_or_none::<EXAMPLES>)]
+    pub(crate) ablations: usize,
     /// Pass over the first position of every context: `auto` where the dictionary was trained without
     #[arg(long, value_enum, default_value_t = SkipFirst::Auto, value_name = "auto|true|false")]
     pub(crate) skip_first: SkipFirst,

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{DeviceArgs, EXAMPLES, ModelArgs, count};
+use super::{DeviceArgs, EXAMPLES, ModelArgs, count, count_or_none};
 
 /// Most features of a graph: memory holds a number for each pair of these and all active features.
 const FEATURES: usize = 100_000;
@@ -46,6 +46,9 @@ pub(crate) struct GraphArgs {
     /// Share of the strength of the edges between them that edges are kept for
     #[arg(long, value_name = "SHARE", default_value_t = 0.98, value_parser = share)]
     pub(crate) edges: f64,
+    /// Features that are taken away one by one, the most influential first, to see whether the model agrees; 0 for none
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = count_or_none::<FEATURES>)]
+    pub(crate) ablate: usize,
     /// Features and heads that tables list
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = count::<EXAMPLES>)]
     pub(crate) rows: usize,

@@ -33,6 +33,9 @@ pub(crate) struct TrainTokensArgs {
     /// Weight of the mean number of active features in the loss, of jumprelu [default: 0.001]
     #[arg(long, value_name = "LAMBDA")]
     pub(crate) l0: Option<f64>,
+    /// Weight of the mean size of a row's features in the loss, of standard and gated [default: 0.1]
+    #[arg(long, value_name = "LAMBDA")]
+    pub(crate) l1: Option<f64>,
     /// Number of features [default: four times the width]
     #[arg(long, value_name = "N", value_parser = count::<CODES>)]
     pub(crate) features: Option<usize>,
@@ -69,4 +72,8 @@ pub(crate) enum TokenArchitecture {
     Batchtopk,
     /// What is above a learnt threshold of each feature
     Jumprelu,
+    /// Whatever is above 0, with a penalty on how large it is
+    Standard,
+    /// A gate that says whether, and a magnitude that says how much; not for transcoders
+    Gated,
 }

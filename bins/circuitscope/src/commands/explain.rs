@@ -1,7 +1,10 @@
 //! `explain`: what features of a dictionary say of a head.
 
 use anyhow::{Result, bail};
-use circuitscope::features::{ExplainSettings, Explained, What, explain, repeated};
+use circuitscope::features::{
+    AblationEffect, ExplainSettings, Explained, FeatureAblation, FeatureCard, PathStep, What,
+    Writer, explain, repeated,
+};
 use circuitscope::hooks::Site;
 use circuitscope::measures::cards::quoted;
 use circuitscope::model::Loaded;
@@ -109,8 +112,13 @@ pub(crate) fn run(args: &ExplainArgs, printer: Printer, progress: &Terminal) -> 
     let how = ExplainSettings::default()
         .with_features(args.features)
         .with_contexts(args.places)
+        .with_ablations(args.ablations)
         .with_skip_first(skip_first)
-        .with_batch_tokens(settings.batch_tokens(model.model.config(), longest(&contexts), &[site]))
+        .with_batch_tokens(settings.batch_tokens(
+            model.model.config(),
+            longest(&contexts),
+            &[site, Site::Logits],
+        ))
         .with_seed(Seed::new(args.seed.seed));
     let explained = explain(
         &model.model,
@@ -148,6 +156,30 @@ pub(super) fn token(model: &Loaded<B>, id: u32) -> String {
     let tokenizer = model.tokenizer().ok();
     let text = tokenizer.and_then(|tokenizer| tokenizer.decode(&[id]).ok());
     text.unwrap_or_else(|| format!("#{id}"))
+}
+
+/// Where something comes from: the steps from what reads it to where it begins.
+fn steps(model: &Loaded<B>, tokens: &[u32], path: &[PathStep]) -> String {
+    let at = |position: usize| format!("{} ({position})", quoted(&token(model, tokens[position])));
+    let step = |step: &PathStep| match *step {
+        PathStep::Wrote(writer) => match writer {
+            Writer::Token { position } => at(position),
+            Writer::Position { position } => format!("position vector {position}"),
+            Writer::Head { head, source, .. } => format!("{head} from {}", at(source)),
+            Writer::AttentionBias { layer, position } => format!("b_O {layer} at {}", at(position)),
+            Writer::Mlp { layer, position } => format!("MLP {layer} at {}", at(position)),
+            Writer::Constant => "biases".to_owned(),
+        },
+        PathStep::Feature {
+            layer,
+            feature,
+            position,
+        } => format!("feature {feature} of layer {layer} at {}", at(position)),
+        PathStep::Error { layer, position } => format!("error {layer} at {}", at(position)),
+        PathStep::TranscoderBias { layer, .. } => format!("bias of transcoder {layer}"),
+        PathStep::PassedOn { layer, position } => format!("past MLP {layer} at {}", at(position)),
+    };
+    path.iter().map(step).collect::<Vec<_>>().join(" ← ")
 }
 
 impl Report {
@@ -194,6 +226,51 @@ impl Report {
             "first",
         ];
         (header, rows.collect())
+    }
+
+    /// What the model says without features, and what that stands beside, on average over the features.
+    fn ablations(&self) -> (Vec<&'static str>, Vec<Vec<String>>) {
+        let all: Vec<&FeatureAblation> = self
+            .explained
+            .features
+            .iter()
+            .filter_map(|card| card.ablation.as_ref())
+            .collect();
+        let row = |name: &str, of: fn(&FeatureAblation) -> AblationEffect| {
+            let count = all.len() as f64;
+            let mean = |value: fn(AblationEffect) -> f64| {
+                all.iter().map(|one| value(of(one))).sum::<f64>()
+            };
+            vec![
+                name.to_owned(),
+                format!("{:.4}", mean(|effect| effect.kl) / count),
+                format!("{:+.4}", mean(|effect| effect.loss) / count),
+            ]
+        };
+        let rows = if all.is_empty() {
+            Vec::new()
+        } else {
+            vec![
+                row("without the feature", |one| one.feature),
+                row("without another feature, as active", |one| one.random),
+                row("without what the dictionary leaves over", |one| one.error),
+                row("the mean of z in its place", |one| one.mean),
+            ]
+        };
+        (vec!["z of the layer", "KL", "loss"], rows)
+    }
+
+    fn ablation_note(&self) -> String {
+        let places = self.explained.features.iter();
+        let places: usize = places
+            .filter_map(|card| card.ablation.as_ref())
+            .map(|ablation| ablation.places)
+            .sum();
+        format!(
+            "where features are strongest ({}), that position alone: divergence of what is said next from what was said, and by how much the \
+             loss of the token that follows rises, in nats",
+            count(places, "place")
+        )
     }
 
     fn notes(&self) -> String {
@@ -255,6 +332,10 @@ impl Report {
                     name,
                     place,
                     tokens(&card.raises),
+                    card.ablation.as_ref().map_or_else(
+                        || "–".to_owned(),
+                        |ablation| format!("{:.4}", ablation.feature.kl),
+                    ),
                 ]
             })
             .collect();
@@ -268,9 +349,21 @@ impl Report {
                     "head's share",
                     "strongest at ← from",
                     "raises",
+                    "KL without",
                 ],
                 &rows,
             ));
+        }
+        if explained.head.is_none() {
+            for card in &explained.features {
+                text.push_str(&self.made_of(model, card));
+            }
+        }
+        let (header, rows) = self.ablations();
+        if !rows.is_empty() {
+            for part in ["\n", &table(&header, &rows), &self.ablation_note(), "\n"] {
+                text.push_str(part);
+            }
         }
         if !explained.controls.is_empty() {
             let (header, rows) = self.controls();
@@ -279,6 +372,28 @@ impl Report {
             }
         }
         text
+    }
+
+    /// A line for each end of the paths into a feature.
+    fn made_of(&self, model: &Loaded<B>, card: &FeatureCard) -> String {
+        let Some(strongest) = card.contexts.first() else {
+            return String::new();
+        };
+        let tokens = &self.tokens[strongest.context];
+        let ends = card.made_of.iter().map(|end| {
+            format!(
+                "  {:>6.3} ({:.0} %)  {}\n",
+                end.value,
+                100.0 * end.share,
+                steps(model, tokens, &end.path)
+            )
+        });
+        let ends: String = ends.collect();
+        format!(
+            "\nfeature {} at {} is made of, in the end, with patterns and norms held:\n{ends}",
+            card.feature,
+            quoted(&token(model, tokens[strongest.position]))
+        )
     }
 
     fn page(&self, model: &Loaded<B>) -> ExplainedPage {
@@ -308,6 +423,16 @@ impl Report {
                 raises: words(&card.raises),
                 lowers: words(&card.lowers),
                 places: places.collect(),
+                made_of: card.contexts.first().map_or_else(Vec::new, |strongest| {
+                    let tokens = &self.tokens[strongest.context];
+                    let ends = card.made_of.iter();
+                    ends.map(|end| (steps(model, tokens, &end.path), end.value, end.share))
+                        .collect()
+                }),
+                without: card
+                    .ablation
+                    .as_ref()
+                    .map(|ablation| (ablation.feature.kl, ablation.random.kl)),
             }
         });
         ExplainedPage {
@@ -321,6 +446,11 @@ impl Report {
             features: features.collect(),
             controls: (header.into_iter().map(str::to_owned).collect(), rows),
             note: self.notes().replace('\n', " "),
+            ablations: {
+                let (header, rows) = self.ablations();
+                (header.into_iter().map(str::to_owned).collect(), rows)
+            },
+            ablation_note: self.ablation_note(),
             provenance: json!(self.provenance),
         }
     }

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use circuitscope::features::{
-    AttributionGraph, Frozen, GraphSettings, PruneSettings, Targets, Transcoders, ViewerPrompt,
-    head_table,
+    AttributionGraph, Frozen, GraphSettings, NodeKind, PruneSettings, Targets, Transcoders,
+    ViewerPrompt, head_table,
 };
 use circuitscope::hooks::Site;
 use circuitscope::model::{Loaded, Norm};
@@ -15,7 +15,7 @@ use circuitscope::sae::{Error as SaeError, SavedSae, load_dir, load_set};
 use circuitscope::{Progress, files, report};
 
 use super::explain::token;
-use super::graph_report::{Control, Made, Prompt, Report, Settings, Through};
+use super::graph_report::{Ablated, Control, Made, Prompt, Report, Settings, Through};
 use super::rows::one_site;
 use super::splice::{skips_first, suits};
 use super::{bos, dictionary, inputs};
@@ -97,6 +97,14 @@ pub(crate) fn run(args: &GraphArgs, printer: Printer, progress: &Terminal) -> Re
         .with_nodes(args.nodes)
         .with_edges(args.edges);
     let pruned = graph.prune(&prune)?;
+    let strongest = strongest(&graph, args.ablate);
+    let batch = inputs::capture_settings(&args.model, &device).batch_tokens(
+        config,
+        frozen[0].pos(),
+        &[Site::Logits],
+    );
+    let exact = graph.ablate(&frozen[0], &coders, &strongest, batch, progress)?;
+    let ablated = Ablated::of(&graph, strongest, exact);
     let control = if coders.is_empty() {
         None
     } else {
@@ -130,6 +138,7 @@ pub(crate) fn run(args: &GraphArgs, printer: Printer, progress: &Terminal) -> Re
             })
             .collect(),
         control,
+        ablated,
         settings: Settings {
             neurons: args.through.neurons,
             max_features: args.max_features,
@@ -155,6 +164,17 @@ pub(crate) fn run(args: &GraphArgs, printer: Printer, progress: &Terminal) -> Re
         });
         format!("{}{page}", report.said())
     })
+}
+
+/// The most influential features, by their place among the nodes; the first on ties.
+fn strongest(graph: &AttributionGraph, count: usize) -> Vec<usize> {
+    let influence = graph.influence();
+    let nodes = graph.nodes().iter().enumerate();
+    let features = nodes.filter(|(_, node)| matches!(node.kind, NodeKind::Feature { .. }));
+    let mut features: Vec<usize> = features.map(|(at, _)| at).collect();
+    features.sort_by(|a, b| influence[*b].total_cmp(&influence[*a]));
+    features.truncate(count);
+    features
 }
 
 /// Which option a text is of.

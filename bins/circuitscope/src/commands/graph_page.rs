@@ -4,7 +4,7 @@ use circuitscope::measures::cards::quoted;
 use circuitscope::report::{GraphLine, GraphMark, GraphPage, GraphTable, MarkKind};
 use serde_json::json;
 
-use super::graph_report::{Counts, Node, Report};
+use super::graph_report::{Ablated, Counts, Node, Report};
 use crate::output::{indented, table};
 
 /// Heads that the control names.
@@ -99,6 +99,23 @@ impl Report {
                 self.settings.first_position
             ));
         }
+        let Ablated {
+            features,
+            pearson,
+            spearman,
+            same_sign,
+            ..
+        } = &self.ablated;
+        if *features > 0 {
+            let figure = |value: &Option<f64>| {
+                value.map_or_else(|| "–".to_owned(), |value| format!("{value:.2}"))
+            };
+            said.push(format!(
+                "check: the {features} most influential features taken away one by one with nothing held: r {} and rank correlation {} with what the                  graph says, the same sign of {same_sign}",
+                figure(pearson),
+                figure(spearman)
+            ));
+        }
         if let Some(control) = &self.control {
             let heads: Vec<String> = control
                 .heads
@@ -126,6 +143,9 @@ impl Report {
                 row.position.to_string(),
                 format!("{:.3}", row.activation),
                 format!("{:.2} %", 100.0 * row.influence),
+                format!("{:.4}", row.adds),
+                row.exact
+                    .map_or_else(|| "–".to_owned(), |exact| format!("{exact:.4}")),
             ]
         });
         let header = vec![
@@ -135,6 +155,8 @@ impl Report {
             "position",
             "activation",
             "influence",
+            "adds",
+            "exactly",
         ];
         (header, rows.collect())
     }
@@ -157,8 +179,8 @@ impl Report {
         (header, rows.collect())
     }
 
-    const FEATURES: &str =
-        "influence: share of all nodes' influence, over all paths to the targets";
+    const FEATURES: &str = "influence: share of all nodes' influence, over all paths to the targets; adds: to what is explained, in nats, with patterns, norms \
+         and gates held; exactly: what is lost without the feature when nothing is held";
     /// What the columns of heads mean.
     fn heads_note(&self) -> String {
         let contrast = if self.against.is_some() {

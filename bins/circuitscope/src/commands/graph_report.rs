@@ -1,11 +1,14 @@
 //! What `graph` says.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use circuitscope::HeadId;
 use circuitscope::features::{
     AttributionGraph, GraphNode, HeadRow, LogitTarget, NodeKind, PrunedGraph, head_table,
 };
 use circuitscope::measures::cards::quoted;
+use circuitscope::measures::{pearson, spearman};
 use circuitscope::model::Loaded;
 use serde::Serialize;
 
@@ -37,6 +40,8 @@ pub(super) struct Report {
     pub(super) heads: Vec<HeadLine>,
     /// The same through the model's neurons.
     pub(super) control: Option<Control>,
+    /// Whether the model agrees on what features add.
+    pub(super) ablated: Ablated,
     /// What was kept.
     pub(super) nodes: Vec<Node>,
     /// Edges between those, the strongest first.
@@ -123,6 +128,40 @@ pub(super) struct FeatureRow {
     pub(super) activation: f64,
     /// Share of the influence of all nodes.
     pub(super) influence: f64,
+    /// What it adds to what is explained, in nats, as the graph says.
+    pub(super) adds: f64,
+    /// What the model loses of it when the feature is taken away and nothing is held; of the most influential ones.
+    pub(super) exact: Option<f64>,
+}
+
+/// Features that were taken away one by one.
+#[derive(Debug, Serialize)]
+pub(super) struct Ablated {
+    pub(super) features: usize,
+    /// Pearson's r of what they add as the graph says and as the model does.
+    pub(super) pearson: Option<f64>,
+    /// Spearman's ρ of the same.
+    pub(super) spearman: Option<f64>,
+    /// Of how many both have the same sign.
+    pub(super) same_sign: usize,
+    /// By node.
+    #[serde(skip)]
+    pub(super) exact: BTreeMap<usize, f64>,
+}
+
+impl Ablated {
+    pub(super) fn of(graph: &AttributionGraph, nodes: Vec<usize>, exact: Vec<f64>) -> Self {
+        let all = graph.attributions();
+        let attributed: Vec<f64> = nodes.iter().map(|at| all[*at]).collect();
+        let both = attributed.iter().zip(&exact);
+        Self {
+            features: nodes.len(),
+            pearson: pearson(&attributed, &exact),
+            spearman: spearman(&attributed, &exact),
+            same_sign: both.filter(|(a, b)| *a * *b > 0.0).count(),
+            exact: nodes.into_iter().zip(exact).collect(),
+        }
+    }
 }
 
 /// A head.
@@ -197,6 +236,7 @@ pub(super) struct Made<'a> {
     pub(super) against: Option<Prompt>,
     pub(super) through: Vec<Through>,
     pub(super) control: Option<Control>,
+    pub(super) ablated: Ablated,
     pub(super) settings: Settings,
     pub(super) provenance: Provenance,
 }
@@ -238,6 +278,7 @@ impl Report {
     pub(super) fn of(made: Made<'_>) -> Self {
         let Made { graph, pruned, .. } = made;
         let influence = graph.influence();
+        let adds = graph.attributions();
         let total: f64 = influence.iter().sum::<f64>().max(f64::MIN_POSITIVE);
         let values = graph.nodes().iter().rev().take(graph.targets().len());
         let values = values.rev().map(|node| node.value);
@@ -266,6 +307,8 @@ impl Report {
                     token: made.prompt.words[position].clone(),
                     activation: value,
                     influence: influence[*at] / total,
+                    adds: adds[*at],
+                    exact: made.ablated.exact.get(at).copied(),
                 }),
                 _ => None,
             })
@@ -304,6 +347,7 @@ impl Report {
             features,
             heads: made.heads.into_iter().map(HeadLine::from).collect(),
             control: made.control,
+            ablated: made.ablated,
             nodes,
             edges: edges(graph, pruned, &influence),
             settings: made.settings,

@@ -40,6 +40,8 @@ const OTHERS: [&str; 9] = [
 const K: usize = 32;
 /// Weight of the number of active features where none is asked for.
 const L0: f64 = 1e-3;
+/// Weight of the size of features where none is asked for.
+const L1: f64 = 0.1;
 
 /// What is printed.
 #[derive(Debug, Serialize)]
@@ -74,30 +76,43 @@ pub(crate) fn run(args: &TrainTokensArgs, printer: Printer, progress: &Terminal)
         bail!("--k {k}: expected at most {d_sae}, the number of features");
     }
     let objective = match (args.architecture, transcodes) {
-        (Some(TokenArchitecture::Topk), true) => bail!(
-            "--architecture topk: found rows of {} and {}, expected batchtopk or jumprelu for a transcoder: no format holds one of \
-             the k largest",
+        (Some(refused @ (TokenArchitecture::Topk | TokenArchitecture::Gated)), true) => bail!(
+            "--architecture {}: found rows of {} and {}, expected batchtopk, jumprelu or standard for a transcoder: no format holds \
+             another one",
+            match refused {
+                TokenArchitecture::Topk => "topk",
+                _ => "gated",
+            },
             of.site,
             of.site_out.as_deref().unwrap_or_default()
         ),
         (Some(TokenArchitecture::Topk) | None, false) => Objective::TopK { k },
         (Some(TokenArchitecture::Batchtopk), _) | (None, true) => Objective::BatchTopK { k },
         (Some(TokenArchitecture::Jumprelu), _) => Objective::jump_relu(args.l0.unwrap_or(L0)),
+        (Some(TokenArchitecture::Standard), _) => Objective::standard(args.l1.unwrap_or(L1)),
+        (Some(TokenArchitecture::Gated), false) => Objective::gated(args.l1.unwrap_or(L1)),
     };
     if args.skip && !transcodes {
         bail!(
             "--skip: found rows of one site, expected --site-out of `rows`: only a transcoder has a skip connection"
         );
     }
-    let unread = match objective {
-        Objective::JumpRelu { .. } => args.k.map(|_| "--k"),
-        _ => args.l0.map(|_| "--l0"),
+    let read = match objective {
+        Objective::TopK { .. } | Objective::BatchTopK { .. } => "--k",
+        Objective::JumpRelu { .. } => "--l0",
+        _ => "--l1",
     };
-    if let Some(option) = unread {
-        note(&format!(
-            "note: {option} is not read: architecture {}",
-            name(objective)
-        ));
+    for (option, given) in [
+        ("--k", args.k.is_some()),
+        ("--l0", args.l0.is_some()),
+        ("--l1", args.l1.is_some()),
+    ] {
+        if given && option != read {
+            note(&format!(
+                "note: {option} is not read: architecture {}",
+                name(objective)
+            ));
+        }
     }
     let config = if transcodes {
         StreamConfig::transcoder(of.d_in, of.d_out, d_sae, objective).with_skip(args.skip)
@@ -202,6 +217,8 @@ const fn name(objective: Objective) -> &'static str {
     match objective {
         Objective::TopK { .. } => "topk",
         Objective::BatchTopK { .. } => "batchtopk",
+        Objective::Standard { .. } => "standard",
+        Objective::Gated { .. } => "gated",
         _ => "jumprelu",
     }
 }

@@ -68,6 +68,12 @@ fn from_text_to_the_features_of_a_head() {
     assert_eq!(controls.len(), 4);
     let weight = |at: usize| controls[at]["weight_share"].as_f64().unwrap();
     assert!(weight(0) > weight(1), "{explained}");
+    let ablation = &explained["features"][0]["ablation"];
+    assert!(
+        ablation["feature"]["kl"].as_f64().unwrap() > 0.0,
+        "{ablation}"
+    );
+    assert!(ablation["mean"]["kl"].as_f64().unwrap() > 0.0, "{ablation}");
     let page = read(&bench, "explained/report.html");
     let first = explained["features"][0]["feature"].as_u64().unwrap();
     assert!(
@@ -92,7 +98,7 @@ fn a_transcoder_is_trained_and_spliced() {
     bench.fails(
         "train-tokens --rows pairs --architecture topk --output t",
         "--architecture topk: found rows of blocks.1.mlp.hook_in and blocks.1.hook_mlp_out, expected batchtopk or jumprelu for a \
-         transcoder: no format holds one of the k largest",
+         transcoder: no format holds another one",
     );
     bench.ok("train-tokens --rows pairs --skip --features 64 --k 8 --batch-rows 64 --epochs 20 --output t");
     let spliced = bench.json("splice --sae t --text text.jsonl");

@@ -94,6 +94,10 @@ fn through_neurons() {
     let file: Value =
         serde_json::from_slice(&fs_err::read(bench.path("out/graph.json")).unwrap()).unwrap();
     assert!(number(&file["check"]["relative"]) < 1e-5);
+    assert_eq!(file["ablated"]["features"], 20);
+    let exact = file["features"].as_array().unwrap().iter();
+    let exact = exact.filter(|row| row["exact"].is_number()).count();
+    assert_eq!(exact, 20);
     assert_eq!(file["control"], Value::Null);
     let mut first: Vec<&str> = file["heads"]
         .as_array()

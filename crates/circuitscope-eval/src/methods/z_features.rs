@@ -215,7 +215,6 @@ impl<B: AutodiffBackend> ZFeatures<B> {
         }
         let dictionary = trainer.dictionary()?;
         let encoder = dictionary.encoder::<B::InnerBackend>(device)?;
-        let encoder = encoder.unwrap_or_else(|| unreachable!("an autoencoder is no transcoder"));
         let shares = dictionary.w_dec.chunks(width).flat_map(|atom| {
             let atom: Vec<f64> = atom.iter().map(|x| f64::from(*x)).collect();
             weight_shares(&atom, heads)

@@ -3,7 +3,8 @@
 use circuitscope_core::HeadId;
 use serde::{Deserialize, Serialize};
 
-use crate::Source;
+use super::ablate::FeatureAblation;
+use crate::{PathStep, PathTree, Source};
 
 /// A feature, as far as contexts tell.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,6 +22,22 @@ pub struct FeatureCard {
     pub lowers: Vec<(u32, f64)>,
     /// Where it is strongest, the strongest first.
     pub contexts: Vec<FeatureContext>,
+    /// What its pre-activation is made of in the end, in the first of these places: the largest parts first.
+    pub made_of: Vec<MadeOf>,
+    /// What the model says without it; none where that was not asked for, or no place is followed by a token.
+    pub ablation: Option<FeatureAblation>,
+}
+
+/// A part of what a feature is made of, along its path.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct MadeOf {
+    /// From what the feature reads to where the path ends.
+    pub path: Vec<PathStep>,
+    /// What comes along it.
+    pub value: f64,
+    /// The same as a share of the sizes of all ends.
+    pub share: f64,
 }
 
 impl FeatureCard {
@@ -34,6 +51,25 @@ impl FeatureCard {
             }
         }
         best
+    }
+}
+
+impl MadeOf {
+    /// The ends of the largest size, the first on ties.
+    pub(super) fn largest(tree: &PathTree, count: usize) -> Vec<Self> {
+        let nodes = tree.nodes.iter().enumerate();
+        let mut ends: Vec<(usize, f64)> = nodes
+            .filter(|(_, node)| !node.followed)
+            .map(|(at, node)| (at, node.value))
+            .collect();
+        let sizes: f64 = ends.iter().map(|(_, value)| value.abs()).sum();
+        ends.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()).then(a.0.cmp(&b.0)));
+        let ends = ends.into_iter().take(count).map(|(at, value)| Self {
+            path: tree.path(at),
+            value,
+            share: value.abs() / sizes.max(f64::MIN_POSITIVE),
+        });
+        ends.collect()
     }
 }
 

@@ -13,13 +13,26 @@ use crate::{Error, Result, weight_shares};
 
 /// `z` of all contexts, and where each row is of.
 pub(super) struct Seen {
-    d: usize,
-    rows: Vec<f32>,
+    pub(super) d: usize,
+    /// `[positions, d]`
+    pub(super) rows: Vec<f32>,
     /// Context and position.
     pub(super) places: Vec<(usize, usize)>,
 }
 
 impl Seen {
+    /// Over all positions, `[d]`.
+    pub(super) fn mean(&self) -> Vec<f32> {
+        let mut sum = vec![0.0f64; self.d];
+        for row in self.rows.chunks_exact(self.d) {
+            for (sum, x) in sum.iter_mut().zip(row) {
+                *sum += f64::from(*x);
+            }
+        }
+        let count = self.places.len().max(1) as f64;
+        sum.into_iter().map(|sum| (sum / count) as f32).collect()
+    }
+
     pub(super) fn norm_share(&self, head: usize, heads: usize) -> f64 {
         let width = self.d / heads.max(1);
         let norm = |part: &[f32]| {
@@ -123,24 +136,37 @@ impl<'z> Encoded<'z> {
         })
     }
 
+    pub(super) const fn z(&self) -> &'z Seen {
+        self.z
+    }
+
+    /// What a feature writes, `[d]`.
+    pub(super) fn atom(&self, feature: usize) -> &[f64] {
+        &self.atoms[feature * self.z.d..][..self.z.d]
+    }
+
+    /// Features that are active on so many positions.
+    pub(super) fn alive(&self, least: usize) -> Vec<usize> {
+        let often = |feature: &usize| self.active[*feature].len() >= least;
+        (0..self.active.len()).filter(often).collect()
+    }
+
     pub(super) fn active(&self) -> f64 {
         self.active.iter().map(Vec::len).sum::<usize>() as f64
     }
 
     /// Features that are most a head's by what they write, of those that are active often enough; the stronger first on ties.
     pub(super) fn of_head(&self, head: usize, heads: usize, how: &ExplainSettings) -> Vec<usize> {
-        let d = self.z.d;
         let strength = |feature: usize| {
             self.active[feature]
                 .iter()
                 .map(|(_, value)| *value)
                 .fold(0.0, f32::max)
         };
-        let often = (0..self.active.len())
-            .filter(|feature| self.active[*feature].len() >= how.least_firings);
+        let often = self.alive(how.least_firings).into_iter();
         let mut ranked: Vec<(f64, f32, usize)> = often
             .map(|feature| {
-                let share = weight_shares(&self.atoms[feature * d..][..d], heads)[head];
+                let share = weight_shares(self.atom(feature), heads)[head];
                 (share, strength(feature), feature)
             })
             .collect();

@@ -1,6 +1,7 @@
 //! What the features of a dictionary on heads' `z` say of a head: which are its own, where they are active, from which tokens, and what
 //! dictionaries that learnt nothing say of it.
 
+mod ablate;
 mod cards;
 mod encoded;
 
@@ -13,11 +14,14 @@ use circuitscope_model::Decoder;
 use circuitscope_sae::Encoder;
 use derive_setters::Setters;
 
-pub use cards::{Explained, FeatureCard, FeatureContext, HeadControl, SourceShares};
+pub use ablate::{AblationEffect, FeatureAblation};
+pub use cards::{Explained, FeatureCard, FeatureContext, HeadControl, MadeOf, SourceShares};
 use encoded::{Encoded, Found, captured};
 
 use crate::splice::{check_widths, numbers};
-use crate::{Directions, Error, Frozen, Result, Source, weight_shares};
+use crate::{
+    Directions, Error, Frozen, PathSettings, Paths, Result, Source, Transcoders, weight_shares,
+};
 
 /// How features are explained.
 #[derive(Debug, Clone, PartialEq, Setters)]
@@ -32,6 +36,10 @@ pub struct ExplainSettings {
     pub least_firings: usize,
     /// Tokens that a feature raises and lowers. Default 8.
     pub tokens: usize,
+    /// Places at which a feature is taken away, to see what the model says without it; 0 for none. Default 3.
+    pub ablations: usize,
+    /// Ends of paths that are listed of what a feature is made of; 0 for none. Default 4.
+    pub paths: usize,
     /// Whether the first position of a context is passed over. Default true.
     pub skip_first: bool,
     /// Padded tokens of a batch. Default 1,024.
@@ -47,6 +55,8 @@ impl Default for ExplainSettings {
             contexts: 8,
             least_firings: 5,
             tokens: 8,
+            ablations: 3,
+            paths: 4,
             skip_first: true,
             batch_tokens: 1 << 10,
             seed: Seed::new(0),
@@ -122,7 +132,25 @@ pub fn explain<B: Backend>(
             ));
         }
     }
-    let attributed = attribute(model, layer, contexts, &looked, what, device, progress)?;
+    let attributed = attribute(
+        model,
+        (layer, how.paths),
+        contexts,
+        &looked,
+        what,
+        device,
+        progress,
+    )?;
+    let mut ablated = ablate::ablations(
+        model,
+        (layer, dictionary),
+        contexts,
+        (&own, &looked[0].2),
+        how,
+        device,
+        progress,
+    )?
+    .into_iter();
     let mut result = Explained {
         layer,
         head: match what {
@@ -143,7 +171,7 @@ pub fn explain<B: Backend>(
         let share = |found: &Found| weight_shares(&atoms[found.feature * d_in..][..d_in], heads);
         let shares: Vec<Vec<f64>> = found.iter().map(share).collect();
         if let What::Head(head) = what {
-            let all: Vec<&FeatureContext> = places.iter().flatten().map(|(one, _)| one).collect();
+            let all: Vec<&FeatureContext> = places.iter().flatten().map(|one| &one.place).collect();
             let kind = |one: &&FeatureContext| {
                 Source::of(&contexts[one.context], one.position, one.source())
             };
@@ -159,16 +187,22 @@ pub fn explain<B: Backend>(
         if of > 0 {
             continue;
         }
-        for ((found, weight_shares), places) in found.iter().zip(shares).zip(places) {
-            let logits = places.first().map(|(_, logits)| logits.as_slice());
-            let [raises, lowers] = extremes(logits.unwrap_or_default(), how.tokens);
+        for ((found, weight_shares), mut places) in found.iter().zip(shares).zip(places) {
+            let first = places.first_mut();
+            let (logits, made_of) = first.map_or_else(Default::default, |first| {
+                let made_of = core::mem::take(&mut first.made_of);
+                (core::mem::take(&mut first.logits), made_of)
+            });
+            let [raises, lowers] = extremes(&logits, how.tokens);
             result.features.push(FeatureCard {
                 feature: found.feature,
                 density: found.density,
                 weight_shares,
                 raises,
                 lowers,
-                contexts: places.into_iter().map(|(one, _)| one).collect(),
+                contexts: places.into_iter().map(|one| one.place).collect(),
+                made_of,
+                ablation: ablated.next().flatten(),
             });
         }
     }
@@ -208,13 +242,20 @@ fn check(found: usize, count: usize, what: &str) -> Result<()> {
     })
 }
 
-/// A context with what the feature does to logits there.
-type Attributed = (FeatureContext, Vec<f64>);
+/// A place, and of the strongest one of the explained dictionary what the feature does to logits there and is made of.
+struct Attributed {
+    place: FeatureContext,
+    logits: Vec<f64>,
+    made_of: Vec<MadeOf>,
+}
+
+/// Nodes of a path that are followed.
+const FOLLOWED: usize = 40;
 
 /// Takes features apart where they are strongest, context by context: for each dictionary and feature, in order.
 fn attribute<B: Backend>(
     model: &Decoder<B>,
-    layer: usize,
+    (layer, ends): (usize, usize),
     contexts: &[Vec<u32>],
     looked: &[(String, &dyn Encoder<B>, Vec<Found>)],
     what: &What,
@@ -229,7 +270,7 @@ fn attribute<B: Backend>(
             }
         }
     }
-    let empty = |found: &Found| vec![None; found.strongest.len()];
+    let empty = |found: &Found| found.strongest.iter().map(|_| None).collect();
     let mut all: Vec<Vec<Vec<Option<Attributed>>>> = looked
         .iter()
         .map(|(_, _, found)| found.iter().map(empty).collect())
@@ -252,15 +293,20 @@ fn attribute<B: Backend>(
                 What::Features(_) => taken.largest().0,
             };
             let of_head: Range<usize> = head.head * pos..head.head * pos + position + 1;
-            // Of the explained dictionary, where the feature is strongest.
-            let logits = match encoder.atoms() {
-                Some(atoms) if of == 0 && rank == 0 => {
+            let (mut logits, mut made_of) = (Vec::new(), Vec::new());
+            if of == 0 && rank == 0 {
+                if let Some(atoms) = encoder.atoms() {
                     let atom = atoms.slice_dim(0, feature..=feature).squeeze_dim::<1>(0);
-                    numbers(frozen.z_atom_logits(layer, atom, position)?.sum_dim(0))?
+                    logits = numbers(frozen.z_atom_logits(layer, atom, position)?.sum_dim(0))?;
                 }
-                _ => Vec::new(),
-            };
-            let one = FeatureContext {
+                if ends > 0 {
+                    let paths = Paths::new(&frozen, &Transcoders::new())?;
+                    let settings = PathSettings::default().with_expansions(FOLLOWED);
+                    let tree = paths.of_z_feature(layer, *encoder, feature, position, &settings)?;
+                    made_of = MadeOf::largest(&tree, ends);
+                }
+            }
+            let place = FeatureContext {
                 context,
                 position,
                 activation: f64::from(activation),
@@ -269,7 +315,11 @@ fn attribute<B: Backend>(
                 bias: taken.bias,
                 head,
             };
-            all[of][at][rank] = Some((one, logits));
+            all[of][at][rank] = Some(Attributed {
+                place,
+                logits,
+                made_of,
+            });
         }
         progress.advance(1);
     }

@@ -1,5 +1,6 @@
 //! Attribution graphs: which features, through which heads, make an answer of which tokens.
 
+mod ablate;
 mod build;
 mod direct;
 mod heads;

@@ -30,6 +30,31 @@ pub struct LogitTarget {
     pub weight: f64,
 }
 
+impl LogitTarget {
+    /// The sum, of all logits of a position: of what they were before a soft cap, where the model has one.
+    pub(super) fn value(&self, logits: &[f32], cap: Option<f64>) -> f64 {
+        let uncapped = |logit: f32| match cap {
+            Some(cap) => cap * (f64::from(logit) / cap).atanh(),
+            None => f64::from(logit),
+        };
+        let own = |(token, weight): &(u32, f64)| weight * uncapped(logits[*token as usize]);
+        let value: f64 = self.tokens.iter().map(own).sum();
+        match self.centred(logits.len()) {
+            Some(sum) => {
+                let all: f64 = logits.iter().map(|logit| uncapped(*logit)).sum();
+                value - sum * all / logits.len() as f64
+            }
+            None => value,
+        }
+    }
+
+    /// The sum of the weights, where the mean of all logits is taken off.
+    fn centred(&self, logits: usize) -> Option<f64> {
+        let sum: f64 = self.tokens.iter().map(|(_, weight)| weight).sum();
+        (logits > 1 && sum.abs() > 1e-12).then_some(sum)
+    }
+}
+
 /// The targets, what they are, and their values.
 pub(super) fn targets<B: Backend>(
     frozen: &Frozen<'_, B>,
@@ -86,34 +111,26 @@ pub(super) fn targets<B: Backend>(
             expected: "at least one, and on both sides of a difference".to_owned(),
         });
     }
-    let uncapped = |logit: f32| match config.output_logits_soft_cap {
-        Some(cap) => cap * (f64::from(logit) / cap).atanh(),
-        None => f64::from(logit),
-    };
-    let uncapped: Vec<f64> = logits.into_iter().map(uncapped).collect();
     let w_u = wide(frozen.model.w_u());
     let b_u = match frozen.model.b_u() {
         Some(b_u) => floats(b_u)?,
-        None => vec![0.0; uncapped.len()],
+        None => vec![0.0; logits.len()],
     };
-    let count = uncapped.len() as f64;
+    let count = logits.len() as f64;
     let chosen = chosen.into_iter().map(|target| {
-        let sum: f64 = target.tokens.iter().map(|(_, weight)| weight).sum();
-        let centred = uncapped.len() > 1 && sum.abs() > 1e-12;
         let mut u: Tensor<B, 2> = Tensor::zeros([config.d_model, 1], &w_u.device());
-        let (mut bias, mut value) = (0.0, 0.0);
+        let mut bias = 0.0;
         for (token, weight) in &target.tokens {
             let at = *token as usize;
             u = u + w_u.clone().slice_dim(1, at..at + 1).mul_scalar(*weight);
             bias += weight * f64::from(b_u[at]);
-            value += weight * uncapped[at];
         }
-        if centred {
+        if let Some(sum) = target.centred(logits.len()) {
             u = u - w_u.clone().mean_dim(1).mul_scalar(sum);
             bias -= sum * b_u.iter().map(|b| f64::from(*b)).sum::<f64>() / count;
-            value -= sum * uncapped.iter().sum::<f64>() / count;
         }
         let u = u.squeeze_dim(1);
+        let value = target.value(&logits, config.output_logits_soft_cap);
         (Target::Logits { position, u, bias }, target, value)
     });
     Ok(chosen.collect())

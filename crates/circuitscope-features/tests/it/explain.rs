@@ -2,14 +2,14 @@
 
 use circuitscope_core::{HeadId, NoProgress, Seed, draw};
 use circuitscope_features::{
-    Course, Directions, ExplainSettings, RowSettings, Rows, Source, What, explain, repeated,
-    train_rows, weight_shares, write_rows,
+    Course, Directions, ExplainSettings, FeatureCard, Replacement, RowSettings, Rows, Source,
+    Splice, What, explain, repeated, train_rows, weight_shares, write_rows,
 };
 use circuitscope_hooks::Site;
 use circuitscope_model::Processing;
 use circuitscope_sae::{Encoder, Objective, StreamConfig};
 
-use crate::models::{B, Small, device, model};
+use crate::models::{B, Small, device, model, spliced};
 
 /// What heads add and the bias are the activation, and sources sum to the head.
 #[test]
@@ -64,6 +64,100 @@ fn parts_sum_to_activations() {
         assert!((basis.weight_share - 1.0).abs() < 1e-6, "{basis:?}");
         assert!((basis.attribution_share - 1.0).abs() < 1e-6, "{basis:?}");
     }
+}
+
+/// Contexts whose second position is the only one before another token that is looked at: taking the feature away there is what a
+/// splice without it does.
+#[test]
+fn ablations_are_those_of_a_splice() {
+    let model = model("llama", Processing::Folded);
+    let width = model.config().n_heads * model.config().d_head;
+    let small = Small::random(width, 12, width, 7);
+    let contexts: Vec<Vec<u32>> = (0..8u32)
+        .map(|at| vec![at, (at * 5 + 2) % 20, (at * 3 + 1) % 20])
+        .collect();
+    let how = ExplainSettings::default()
+        .with_least_firings(1)
+        .with_contexts(16)
+        .with_ablations(16);
+    let what = What::Features((0..12).collect());
+    let found = explain(
+        &model,
+        (1, &small),
+        &contexts,
+        &what,
+        &how,
+        &device(),
+        &NoProgress,
+    )
+    .unwrap();
+    let log_softmax = |logits: Vec<f32>| -> Vec<f64> {
+        let last = &logits[logits.len() - model.config().d_vocab_out..];
+        let total: f64 = last.iter().map(|logit| f64::from(*logit).exp()).sum();
+        let of = |logit: &f32| f64::from(*logit) - total.ln();
+        last.iter().map(of).collect()
+    };
+    let mut looked = 0;
+    for card in &found.features {
+        let places: Vec<_> = card
+            .contexts
+            .iter()
+            .filter(|one| one.position == 1)
+            .collect();
+        assert_eq!(card.ablation.is_some(), !places.is_empty());
+        let Some(ablation) = card.ablation else {
+            continue;
+        };
+        assert_eq!(ablation.places, places.len());
+        let (mut kl, mut loss) = (0.0, 0.0);
+        let without = [card.feature];
+        for one in &places {
+            let tokens = &contexts[one.context];
+            let run = |keep_error, without| {
+                let replacement = Replacement::Dictionary {
+                    encoder: &small,
+                    keep_error,
+                    without,
+                };
+                let mut splice = Splice::new(Site::Z(1), Site::Z(1), replacement, true);
+                log_softmax(spliced(&model, &tokens[..2], &mut splice))
+            };
+            let (before, after) = (run(true, &[]), run(true, &without));
+            let terms = before.iter().zip(&after);
+            kl += terms.map(|(p, q)| p.exp() * (p - q)).sum::<f64>();
+            let next = tokens[2] as usize;
+            loss += before[next] - after[next];
+        }
+        let count = places.len() as f64;
+        assert!((ablation.feature.kl - kl / count).abs() < 1e-6, "{card:?}");
+        assert!(
+            (ablation.feature.loss - loss / count).abs() < 1e-5,
+            "{card:?}"
+        );
+        for beside in [ablation.random, ablation.error, ablation.mean] {
+            assert!(beside.kl > 0.0, "{ablation:?}");
+        }
+        looked += 1;
+        // Ends of paths, the largest first, of what is taken apart above.
+        assert_eq!(card.made_of.len(), how.paths);
+        for pair in card.made_of.windows(2) {
+            assert!(pair[0].value.abs() >= pair[1].value.abs());
+        }
+        assert!(card.made_of[0].share > 0.0 && card.made_of[0].share <= 1.0);
+    }
+    assert!(looked > 6, "{looked} features");
+    let none = explain(
+        &model,
+        (1, &small),
+        &contexts,
+        &what,
+        &how.with_ablations(0).with_paths(0),
+        &device(),
+        &NoProgress,
+    )
+    .unwrap();
+    let bare = |card: &FeatureCard| card.ablation.is_none() && card.made_of.is_empty();
+    assert!(none.features.iter().all(bare));
 }
 
 #[test]
@@ -160,7 +254,7 @@ fn the_planted_induction_head() {
         &NoProgress,
     )
     .unwrap();
-    let encoder = trained.dictionary.encoder::<B>(&device()).unwrap().unwrap();
+    let encoder = trained.dictionary.encoder::<B>(&device()).unwrap();
     let unseen = runs(&words, 100, Seed::new(6));
     let what = What::Head(HeadId::new(2, 5));
     let how = ExplainSettings::default();

@@ -6,13 +6,13 @@ use burn::tensor::{Tensor, TensorData};
 use circuitscope_core::NoProgress;
 use circuitscope_features::{
     AttributionGraph, Error, Frozen, GraphSettings, NodeKind, PathSettings, PathStep, Paths,
-    PruneSettings, Reader, Targets, Transcoders, Writer,
+    PruneSettings, Reader, Replacement, Splice, Targets, Transcoders, Writer,
 };
 use circuitscope_hooks::Site;
 use circuitscope_model::{Decoder, Processing};
 use circuitscope_sae::Encoder;
 
-use crate::models::{B, Small, TOKENS, captured, device, model, models};
+use crate::models::{B, Small, TOKENS, captured, device, model, models, spliced};
 
 /// A transcoder with a pass-through for layer 0, a plain one for layer 1, none for others.
 fn coders(model: &Decoder<B>) -> Vec<Small> {
@@ -518,4 +518,92 @@ fn what_does_not_fit_is_refused() {
             "{named}: {error}"
         );
     }
+}
+
+/// What starts a path, taken together, is all that the targets are.
+#[test]
+fn attributions_of_what_starts_paths_sum_to_the_targets() {
+    for (name, model) in models() {
+        let coders = coders(&model);
+        for settings in [
+            GraphSettings::new(),
+            GraphSettings::new().with_neurons(true),
+            GraphSettings::new().with_max_features(25),
+        ] {
+            let made = graph(&model, &coders, &settings);
+            let attributed = made.attributions();
+            let value = |starts: bool| -> f64 {
+                let nodes = made.nodes().iter().zip(&attributed);
+                let own = nodes.filter(|(node, _)| match node.kind {
+                    NodeKind::Logit { .. } => !starts,
+                    NodeKind::Feature { .. } => false,
+                    _ => starts,
+                });
+                own.map(|(_, value)| value).sum()
+            };
+            let size: f64 = attributed.iter().map(|value| value.abs()).sum();
+            let off = (value(true) - value(false)).abs();
+            assert!(off < 1e-5 * size, "{name}: off by {off} of {size}");
+        }
+    }
+}
+
+/// A feature that is active at one position alone, against the same ablation by a dictionary in the pass.
+#[test]
+fn ablations_are_those_of_a_splice() {
+    let model = model("llama", Processing::Folded);
+    let coders = coders(&model);
+    let settings = GraphSettings::new().with_targets(Targets::Difference(vec![1, 2], vec![5]));
+    let frozen = Frozen::new(&model, &TOKENS, &device()).unwrap();
+    let by_layer = by_layer(&coders);
+    let made = AttributionGraph::new(&frozen, &by_layer, &settings, &NoProgress).unwrap();
+    let of = |layer: usize, feature: usize| {
+        let nodes = made.nodes().iter().enumerate();
+        let own = nodes.filter(move |(_, node)| {
+            matches!(node.kind, NodeKind::Feature { layer: l, feature: f, .. } if (l, f) == (layer, feature))
+        });
+        own.map(|(at, _)| at).collect::<Vec<_>>()
+    };
+    let alone: Vec<(usize, usize, usize)> = (0..2)
+        .flat_map(|layer| (0..coders[layer].n_codes()).map(move |feature| (layer, feature)))
+        .filter_map(|(layer, feature)| match of(layer, feature)[..] {
+            [one] => Some((layer, feature, one)),
+            _ => None,
+        })
+        .collect();
+    assert!(alone.len() > 2, "{} features", alone.len());
+    let nodes: Vec<usize> = alone.iter().map(|one| one.2).collect();
+    let exact = made
+        .ablate(&frozen, &by_layer, &nodes, 20, &NoProgress)
+        .unwrap();
+    let difference = |logits: &[f32]| {
+        let last = &logits[logits.len() - model.config().d_vocab_out..];
+        f64::from(last[1] + last[2]) / 2.0 - f64::from(last[5])
+    };
+    let before = difference(&captured(&model, &TOKENS, Site::Logits));
+    let mut changed = 0;
+    for ((layer, feature, _), exact) in alone.into_iter().zip(exact) {
+        let without = [feature];
+        let replacement = Replacement::Dictionary {
+            encoder: &coders[layer],
+            keep_error: true,
+            without: &without,
+        };
+        let sites = (Site::MlpHookIn(layer), Site::MlpOut(layer));
+        let mut splice = Splice::new(sites.0, sites.1, replacement, false);
+        let after = difference(&spliced(&model, &TOKENS, &mut splice));
+        assert!(
+            (before - after - exact).abs() < 1e-5,
+            "layer {layer}, feature {feature}: {} by a splice, {exact}",
+            before - after
+        );
+        changed += usize::from(exact.abs() > 1e-3);
+    }
+    assert!(changed > 2, "{changed} matter");
+    let token = made
+        .nodes()
+        .iter()
+        .position(|node| matches!(node.kind, NodeKind::Token { .. }));
+    let refused = made.ablate(&frozen, &by_layer, &[token.unwrap()], 20, &NoProgress);
+    assert!(refused.unwrap_err().to_string().contains("no feature"));
 }

@@ -6,7 +6,7 @@ use burn::tensor::activation::relu;
 use burn::tensor::{Tensor, TensorData};
 use circuitscope_core::draw::normal_pair;
 use circuitscope_core::{NoProgress, Seed};
-use circuitscope_hooks::{Capture, Site};
+use circuitscope_hooks::{Capture, Site, Tap};
 use circuitscope_model::{Decoder, Loaded, PaddingSide, Processing, TokenBatch, load_dir};
 use circuitscope_sae::{Encoder, Reads};
 
@@ -72,6 +72,16 @@ pub(crate) fn captured(model: &Decoder<B>, tokens: &[u32], site: Site) -> Vec<f3
     let mut capture = Capture::new([site]);
     model.forward(&batch, &mut capture);
     let data = capture.take(site).unwrap().into_data();
+    data.iter::<f32>().collect()
+}
+
+/// The same of a pass that a tap changes.
+pub(crate) fn spliced<T: Tap<B>>(model: &Decoder<B>, tokens: &[u32], tap: &mut T) -> Vec<f32> {
+    let batch = TokenBatch::new(&[tokens], PaddingSide::Right, &device()).unwrap();
+    let mut capture = Capture::new([Site::Logits]);
+    let mut both = (tap, &mut capture);
+    model.forward(&batch, &mut both);
+    let data = capture.take(Site::Logits).unwrap().into_data();
     data.iter::<f32>().collect()
 }
 

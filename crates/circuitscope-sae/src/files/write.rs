@@ -44,6 +44,8 @@ pub(super) struct Contents<'a> {
 /// | `TopK` | `topk` with `k`, not rescaled by decoder norms | none: refused |
 /// | `BatchTopK` | `jumprelu`, all thresholds the running mean of the smallest activation that was kept | `jumprelu_transcoder`, `jumprelu_skip_transcoder` |
 /// | `JumpRelu` | `jumprelu` | `jumprelu_transcoder`, `jumprelu_skip_transcoder` |
+/// | `Standard` | `standard` | `transcoder`, `skip_transcoder` |
+/// | `Gated` | `gated`, its `b_enc` as `b_gate` | none: not trained |
 ///
 /// `trained_on` becomes `metadata` of `cfg.json` under SAELens' names, and `metadata` its key `circuitscope`, with the
 /// dictionary's settings and seed where it does not have them. Each file is complete or absent; `cfg.json` is written last, so
@@ -93,6 +95,8 @@ pub fn save_trained(
         b_dec,
         threshold,
         w_skip,
+        b_mag,
+        r_mag,
         firing_rates,
         ..
     } = dictionary;
@@ -103,9 +107,13 @@ pub fn save_trained(
             return Err(Error::Config {
                 field: "objective",
                 found: "TopK, of a transcoder".to_owned(),
-                expected: "BatchTopK or JumpRelu: SAELens has no transcoder of the k largest",
+                expected: "BatchTopK, JumpRelu or Standard: SAELens has no transcoder of the k largest",
             });
         }
+        (Objective::Standard { .. }, false, _) => "standard",
+        (Objective::Standard { .. }, true, false) => "transcoder",
+        (Objective::Standard { .. }, true, true) => "skip_transcoder",
+        (Objective::Gated { .. }, ..) => "gated",
         (_, false, _) => "jumprelu",
         (_, true, false) => "jumprelu_transcoder",
         (_, true, true) => "jumprelu_skip_transcoder",
@@ -122,21 +130,26 @@ pub fn save_trained(
     let mut tensors = vec![
         ("W_enc", vec![d_in, d_sae], w_enc.clone()),
         ("W_dec", vec![d_sae, d_out], w_dec.clone()),
-        ("b_enc", vec![d_sae], b_enc.clone()),
         ("b_dec", vec![d_out], b_dec.clone()),
     ];
-    match (config.objective, threshold) {
-        (Objective::TopK { k }, _) => {
-            keys["k"] = json!(k);
-            keys["rescale_acts_by_decoder_norm"] = json!(false);
-        }
-        (_, threshold) => {
-            let threshold = threshold.clone().unwrap_or_else(|| vec![0.0; d_sae]);
-            tensors.push(("threshold", vec![d_sae], threshold));
-        }
+    let bias = match config.objective {
+        Objective::Gated { .. } => "b_gate",
+        _ => "b_enc",
+    };
+    tensors.push((bias, vec![d_sae], b_enc.clone()));
+    if let Objective::TopK { k } = config.objective {
+        keys["k"] = json!(k);
+        keys["rescale_acts_by_decoder_norm"] = json!(false);
     }
-    if let Some(w_skip) = w_skip {
-        tensors.push(("W_skip", vec![d_out, d_in], w_skip.clone()));
+    for (name, shape, values) in [
+        ("threshold", vec![d_sae], threshold),
+        ("W_skip", vec![d_out, d_in], w_skip),
+        ("b_mag", vec![d_sae], b_mag),
+        ("r_mag", vec![d_sae], r_mag),
+    ] {
+        if let Some(values) = values {
+            tensors.push((name, shape, values.clone()));
+        }
     }
     let metadata = SaeMetadata {
         stream: metadata.stream.clone().or_else(|| Some(config.clone())),

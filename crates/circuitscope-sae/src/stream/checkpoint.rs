@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::StreamConfig;
-use super::params::{Params, shapes};
+use super::params::{PARAMS, Params, shapes};
 use super::statistics::Window;
 use crate::{Error, Result};
 
@@ -96,7 +96,7 @@ pub(super) fn read(config: &StreamConfig, folder: &Path) -> Result<Saved> {
     }
     let mut params = PARTS.map(|_| Params::zeros(config));
     for (part, params) in PARTS.into_iter().zip(&mut params) {
-        let mut lists = Vec::with_capacity(6);
+        let mut lists = Vec::with_capacity(PARAMS);
         for (name, shape) in shapes(config) {
             lists.push(if shape.contains(&0) {
                 Vec::new()

@@ -33,6 +33,25 @@ pub enum Objective {
         /// What thresholds start from.
         threshold: f64,
     },
+    /// The positive part of every pre-activation, with a penalty on how large they are: adds `l1_coefficient` times the mean
+    /// of `Σ_i f_i |W_dec,i|` over rows to the loss. SAELens' `standard`.
+    Standard {
+        /// Weight λ of the penalty.
+        l1_coefficient: f64,
+        /// Over how many of the first steps λ rises from 0, linearly.
+        l1_warm_up: u64,
+    },
+    /// A gate that says whether and a magnitude that says how much, with weights in common (Rajamanoharan et al. 2024,
+    /// arXiv 2404.16014). With `π` the pre-activation of the gate, adds `l1_coefficient` times the mean of `Σ_i max(π_i, 0) |W_dec,i|`
+    /// and the mean of `|max(π, 0) W_dec + b_dec − y|²` to the loss. Not for transcoders, which no format has gates for.
+    Gated {
+        /// Weight λ of the penalty.
+        l1_coefficient: f64,
+        /// Over how many of the first steps λ rises from 0, linearly.
+        l1_warm_up: u64,
+        /// Whether `W_dec` and `b_dec` are constants in the last term, as in the paper. In SAELens they are not.
+        frozen_decoder: bool,
+    },
 }
 
 impl Objective {
@@ -45,6 +64,30 @@ impl Objective {
             bandwidth: 0.05,
             threshold: 0.01,
         }
+    }
+
+    /// [`Standard`](Self::Standard), without warm-up.
+    #[must_use]
+    pub const fn standard(l1_coefficient: f64) -> Self {
+        Self::Standard {
+            l1_coefficient,
+            l1_warm_up: 0,
+        }
+    }
+
+    /// [`Gated`](Self::Gated) as in its paper, without warm-up.
+    #[must_use]
+    pub const fn gated(l1_coefficient: f64) -> Self {
+        Self::Gated {
+            l1_coefficient,
+            l1_warm_up: 0,
+            frozen_decoder: true,
+        }
+    }
+
+    /// Whether dead features learn the error that the others leave.
+    pub(super) const fn revives(self) -> bool {
+        matches!(self, Self::TopK { .. } | Self::BatchTopK { .. })
     }
 }
 
@@ -185,12 +228,21 @@ impl StreamConfig {
     /// The weight of the penalty in step `step`.
     pub(super) fn penalty(&self, step: u64) -> f64 {
         match self.objective {
+            Objective::TopK { .. } | Objective::BatchTopK { .. } => 0.0,
             Objective::JumpRelu {
-                l0_coefficient,
-                l0_warm_up,
+                l0_coefficient: weight,
+                l0_warm_up: warm_up,
                 ..
-            } => l0_coefficient * risen(l0_warm_up, step),
-            _ => 0.0,
+            }
+            | Objective::Standard {
+                l1_coefficient: weight,
+                l1_warm_up: warm_up,
+            }
+            | Objective::Gated {
+                l1_coefficient: weight,
+                l1_warm_up: warm_up,
+                ..
+            } => weight * risen(warm_up, step),
         }
     }
 
@@ -254,6 +306,21 @@ impl StreamConfig {
                 in_range("threshold", threshold, threshold >= 0.0, from_0)?;
                 let above_0 = "a finite number above 0";
                 in_range("bandwidth", bandwidth, bandwidth > 0.0, above_0)?;
+            }
+            Objective::Gated { .. } if self.transcoder => {
+                let expected = "topk, batchtopk, jumprelu or standard for a transcoder";
+                return wrong("objective", "gated".to_owned(), expected);
+            }
+            Objective::Standard {
+                l1_coefficient: penalty,
+                ..
+            }
+            | Objective::Gated {
+                l1_coefficient: penalty,
+                ..
+            } => {
+                let from_0 = "a finite number, at least 0";
+                in_range("l1_coefficient", penalty, penalty >= 0.0, from_0)?;
             }
         }
         if self.decay > self.steps {

@@ -1,9 +1,10 @@
-//! The same step in tensor operations: five dense products, on any device and for every objective.
+//! The same step in tensor operations: five dense products (eight of `Gated`), on any device and for every objective.
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, Transaction};
 
-use super::params::Params;
+use super::gate::Gate;
+use super::params::{PARAMS, Params};
 use super::{Objective, Outcome, StreamConfig};
 use crate::adam::{AdamStep, Moments};
 use crate::autoencoder::uploaded;
@@ -12,6 +13,9 @@ use crate::{Error, Result};
 
 /// Halvings of the interval in which the smallest number that is kept lies. Each may cost a bit of its range; f32 has 24.
 const HALVINGS: usize = 40;
+
+/// What a row of `W_dec` is divided by, at least: one of length 0 has no direction.
+const LEAST_LENGTH: f64 = 1e-6;
 
 /// A matrix for each parameter, lists as one row; without the ones that a configuration does not have.
 #[derive(Debug, Clone)]
@@ -28,18 +32,22 @@ pub(super) struct Tensors<B: Backend> {
     threshold: Option<Tensor<B, 2>>,
     /// `[d_out, d_in]`
     w_skip: Option<Tensor<B, 2>>,
+    /// `[1, d_sae]`
+    b_mag: Option<Tensor<B, 2>>,
+    /// `[1, d_sae]`
+    r_mag: Option<Tensor<B, 2>>,
 }
 
 /// Weights and Adam's sums.
 #[derive(Debug)]
 pub(super) struct Device<B: Backend> {
     weights: Tensors<B>,
-    moments: [Moments<B, 2>; 6],
+    moments: [Moments<B, 2>; PARAMS],
 }
 
 impl<B: Backend> Tensors<B> {
     fn upload(config: &StreamConfig, params: &Params, device: &B::Device) -> Self {
-        let [w_enc, w_dec, b_enc, b_dec, threshold, w_skip] = params.lists();
+        let [w_enc, w_dec, b_enc, b_dec, threshold, w_skip, b_mag, r_mag] = params.lists();
         let &StreamConfig {
             d_in, d_out, d_sae, ..
         } = config;
@@ -53,19 +61,37 @@ impl<B: Backend> Tensors<B> {
             b_dec: uploaded(b_dec, [1, d_out], device),
             threshold: some(threshold, [1, d_sae]),
             w_skip: some(w_skip, [d_out, d_in]),
+            b_mag: some(b_mag, [1, d_sae]),
+            r_mag: some(r_mag, [1, d_sae]),
         }
     }
 
     /// In the order of `Params`.
-    fn list(self) -> [Option<Tensor<B, 2>>; 6] {
-        let [w_enc, w_dec, b_enc, b_dec] = [self.w_enc, self.w_dec, self.b_enc, self.b_dec];
-        let all = [w_enc, w_dec, b_enc, b_dec].map(Some);
-        let [w_enc, w_dec, b_enc, b_dec] = all;
-        [w_enc, w_dec, b_enc, b_dec, self.threshold, self.w_skip]
+    fn list(self) -> [Option<Tensor<B, 2>>; PARAMS] {
+        [
+            Some(self.w_enc),
+            Some(self.w_dec),
+            Some(self.b_enc),
+            Some(self.b_dec),
+            self.threshold,
+            self.w_skip,
+            self.b_mag,
+            self.r_mag,
+        ]
     }
 
     pub(super) fn read(self) -> Result<Params> {
         download(self.list())
+    }
+
+    /// A list of `[1, d_sae]`, zeros where a configuration has none.
+    fn or_zeros(&self, list: &Option<Tensor<B, 2>>) -> Tensor<B, 2> {
+        list.clone().unwrap_or_else(|| self.b_enc.zeros_like())
+    }
+
+    /// Of the rows of `W_dec`, `[d_sae, 1]`.
+    fn lengths(&self) -> Tensor<B, 2> {
+        (self.w_dec.clone() * self.w_dec.clone()).sum_dim(1).sqrt()
     }
 }
 
@@ -126,23 +152,27 @@ impl<B: Backend> Device<B> {
         } else {
             x.clone()
         };
-        let h = centred.clone().matmul(weights.w_enc.clone().transpose()) + weights.b_enc.clone();
-        let on = match (config.objective, &weights.threshold) {
-            (Objective::TopK { k }, _) => {
+        let product = centred.clone().matmul(weights.w_enc.clone().transpose());
+        let mut h = product.clone() + weights.b_enc.clone();
+        let mut gate = None;
+        let on = match config.objective {
+            Objective::TopK { k } => {
                 let largest = h.clone().max_dim(1);
                 h.clone().greater(cut(&h, largest.zeros_like(), largest, k))
             }
-            (Objective::BatchTopK { k }, _) => {
+            Objective::BatchTopK { k } => {
                 let all = h.clone().reshape([1, rows * d_sae]);
                 let largest = all.clone().max_dim(1);
                 let cut = cut(&all, largest.zeros_like(), largest, k * rows);
                 all.greater(cut).reshape([rows, d_sae])
             }
-            (Objective::JumpRelu { .. }, threshold) => {
-                let threshold = threshold
-                    .clone()
-                    .unwrap_or_else(|| weights.b_enc.zeros_like());
-                h.clone().greater(threshold)
+            Objective::JumpRelu { .. } => h.clone().greater(weights.or_zeros(&weights.threshold)),
+            Objective::Standard { .. } => h.clone().greater_elem(0.0),
+            Objective::Gated { .. } => {
+                let gates = Gate::new(product, h, weights.or_zeros(&weights.r_mag));
+                let (magnitude, on) = gates.magnitude(weights.or_zeros(&weights.b_mag));
+                (h, gate) = (magnitude, Some(gates));
+                on
             }
         };
         let off = on.clone().bool_not();
@@ -154,7 +184,24 @@ impl<B: Backend> Device<B> {
         }
         let to_output = error.clone().mul_scalar(2.0 / vectors);
         let mut to_dec = f.clone().transpose().matmul(to_output.clone());
-        let to_f = to_output.clone().matmul(weights.w_dec.clone().transpose());
+        let mut to_f = to_output.clone().matmul(weights.w_dec.clone().transpose());
+        // Of objectives that penalise sizes by the length of what they write.
+        let sizes = match (config.objective, &gate) {
+            (Objective::Standard { .. }, _) => Some(f.clone()),
+            (_, gate) => gate.as_ref().map(Gate::positive),
+        };
+        let lengths = weights.lengths();
+        let slope = lengths.clone().transpose().mul_scalar(penalty / vectors);
+        let penalised = sizes.map(|sizes| {
+            // [1, d_sae] -> [d_sae, 1]
+            let sums = sizes.sum_dim(0).transpose();
+            let along = weights.w_dec.clone() / lengths.clone().clamp_min(LEAST_LENGTH);
+            to_dec = to_dec.clone() + along * sums.clone().mul_scalar(penalty / vectors);
+            (sums * lengths).sum().div_scalar(vectors)
+        });
+        if matches!(config.objective, Objective::Standard { .. }) {
+            to_f = to_f + slope.clone();
+        }
         let to_threshold = match (config.objective, &weights.threshold) {
             (Objective::JumpRelu { bandwidth, .. }, Some(threshold)) => {
                 let near = (h.clone() - threshold.clone())
@@ -178,10 +225,25 @@ impl<B: Backend> Device<B> {
             to_h = to_h + to_z.mask_fill(chosen.bool_not(), 0.0);
             aux = Some((miss.clone() * miss).sum().mul_scalar(weight / vectors));
         }
-        let to_b_enc = to_h.clone().sum_dim(0);
+        let mut to_b_enc = to_h.clone().sum_dim(0);
         let mut to_b_dec = to_output.clone().sum_dim(0);
+        let (mut to_b_mag, mut to_r_mag) = (None, None);
+        if let (Some(gate), Objective::Gated { frozen_decoder, .. }) = (&gate, config.objective) {
+            let alone = gate.alone(&weights.w_dec, weights.b_dec.clone() - y.clone(), slope);
+            if !frozen_decoder {
+                let output = alone.to_output;
+                to_dec = to_dec + gate.positive().transpose().matmul(output.clone());
+                to_b_dec = to_b_dec + output.sum_dim(0);
+            }
+            to_b_enc = alone.to_pi.clone().sum_dim(0);
+            aux = Some(alone.error);
+            let to = gate.backward(to_h, alone.to_pi);
+            (to_b_mag, to_r_mag) = (Some(to.b_mag), Some(to.r_mag));
+            to_h = to.product;
+        }
         if config.centred {
-            to_b_dec = to_b_dec - to_b_enc.clone().matmul(weights.w_enc.clone());
+            let through = to_h.clone().sum_dim(0);
+            to_b_dec = to_b_dec - through.matmul(weights.w_enc.clone());
         }
         let gradients = Tensors {
             w_enc: to_h.transpose().matmul(centred),
@@ -193,10 +255,13 @@ impl<B: Backend> Device<B> {
                 .w_skip
                 .is_some()
                 .then(|| to_output.transpose().matmul(x.clone())),
+            b_mag: to_b_mag,
+            r_mag: to_r_mag,
         };
         let squares = (error.clone() * error).sum();
         let aux = aux.unwrap_or_else(|| squares.zeros_like());
-        let outcome = outcome(x, y, &f, on, squares, aux)?;
+        let penalised = penalised.unwrap_or_else(|| on.clone().float().sum().div_scalar(vectors));
+        let outcome = outcome(x, y, &f, on, [squares, aux, penalised])?;
         Ok((gradients, outcome))
     }
 
@@ -213,7 +278,7 @@ impl<B: Backend> Device<B> {
             gradients.w_dec = gradients.w_dec - w_dec * radial;
         }
         let Self { weights, moments } = self;
-        let [w_enc, w_dec, b_enc, b_dec, threshold, w_skip] = moments;
+        let [w_enc, w_dec, b_enc, b_dec, threshold, w_skip, b_mag, r_mag] = moments;
         weights.w_enc = w_enc.step(adam, weights.w_enc.clone(), gradients.w_enc);
         weights.w_dec = w_dec.step(adam, weights.w_dec.clone(), gradients.w_dec);
         weights.b_enc = b_enc.step(adam, weights.b_enc.clone(), gradients.b_enc);
@@ -221,13 +286,17 @@ impl<B: Backend> Device<B> {
         if let (Some(value), Some(gradient)) = (weights.threshold.take(), gradients.threshold) {
             weights.threshold = Some(threshold.step(adam, value, gradient).clamp_min(0.0));
         }
-        if let (Some(value), Some(gradient)) = (weights.w_skip.take(), gradients.w_skip) {
-            weights.w_skip = Some(w_skip.step(adam, value, gradient));
+        for (weight, moments, gradient) in [
+            (&mut weights.w_skip, w_skip, gradients.w_skip),
+            (&mut weights.b_mag, b_mag, gradients.b_mag),
+            (&mut weights.r_mag, r_mag, gradients.r_mag),
+        ] {
+            if let (Some(value), Some(gradient)) = (weight.take(), gradient) {
+                *weight = Some(moments.step(adam, value, gradient));
+            }
         }
         if config.unit_norm {
-            let w_dec = weights.w_dec.clone();
-            let norm = (w_dec.clone() * w_dec.clone()).sum_dim(1).sqrt();
-            weights.w_dec = w_dec / norm;
+            weights.w_dec = weights.w_dec.clone() / weights.lengths();
         }
     }
 }
@@ -273,8 +342,7 @@ fn outcome<B: Backend>(
     y: &Tensor<B, 2>,
     f: &Tensor<B, 2>,
     on: Tensor<B, 2, Bool>,
-    squares: Tensor<B, 1>,
-    aux: Tensor<B, 1>,
+    [squares, aux, penalised]: [Tensor<B, 1>; 3],
 ) -> Result<Outcome> {
     let [rows, _] = x.dims();
     let mean = y.clone().mean_dim(0);
@@ -287,12 +355,13 @@ fn outcome<B: Backend>(
             .register((deviation.clone() * deviation).sum())
             .register(squares)
             .register(aux)
+            .register(penalised)
             .register(least)
             .register(x.clone().sum() + y.clone().sum()),
     )?);
-    let [fired, mean, spread, squares, aux, least, sum] = &read[..] else {
+    let [fired, mean, spread, squares, aux, penalised, least, sum] = &read[..] else {
         return Err(Error::Device {
-            message: format!("asked for 7 tensors, got {}", read.len()),
+            message: format!("asked for 8 tensors, got {}", read.len()),
         });
     };
     let one = |list: &Vec<f64>| list.first().copied().unwrap_or(f64::NAN);
@@ -304,6 +373,7 @@ fn outcome<B: Backend>(
     Ok(Outcome {
         squared_error: one(squares),
         aux: one(aux),
+        penalised: one(penalised),
         fired,
         least_kept: some.then(|| one(least) as f32),
         mean: mean.clone(),
@@ -312,7 +382,7 @@ fn outcome<B: Backend>(
     })
 }
 
-fn download<B: Backend>(tensors: [Option<Tensor<B, 2>>; 6]) -> Result<Params> {
+fn download<B: Backend>(tensors: [Option<Tensor<B, 2>>; PARAMS]) -> Result<Params> {
     let mut transaction = Transaction::default();
     let present = tensors.each_ref().map(Option::is_some);
     for tensor in tensors.into_iter().flatten() {

@@ -74,7 +74,7 @@ impl Host {
         let entries = match config.objective {
             Objective::BatchTopK { k } => Entries::largest_of_all(&h, d_sae, k * rows),
             Objective::TopK { k } => Entries::largest_of_rows(&h, d_sae, k),
-            Objective::JumpRelu { .. } => unreachable!("`on_host` lets only k features in"),
+            _ => unreachable!("`on_host` lets only k features in"),
         };
         let skip = config.skip.then(|| {
             // [rows, d_in] x [d_in, d_out] -> [rows, d_out]

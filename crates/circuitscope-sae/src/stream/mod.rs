@@ -7,6 +7,7 @@
 mod checkpoint;
 mod config;
 mod device;
+mod gate;
 mod host;
 mod params;
 mod select;
@@ -41,6 +42,8 @@ struct Outcome {
     squared_error: f64,
     /// The auxiliary term of the loss.
     aux: f64,
+    /// What the penalty is a multiple of: a mean over rows.
+    penalised: f64,
     /// On how many rows each feature was active.
     fired: Vec<u64>,
     /// The smallest activation that was kept.
@@ -70,6 +73,7 @@ impl Outcome {
             rows,
             squared_error: 0.0,
             aux: 0.0,
+            penalised: 0.0,
             fired: Vec::new(),
             least_kept: None,
             spread: spread.iter().sum(),
@@ -110,7 +114,6 @@ impl StreamConfig {
     fn aux_weight(&self, dead: usize) -> Option<f64> {
         let share = (dead as f64 / self.k_aux as f64).min(1.0);
         let weight = self.aux_coefficient * share;
-        let takes = !matches!(self.objective, Objective::JumpRelu { .. });
-        (takes && weight > 0.0).then_some(weight)
+        (self.objective.revives() && weight > 0.0).then_some(weight)
     }
 }

@@ -21,16 +21,27 @@ pub(super) struct Params {
     pub(super) threshold: Vec<f32>,
     /// `[d_out, d_in]`; empty without it.
     pub(super) w_skip: Vec<f32>,
+    /// `[d_sae]`; empty unless the objective is `Gated`, whose gate has `b_enc`.
+    pub(super) b_mag: Vec<f32>,
+    /// `[d_sae]`; empty unless the objective is `Gated`.
+    pub(super) r_mag: Vec<f32>,
 }
+
+/// How many there are.
+pub(super) const PARAMS: usize = 8;
 
 /// Name and sizes of each parameter of `Params`, in the order of its fields. What a configuration does not have has
 /// size 0.
-pub(super) fn shapes(config: &StreamConfig) -> [(&'static str, Vec<usize>); 6] {
+pub(super) fn shapes(config: &StreamConfig) -> [(&'static str, Vec<usize>); PARAMS] {
     let StreamConfig {
         d_in, d_out, d_sae, ..
     } = *config;
     let thresholds = match config.objective {
         Objective::JumpRelu { .. } => d_sae,
+        _ => 0,
+    };
+    let gates = match config.objective {
+        Objective::Gated { .. } => d_sae,
         _ => 0,
     };
     [
@@ -40,6 +51,8 @@ pub(super) fn shapes(config: &StreamConfig) -> [(&'static str, Vec<usize>); 6] {
         ("b_dec", vec![d_out]),
         ("threshold", vec![thresholds]),
         ("w_skip", vec![if config.skip { d_out } else { 0 }, d_in]),
+        ("b_mag", vec![gates]),
+        ("r_mag", vec![gates]),
     ]
 }
 
@@ -48,8 +61,8 @@ impl Params {
         Self::of(shapes(config).map(|(_, shape)| vec![0.0; shape.iter().product()]))
     }
 
-    pub(super) fn of(lists: [Vec<f32>; 6]) -> Self {
-        let [w_enc, w_dec, b_enc, b_dec, threshold, w_skip] = lists;
+    pub(super) fn of(lists: [Vec<f32>; PARAMS]) -> Self {
+        let [w_enc, w_dec, b_enc, b_dec, threshold, w_skip, b_mag, r_mag] = lists;
         Self {
             w_enc,
             w_dec,
@@ -57,10 +70,12 @@ impl Params {
             b_dec,
             threshold,
             w_skip,
+            b_mag,
+            r_mag,
         }
     }
 
-    pub(super) fn lists(&self) -> [&[f32]; 6] {
+    pub(super) fn lists(&self) -> [&[f32]; PARAMS] {
         let Self {
             w_enc,
             w_dec,
@@ -68,8 +83,10 @@ impl Params {
             b_dec,
             threshold,
             w_skip,
+            b_mag,
+            r_mag,
         } = self;
-        [w_enc, w_dec, b_enc, b_dec, threshold, w_skip]
+        [w_enc, w_dec, b_enc, b_dec, threshold, w_skip, b_mag, r_mag]
     }
 
     /// What training starts from; `mean` is that of the first rows that are to be reconstructed.

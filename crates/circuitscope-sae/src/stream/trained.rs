@@ -7,7 +7,7 @@ use super::params::Params;
 use super::{Objective, StreamConfig};
 use crate::autoencoder::{HostWeights, uploaded};
 use crate::init::transposed;
-use crate::{Affine, Encoder, JumpRelu, Result, SparseAutoencoder, TopK};
+use crate::{Affine, Encoder, Gated, JumpRelu, Result, SparseAutoencoder, Standard, TopK};
 
 /// A dictionary that a [`StreamTrainer`](super::StreamTrainer) made, in SAELens' layout.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,7 +23,7 @@ pub struct TrainedDictionary {
     pub w_enc: Vec<f32>,
     /// `[d_sae, d_out]`
     pub w_dec: Vec<f32>,
-    /// `[d_sae]`
+    /// `[d_sae]`: of the gate, of `Gated`.
     pub b_enc: Vec<f32>,
     /// `[d_out]`
     pub b_dec: Vec<f32>,
@@ -32,6 +32,10 @@ pub struct TrainedDictionary {
     pub threshold: Option<Vec<f32>>,
     /// `[d_out, d_in]`, where there is a skip connection.
     pub w_skip: Option<Vec<f32>>,
+    /// `[d_sae]` of `Gated`.
+    pub b_mag: Option<Vec<f32>>,
+    /// `[d_sae]` of `Gated`.
+    pub r_mag: Option<Vec<f32>>,
     /// On which share of the rows that the trainer's statistics have seen each feature was active, `[d_sae]`; none
     /// before the first step.
     pub firing_rates: Option<Vec<f64>>,
@@ -63,38 +67,57 @@ impl TrainedDictionary {
             b_dec: weights.b_dec,
             threshold,
             w_skip: some(weights.w_skip),
+            b_mag: some(weights.b_mag),
+            r_mag: some(weights.r_mag),
             firing_rates,
         }
     }
 
-    /// The encoder of an autoencoder: [`TopK`], or [`JumpRelu`] for `JumpRelu` and `BatchTopK`. `None` for a
-    /// transcoder, which is read from the folder it is saved in.
+    /// The encoder: [`TopK`], [`JumpRelu`] for `JumpRelu` and `BatchTopK`, [`Standard`] or [`Gated`].
     ///
     /// # Errors
     /// None for what a trainer made.
-    pub fn encoder<B: Backend>(&self, device: &B::Device) -> Result<Option<Arc<dyn Encoder<B>>>> {
-        let config = &self.config;
-        if config.transcoder {
-            return Ok(None);
-        }
-        let host = HostWeights {
-            d_in: config.d_in,
-            d_sae: config.d_sae,
-            w_enc: self.w_enc.clone(),
-            w_dec: self.w_dec.clone(),
-            b_enc: self.b_enc.clone(),
-            b_dec: self.b_dec.clone(),
+    pub fn encoder<B: Backend>(&self, device: &B::Device) -> Result<Arc<dyn Encoder<B>>> {
+        let &StreamConfig {
+            d_in, d_out, d_sae, ..
+        } = &self.config;
+        let list = |values: &Option<Vec<f32>>| {
+            let zeros = || vec![0.0; d_sae];
+            let values = values.clone().unwrap_or_else(zeros);
+            uploaded::<B, 1>(&values, [d_sae], device)
         };
-        let weights = SparseAutoencoder::<B>::from_host(&host, device);
-        let affine = Affine::new(weights).with_centring(config.centred);
-        Ok(Some(match (config.objective, &self.threshold) {
-            (Objective::TopK { k }, _) => Arc::new(TopK::new(affine, k)?),
-            (_, threshold) => {
-                let zeros = vec![0.0; config.d_sae];
-                let threshold = threshold.as_ref().unwrap_or(&zeros);
-                let threshold = uploaded::<B, 1>(threshold, [config.d_sae], device);
-                Arc::new(JumpRelu::new(affine, threshold))
+        let affine = if self.config.transcoder {
+            let affine = Affine::transcoder(
+                uploaded(&self.w_enc, [d_in, d_sae], device),
+                uploaded(&self.w_dec, [d_sae, d_out], device),
+                uploaded(&self.b_enc, [d_sae], device),
+                uploaded(&self.b_dec, [d_out], device),
+            );
+            match &self.w_skip {
+                Some(w_skip) => affine.with_skip(uploaded(w_skip, [d_out, d_in], device)),
+                None => affine,
             }
-        }))
+        } else {
+            let host = HostWeights {
+                d_in,
+                d_sae,
+                w_enc: self.w_enc.clone(),
+                w_dec: self.w_dec.clone(),
+                b_enc: self.b_enc.clone(),
+                b_dec: self.b_dec.clone(),
+            };
+            let weights = SparseAutoencoder::<B>::from_host(&host, device);
+            Affine::new(weights).with_centring(self.config.centred)
+        };
+        Ok(match self.config.objective {
+            Objective::TopK { k } => Arc::new(TopK::new(affine, k)?),
+            Objective::BatchTopK { .. } | Objective::JumpRelu { .. } => {
+                Arc::new(JumpRelu::new(affine, list(&self.threshold)))
+            }
+            Objective::Standard { .. } => Arc::new(Standard::new(affine)),
+            Objective::Gated { .. } => {
+                Arc::new(Gated::new(affine, list(&self.b_mag), list(&self.r_mag)))
+            }
+        })
     }
 }

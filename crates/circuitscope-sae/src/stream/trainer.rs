@@ -87,7 +87,7 @@ pub struct StreamGradients {
     pub w_enc: Vec<f32>,
     /// `[d_sae, d_out]`
     pub w_dec: Vec<f32>,
-    /// `[d_sae]`
+    /// `[d_sae]`: of the gate, of `Gated`.
     pub b_enc: Vec<f32>,
     /// `[d_out]`
     pub b_dec: Vec<f32>,
@@ -95,6 +95,10 @@ pub struct StreamGradients {
     pub threshold: Option<Vec<f32>>,
     /// `[d_out, d_in]` where there is a skip connection.
     pub w_skip: Option<Vec<f32>>,
+    /// `[d_sae]` of `Gated`.
+    pub b_mag: Option<Vec<f32>>,
+    /// `[d_sae]` of `Gated`.
+    pub r_mag: Option<Vec<f32>>,
 }
 
 impl<B: Backend> StreamTrainer<B> {
@@ -296,6 +300,8 @@ impl<B: Backend> StreamTrainer<B> {
             b_dec: gradients.b_dec,
             threshold: some(gradients.threshold),
             w_skip: some(gradients.w_skip),
+            b_mag: some(gradients.b_mag),
+            r_mag: some(gradients.r_mag),
         })
     }
 
@@ -400,7 +406,10 @@ impl<B: Backend> StreamTrainer<B> {
 
 /// Whether a step is to be computed on the host.
 fn on_host<B: Backend>(config: &StreamConfig, device: &B::Device) -> bool {
-    let of_k = !matches!(config.objective, Objective::JumpRelu { .. });
+    let of_k = matches!(
+        config.objective,
+        Objective::TopK { .. } | Objective::BatchTopK { .. }
+    );
     let f32s = || uploaded::<B, 1>(&[0.0], [1], device).dtype() == DType::F32;
     of_k && config.exec.in_host_memory && f32s()
 }
@@ -421,7 +430,7 @@ fn record(
     let rows = outcome.rows as f64;
     let error = outcome.squared_error / rows;
     let l0 = outcome.fired.iter().sum::<u64>() as f64 / rows;
-    let loss = error + outcome.aux + config.penalty(step) * l0;
+    let loss = error + outcome.aux + config.penalty(step) * outcome.penalised;
     if !loss.is_finite() {
         return Err(Error::Diverged {
             step: step as usize,

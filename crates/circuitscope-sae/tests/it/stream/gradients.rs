@@ -42,6 +42,8 @@ fn expected(
     let trained = matches!(config.objective, Objective::JumpRelu { .. });
     let threshold = at.threshold.as_ref().filter(|_| trained);
     let threshold = threshold.map(|threshold| leaf(threshold, [1, n]));
+    let b_mag = at.b_mag.as_ref().map(|b_mag| leaf(b_mag, [1, n]));
+    let r_mag = at.r_mag.as_ref().map(|r_mag| leaf(r_mag, [1, n]));
     let x_rows = constant(&x(9), [ROWS, d_in]);
     let target = y(config, 9).map_or_else(|| x_rows.clone(), |y| constant(&y, [ROWS, d_out]));
 
@@ -50,7 +52,13 @@ fn expected(
     } else {
         x_rows.clone()
     };
-    let h = centred.matmul(w_enc.clone()) + b_enc.clone();
+    let product = centred.matmul(w_enc.clone());
+    let mut h = product.clone() + b_enc.clone();
+    let gate = h.clone();
+    let gates: Vec<f32> = gate.to_data().iter::<f32>().collect();
+    if let (Some(b_mag), Some(r_mag)) = (&b_mag, &r_mag) {
+        h = product * r_mag.clone().exp() + b_mag.clone();
+    }
     let values: Vec<f32> = h.to_data().iter::<f32>().collect();
     let on = match config.objective {
         Objective::TopK { k } => largest(&values, n, k, |_, h| h > 0.0),
@@ -59,6 +67,12 @@ fn expected(
             let threshold = at.threshold.as_ref().unwrap();
             let above = |(at, h): (usize, &f32)| f32::from(*h > threshold[at % n]);
             values.iter().enumerate().map(above).collect()
+        }
+        Objective::Standard { .. } => values.iter().map(|h| f32::from(*h > 0.0)).collect(),
+        Objective::Gated { .. } => {
+            let both = gates.iter().zip(&values);
+            both.map(|(pi, h)| f32::from(*pi > 0.0 && *h > 0.0))
+                .collect()
         }
         _ => unreachable!(),
     };
@@ -78,6 +92,28 @@ fn expected(
         let count = on + near.div_scalar(-bandwidth).detach() * moved;
         loss = loss + count.sum().mul_scalar(penalty / ROWS as f64);
     }
+    let lengths = (w_dec.clone() * w_dec.clone())
+        .sum_dim(1)
+        .sqrt()
+        .transpose();
+    let positive = burn::tensor::activation::relu(gate);
+    let penalised = match config.objective {
+        Objective::Standard { .. } => Some(f.clone()),
+        Objective::Gated { .. } => Some(positive.clone()),
+        _ => None,
+    };
+    if let Some(penalised) = penalised {
+        let sizes = (penalised * lengths).sum();
+        loss = loss + sizes.mul_scalar(penalty / ROWS as f64);
+    }
+    if let Objective::Gated { frozen_decoder, .. } = config.objective {
+        let held = |leaf: &Tensor<A, 2>| {
+            let leaf = leaf.clone();
+            if frozen_decoder { leaf.detach() } else { leaf }
+        };
+        let miss = positive.matmul(held(&w_dec)) + held(&b_dec) - target.clone();
+        loss = loss + (miss.clone() * miss).sum().div_scalar(ROWS as f64);
+    }
     let mut made = f.matmul(w_dec.clone()) + b_dec.clone();
     if let Some(w_skip) = &w_skip {
         made = made + x_rows.matmul(w_skip.clone().transpose());
@@ -88,7 +124,11 @@ fn expected(
             .sum()
             .div_scalar(ROWS as f64);
     let count = dead.iter().filter(|dead| **dead).count();
-    if count > 0 && threshold.is_none() {
+    let revives = matches!(
+        config.objective,
+        Objective::TopK { .. } | Objective::BatchTopK { .. }
+    );
+    if count > 0 && revives {
         let chosen = largest(&values, n, config.k_aux.min(count), |at, _| dead[at % n]);
         let left = -error.detach();
         let miss = (h * constant(&chosen, [ROWS, n])).matmul(w_dec.clone()) - left;
@@ -107,6 +147,8 @@ fn expected(
         Some(&b_dec),
         threshold.as_ref(),
         w_skip.as_ref(),
+        b_mag.as_ref(),
+        r_mag.as_ref(),
     ];
     some.into_iter().flatten().map(read).collect()
 }
@@ -117,6 +159,8 @@ fn lists(trainer: &StreamTrainer<B>) -> Vec<Vec<f32>> {
     let mut lists = vec![found.w_enc, found.w_dec, found.b_enc, found.b_dec];
     lists.extend(found.threshold);
     lists.extend(found.w_skip);
+    lists.extend(found.b_mag);
+    lists.extend(found.r_mag);
     lists
 }
 

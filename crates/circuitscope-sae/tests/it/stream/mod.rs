@@ -28,6 +28,21 @@ fn jumprelu() -> Objective {
     }
 }
 
+fn standard() -> Objective {
+    Objective::Standard {
+        l1_coefficient: 0.3,
+        l1_warm_up: 3,
+    }
+}
+
+fn gated(frozen_decoder: bool) -> Objective {
+    Objective::Gated {
+        l1_coefficient: 0.3,
+        l1_warm_up: 3,
+        frozen_decoder,
+    }
+}
+
 /// Small, with features that are dead after two steps.
 fn autoencoder(objective: Objective) -> StreamConfig {
     StreamConfig::new(D, FEATURES, objective)
@@ -74,7 +89,14 @@ fn steps(trainer: &mut StreamTrainer<B>, batches: core::ops::Range<u64>) {
 
 /// All settings that differ in what is computed.
 fn all() -> Vec<StreamConfig> {
-    let objectives = [TOPK, BATCHTOPK, jumprelu()];
+    let objectives = [
+        TOPK,
+        BATCHTOPK,
+        jumprelu(),
+        standard(),
+        gated(true),
+        gated(false),
+    ];
     let mut all = Vec::new();
     for objective in objectives {
         all.push(autoencoder(objective));
@@ -83,7 +105,9 @@ fn all() -> Vec<StreamConfig> {
                 .with_unit_norm(false)
                 .with_centred(false),
         );
-        all.push(transcoder(objective));
+        if !matches!(objective, Objective::Gated { .. }) {
+            all.push(transcoder(objective));
+        }
     }
     all.push(transcoder(TOPK).with_skip(false).with_unit_norm(true));
     all

@@ -9,7 +9,8 @@ use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
 use super::{
-    BATCHTOPK, D, D_OUT, FEATURES, ROWS, TOPK, autoencoder, jumprelu, start, steps, transcoder, x,
+    BATCHTOPK, D, D_OUT, FEATURES, ROWS, TOPK, autoencoder, gated, jumprelu, standard, start,
+    steps, transcoder, x,
 };
 use crate::{B, device, matrix, values};
 
@@ -33,6 +34,8 @@ fn autoencoders_are_read_back_as_they_were() {
         (TOPK, Architecture::TopK),
         (BATCHTOPK, Architecture::JumpRelu),
         (jumprelu(), Architecture::JumpRelu),
+        (standard(), Architecture::Standard),
+        (gated(true), Architecture::Gated),
     ] {
         for config in [
             autoencoder(objective),
@@ -46,7 +49,7 @@ fn autoencoders_are_read_back_as_they_were() {
             assert_eq!(saved.architecture, architecture);
             assert_eq!(saved.trained_on, trained_on());
             assert_eq!(saved.metadata, metadata.with_stream(config));
-            let encoder = dictionary.encoder::<B>(&device()).unwrap().unwrap();
+            let encoder = dictionary.encoder::<B>(&device()).unwrap();
             let rows = matrix(&x(7), ROWS, D);
             let features = values(&saved.encoder.encode(rows.clone()));
             assert_eq!(features, values(&encoder.encode(rows.clone())));
@@ -97,12 +100,13 @@ fn transcoders_have_their_names_and_tensors() {
             transcoder(jumprelu()).with_skip(false),
             "jumprelu_transcoder",
         ),
+        (transcoder(standard()), "skip_transcoder"),
+        (transcoder(standard()).with_skip(false), "transcoder"),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let mut on = trained_on();
         on.hook_name_out = Some("blocks.18.hook_mlp_out".to_owned());
         let dictionary = trained(&config);
-        assert!(dictionary.encoder::<B>(&device()).unwrap().is_none());
         save_trained(&dictionary, &SaeMetadata::default(), &on, folder.path()).unwrap();
         let text = fs_err::read(folder.path().join(CFG_FILE)).unwrap();
         let cfg: Value = serde_json::from_slice(&text).unwrap();
@@ -115,15 +119,23 @@ fn transcoders_have_their_names_and_tensors() {
         let shape = |name: &str| file.tensor(name).map(|tensor| tensor.shape().to_vec()).ok();
         assert_eq!(shape("W_enc").unwrap(), [D, FEATURES]);
         assert_eq!(shape("W_dec").unwrap(), [FEATURES, D_OUT]);
-        assert_eq!(shape("threshold").unwrap(), [FEATURES]);
+        let thresholds = architecture.starts_with("jumprelu");
+        assert_eq!(shape("threshold"), thresholds.then(|| vec![FEATURES]));
         assert_eq!(shape("W_skip"), config.skip.then(|| vec![D_OUT, D]));
+        let saved = load_dir::<B>(folder.path(), &device()).unwrap();
+        let encoder = dictionary.encoder::<B>(&device()).unwrap();
+        let rows = matrix(&x(7), ROWS, D);
+        assert_eq!(
+            values(&saved.encoder.reconstruct(rows.clone()).unwrap()),
+            values(&encoder.reconstruct(rows).unwrap())
+        );
     }
     let folder = tempfile::tempdir().unwrap();
     let of_k = trained(&transcoder(TOPK));
     let refused = save_trained(&of_k, &SaeMetadata::default(), &trained_on(), folder.path());
     assert_eq!(
         refused.unwrap_err().to_string(),
-        "objective is TopK, of a transcoder: expected BatchTopK or JumpRelu: SAELens has no transcoder of the k largest"
+        "objective is TopK, of a transcoder: expected BatchTopK, JumpRelu or Standard: SAELens has no transcoder of the k largest"
     );
     assert_eq!(fs_err::read_dir(folder.path()).unwrap().count(), 0);
 }

@@ -2,11 +2,11 @@
 
 use burn::tensor::Tensor;
 use circuitscope_core::Seed;
-use circuitscope_sae::{Error, StreamConfig, StreamTrainer, TrainedDictionary};
+use circuitscope_sae::{Error, Objective, StreamConfig, StreamTrainer, TrainedDictionary};
 
 use super::{
-    BATCHTOPK, D, FEATURES, ROWS, TOPK, all, autoencoder, distance, jumprelu, on_host, start,
-    steps, transcoder, x, y,
+    BATCHTOPK, D, FEATURES, ROWS, TOPK, all, autoencoder, distance, gated, jumprelu, on_host,
+    standard, start, steps, transcoder, x, y,
 };
 use crate::{B, device, matrix, uniform, values};
 
@@ -19,6 +19,8 @@ fn lists(dictionary: &TrainedDictionary) -> Vec<&[f32]> {
     ];
     lists.extend(dictionary.threshold.as_deref());
     lists.extend(dictionary.w_skip.as_deref());
+    lists.extend(dictionary.b_mag.as_deref());
+    lists.extend(dictionary.r_mag.as_deref());
     lists
 }
 
@@ -72,15 +74,13 @@ fn records_describe_the_dictionary_before_the_step() {
         autoencoder(TOPK),
         on_host(&autoencoder(TOPK)),
         autoencoder(jumprelu()),
+        autoencoder(standard()).with_unit_norm(false),
+        autoencoder(gated(true)),
     ] {
         let mut trainer = start(&config);
         steps(&mut trainer, 0..1);
-        let encoder = trainer
-            .dictionary()
-            .unwrap()
-            .encoder::<B>(&device())
-            .unwrap()
-            .unwrap();
+        let dictionary = trainer.dictionary().unwrap();
+        let encoder = dictionary.encoder::<B>(&device()).unwrap();
         trainer.reset_statistics();
         let rows = x(1);
         let record = trainer.step_host(&rows, None).unwrap();
@@ -91,6 +91,24 @@ fn records_describe_the_dictionary_before_the_step() {
         let error: f64 = rows.iter().zip(&made).map(square).sum();
         let mean = values(&tensor.mean_dim(0));
         let spread: f64 = rows.iter().zip(mean.iter().cycle()).map(square).sum();
+        // The penalty is on what is penalised before the step: λ rises to .2 in the second of three steps.
+        if let Objective::Standard { .. } = config.objective {
+            let lengths: Vec<f64> = dictionary
+                .w_dec
+                .chunks(D)
+                .map(|row| {
+                    row.iter()
+                        .map(|w| f64::from(*w).powi(2))
+                        .sum::<f64>()
+                        .sqrt()
+                })
+                .collect();
+            let sizes = features.iter().zip(lengths.iter().cycle());
+            let sizes: f64 = sizes.map(|(f, length)| f64::from(*f) * length).sum();
+            let penalty = 0.2 * sizes / ROWS as f64;
+            let apart = record.loss - record.error - penalty;
+            assert!(apart.abs() < 1e-5 * penalty, "{apart} of {penalty}");
+        }
         let active = features.iter().filter(|f| **f > 0.0).count();
         assert!((record.error * ROWS as f64 - error).abs() < 1e-5 * error);
         assert!((record.fvu - error / spread).abs() < 1e-5 * record.fvu);
@@ -269,10 +287,13 @@ fn settings_out_of_range_are_named() {
         ("batch_rows", config.clone().with_batch_rows(0)),
         ("learning_rate", config.clone().with_learning_rate(f64::NAN)),
         ("beta_2", config.clone().with_beta_2(1.0)),
+        ("l0_coefficient", autoencoder(Objective::jump_relu(-1.0))),
         (
-            "l0_coefficient",
-            autoencoder(circuitscope_sae::Objective::jump_relu(-1.0)),
+            "l1_coefficient",
+            autoencoder(Objective::standard(f64::INFINITY)),
         ),
+        ("l1_coefficient", autoencoder(Objective::gated(-1.0))),
+        ("objective", transcoder(gated(true))),
     ] {
         let y = y(&config, 0);
         let made = StreamTrainer::<B>::new(&config, &x(0), y.as_deref(), Seed::new(0), &device());

@@ -16,6 +16,16 @@ const JUMPRELU: Objective = Objective::JumpRelu {
     threshold: 0.01,
 };
 
+const STANDARD: Objective = Objective::Standard {
+    l1_coefficient: 0.2,
+    l1_warm_up: 500,
+};
+const GATED: Objective = Objective::Gated {
+    l1_coefficient: 1.0,
+    l1_warm_up: 500,
+    frozen_decoder: true,
+};
+
 /// Cosines to the truth of a trained and of the untrained dictionary, and the FVU of the last steps.
 fn found(objective: Objective, steps: u64, seed: u64) -> (f64, f64, f64) {
     let mut rows = Synthetic::new(FEATURES, D).stream(Seed::new(seed)).unwrap();
@@ -52,6 +62,8 @@ fn trained_dictionaries_find_the_directions_and_untrained_ones_do_not() {
         (Objective::TopK { k: 4 }, 2000),
         (Objective::BatchTopK { k: 4 }, 4000),
         (JUMPRELU, 4000),
+        (STANDARD, 4000),
+        (GATED, 4000),
     ] {
         for seed in [1, 2] {
             let (trained, untrained, fvu) = found(objective, steps, seed);
