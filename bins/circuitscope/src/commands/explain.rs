@@ -237,14 +237,17 @@ impl Report {
             .filter_map(|card| card.ablation.as_ref())
             .collect();
         let row = |name: &str, of: fn(&FeatureAblation) -> AblationEffect| {
-            let count = all.len() as f64;
-            let mean = |value: fn(AblationEffect) -> f64| {
-                all.iter().map(|one| value(of(one))).sum::<f64>()
-            };
+            let kl: f64 = all.iter().map(|one| of(one).kl).sum();
+            let losses: Vec<f64> = all.iter().filter_map(|one| of(one).loss).collect();
+            let loss = losses.iter().sum::<f64>() / losses.len() as f64;
             vec![
                 name.to_owned(),
-                format!("{:.4}", mean(|effect| effect.kl) / count),
-                format!("{:+.4}", mean(|effect| effect.loss) / count),
+                format!("{:.4}", kl / all.len() as f64),
+                if losses.is_empty() {
+                    "–".to_owned()
+                } else {
+                    format!("{loss:+.4}")
+                },
             ]
         };
         let rows = if all.is_empty() {

@@ -97,8 +97,8 @@ fn a_transcoder_is_trained_and_spliced() {
     bench.ok("rows --text text.jsonl --site blocks.1.mlp.hook_in --site-out blocks.1.hook_mlp_out --output pairs");
     bench.fails(
         "train-tokens --rows pairs --architecture topk --output t",
-        "--architecture topk: found rows of blocks.1.mlp.hook_in and blocks.1.hook_mlp_out, expected batchtopk or jumprelu for a \
-         transcoder: no format holds another one",
+        "--architecture topk: found rows of blocks.1.mlp.hook_in and blocks.1.hook_mlp_out, expected batchtopk, jumprelu or \
+         standard for a transcoder: no format holds another one",
     );
     bench.ok("train-tokens --rows pairs --skip --features 64 --k 8 --batch-rows 64 --epochs 20 --output t");
     let spliced = bench.json("splice --sae t --text text.jsonl");

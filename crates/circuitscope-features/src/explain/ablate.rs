@@ -17,11 +17,11 @@ use crate::changed::{Change, Changed, logits_of};
 use crate::frozen::floats;
 
 /// What a change of `z` at one position does to what is said after it, on average over places.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct AblationEffect {
-    /// By how much the loss of the next token rises, in nats.
-    pub loss: f64,
+    /// By how much the loss of the token that follows rises, in nats; none where nothing follows.
+    pub loss: Option<f64>,
     /// Divergence of the next token's distribution from what it was, `KL(before ‖ after)`, in nats.
     pub kl: f64,
 }
@@ -31,8 +31,10 @@ pub struct AblationEffect {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct FeatureAblation {
-    /// Places, the strongest ones that are followed by a token.
+    /// Places, the strongest ones.
     pub places: usize,
+    /// Those of them that are followed by a token.
+    pub followed: usize,
     /// `z − f W_dec` of the feature.
     pub feature: AblationEffect,
     /// The same of a feature drawn at random from those that are active often enough, with this one's activation: two draws a place.
@@ -48,7 +50,7 @@ const DRAWS: usize = 2;
 /// Runs of a place beside the one as it is.
 const KINDS: usize = 3 + DRAWS;
 
-/// One for each feature that is strong somewhere before another token.
+/// One for each feature that is active somewhere.
 pub(super) fn ablations<B: Backend>(
     model: &Decoder<B>,
     (layer, dictionary): (usize, &dyn Encoder<B>),
@@ -61,9 +63,8 @@ pub(super) fn ablations<B: Backend>(
     let places: Vec<Vec<(usize, usize, f32)>> = found
         .iter()
         .map(|found| {
-            let followed = |place: &&(usize, usize, f32)| place.1 + 1 < contexts[place.0].len();
-            let places = found.strongest.iter().filter(followed);
-            places.take(how.ablations).copied().collect()
+            let places = found.strongest.iter().take(how.ablations);
+            places.copied().collect()
         })
         .collect();
     let alive = encoded.alive(how.least_firings);
@@ -128,29 +129,33 @@ pub(super) fn ablations<B: Backend>(
     let mut said = said.chunks_exact(1 + KINDS);
     let mut all = Vec::with_capacity(found.len());
     for places in places {
-        let mut sums = [AblationEffect::default(); KINDS];
+        let mut sums = [[0.0; 2]; KINDS];
+        let mut followed = 0;
         for (context, position, _) in &places {
             let Some([before, after @ ..]) = said.next() else {
                 break;
             };
-            let next = contexts[*context][*position + 1] as usize;
-            for (sum, after) in sums.iter_mut().zip(after) {
-                // A model may have fewer logits than tokens.
-                if let (Some(before), Some(after)) = (before.get(next), after.get(next)) {
-                    sum.loss += before - after;
-                }
-                sum.kl += divergence(before, after);
+            // A model may have fewer logits than tokens.
+            let next = contexts[*context].get(*position + 1);
+            let next = next
+                .map(|token| *token as usize)
+                .filter(|token| *token < before.len());
+            followed += usize::from(next.is_some());
+            for ([kl, loss], after) in sums.iter_mut().zip(after) {
+                *loss += next.map_or(0.0, |next| before[next] - after[next]);
+                *kl += divergence(before, after);
             }
         }
-        let mean = |of: &[AblationEffect]| {
-            let count = (of.len() * places.len()) as f64;
+        let mean = |of: &[[f64; 2]]| {
+            let sum = |which: usize| of.iter().map(|one| one[which]).sum::<f64>();
             AblationEffect {
-                loss: of.iter().map(|one| one.loss).sum::<f64>() / count,
-                kl: of.iter().map(|one| one.kl).sum::<f64>() / count,
+                loss: (followed > 0).then(|| sum(1) / (of.len() * followed) as f64),
+                kl: sum(0) / (of.len() * places.len()) as f64,
             }
         };
         all.push((!places.is_empty()).then(|| FeatureAblation {
             places: places.len(),
+            followed,
             feature: mean(&sums[..1]),
             error: mean(&sums[1..2]),
             mean: mean(&sums[2..3]),

@@ -24,7 +24,7 @@ pub struct FeatureCard {
     pub contexts: Vec<FeatureContext>,
     /// What its pre-activation is made of in the end, in the first of these places: the largest parts first.
     pub made_of: Vec<MadeOf>,
-    /// What the model says without it; none where that was not asked for, or no place is followed by a token.
+    /// What the model says without it; none where that was not asked for, or it was active nowhere.
     pub ablation: Option<FeatureAblation>,
 }
 
