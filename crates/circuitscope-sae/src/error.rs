@@ -106,7 +106,7 @@ pub enum Error {
     #[error(
         "{}: found {}, expected one dictionary: cfg.json and sae_weights.safetensors (circuitscope, SAELens), cfg.json and \
          sae.safetensors (sparsify), params.npz (Gemma Scope), params.safetensors (Gemma Scope 2), hyperparams.json and \
-         checkpoints/ (Llama Scope), or config.json and ae.pt (dictionary_learning)",
+         checkpoints/ (Llama Scope), config.json and ae.pt (dictionary_learning), or NAME.pt and NAME_cfg.json (attention-output-saes)",
         path.display(),
         list(found, "nothing")
     )]

@@ -31,6 +31,9 @@ const VIEWER_FILE: &str = "neuronpedia.json";
 /// What stands for an MLP.
 const EXPECTED: &str = "expected a transcoder from blocks.L.mlp.hook_in to blocks.L.hook_mlp_out";
 
+/// Most edges that are kept: some 200 MB of files.
+const EDGES: usize = 1_000_000;
+
 /// Numbers that the control's edges may take: 1 GiB.
 const CONTROL: usize = 1 << 28;
 
@@ -97,6 +100,14 @@ pub(crate) fn run(args: &GraphArgs, printer: Printer, progress: &Terminal) -> Re
         .with_nodes(args.nodes)
         .with_edges(args.edges);
     let pruned = graph.prune(&prune)?;
+    if pruned.edges.len() > EDGES {
+        bail!(
+            "--edges {}: found {} edges to keep, expected at most {EDGES}: a lower share, of --nodes ({}) or of edges, keeps the strongest",
+            args.edges,
+            pruned.edges.len(),
+            args.nodes
+        );
+    }
     let strongest = strongest(&graph, args.ablate);
     let batch = inputs::capture_settings(&args.model, &device).batch_tokens(
         config,
@@ -311,10 +322,17 @@ fn missing(args: &GraphArgs, by_layer: &BTreeMap<usize, SavedSae<B>>, layers: us
 
 /// The logits that are explained.
 fn targets(args: &GraphArgs, model: &Loaded<B>) -> Result<Targets> {
+    let config = model.model.config();
     if args.right.is_empty() {
+        if args.top > config.d_vocab_out {
+            bail!(
+                "--top {}: expected at most {}, the logits of this model",
+                args.top,
+                config.d_vocab_out
+            );
+        }
         return Ok(Targets::Top(args.top));
     }
-    let config = model.model.config();
     if config.d_vocab_out != config.d_vocab {
         bail!(
             "--right: found a model of {} tokens and {} logits, expected as many: without --right and --wrong its most likely logits are \

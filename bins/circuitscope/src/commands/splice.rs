@@ -13,7 +13,7 @@ use super::texts::longest;
 use super::{dictionary, inputs, texts};
 use crate::args::SpliceArgs;
 use crate::device::B;
-use crate::output::{Printer, count, table};
+use crate::output::{Printer, count, note, table};
 use crate::progress::Terminal;
 use crate::provenance::Provenance;
 
@@ -160,7 +160,18 @@ pub(super) fn suits(
     if let Some(bos) = prepend_bos {
         here = here.with_prepend_bos(bos);
     }
-    Ok(saved.suits(&here)?)
+    saved.suits(&here)?;
+    // Names differ for one model, too: nobody is refused for them.
+    if let Some(name) = &saved.trained_on.model
+        && *name != model.provenance.name
+    {
+        note(&format!(
+            "note: {} was trained on {name}; this model is {}",
+            saved.folder.display(),
+            model.provenance.name
+        ));
+    }
+    Ok(())
 }
 
 impl Report {

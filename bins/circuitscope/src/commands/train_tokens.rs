@@ -76,16 +76,19 @@ pub(crate) fn run(args: &TrainTokensArgs, printer: Printer, progress: &Terminal)
         bail!("--k {k}: expected at most {d_sae}, the number of features");
     }
     let objective = match (args.architecture, transcodes) {
-        (Some(refused @ (TokenArchitecture::Topk | TokenArchitecture::Gated)), true) => bail!(
-            "--architecture {}: found rows of {} and {}, expected batchtopk, jumprelu or standard for a transcoder: no format holds \
-             another one",
-            match refused {
-                TokenArchitecture::Topk => "topk",
-                _ => "gated",
-            },
+        (Some(TokenArchitecture::Gated), true) => bail!(
+            "--architecture gated: found rows of {} and {}, expected topk, batchtopk, jumprelu or standard for a transcoder: no format \
+             holds a gated one",
             of.site,
             of.site_out.as_deref().unwrap_or_default()
         ),
+        (Some(TokenArchitecture::Topk), true) if of.d_in != of.d_out => bail!(
+            "--architecture topk: found rows of widths {} and {}, expected batchtopk, jumprelu or standard, or one width: no format holds \
+             such a transcoder of the k largest",
+            of.d_in,
+            of.d_out
+        ),
+        (Some(TokenArchitecture::Topk), true) => Objective::TopK { k },
         (Some(TokenArchitecture::Topk) | None, false) => Objective::TopK { k },
         (Some(TokenArchitecture::Batchtopk), _) | (None, true) => Objective::BatchTopK { k },
         (Some(TokenArchitecture::Jumprelu), _) => Objective::jump_relu(args.l0.unwrap_or(L0)),
@@ -246,7 +249,7 @@ impl Report {
             format!(", at most {} of memory", human_bytes(bytes))
         });
         format!(
-            "{}\n{} in {:.1} s{memory}\nwrote {CFG_FILE}, {WEIGHTS_FILE}, {HISTORY_FILE} and {PAGE_FILE} in {}",
+            "{}\n{} in {:.1} s{memory}\nwrote the dictionary, {HISTORY_FILE} and {PAGE_FILE} in {}",
             self.sentence(),
             count(self.steps as usize, "step"),
             self.provenance.seconds,

@@ -330,7 +330,7 @@ fn dictionaries_that_do_not_fit() {
     fs_err::create_dir(bench.path("sae")).unwrap();
     bench.fails(
         encode,
-        "sae: found nothing, expected one dictionary: cfg.json and sae_weights.safetensors (circuitscope, SAELens), cfg.json and sae.safetensors (sparsify), params.npz (Gemma Scope), params.safetensors (Gemma Scope 2), hyperparams.json and checkpoints/ (Llama Scope), or config.json and ae.pt (dictionary_learning)",
+        "sae: found nothing, expected one dictionary: cfg.json and sae_weights.safetensors (circuitscope, SAELens), cfg.json and sae.safetensors (sparsify), params.npz (Gemma Scope), params.safetensors (Gemma Scope 2), hyperparams.json and checkpoints/ (Llama Scope), config.json and ae.pt (dictionary_learning), or NAME.pt and NAME_cfg.json (attention-output-saes)",
     );
     bench.ok("train --activations a.safetensors --output sae --codes 6 --steps 2");
     bench.set("sae/cfg.json", "k", json!(4));

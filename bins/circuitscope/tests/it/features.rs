@@ -96,10 +96,17 @@ fn a_transcoder_is_trained_and_spliced() {
     text(&bench);
     bench.ok("rows --text text.jsonl --site blocks.1.mlp.hook_in --site-out blocks.1.hook_mlp_out --output pairs");
     bench.fails(
-        "train-tokens --rows pairs --architecture topk --output t",
-        "--architecture topk: found rows of blocks.1.mlp.hook_in and blocks.1.hook_mlp_out, expected batchtopk, jumprelu or \
-         standard for a transcoder: no format holds another one",
+        "train-tokens --rows pairs --architecture gated --output t",
+        "--architecture gated: found rows of blocks.1.mlp.hook_in and blocks.1.hook_mlp_out, expected topk, batchtopk, jumprelu or \
+         standard for a transcoder: no format holds a gated one",
     );
+    bench.ok("train-tokens --rows pairs --architecture topk --features 64 --k 8 --batch-rows 64 --output of-k");
+    let spliced = bench.json("splice --sae of-k --text text.jsonl");
+    assert_eq!(
+        spliced["dictionaries"][0]["l0"].as_f64().unwrap().ceil(),
+        8.0
+    );
+    assert_eq!(spliced["site_out"], "blocks.1.hook_mlp_out");
     bench.ok("train-tokens --rows pairs --skip --features 64 --k 8 --batch-rows 64 --epochs 20 --output t");
     let spliced = bench.json("splice --sae t --text text.jsonl");
     assert_eq!(spliced["site"], "blocks.1.mlp.hook_in");

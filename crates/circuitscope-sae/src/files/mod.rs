@@ -1,6 +1,7 @@
 //! Dictionaries on disk: what a folder holds is told by its files.
 
 mod activations;
+mod attention_output;
 mod circuit_tracer;
 mod dictionary_learning;
 mod gemma_scope;
@@ -47,6 +48,8 @@ pub enum Format {
     LlamaScope,
     /// `config.json` and `ae.pt` of `dictionary_learning`.
     DictionaryLearning,
+    /// `NAME.pt` and `NAME_cfg.json` of the attention-output dictionaries of Kissane and others.
+    AttentionOutput,
     /// A layer of a set of circuit-tracer ([`load_set`]).
     CircuitTracer,
 }
@@ -61,6 +64,7 @@ impl fmt::Display for Format {
             Self::GemmaScope2 => "Gemma Scope 2",
             Self::LlamaScope => "Llama Scope",
             Self::DictionaryLearning => "dictionary_learning",
+            Self::AttentionOutput => "attention-output-saes",
             Self::CircuitTracer => "circuit-tracer",
         })
     }
@@ -138,7 +142,8 @@ impl<B: Backend> SavedSae<B> {
 /// - `params.npz`: `JumpReLU` of Gemma Scope, autoencoders and transcoders;
 /// - `params.safetensors`: the same of Gemma Scope 2, with and without skip connection;
 /// - `hyperparams.json` and `checkpoints/final.safetensors`: `JumpReLU` of Llama Scope, autoencoders and transcoders;
-/// - `config.json` and `ae.pt`: autoencoders of `dictionary_learning`. The pickle is interpreted, never run: what is no tensor
+/// - `NAME.pt` and `NAME_cfg.json`: attention-output dictionaries of Kissane and others (arXiv 2406.17759);
+/// - `config.json` and `ae.pt`: autoencoders of `dictionary_learning`. A pickle is interpreted, never run: what is no tensor
 ///   is an error.
 ///
 /// A set of transcoders of several layers is read by [`load_set`]. Weights in f16 or bf16 are widened. Every key of a JSON
@@ -177,6 +182,11 @@ pub fn load_dir<B: Backend>(folder: &Path, device: &B::Device) -> Result<SavedSa
         Kind::GemmaScope2 => gemma_scope_2::load(folder, device),
         Kind::LlamaScope => llama_scope::load(folder, device),
         Kind::DictionaryLearning => dictionary_learning::load(folder, device),
+        Kind::AttentionOutput => attention_output::load(
+            folder,
+            attention_output::name(&found).unwrap_or_default(),
+            device,
+        ),
     }
 }
 
@@ -189,6 +199,7 @@ enum Kind {
     GemmaScope2,
     LlamaScope,
     DictionaryLearning,
+    AttentionOutput,
 }
 
 impl Kind {
@@ -208,6 +219,10 @@ impl Kind {
             (
                 has(dictionary_learning::FILE) && has(dictionary_learning::WEIGHTS_FILE),
                 Self::DictionaryLearning,
+            ),
+            (
+                attention_output::name(found).is_some(),
+                Self::AttentionOutput,
             ),
         ];
         let fitting = kinds.into_iter().filter(|(fits, _)| *fits);

@@ -460,7 +460,11 @@ fn made(cfg: &mut Keys, format: Format) -> Result<(TrainedOn, SaeMetadata)> {
         Some(Value::Object(metadata)) => metadata,
         Some(other) => return Err(cfg.wrong("metadata", Some(&other), "an object")),
     };
-    let own = own_metadata(cfg, metadata.remove("circuitscope"))?;
+    let own = own_metadata(
+        cfg,
+        "metadata.circuitscope",
+        metadata.remove("circuitscope"),
+    )?;
     let trained_on = if format == Format::SaeLens5 {
         TrainedOn::of_sae_lens(cfg, str::to_owned, |key| cfg.get(key).cloned(), None)?
     } else {
@@ -471,18 +475,18 @@ fn made(cfg: &mut Keys, format: Format) -> Result<(TrainedOn, SaeMetadata)> {
     Ok((trained_on, own))
 }
 
-fn own_metadata(cfg: &Keys, own: Option<Value>) -> Result<SaeMetadata> {
-    const FIELD: &str = "metadata.circuitscope";
+/// What this crate wrote under the key `field`.
+pub(super) fn own_metadata(cfg: &Keys, field: &str, own: Option<Value>) -> Result<SaeMetadata> {
     let mut own = match own {
         None => return Ok(SaeMetadata::default()),
         Some(Value::Object(own)) => own,
-        Some(other) => return Err(cfg.wrong(FIELD, Some(&other), "an object")),
+        Some(other) => return Err(cfg.wrong(field, Some(&other), "an object")),
     };
     let schema = own.remove("schema");
     if schema != Some(json!(SCHEMA)) {
-        let key = "metadata.circuitscope.schema";
-        return Err(cfg.wrong(key, schema.as_ref(), &SCHEMA.to_string()));
+        let key = format!("{field}.schema");
+        return Err(cfg.wrong(&key, schema.as_ref(), &SCHEMA.to_string()));
     }
     let own = Value::Object(own);
-    SaeMetadata::deserialize(&own).map_err(|error| cfg.wrong(FIELD, Some(&own), &error.to_string()))
+    SaeMetadata::deserialize(&own).map_err(|error| cfg.wrong(field, Some(&own), &error.to_string()))
 }

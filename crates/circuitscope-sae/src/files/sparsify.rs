@@ -3,9 +3,11 @@
 use std::path::Path;
 
 use burn::tensor::backend::Backend;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::keys::Keys;
+use super::sae_lens::own_metadata;
 use super::{CFG_FILE, Format, Found, SaeMetadata, SavedSae, TrainedOn};
 use crate::architecture::Settings;
 use crate::tensors::{Tensors, bytes_of};
@@ -28,7 +30,8 @@ const READ: [&str; 8] = [
 const TRAINING: [&str; 2] = ["multi_topk", "normalize_decoder"];
 
 pub(super) fn load<B: Backend>(folder: &Path, device: &B::Device) -> Result<SavedSae<B>> {
-    let cfg = Keys::read(folder.join(CFG_FILE))?;
+    let mut cfg = Keys::read(folder.join(CFG_FILE))?;
+    let (own, metadata) = made(&mut cfg)?;
     cfg.only(&[&READ, &TRAINING])?;
     let architecture = match cfg.one_of("activation", &["topk", "groupmax"], Some("topk"))? {
         "topk" => Architecture::TopK,
@@ -80,12 +83,28 @@ pub(super) fn load<B: Backend>(folder: &Path, device: &B::Device) -> Result<Save
                 Settings::autoencoder(d_in, d_sae)
             }
         },
-        trained_on: trained_on(folder, transcodes),
-        metadata: SaeMetadata::default(),
+        trained_on: own.unwrap_or_else(|| trained_on(folder, transcodes)),
+        metadata,
         folder,
         files: vec![cfg.path().to_owned(), path.clone()],
     }
     .read(&tensors, device)
+}
+
+/// What this crate wrote beside sparsify's keys, which sparsify passes over.
+fn made(cfg: &mut Keys) -> Result<(Option<TrainedOn>, SaeMetadata)> {
+    const FIELD: &str = "circuitscope";
+    let mut own = cfg.take(FIELD);
+    let trained_on = own.as_mut().and_then(Value::as_object_mut);
+    let trained_on = trained_on.and_then(|own| own.remove("trained_on"));
+    let trained_on = trained_on.map(|found| {
+        let read = TrainedOn::deserialize(&found);
+        read.map_err(|error| {
+            let field = format!("{FIELD}.trained_on");
+            cfg.wrong(&field, Some(&found), &error.to_string())
+        })
+    });
+    Ok((trained_on.transpose()?, own_metadata(cfg, FIELD, own)?))
 }
 
 /// What the name of the folder says: an autoencoder is of the output of the module, a transcoder takes its input to its

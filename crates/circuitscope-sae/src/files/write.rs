@@ -1,4 +1,4 @@
-//! Folders as SAELens 6 writes them.
+//! Folders as SAELens 6 writes them, and sparsify what SAELens has not.
 
 use std::io;
 use std::path::Path;
@@ -8,7 +8,9 @@ use safetensors::tensor::{Dtype, TensorView, serialize};
 use serde_json::{Map, Value, json};
 
 use super::sae_lens::SCHEMA;
+use super::sparsify;
 use super::{CFG_FILE, SaeMetadata, TrainedOn, WEIGHTS_FILE};
+use crate::init::transposed;
 use crate::tensors::check_finite;
 use crate::{Error, Objective, Result, TrainedDictionary};
 
@@ -37,11 +39,13 @@ pub(super) struct Contents<'a> {
 
 /// Writes a trained dictionary into the folder `folder`, which is created if need be: `cfg.json`,
 /// `sae_weights.safetensors` (f32) and, once the trainer has made a step, `sparsity.safetensors`: log10 of (firing rate +
-/// 1e-10), `[d_sae]`. SAELens 6 reads it, and so does [`load_dir`](crate::load_dir) for autoencoders.
+/// 1e-10), `[d_sae]`. SAELens 6 reads it, and so does [`load_dir`](crate::load_dir). SAELens has no transcoder of the k largest: such a
+/// one is written as sparsify does it, `cfg.json` and `sae.safetensors`, with what it was trained on under a key `circuitscope`
+/// that sparsify passes over.
 ///
 /// | objective | `architecture` of an autoencoder | of a transcoder |
 /// |---|---|---|
-/// | `TopK` | `topk` with `k`, not rescaled by decoder norms | none: refused |
+/// | `TopK` | `topk` with `k`, not rescaled by decoder norms | sparsify's, of one width |
 /// | `BatchTopK` | `jumprelu`, all thresholds the running mean of the smallest activation that was kept | `jumprelu_transcoder`, `jumprelu_skip_transcoder` |
 /// | `JumpRelu` | `jumprelu` | `jumprelu_transcoder`, `jumprelu_skip_transcoder` |
 /// | `Standard` | `standard` | `transcoder`, `skip_transcoder` |
@@ -49,11 +53,11 @@ pub(super) struct Contents<'a> {
 ///
 /// `trained_on` becomes `metadata` of `cfg.json` under SAELens' names, and `metadata` its key `circuitscope`, with the
 /// dictionary's settings and seed where it does not have them. Each file is complete or absent; `cfg.json` is written last, so
-/// that a folder that has it is whole.
+/// that a folder that has it is whole, and files of the other form are removed.
 ///
 /// # Errors
-/// [`Error::File`] naming the file that cannot be written, [`Error::NonFiniteWeight`], [`Error::Config`] for a transcoder that
-/// SAELens has no architecture for; nothing is written then.
+/// [`Error::File`] naming the file that cannot be written, [`Error::NonFiniteWeight`], [`Error::Config`] for a transcoder of the
+/// k largest that writes another width than it reads, which no format holds; nothing is written then.
 ///
 /// # Examples
 /// ```
@@ -101,14 +105,15 @@ pub fn save_trained(
         ..
     } = dictionary;
     let (d_in, d_out, d_sae) = (config.d_in, config.d_out, config.d_sae);
+    let metadata = SaeMetadata {
+        stream: metadata.stream.clone().or_else(|| Some(config.clone())),
+        seed: metadata.seed.or(Some(*seed)),
+        ..metadata.clone()
+    };
     let architecture = match (config.objective, config.transcoder, config.skip) {
         (Objective::TopK { .. }, false, _) => "topk",
-        (Objective::TopK { .. }, true, _) => {
-            return Err(Error::Config {
-                field: "objective",
-                found: "TopK, of a transcoder".to_owned(),
-                expected: "BatchTopK, JumpRelu or Standard: SAELens has no transcoder of the k largest",
-            });
+        (Objective::TopK { k }, true, _) => {
+            return save_sparsify(dictionary, k, &metadata, trained_on, folder);
         }
         (Objective::Standard { .. }, false, _) => "standard",
         (Objective::Standard { .. }, true, false) => "transcoder",
@@ -151,11 +156,6 @@ pub fn save_trained(
             tensors.push((name, shape, values.clone()));
         }
     }
-    let metadata = SaeMetadata {
-        stream: metadata.stream.clone().or_else(|| Some(config.clone())),
-        seed: metadata.seed.or(Some(*seed)),
-        ..metadata.clone()
-    };
     write_folder(
         folder,
         Contents {
@@ -168,7 +168,56 @@ pub fn save_trained(
     )
 }
 
-/// Writes the files of a folder, `cfg.json` last.
+/// Writes a transcoder of the k largest as sparsify does.
+fn save_sparsify(
+    dictionary: &TrainedDictionary,
+    k: usize,
+    metadata: &SaeMetadata,
+    trained_on: &TrainedOn,
+    folder: &Path,
+) -> Result<()> {
+    let config = &dictionary.config;
+    let (d, d_sae) = (config.d_in, config.d_sae);
+    if config.d_out != d {
+        return Err(Error::Config {
+            field: "objective",
+            found: format!("TopK, of a transcoder from width {d} to {}", config.d_out),
+            expected: "BatchTopK, JumpRelu or Standard: no format holds such a one of the k largest",
+        });
+    }
+    let cfg_path = folder.join(CFG_FILE);
+    let mut own = own(&cfg_path, metadata)?;
+    own.insert("trained_on".to_owned(), json!(trained_on));
+    let cfg = json!({
+        "activation": "topk",
+        "expansion_factor": d_sae.div_ceil(d),
+        "normalize_decoder": false,
+        "num_latents": d_sae,
+        "k": k,
+        "multi_topk": false,
+        "skip_connection": config.skip,
+        "transcode": true,
+        "d_in": d,
+        "circuitscope": own,
+    });
+    let mut tensors = vec![
+        (
+            "encoder.weight",
+            vec![d_sae, d],
+            transposed(&dictionary.w_enc, d, d_sae),
+        ),
+        ("encoder.bias", vec![d_sae], dictionary.b_enc.clone()),
+        ("W_dec", vec![d_sae, d], dictionary.w_dec.clone()),
+        ("b_dec", vec![d], dictionary.b_dec.clone()),
+    ];
+    if let Some(w_skip) = &dictionary.w_skip {
+        tensors.push(("W_skip", vec![d, d], w_skip.clone()));
+    }
+    let rates = dictionary.firing_rates.as_deref();
+    write_files(folder, sparsify::WEIGHTS_FILE, tensors, rates, &cfg)
+}
+
+/// Writes the files of a folder of SAELens, `cfg.json` last.
 pub(super) fn write_folder(folder: &Path, contents: Contents<'_>) -> Result<()> {
     let Contents {
         tensors,
@@ -177,7 +226,19 @@ pub(super) fn write_folder(folder: &Path, contents: Contents<'_>) -> Result<()> 
         metadata,
         firing_rates,
     } = contents;
-    let weights_path = folder.join(WEIGHTS_FILE);
+    let cfg = cfg(&folder.join(CFG_FILE), keys, trained_on, metadata)?;
+    write_files(folder, WEIGHTS_FILE, tensors, firing_rates, &cfg)
+}
+
+/// Writes weights under a name, firing rates and settings, in this order.
+fn write_files(
+    folder: &Path,
+    name: &str,
+    tensors: Vec<Named>,
+    firing_rates: Option<&[f64]>,
+    cfg: &Value,
+) -> Result<()> {
+    let weights_path = folder.join(name);
     let cfg_path = folder.join(CFG_FILE);
     let sparsity_path = folder.join(SPARSITY_FILE);
     for (name, shape, values) in &tensors {
@@ -190,10 +251,19 @@ pub(super) fn write_folder(folder: &Path, contents: Contents<'_>) -> Result<()> 
         safetensors(&sparsity_path, vec![tensor])
     });
     let sparsity = sparsity.transpose()?;
-    let cfg = cfg(&cfg_path, keys, trained_on, metadata)?;
+    let mut text = serde_json::to_vec_pretty(cfg).map_err(|source| Error::Json {
+        path: cfg_path.clone(),
+        source,
+    })?;
+    text.push(b'\n');
 
-    // A stale file beside new weights would describe them wrongly.
-    for path in [&cfg_path, &sparsity_path] {
+    // A stale file beside new weights would describe them wrongly, and weights of the other form would stand beside them.
+    let other = if name == WEIGHTS_FILE {
+        sparsify::WEIGHTS_FILE
+    } else {
+        WEIGHTS_FILE
+    };
+    for path in [&cfg_path, &sparsity_path, &folder.join(other)] {
         if let Err(error) = fs_err::remove_file(path)
             && error.kind() != io::ErrorKind::NotFound
         {
@@ -204,7 +274,7 @@ pub(super) fn write_folder(folder: &Path, contents: Contents<'_>) -> Result<()> 
     if let Some(sparsity) = sparsity {
         write_atomic(&sparsity_path, |out| out.write_all(&sparsity))?;
     }
-    write_atomic(&cfg_path, |out| out.write_all(&cfg))?;
+    write_atomic(&cfg_path, |out| out.write_all(&text))?;
     Ok(())
 }
 
@@ -230,21 +300,21 @@ fn safetensors(path: &Path, tensors: Vec<Named>) -> Result<Vec<u8>> {
     serialize(views, None).map_err(unwritable)
 }
 
-/// `cfg.json`.
-fn cfg(
-    path: &Path,
-    keys: Value,
-    trained_on: &TrainedOn,
-    metadata: &SaeMetadata,
-) -> Result<Vec<u8>> {
-    let no_json = |source| Error::Json {
+/// What stands under the key `circuitscope`.
+fn own(path: &Path, metadata: &SaeMetadata) -> Result<Map<String, Value>> {
+    let mut own = Map::from_iter([("schema".to_owned(), json!(SCHEMA))]);
+    let fields = serde_json::to_value(metadata).map_err(|source| Error::Json {
         path: path.to_owned(),
         source,
-    };
-    let mut own = Map::from_iter([("schema".to_owned(), json!(SCHEMA))]);
-    if let Value::Object(fields) = serde_json::to_value(metadata).map_err(no_json)? {
+    })?;
+    if let Value::Object(fields) = fields {
         own.extend(fields);
     }
+    Ok(own)
+}
+
+/// `cfg.json` of SAELens.
+fn cfg(path: &Path, keys: Value, trained_on: &TrainedOn, metadata: &SaeMetadata) -> Result<Value> {
     let mut made = Map::from_iter([
         ("sae_lens_version".to_owned(), json!(SAE_LENS_VERSION)),
         ("sae_lens_training_version".to_owned(), Value::Null),
@@ -272,7 +342,10 @@ fn cfg(
             made.insert(key.to_owned(), value);
         }
     }
-    made.insert("circuitscope".to_owned(), Value::Object(own));
+    made.insert(
+        "circuitscope".to_owned(),
+        Value::Object(own(path, metadata)?),
+    );
 
     let mut cfg = json!({
         "dtype": "float32",
@@ -284,7 +357,5 @@ fn cfg(
         cfg.extend(keys);
         cfg.insert("metadata".to_owned(), Value::Object(made));
     }
-    let mut text = serde_json::to_vec_pretty(&cfg).map_err(no_json)?;
-    text.push(b'\n');
-    Ok(text)
+    Ok(cfg)
 }

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use circuitscope_sae::{Architecture, Error, Format, SavedSae};
+use circuitscope_sae::{Architecture, Error, Format, SavedSae, load_dir};
+use safetensors::SafeTensors;
 
-use crate::B;
 use crate::golden_rows::{self, Golden};
+use crate::{B, device, matrix, values};
 
 const D_IN: usize = 12;
 
@@ -99,4 +100,49 @@ fn other_sites_and_widths_do_not_fit() {
     );
     load("topk").fits(None, D_IN).unwrap();
     assert!(load("topk").fits(None, 7).is_err());
+}
+
+/// `golden/attention_output.py` made the folder.
+#[test]
+fn attention_output_dictionaries() {
+    let folder = golden_rows::folder("attention-output");
+    let saved = load_dir::<B>(&folder, &device()).unwrap();
+    assert_eq!(saved.format, Format::AttentionOutput);
+    assert_eq!(saved.architecture, Architecture::Standard);
+    let on = &saved.trained_on;
+    assert_eq!(on.hook_name.as_deref(), Some("blocks.1.attn.hook_z"));
+    assert_eq!((on.folded, on.hook_head_index), (Some(true), None));
+    let bytes = fs_err::read(folder.join("expected.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let floats = |name: &str| -> Vec<f32> {
+        let words = file.tensor(name).unwrap().data().chunks_exact(4);
+        words
+            .map(|word| f32::from_le_bytes(word.try_into().unwrap()))
+            .collect()
+    };
+    let x = matrix(&floats("x"), 4, 6);
+    let features = saved.encoder.encode(x.clone());
+    let made = saved.encoder.reconstruct(x).unwrap();
+    for (found, expected) in [
+        (values(&features), floats("features")),
+        (values(&made), floats("reconstruction")),
+    ] {
+        let largest = expected.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+        assert!(largest > 0.5);
+        for (found, expected) in found.iter().zip(&expected) {
+            let off = (found - expected).abs();
+            assert!(
+                off <= golden_rows::TOLERANCE * largest,
+                "{found} {expected}"
+            );
+        }
+    }
+    // Two in one folder are none.
+    let two = tempfile::tempdir().unwrap();
+    for name in ["a", "b"] {
+        fs_err::write(two.path().join(format!("{name}_cfg.json")), "{}").unwrap();
+        fs_err::write(two.path().join(format!("{name}.pt")), "").unwrap();
+    }
+    let refused = load_dir::<B>(two.path(), &device()).unwrap_err();
+    assert!(matches!(refused, Error::Folder { .. }), "{refused}");
 }

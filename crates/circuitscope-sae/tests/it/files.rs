@@ -223,7 +223,7 @@ fn weights_that_are_not_finite_are_not_saved() {
 fn unclear_folders_are_named() {
     let expected = "expected one dictionary: cfg.json and sae_weights.safetensors (circuitscope, SAELens), cfg.json and \
                     sae.safetensors (sparsify), params.npz (Gemma Scope), params.safetensors (Gemma Scope 2), \
-                    hyperparams.json and checkpoints/ (Llama Scope), or config.json and ae.pt (dictionary_learning)";
+                    hyperparams.json and checkpoints/ (Llama Scope), config.json and ae.pt (dictionary_learning), or NAME.pt and NAME_cfg.json (attention-output-saes)";
     let found = |edit: fn(&Saved), found: &str| {
         let saved = Saved::new();
         edit(&saved);

@@ -130,12 +130,36 @@ fn transcoders_have_their_names_and_tensors() {
             values(&encoder.reconstruct(rows).unwrap())
         );
     }
+    // In one folder after the other, as sparsify writes them: the files of the one before are gone.
+    let folder = tempfile::tempdir().unwrap();
+    for config in [
+        transcoder(BATCHTOPK),
+        transcoder(TOPK).with_d_out(D),
+        transcoder(TOPK).with_d_out(D).with_skip(false),
+        transcoder(BATCHTOPK),
+    ] {
+        let dictionary = trained(&config);
+        let mut on = trained_on();
+        on.hook_name_out = Some("blocks.18.hook_mlp_out".to_owned());
+        save_trained(&dictionary, &SaeMetadata::default(), &on, folder.path()).unwrap();
+        let saved = load_dir::<B>(folder.path(), &device()).unwrap();
+        assert_eq!(saved.transcodes, config.transcoder);
+        assert_eq!(saved.trained_on, on);
+        assert_eq!(saved.metadata.stream.as_ref(), Some(&config));
+        let encoder = dictionary.encoder::<B>(&device()).unwrap();
+        let rows = matrix(&x(7), ROWS, D);
+        assert_eq!(
+            values(&saved.encoder.reconstruct(rows.clone()).unwrap()),
+            values(&encoder.reconstruct(rows).unwrap())
+        );
+    }
     let folder = tempfile::tempdir().unwrap();
     let of_k = trained(&transcoder(TOPK));
     let refused = save_trained(&of_k, &SaeMetadata::default(), &trained_on(), folder.path());
     assert_eq!(
         refused.unwrap_err().to_string(),
-        "objective is TopK, of a transcoder: expected BatchTopK, JumpRelu or Standard: SAELens has no transcoder of the k largest"
+        "objective is TopK, of a transcoder from width 12 to 10: expected BatchTopK, JumpRelu or Standard: no format holds such a one of \
+         the k largest"
     );
     assert_eq!(fs_err::read_dir(folder.path()).unwrap().count(), 0);
 }
