@@ -111,7 +111,7 @@ impl Report {
                 value.map_or_else(|| "–".to_owned(), |value| format!("{value:.2}"))
             };
             said.push(format!(
-                "check: the {features} most influential features taken away one by one with nothing held: r {} and rank correlation {} with what the                  graph says, the same sign of {same_sign}",
+                "check: the {features} most influential features taken away one by one with nothing held: r {} and rank correlation {} with what the graph says, the same sign of {same_sign}",
                 figure(pearson),
                 figure(spearman)
             ));
