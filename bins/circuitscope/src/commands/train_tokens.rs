@@ -88,8 +88,7 @@ pub(crate) fn run(args: &TrainTokensArgs, printer: Printer, progress: &Terminal)
             of.d_in,
             of.d_out
         ),
-        (Some(TokenArchitecture::Topk), true) => Objective::TopK { k },
-        (Some(TokenArchitecture::Topk) | None, false) => Objective::TopK { k },
+        (Some(TokenArchitecture::Topk), _) | (None, false) => Objective::TopK { k },
         (Some(TokenArchitecture::Batchtopk), _) | (None, true) => Objective::BatchTopK { k },
         (Some(TokenArchitecture::Jumprelu), _) => Objective::jump_relu(args.l0.unwrap_or(L0)),
         (Some(TokenArchitecture::Standard), _) => Objective::standard(args.l1.unwrap_or(L1)),

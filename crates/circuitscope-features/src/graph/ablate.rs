@@ -1,6 +1,7 @@
 //! What the targets lose without a feature: as the graph says, and as the model does.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
@@ -85,20 +86,18 @@ impl AttributionGraph {
                     expected: "a feature of the graph".to_owned(),
                 });
             };
-            let (site, add) = match transcoders.get(&layer) {
-                Some(encoder) => {
-                    let own = decoded(frozen, *encoder, Some((feature, value as f32)))?;
-                    if !nothing.contains_key(&layer) {
-                        nothing.insert(layer, decoded(frozen, *encoder, None)?);
-                    }
-                    (Site::MlpOut(layer), floats(nothing[&layer].clone() - own)?)
-                }
-                None => {
-                    let width = model.config().mlp.map_or(0, |mlp| mlp.d_mlp);
-                    let mut add = vec![0.0; width];
-                    add[feature] = -value as f32;
-                    (Site::MlpPost(layer), add)
-                }
+            let (site, add) = if let Some(encoder) = transcoders.get(&layer) {
+                let own = decoded(frozen, *encoder, Some((feature, value as f32)))?;
+                let without = match nothing.entry(layer) {
+                    Entry::Occupied(entry) => entry.get().clone(),
+                    Entry::Vacant(entry) => entry.insert(decoded(frozen, *encoder, None)?).clone(),
+                };
+                (Site::MlpOut(layer), floats(without - own)?)
+            } else {
+                let width = model.config().mlp.map_or(0, |mlp| mlp.d_mlp);
+                let mut add = vec![0.0; width];
+                add[feature] = -value as f32;
+                (Site::MlpPost(layer), add)
             };
             runs.push(Changed {
                 tokens,

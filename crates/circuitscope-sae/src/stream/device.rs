@@ -85,8 +85,8 @@ impl<B: Backend> Tensors<B> {
     }
 
     /// A list of `[1, d_sae]`, zeros where a configuration has none.
-    fn or_zeros(&self, list: &Option<Tensor<B, 2>>) -> Tensor<B, 2> {
-        list.clone().unwrap_or_else(|| self.b_enc.zeros_like())
+    fn or_zeros(&self, list: Option<&Tensor<B, 2>>) -> Tensor<B, 2> {
+        list.cloned().unwrap_or_else(|| self.b_enc.zeros_like())
     }
 
     /// Of the rows of `W_dec`, `[d_sae, 1]`.
@@ -166,11 +166,13 @@ impl<B: Backend> Device<B> {
                 let cut = cut(&all, largest.zeros_like(), largest, k * rows);
                 all.greater(cut).reshape([rows, d_sae])
             }
-            Objective::JumpRelu { .. } => h.clone().greater(weights.or_zeros(&weights.threshold)),
+            Objective::JumpRelu { .. } => h
+                .clone()
+                .greater(weights.or_zeros(weights.threshold.as_ref())),
             Objective::Standard { .. } => h.clone().greater_elem(0.0),
             Objective::Gated { .. } => {
-                let gates = Gate::new(product, h, weights.or_zeros(&weights.r_mag));
-                let (magnitude, on) = gates.magnitude(weights.or_zeros(&weights.b_mag));
+                let gates = Gate::new(product, h, weights.or_zeros(weights.r_mag.as_ref()));
+                let (magnitude, on) = gates.magnitude(weights.or_zeros(weights.b_mag.as_ref()));
                 (h, gate) = (magnitude, Some(gates));
                 on
             }

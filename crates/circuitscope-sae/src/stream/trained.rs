@@ -81,9 +81,9 @@ impl TrainedDictionary {
         let &StreamConfig {
             d_in, d_out, d_sae, ..
         } = &self.config;
-        let list = |values: &Option<Vec<f32>>| {
+        let list = |values: Option<&Vec<f32>>| {
             let zeros = || vec![0.0; d_sae];
-            let values = values.clone().unwrap_or_else(zeros);
+            let values = values.cloned().unwrap_or_else(zeros);
             uploaded::<B, 1>(&values, [d_sae], device)
         };
         let affine = if self.config.transcoder {
@@ -112,12 +112,14 @@ impl TrainedDictionary {
         Ok(match self.config.objective {
             Objective::TopK { k } => Arc::new(TopK::new(affine, k)?),
             Objective::BatchTopK { .. } | Objective::JumpRelu { .. } => {
-                Arc::new(JumpRelu::new(affine, list(&self.threshold)))
+                Arc::new(JumpRelu::new(affine, list(self.threshold.as_ref())))
             }
             Objective::Standard { .. } => Arc::new(Standard::new(affine)),
-            Objective::Gated { .. } => {
-                Arc::new(Gated::new(affine, list(&self.b_mag), list(&self.r_mag)))
-            }
+            Objective::Gated { .. } => Arc::new(Gated::new(
+                affine,
+                list(self.b_mag.as_ref()),
+                list(self.r_mag.as_ref()),
+            )),
         })
     }
 }
