@@ -33,7 +33,7 @@ pub(crate) struct TrainTokensArgs {
     /// Weight of the mean number of active features in the loss, of jumprelu [default: 0.001]
     #[arg(long, value_name = "LAMBDA")]
     pub(crate) l0: Option<f64>,
-    /// Weight of the mean size of a row's features in the loss, of standard and gated [default: 0.1]
+    /// Weight of the mean size of a row's features in the loss, of standard and gated [default: 1]
     #[arg(long, value_name = "LAMBDA")]
     pub(crate) l1: Option<f64>,
     /// Number of features [default: four times the width]

@@ -41,7 +41,7 @@ const K: usize = 32;
 /// Weight of the number of active features where none is asked for.
 const L0: f64 = 1e-3;
 /// Weight of the size of features where none is asked for.
-const L1: f64 = 0.1;
+const L1: f64 = 1.0;
 
 /// What is printed.
 #[derive(Debug, Serialize)]
