@@ -12,12 +12,7 @@ use crate::work::refused;
 
 /// Labels: one for each example, not 0 for those that show the behaviour.
 pub(crate) fn labels(given: &PyReadonlyArray1<'_, bool>) -> Vec<Polarity> {
-    let labels = given.as_array();
-    let polarity = |positive: &bool| match positive {
-        true => Polarity::Positive,
-        false => Polarity::Negative,
-    };
-    labels.iter().map(polarity).collect()
+    given.as_array().iter().copied().map(Polarity::of).collect()
 }
 
 /// The shape of a model by that of an array, `[example, head, …]` or `[example, layer, head, …]`, and what is left of the
@@ -78,9 +73,9 @@ pub(crate) fn head_outputs(
     let (grid, d) = grid(view.shape(), 1, n_layers, WHAT)?;
     let labels = labels(labelled);
     check_examples(WHAT, view.shape(), labels.len())?;
-    let data: Vec<f32> = match outputs.as_slice() {
-        Ok(data) => data.to_vec(),
-        Err(_) => view.iter().copied().collect(),
+    let data: Vec<f32> = match view.as_slice() {
+        Some(data) => data.to_vec(),
+        None => view.iter().copied().collect(),
     };
     if let Some(at) = data.iter().position(|value| !value.is_finite()) {
         let mut left = at;

@@ -2,11 +2,11 @@
 
 use anyhow::{Result, anyhow, bail};
 use burn_flex::{Flex, FlexDevice};
-use circuitscope::cpu::available_memory;
 use circuitscope::hooks::{Reduce, Site};
 use circuitscope::model::{Loaded, PaddedRows, PaddingSide, SiteValues, capture_sites};
 use circuitscope::{
-    CaptureSettings, PromptStart, Provenance, Seed, did_you_mean, nearest, task_prompts,
+    CaptureSettings, PromptStart, Provenance, Seed, available_memory, did_you_mean, nearest,
+    task_prompts,
 };
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};

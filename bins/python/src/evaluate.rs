@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use burn::backend::Autodiff;
 use burn_flex::{Flex, FlexDevice};
-use circuitscope::cpu::available_memory;
 use circuitscope::eval::causal::Ablation;
 use circuitscope::eval::methods::{self, BoxedMethod, MethodSettings, method};
 use circuitscope::eval::{About, EVALUATING, EvaluateSettings, evaluate as run_all};
@@ -19,7 +18,7 @@ use circuitscope::tasks::{IOI, TASKS, TaskSpec};
 use circuitscope::{
     CaptureSettings, CircuitChoice, EVAL_PAIRS, EvalSettings, JudgedBy, Metric, PrepareSettings,
     Progress, PromptBehaviour, PromptStart, Provenance, RESULTS_FILE, Results, Schema, Seed,
-    behaviour_file, judged_task, known_as, known_circuits, prepare_task,
+    available_memory, behaviour_file, judged_task, known_as, known_circuits, prepare_task,
 };
 use pyo3::prelude::*;
 use serde::Deserialize;

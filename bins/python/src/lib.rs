@@ -14,6 +14,7 @@ mod arrays;
 mod capture;
 mod discover;
 mod evaluate;
+mod gathered;
 mod model;
 mod prompts;
 mod score;

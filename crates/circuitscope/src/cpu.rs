@@ -44,18 +44,6 @@ use crate::{
 
 type Training = Autodiff<Flex>;
 
-/// Bytes of memory that the system can give without swapping: what [`CaptureSettings::memory`] may be on a CPU. `None` where
-/// it has no `/proc/meminfo`.
-#[must_use]
-pub fn available_memory() -> Option<u64> {
-    let info = fs_err::read_to_string("/proc/meminfo").ok()?;
-    let line = info
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kilobytes * 1024)
-}
-
 /// A model on the CPU.
 #[derive(Debug, Clone)]
 pub struct Model(Loaded<Flex>);

@@ -59,7 +59,7 @@ pub use prepare::{
     load_reference, prepare_task, task_prompts, vocabulary,
 };
 pub use prepared::{PrepareSettings, PreparedPrompts, prepare};
-pub use provenance::{Provenance, human_bytes, peak_memory};
+pub use provenance::{Provenance, available_memory, human_bytes, peak_memory};
 pub use results::{
     EvalProvenance, EvalSettings, RESULTS_FILE, Results, Schema, behaviour_file, model_name, whose,
 };

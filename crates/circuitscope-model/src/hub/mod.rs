@@ -283,3 +283,46 @@ fn is_hex(text: &str, digits: usize) -> bool {
             .bytes()
             .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(variables: &[(&str, &str)], home: Option<&str>) -> Option<HubSettings> {
+        let variable = |name: &str| {
+            let found = variables.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| OsString::from(value))
+        };
+        HubSettings::of_variables(variable, home.map(PathBuf::from))
+    }
+
+    #[test]
+    fn variables_mean_what_they_mean_to_other_tools() {
+        assert_eq!(of(&[], None), None, "nothing says where the cache is");
+        let usual = of(&[], Some("/home/me")).unwrap();
+        assert_eq!(usual.cache, PathBuf::from("/home/me/.cache/huggingface/hub"));
+        assert_eq!(usual.endpoint, HubSettings::ENDPOINT);
+        assert!(!usual.offline && usual.token.is_none());
+        let set = of(
+            &[
+                ("HF_HOME", "/models"),
+                ("HF_ENDPOINT", "https://mirror.example/"),
+                ("HF_TOKEN", " secret "),
+                ("HF_HUB_OFFLINE", "True"),
+                ("XDG_CACHE_HOME", ""),
+            ],
+            Some("/home/me"),
+        );
+        let set = set.unwrap();
+        assert_eq!(set.cache, PathBuf::from("/models/hub"));
+        assert_eq!(set.endpoint, "https://mirror.example");
+        assert_eq!(set.token.as_deref(), Some("secret"));
+        assert!(set.offline);
+        assert_eq!(
+            set.checked,
+            Some(PathBuf::from("/home/me/.cache/circuitscope/checked"))
+        );
+        let elsewhere = of(&[("HF_HOME", "/models"), ("HF_HUB_CACHE", "/cache")], None);
+        assert_eq!(elsewhere.unwrap().cache, PathBuf::from("/cache"));
+    }
+}
