@@ -177,6 +177,7 @@ impl Asked {
 
 /// What was found.
 #[pyclass(frozen, module = "circuitscope._circuitscope")]
+#[derive(Debug)]
 pub struct Found {
     found: found::Found,
     graph: Option<Graph>,

@@ -174,6 +174,7 @@ impl Asked {
 
 /// What an evaluation found.
 #[pyclass(frozen, module = "circuitscope._circuitscope")]
+#[derive(Debug)]
 pub struct Evaluation {
     results: Results,
     records: Vec<RunRecord>,

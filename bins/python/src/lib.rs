@@ -45,6 +45,7 @@ mod _circuitscope {
 
     /// Version of the crates.
     #[pymodule_export]
+    #[expect(non_upper_case_globals, reason = "as Python names it")]
     const __version__: &str = env!("CARGO_PKG_VERSION");
 }
 

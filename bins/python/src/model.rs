@@ -14,6 +14,7 @@ use crate::work::{refused, run};
 
 /// A model on the CPU.
 #[pyclass(frozen, module = "circuitscope._circuitscope")]
+#[derive(Debug)]
 pub struct Model {
     /// Tensors share their memory with the clones that work is done on.
     loaded: Mutex<Loaded<Flex>>,
