@@ -11,6 +11,8 @@ use core::str::FromStr;
 
 use anyhow::{Result, anyhow, bail};
 use burn::{Dispatch, DispatchDevice};
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+use circuitscope::available_memory;
 use circuitscope::{Exec, did_you_mean, names, nearest};
 
 pub(crate) use probe::quietly;
@@ -251,17 +253,6 @@ impl Device {
     pub(crate) fn training(&self) -> DispatchDevice {
         DispatchDevice::autodiff(self.inner.clone())
     }
-}
-
-/// Memory that the system can give without swapping; `None` where it has no `/proc/meminfo`.
-#[cfg(any(feature = "flex", feature = "ndarray"))]
-fn available_memory() -> Option<u64> {
-    let info = fs_err::read_to_string("/proc/meminfo").ok()?;
-    let line = info
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kilobytes * 1024)
 }
 
 impl fmt::Display for Device {

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Error;
 use circuitscope::files::{FileError, FileErrorKind};
 use circuitscope::model::{self, Precision};
-use circuitscope::{conformance, eval, hooks, measures};
+use circuitscope::{conformance, eval, hooks, measures, text};
 
 use crate::{interrupt, output};
 
@@ -62,17 +62,7 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
 
 /// An error with its causes, those left out whose text an outer one repeats.
 fn one_line(error: &Error) -> String {
-    let mut line = String::new();
-    for cause in error.chain() {
-        let text = cause.to_string();
-        if line.is_empty() {
-            line = text;
-        } else if !line.contains(&text) {
-            line.push_str(": ");
-            line.push_str(&text);
-        }
-    }
-    line
+    text::one_line(error.as_ref())
 }
 
 /// What to change on the command line, where the libraries say only what is so.
@@ -103,6 +93,8 @@ fn of_circuitscope(error: &circuitscope::Error) -> Option<&'static str> {
     match error {
         E::Eval(error) => of_eval(error),
         E::Model(error) => of_model(error),
+        E::At { source, .. } => of_circuitscope(source),
+        E::InTemplate { .. } => Some("leave out --chat where prompts are in the template already"),
         E::NoKnownCircuit { .. } => Some(
             "`eval` needs one, and --circuit names one all the same, or a file with one; `discover` does not",
         ),

@@ -7,6 +7,8 @@ use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use serde::Serialize;
 
+pub(crate) use circuitscope::text::{count, indented, table, wrapped};
+
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
@@ -85,12 +87,6 @@ pub(crate) fn write_all(text: &str) -> Result<()> {
         .context("cannot write to stdout")
 }
 
-/// Sentences as lines below a heading.
-pub(crate) fn indented(sentences: &[String]) -> String {
-    let lines = sentences.iter().map(|sentence| format!("  {sentence}\n"));
-    lines.collect()
-}
-
 /// One line for the user, on stderr. Nothing can be done if even that fails.
 pub(crate) fn note(text: &str) {
     writeln!(io::stderr(), "{}", one_line(text)).ok();
@@ -164,72 +160,6 @@ pub(crate) fn width() -> usize {
     columns.map_or(COLUMNS, |columns| columns.max(60))
 }
 
-/// A text in lines of at most so many characters, unless a word is longer.
-pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
-}
-
-/// A table with its columns aligned: the first to the left, numbers to the right.
-pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
-        cells
-            .map(|cell| cell.chars().count())
-            .chain([header[column].chars().count()])
-            .max()
-            .unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..header.len()).map(width).collect();
-    let line = |cells: &mut dyn Iterator<Item = &str>| {
-        let mut line = String::new();
-        for (column, cell) in cells.enumerate() {
-            let pad = " ".repeat(widths[column].saturating_sub(cell.chars().count()));
-            if column > 0 {
-                line.push_str("  ");
-            }
-            let text = column == 0 || rows.first().is_some_and(|row| is_text(&row[column]));
-            let (before, after) = if text {
-                ("", pad.as_str())
-            } else {
-                (pad.as_str(), "")
-            };
-            line.extend([before, cell, after]);
-        }
-        line.truncate(line.trim_end().len());
-        line.push('\n');
-        line
-    };
-    let mut table = line(&mut header.iter().copied());
-    for row in rows {
-        table.push_str(&line(&mut row.iter().map(String::as_str)));
-    }
-    table
-}
-
-/// Whether a cell is a word and not a figure (or the dash that stands for none).
-fn is_text(cell: &str) -> bool {
-    !cell.starts_with(|first: char| first.is_ascii_digit() || "-–.".contains(first))
-}
-
-/// `1 example`, `2 examples`.
-pub(crate) fn count(n: usize, noun: &str) -> String {
-    if n == 1 {
-        format!("1 {noun}")
-    } else {
-        format!("{n} {noun}s")
-    }
-}
-
 /// stderr for log lines: one that is full or closed loses them, and nothing else.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Log;
@@ -263,25 +193,5 @@ mod tests {
         assert_eq!(one_line("Größe 日本 é"), "Größe 日本 é");
         assert!(one_line(&"many words ".repeat(1000)).len() < 4100);
         assert_eq!(safe("a\tb\nc\u{7}"), "a\tb\nc\\u{7}");
-    }
-
-    #[test]
-    fn lines_are_as_long_as_they_may_be() {
-        assert_eq!(wrapped("one two three", 7), ["one two", "three"]);
-        assert_eq!(wrapped("größer als", 10), ["größer als"]);
-        assert_eq!(wrapped("far too long", 2), ["far", "too", "long"]);
-        assert!(wrapped(" ", 7).is_empty());
-    }
-
-    #[test]
-    fn tables_align_words_left_and_figures_right() {
-        let rows = [
-            vec!["sae".to_owned(), "0.5".to_owned(), "yes".to_owned()],
-            vec!["random".to_owned(), "10.25".to_owned(), "no".to_owned()],
-        ];
-        assert_eq!(
-            table(&["method", "auc", "control"], &rows),
-            "method    auc  control\nsae       0.5  yes\nrandom  10.25  no\n"
-        );
     }
 }

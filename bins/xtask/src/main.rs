@@ -3,7 +3,7 @@
 //! `cargo xtask matrix` prints which method runs on which family of models;
 //! `cargo xtask dictionaries` compares dictionaries of other tools with what those make of them;
 //! `cargo xtask bench-report` renders what the benches measured; `cargo xtask real-model` fetches the
-//! model that some tests need, `cargo xtask text` text to train dictionaries on; `cargo xtask packaged` copies what packages carry; `cargo xtask torture` tries to break the
+//! model that some tests need, `cargo xtask text` text to train dictionaries on; `cargo xtask wheel` builds the Python package and tries it; `cargo xtask packaged` copies what packages carry; `cargo xtask torture` tries to break the
 //! program.
 //!
 //! Builds in seconds, because nothing here depends on a tensor library.
@@ -14,6 +14,7 @@ mod real_model;
 mod text;
 #[cfg(unix)]
 mod torture;
+mod wheel;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -68,6 +69,9 @@ enum Chore {
     /// Fetches English text from Debian's packages `debian-handbook` and `python3-doc` with apt-get into `.models/text`, to
     /// train dictionaries on; does nothing where it is there already.
     Text,
+    /// Builds the Python package into `target/wheels`, installs it in a clean environment, and runs its tests and its notebook
+    /// beside the release program.
+    Wheel(wheel::Settings),
     /// Tries to break the release program with broken files, absurd settings, sudden death, full disks, two writers
     /// and signals, prints a table, and fails on a panic, a hang, too much memory, NaN with exit code 0, or a lost
     /// run.
@@ -127,6 +131,7 @@ fn main() -> Result<()> {
         Chore::Packaged => packaged::run(),
         Chore::RealModel => real_model::run(),
         Chore::Text => text::run(),
+        Chore::Wheel(settings) => wheel::run(&settings),
         #[cfg(unix)]
         Chore::Torture(settings) => torture::run(&settings),
     }

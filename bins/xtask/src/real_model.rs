@@ -22,7 +22,7 @@ const FILE: &str = concat!(
 );
 
 /// Names under which Python may be installed.
-const PYTHON: [&str; 2] = ["python3", "python"];
+pub(crate) const PYTHON: [&str; 2] = ["python3", "python"];
 
 /// Fetches the model unless it is there.
 #[expect(
@@ -92,7 +92,7 @@ fn fetch(pythons: &[&str], file: &Path, sha256: &str) -> Result<()> {
 }
 
 /// Whether there is such a program.
-fn runs(python: &str) -> bool {
+pub(crate) fn runs(python: &str) -> bool {
     let output = Command::new(python).arg("--version").output();
     output.is_ok_and(|output| output.status.success())
 }

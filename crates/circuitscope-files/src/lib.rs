@@ -47,7 +47,9 @@ pub use read::{MOST, is_regular, read, read_to_string};
 pub use reader::{Reader, Tensor};
 /// The type of a tensor's elements.
 pub use safetensors::Dtype;
-pub use write::{Pending, check_output, folder_of, hold_writes, protect, write_atomic, write_new};
+pub use write::{
+    Pending, check_output, folder_of, hold_writes, protect, remove, write_atomic, write_new,
+};
 pub use writer::{Entry, Writer};
 
 /// What a safetensors file says of its making, by name: one JSON object under the one key `circuitscope` of the

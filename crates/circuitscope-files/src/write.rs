@@ -239,6 +239,19 @@ fn remove_left(folder: &Path) {
     }
 }
 
+/// Removes a file; nothing where there is none.
+///
+/// # Errors
+/// If it is there and cannot be removed.
+pub fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(FileError::cannot_write(path, error))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Waits until no file is being written by [`write_atomic`]; none is begun while the result lives. For a
 /// program that is about to exit in the middle of its work.
 pub fn hold_writes() -> RwLockWriteGuard<'static, ()> {

@@ -68,6 +68,6 @@ pub use prompt::{
 };
 pub use registry::{TASKS, task};
 pub use spec::{OwnCircuit, TaskSpec};
-pub use user::{read_lines, read_pairs, read_prompts, write_pairs};
+pub use user::{parse_pairs, read_lines, read_pairs, read_prompts, write_pairs};
 pub use vocabulary::Vocabulary;
 pub use warning::{PromptWarning, few_examples, prompt_warnings};

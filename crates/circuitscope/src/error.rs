@@ -27,6 +27,10 @@ pub enum Error {
     #[error(transparent)]
     Sae(#[from] circuitscope_sae::Error),
 
+    /// A page could not be made or written.
+    #[error(transparent)]
+    Report(#[from] circuitscope_report::Error),
+
     /// Answers that cannot be read.
     #[error("{place}: field \"{field}\": {problem}")]
     Answers {
@@ -35,6 +39,35 @@ pub enum Error {
         /// The field.
         field: String,
         /// What is wrong, and what was expected.
+        problem: String,
+    },
+
+    /// The same, with where it is: file, line or prompt.
+    #[error("{place}")]
+    At {
+        /// Where.
+        place: String,
+        /// What is wrong there.
+        source: Box<Self>,
+    },
+
+    /// A prompt is in the chat template already.
+    #[error(
+        "{place}: found `{mark}`, which the chat template writes, expected a message without it"
+    )]
+    InTemplate {
+        /// Where the prompt stands.
+        place: String,
+        /// What the template writes.
+        mark: String,
+    },
+
+    /// The name of a model names none.
+    #[error("{name}: {problem}")]
+    ModelName {
+        /// The name.
+        name: String,
+        /// What was found, and what was expected.
         problem: String,
     },
 

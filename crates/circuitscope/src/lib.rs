@@ -9,14 +9,20 @@ mod circuits;
 pub mod conformance;
 #[cfg(feature = "cpu")]
 pub mod cpu;
+mod dictionary_origin;
 mod discover;
 mod error;
+pub mod found;
 mod judged_by;
+mod named;
 pub mod prelude;
 mod prepare;
 mod prepared;
+mod provenance;
 mod results;
+mod start;
 mod stream;
+pub mod text;
 
 /// The tensor library whose backends and devices everything here takes, in the version that this is built with.
 pub use burn;
@@ -43,14 +49,18 @@ pub use cards::cards;
 pub use circuits::{
     CircuitChoice, KnownAs, KnownCircuits, is_reference, known_as, known_circuits, read_circuits,
 };
+pub use dictionary_origin::DictionaryOrigin;
 pub use discover::{DiscoverSettings, Discovery, discover, discover_by, discover_with};
 pub use error::{Error, Result};
 pub use judged_by::JudgedBy;
+pub use named::{ModelSource, REFERENCE};
 pub use prepare::{
     CaptureSettings, DISCOVER_PAIRS, EVAL_PAIRS, capture, causal_evidence, judged_task,
     load_reference, prepare_task, task_prompts, vocabulary,
 };
 pub use prepared::{PrepareSettings, PreparedPrompts, prepare};
+pub use provenance::{Provenance, available_memory, human_bytes, peak_memory};
 pub use results::{
-    EvalProvenance, EvalSettings, PromptStart, RESULTS_FILE, Results, Schema, model_name, whose,
+    EvalProvenance, EvalSettings, RESULTS_FILE, Results, Schema, behaviour_file, model_name, whose,
 };
+pub use start::PromptStart;

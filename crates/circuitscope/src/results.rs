@@ -1,52 +1,26 @@
 //! What an evaluation was made with and what came out of it, as kept in its folder; and the page that shows it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use circuitscope_eval::causal::Ablation;
 use circuitscope_eval::methods::{FromFile, about};
 use circuitscope_measures::{
     CrossTask, RunOutline, RunRecord, SummaryRow, read_json, summarise, write_json,
 };
-use circuitscope_model::{ModelProvenance, PrependBos};
+use circuitscope_model::ModelProvenance;
 use circuitscope_report::{Passage, ReportInput, TaskReport};
 use serde::{Deserialize, Serialize};
 
-use crate::{FailingPrompt, JudgedBy, KnownAs, PromptBehaviour, Result};
+use crate::{FailingPrompt, JudgedBy, KnownAs, PromptBehaviour, PromptStart, Result};
 
 /// Name of the file of [`Results`] in the folder of an evaluation.
 pub const RESULTS_FILE: &str = "results.json";
 
-/// What stands before prompts: what was asked for, and what it came to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PromptStart {
-    /// What was asked for.
-    pub asked: PrependBos,
-    /// Whether the token was put before prompts.
-    pub done: bool,
-    /// The token, where the tokenizer has one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub token: Option<String>,
-    /// How many prompts began with it and so got no second one.
-    pub there_already: usize,
-    /// Whether prompts became messages in the tokenizer's chat template.
-    pub chat: bool,
-    /// The date that the template wrote into them.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub chat_date: Option<String>,
-}
-
-impl PromptStart {
-    /// For captures: what was done is what is to be done.
-    #[must_use]
-    pub const fn setting(&self) -> PrependBos {
-        if self.done {
-            PrependBos::Always
-        } else {
-            PrependBos::Never
-        }
-    }
+/// The file, in the folder of an evaluation, of what the model makes of the prompts of a task.
+#[must_use]
+pub fn behaviour_file(folder: &Path, task: &str) -> PathBuf {
+    folder.join("behaviour").join(format!("{task}.json"))
 }
 
 /// What the runs of an evaluation have in common: all that their results depend on apart from task, method and seed.

@@ -29,7 +29,7 @@ pub(crate) use encode::EncodeArgs;
 pub(crate) use eval::EvalArgs;
 pub(crate) use explain::ExplainArgs;
 pub(crate) use graph::GraphArgs;
-pub(crate) use model::{MODEL_VARIABLE, ModelArgs, PatchingArgs, REFERENCE, SaeArgs};
+pub(crate) use model::{MODEL_VARIABLE, ModelArgs, PatchingArgs, SaeArgs};
 pub(crate) use report::ReportArgs;
 pub(crate) use rows::{RowsArgs, TextArgs};
 pub(crate) use score::ScoreArgs;

@@ -1,11 +1,11 @@
 use core::fmt;
 
-use circuitscope::PrepareSettings;
 use circuitscope::eval::About;
 use circuitscope::eval::causal::{Ablation, Metric};
 use circuitscope::eval::methods::{MethodSettings, PatchedEdges, PatchingSettings, SaeSettings};
 use circuitscope::model::{LoadSettings, Precision, PrependBos, Processing};
 use circuitscope::tasks::TaskSpec;
+use circuitscope::{PrepareSettings, REFERENCE};
 use clap::{Args, ValueEnum};
 
 use super::task::{l1_help, metric_help};
@@ -20,9 +20,6 @@ fn model_by_default() -> String {
     let named = named.map(|name| name.to_string_lossy().into_owned());
     named.unwrap_or_else(|| REFERENCE.to_owned())
 }
-
-/// Name of the model inside this program.
-pub(crate) const REFERENCE: &str = "reference";
 
 /// The model and how it is run.
 #[derive(Debug, Args)]

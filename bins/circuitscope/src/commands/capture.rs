@@ -17,7 +17,7 @@ use crate::args::{CAPTURED_PAIRS, CaptureArgs, CapturePrompts};
 use crate::device::B;
 use crate::output::{Printer, count, note, table};
 use crate::progress::Terminal;
-use crate::provenance::{Provenance, human_bytes};
+use crate::provenance::{self, Provenance, human_bytes};
 
 /// Rows of token ids of one length, and which of them are real.
 #[derive(Debug, Deserialize)]
@@ -41,7 +41,7 @@ struct Report {
 }
 
 pub(crate) fn run(args: &CaptureArgs, printer: Printer, progress: &Terminal) -> Result<()> {
-    let mut provenance = Provenance::start();
+    let mut provenance = provenance::start();
     let device = args.device.device.open()?;
     provenance.on(&device);
     inputs::writable_file("--output", &args.output)?;
@@ -282,7 +282,7 @@ impl Report {
                 format!(", at most {} of memory", human_bytes(bytes))
             });
         let bos = self.prepend_bos.as_ref();
-        let bos = bos.map_or_else(String::new, |bos| format!("{}\n", bos::text(bos)));
+        let bos = bos.map_or_else(String::new, |bos| format!("{}\n", bos.sentence()));
         format!(
             "{}\n{bos}wrote {} for {} in {:.2} s{memory}",
             table(&["site", "shape"], &rows),

@@ -13,15 +13,16 @@ use clap::Parser as _;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::exports::PROMPTS_FILE;
-use super::found::Stages;
+use circuitscope::found::PROMPTS_FILE;
+
+use super::found_text::Stages;
 use super::gathered::gather;
 use super::inputs;
 use crate::args::{Behaviour, Cli, Command, CompareArgs, DiscoverArgs, Judge};
 use crate::device::Device;
 use crate::output::{Printer, indented, note, table};
 use crate::progress::Terminal;
-use crate::provenance::Provenance;
+use crate::provenance::{self, Provenance};
 
 /// What was found, in the output folder.
 const COMPARISON_FILE: &str = "comparison.json";
@@ -38,7 +39,7 @@ struct Kept<'a> {
 }
 
 pub(crate) fn run(args: &CompareArgs, printer: Printer, progress: &Terminal) -> Result<()> {
-    let mut provenance = Provenance::start();
+    let mut provenance = provenance::start();
     let (a, b) = (DiscoveryFile::read(&args.a)?, DiscoveryFile::read(&args.b)?);
     for side in [&a, &b] {
         provenance.input(&side.path)?;

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use anyhow::{Result, anyhow, bail};
 use circuitscope::eval::methods::{FixedDictionary, Inactive};
-use circuitscope::sae::{SavedSae, TrainedOn, load_dir};
-use serde::Serialize;
+use circuitscope::sae::{SavedSae, load_dir};
+
+pub(crate) use circuitscope::DictionaryOrigin as Origin;
 
 use crate::args::DiscoverArgs;
 use crate::device::{B, Device};
@@ -14,16 +15,6 @@ use crate::provenance::Provenance;
 
 /// The site of what this program encodes: the outputs of heads.
 const HEADS: &str = "attn.hook_result";
-
-/// What results say of a dictionary.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Origin {
-    folder: String,
-    /// Whose files they are.
-    format: String,
-    architecture: String,
-    trained_on: TrainedOn,
-}
 
 /// Reads the folder of a dictionary. Its files are inputs.
 pub(crate) fn load(
@@ -96,16 +87,5 @@ impl Given {
 
     pub(crate) fn method(self) -> FixedDictionary<B> {
         FixedDictionary::new(self.saved.encoder, self.inactive)
-    }
-}
-
-impl Origin {
-    pub(crate) fn of(saved: &SavedSae<B>) -> Self {
-        Self {
-            folder: saved.folder.display().to_string(),
-            format: saved.format.to_string(),
-            architecture: saved.architecture.to_string(),
-            trained_on: saved.trained_on.clone(),
-        }
     }
 }

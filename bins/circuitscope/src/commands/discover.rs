@@ -3,40 +3,43 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use circuitscope::eval::methods::MethodSettings;
 use circuitscope::eval::{Choice, CircuitTests, Evidence, TestSettings};
+use circuitscope::found::{
+    ExamineSettings, Examined, Found, IMPORTANCES_FILE, Judging, PROMPTS_FILE, SCORES_FILE,
+    Settings, Shape, VIEWER_FILE, examine,
+};
 use circuitscope::hooks::HeadActivations;
-use circuitscope::measures::{SETTINGS_FILE, Scores};
+use circuitscope::measures::{DISCOVERY_FILE, SETTINGS_FILE, Scores};
 use circuitscope::report::{PAGE_FILE, PICTURES_FOLDER};
 use circuitscope::{CircuitChoice, DiscoverSettings, Seed, discover_by, discover_with};
 
 use super::dictionary::{self, Given, Origin};
-use super::examined::examine;
-use super::found::{DISCOVERY_SCHEMA, Found, Settings, Stages};
+use super::found_text::{FoundText as _, Stages};
 use super::gathered::{Gathered, examples, gather};
-use super::kept::{DISCOVERY_FILE, Report, saved};
-use super::{exports, inputs, pages};
-use crate::args::DiscoverArgs;
+use super::inputs;
+use super::kept::{Report, saved};
+use crate::args::{DiscoverArgs, Judge};
 use crate::device::{B, Device};
 use crate::interrupt::{self, Kept};
-use crate::output::Printer;
+use crate::output::{Printer, indented, note};
 use crate::progress::Terminal;
-use crate::provenance::Provenance;
+use crate::provenance::{self, Provenance};
 
 /// What this command leaves in its folder.
 const RESULTS: [&str; 7] = [
     DISCOVERY_FILE,
-    exports::IMPORTANCES_FILE,
-    exports::VIEWER_FILE,
-    exports::PROMPTS_FILE,
-    exports::SCORES_FILE,
+    IMPORTANCES_FILE,
+    VIEWER_FILE,
+    PROMPTS_FILE,
+    SCORES_FILE,
     PAGE_FILE,
     PICTURES_FOLDER,
 ];
 
 pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) -> Result<()> {
-    let mut provenance = Provenance::start();
+    let mut provenance = provenance::start();
     args.patching.check(&[args.method])?;
     let tests = TestSettings::default();
     let fewest = CircuitTests::fewest_draws(tests.quantile, tests.level);
@@ -118,7 +121,7 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
         .with_choice(rule)
         .with_max_heads(args.max_heads.map(|heads| heads as usize))
         .with_seed(Seed::new(args.seed.seed));
-    let mut found = Found::of(&gathered, &settings, args, &provenance);
+    let mut found = found(&gathered, &settings, args, &provenance);
     if let Some(task) = task {
         found.examples = task.name.clone().into_owned();
         found.summary = Some(task.summary.clone().into_owned());
@@ -188,18 +191,65 @@ fn search(
     found.complete(discovery, gathered.truth.as_ref());
     found.stages.clone_from(&stages.0);
     report.chosen(found)?;
-    examine(
-        args,
-        gathered,
-        settings.seed,
-        device,
-        found,
-        &mut stages,
-        report,
-        progress,
-    )?;
-    found.stages = stages.0;
+    examined(args, gathered, device, found, report, progress)?;
     report.printer.part("")
+}
+
+/// Runs, tests and reads the circuit; each part is told as soon as it is there.
+fn examined(
+    args: &DiscoverArgs,
+    gathered: &Gathered,
+    device: &Device,
+    found: &mut Found,
+    report: Report<'_>,
+    progress: &Terminal,
+) -> Result<()> {
+    let empty = found.circuit().is_empty();
+    let causal = gathered.evidence.causal(&gathered.method.name);
+    let runs = match args.faithfulness {
+        Judge::None => false,
+        Judge::Auto => causal.is_ok(),
+        Judge::All => true,
+    };
+    if args.random_circuits.is_some() && (empty || !(runs || args.tests)) {
+        note("note: --random-circuits is not read: no circuit is run");
+    }
+    if empty && args.tests {
+        note("note: --tests: no circuit is shown, so that nothing is tested");
+    }
+    if !args.explain.is_empty() {
+        causal.context("--explain")?;
+    }
+    let settings = ExamineSettings::default()
+        .with_judging(args.faithfulness.into())
+        .with_random(args.random_circuits.map(|random| random as usize))
+        .with_tests(args.tests)
+        .with_explain(args.explain.clone())
+        .with_given_codes(args.sae_dir.is_some());
+    let tokenizer = gathered.tokenizer.as_ref();
+    let words = tokenizer.map(|tokenizer| (&gathered.parts, tokenizer));
+    let printer = report.printer;
+    examine::<B, anyhow::Error>(
+        found,
+        &gathered.evidence,
+        words,
+        &settings,
+        &device.training(),
+        progress,
+        |part, found| match (part, &found.tests) {
+            (Examined::Judged, _) => {
+                printer.part(&indented(&found.quality_sentences()))?;
+                report.judged(found)
+            }
+            (Examined::Tested, Some(tests)) => printer.part(&format!(
+                "\ntests of the circuit (level {}):\n{}",
+                tests.level,
+                indented(&tests.sentences())
+            )),
+            (Examined::Described, _) => printer.part(&found.cards_text(&args.explain)),
+            _ => Ok(()),
+        },
+    )
 }
 
 /// Files of other tools, pictures and the page.
@@ -207,18 +257,15 @@ fn pages(folder: Option<&Path>, found: &Found, gathered: &Gathered) -> Result<Op
     let Some(folder) = folder else {
         return Ok(None);
     };
-    exports::write_tables(folder, found, gathered.pairs.as_deref())?;
-    if let (Some(graph), Some(behaviour)) = (&gathered.graph, &gathered.behaviour) {
-        exports::write(
-            folder,
-            found,
-            graph,
-            gathered.evidence.d(),
-            &behaviour.positive,
-        )?;
-    }
-    let files = exports::beside(folder);
-    Ok(Some(pages::discovery(folder, found, &files)?))
+    let shape = gathered.graph.as_ref().map(|graph| Shape {
+        graph,
+        d_model: gathered.evidence.d(),
+    });
+    Ok(Some(found.write_beside(
+        folder,
+        shape,
+        gathered.pairs.as_deref(),
+    )?))
 }
 
 /// Writes what the method starts from, in the form that `train` and `encode` read.
@@ -231,54 +278,42 @@ fn save_activations(evidence: &Evidence<B>, path: &Path, provenance: &Provenance
     Ok(file.write(path, provenance.metadata())?)
 }
 
-impl Found {
-    /// Everything that is known before heads are scored.
-    fn of(
-        gathered: &Gathered,
-        settings: &DiscoverSettings,
-        args: &DiscoverArgs,
-        provenance: &Provenance,
-    ) -> Self {
-        let labels = gathered.evidence.labels();
-        let positives = labels.iter().filter(|label| label.label() == 1).count();
-        let grid = gathered.evidence.grid();
-        Self {
-            schema: DISCOVERY_SCHEMA,
-            examples: examples(args),
-            summary: None,
-            prompt_warnings: gathered.prompt_warnings.clone(),
-            behaviour: gathered.behaviour.clone(),
-            only_correct: gathered.only_correct,
-            metric: gathered.metric.clone(),
-            ablation: gathered.metric.as_ref().map(|_| args.patching.ablation),
-            method: settings.method.clone(),
-            n_layers: grid.n_layers,
-            n_heads: grid.n_heads,
-            positives,
-            negatives: labels.len() - positives,
-            heads: Vec::new(),
-            nodes: Vec::new(),
-            divergence: None,
-            chosen: None,
-            known: None,
-            quality: None,
-            kept_by_size: None,
-            tests: None,
-            cards: None,
-            graph: None,
-            edges: None,
-            paper_edge_head_counts: None,
+/// Everything that is known before heads are scored.
+fn found(
+    gathered: &Gathered,
+    settings: &DiscoverSettings,
+    args: &DiscoverArgs,
+    provenance: &Provenance,
+) -> Found {
+    let mut found = Found::new(
+        examples(args),
+        settings.method.clone(),
+        gathered.evidence.grid(),
+        gathered.evidence.labels(),
+        Settings {
+            prepend_bos: gathered.bos.clone(),
+            methods: settings.methods.clone(),
             dictionary: None,
-            model: gathered.model.clone(),
-            known_circuit: gathered.truth.as_ref().map(|known| known.known.clone()),
-            settings: Settings {
-                prepend_bos: gathered.bos.clone(),
-                methods: settings.methods.clone(),
-                dictionary: None,
-                seed: settings.seed,
-            },
-            stages: Vec::new(),
-            provenance: provenance.now(),
+            seed: settings.seed,
+        },
+        provenance.now(),
+    );
+    found.prompt_warnings.clone_from(&gathered.prompt_warnings);
+    found.behaviour.clone_from(&gathered.behaviour);
+    found.only_correct = gathered.only_correct;
+    found.metric.clone_from(&gathered.metric);
+    found.ablation = gathered.metric.as_ref().map(|_| args.patching.ablation);
+    found.model.clone_from(&gathered.model);
+    found.known_circuit = gathered.truth.as_ref().map(|known| known.known.clone());
+    found
+}
+
+impl From<Judge> for Judging {
+    fn from(judge: Judge) -> Self {
+        match judge {
+            Judge::Auto => Self::Auto,
+            Judge::All => Self::All,
+            Judge::None => Self::None,
         }
     }
 }

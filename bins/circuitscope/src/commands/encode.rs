@@ -13,7 +13,7 @@ use super::{dictionary, inputs};
 use crate::args::EncodeArgs;
 use crate::device::B;
 use crate::output::{Printer, count};
-use crate::provenance::Provenance;
+use crate::provenance::{self, Provenance};
 
 /// Two features closer than this share of the larger could swap on another machine.
 const NEAR_TIE: f64 = 1e-5;
@@ -34,7 +34,7 @@ struct Report {
 }
 
 pub(crate) fn run(args: &EncodeArgs, printer: Printer) -> Result<()> {
-    let mut provenance = Provenance::start();
+    let mut provenance = provenance::start();
     let device = args.device.device.open()?;
     provenance.on(&device);
     let saved = dictionary::load(&args.sae, &device, &mut provenance)?;

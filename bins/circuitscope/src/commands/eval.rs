@@ -1,7 +1,7 @@
 //! `eval`: known circuits, methods and controls; a table and a report.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Result, bail};
 use circuitscope::eval::methods::{BoxedMethod, FromFile, MethodSettings, method};
@@ -14,30 +14,27 @@ use circuitscope::report::PAGE_FILE;
 use circuitscope::tasks::{IOI, PromptWarning, TASKS, TaskSpec, prompt_warnings};
 use circuitscope::{
     CircuitChoice, EVAL_PAIRS, EvalSettings, JudgedBy, PrepareSettings, PromptBehaviour,
-    PromptStart, RESULTS_FILE, Results, Schema, judged_task, known_as, known_circuits,
-    prepare_task,
+    PromptStart, RESULTS_FILE, Results, Schema, behaviour_file, judged_task, known_as,
+    known_circuits, prepare_task,
 };
 use circuitscope::{Progress, Seed};
 
 use super::eval_text::results_text;
 use super::judge_files::{self, row_name};
-use super::kept::DISCOVERY_FILE;
 use super::{bos, cross_task, inputs, pages};
 use crate::args::EvalArgs;
 use crate::device::{B, Device};
 use crate::interrupt::{self, Kept};
 use crate::output::{self, Printer, indented, note};
 use crate::progress::{Terminal, Whole};
-use crate::provenance::{Provenance, VERSION};
-
-/// What the model makes of the prompts of each task, a file each, in the output folder.
-const BEHAVIOUR_FOLDER: &str = "behaviour";
+use crate::provenance::{self, Provenance, VERSION};
+use circuitscope::measures::DISCOVERY_FILE;
 
 pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Result<()> {
     if args.task.is_none() && !args.scores.is_empty() {
         return judge_files::run(args, printer);
     }
-    let mut provenance = Provenance::start();
+    let mut provenance = provenance::start();
     let methods = &args.method.0;
     let last = args.seed.seed.checked_add(args.seeds as u64 - 1);
     if last.is_none() {
@@ -66,7 +63,7 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
         &[DISCOVERY_FILE, RESULTS_FILE, PAGE_FILE],
     )?;
     let start = bos::settle(&loaded, &args.model, false, &mut [], inputs::prompt)?;
-    let said = bos::text(&start);
+    let said = start.sentence();
     let settings = settings(args, &loaded, start, &device, &provenance)?;
     let mut store = FolderStore::open(&args.output, &settings)?;
     for (_, by) in &tasks {
@@ -225,10 +222,6 @@ fn keys(args: &EvalArgs, task: &TaskSpec, methods: &[&str]) -> Vec<RunKey> {
 fn seeds(args: &EvalArgs) -> impl Iterator<Item = Seed> {
     let first = args.seed.seed;
     (0..args.seeds as u64).map(move |at| Seed::new(first + at))
-}
-
-fn behaviour_file(folder: &Path, task: &str) -> PathBuf {
-    folder.join(BEHAVIOUR_FOLDER).join(format!("{task}.json"))
 }
 
 /// What the model makes of the prompts of a task, as an earlier run found it.

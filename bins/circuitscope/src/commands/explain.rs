@@ -22,7 +22,7 @@ use crate::args::{ExplainArgs, TextArgs};
 use crate::device::B;
 use crate::output::{Printer, count, table};
 use crate::progress::Terminal;
-use crate::provenance::Provenance;
+use crate::provenance::{self, Provenance};
 
 const EXPLAINED_FILE: &str = "explained.json";
 
@@ -44,7 +44,7 @@ struct Report {
 }
 
 pub(crate) fn run(args: &ExplainArgs, printer: Printer, progress: &Terminal) -> Result<()> {
-    let mut provenance = Provenance::start();
+    let mut provenance = provenance::start();
     let device = args.device.device.open()?;
     provenance.on(&device);
     if let Some(folder) = &args.output {

@@ -19,7 +19,9 @@ use circuitscope::{
 };
 use circuitscope::{Graph, Metric, Seed};
 
-use super::found::{OnlyCorrect, Stages};
+use circuitscope::found::OnlyCorrect;
+
+use super::found_text::Stages;
 use super::{bos, inputs};
 use crate::args::{Behaviour, DiscoverArgs, Judge, TaskArg};
 use crate::device::{B, Device};

@@ -23,7 +23,7 @@ use crate::args::GraphArgs;
 use crate::device::{B, Device};
 use crate::output::{Printer, note};
 use crate::progress::Terminal;
-use crate::provenance::Provenance;
+use crate::provenance;
 
 const GRAPH_FILE: &str = "graph.json";
 const VIEWER_FILE: &str = "neuronpedia.json";
@@ -38,7 +38,7 @@ const EDGES: usize = 1_000_000;
 const CONTROL: usize = 1 << 28;
 
 pub(crate) fn run(args: &GraphArgs, printer: Printer, progress: &Terminal) -> Result<()> {
-    let mut provenance = Provenance::start();
+    let mut provenance = provenance::start();
     let device = args.device.device.open()?;
     provenance.on(&device);
     if let Some(folder) = &args.output {

@@ -1,23 +1,19 @@
 //! What several commands read and check.
 
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anamnesis::resolve_ollama_model;
 use anyhow::{Context as _, Result, anyhow, bail};
+use circuitscope::Progress;
 use circuitscope::files::{self, Pending};
-use circuitscope::model::{LoadSettings, Loaded, is_gguf, load_dir, load_gguf, read_config};
+use circuitscope::model::{Loaded, read_config};
 use circuitscope::tasks;
-use circuitscope::{CaptureSettings, CircuitChoice, conformance, load_reference, read_circuits};
-use circuitscope::{Progress, did_you_mean, nearest};
+use circuitscope::{CaptureSettings, CircuitChoice, ModelSource, conformance, read_circuits};
 
-use crate::args::{MODEL_VARIABLE, ModelArgs, REFERENCE};
+use crate::args::{MODEL_VARIABLE, ModelArgs};
 use crate::device::{B, Device, quietly};
 use crate::memory;
 use crate::output::note;
-
-/// What stands before the name of a model that Ollama keeps.
-const OLLAMA: &str = "ollama:";
 
 /// Loads the model that `--model` names.
 pub(crate) fn load_model(
@@ -56,91 +52,14 @@ pub(crate) fn load_model(
 
 fn named_model(args: &ModelArgs, device: &Device, progress: &dyn Progress) -> Result<Loaded<B>> {
     let settings = args.load_settings().with_exec(device.exec());
-    if args.model == REFERENCE {
-        return Ok(load_reference(settings, device.plain())?);
-    }
-    if args.model.starts_with(OLLAMA) {
-        let file = resolve_ollama_model(&args.model)
-            .with_context(|| format!("--model {}: no model of Ollama's", args.model))?;
-        let mut loaded = load_gguf(&file, settings, device.plain(), progress)?;
-        loaded.provenance.name.clone_from(&args.model);
-        return Ok(loaded);
-    }
-    let folder = Path::new(&args.model);
-    if folder.is_dir() {
-        if let Some(file) = only_gguf(folder)? {
-            return Ok(load_gguf(&file, settings, device.plain(), progress)?);
-        }
-        return Ok(load_dir(folder, settings, device.plain(), progress)?);
-    }
-    if folder.is_file() {
-        return file_model(folder, settings, device, progress);
-    }
+    let source = ModelSource::named(&args.model).map_err(|error| anyhow!("--model {error}"))?;
     #[cfg(feature = "hub")]
-    let detail = match args.model.parse() {
-        Ok(id) => {
-            let snapshot = crate::hub::fetch(&id, progress)
-                .with_context(|| format!("--model {id}: no such folder, so taken from the hub"))?;
-            return Ok(snapshot.load(settings, device.plain(), progress)?);
-        }
-        Err(error) if args.model.contains(['/', '@']) => format!("; as a name of the hub, {error}"),
-        Err::<circuitscope::model::hub::HubId, _>(_) => String::new(),
-    };
-    #[cfg(not(feature = "hub"))]
-    let detail = if args.model.contains('/') {
-        "; this program was built without the feature `hub`"
-    } else {
-        ""
-    };
-    let hint = did_you_mean(nearest(&args.model, [REFERENCE]));
-    bail!(
-        "--model {}: no such file or folder{hint}, expected `{REFERENCE}`, a folder with config.json and model.safetensors, a GGUF file, ollama:NAME, or owner/name[@revision] of the hub{detail}",
-        args.model
-    );
-}
-
-/// The only GGUF file of a folder that holds no model in another layout.
-fn only_gguf(folder: &Path) -> Result<Option<PathBuf>> {
-    if folder.join("config.json").exists() {
-        return Ok(None);
+    if let ModelSource::Hub(id) = &source {
+        let snapshot = crate::hub::fetch(id, progress)
+            .with_context(|| format!("--model {id}: no such folder, so taken from the hub"))?;
+        return Ok(snapshot.load(settings, device.plain(), progress)?);
     }
-    let mut files = Vec::new();
-    for entry in fs_err::read_dir(folder)? {
-        let path = entry?.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "gguf")
-        {
-            files.push(path);
-        }
-    }
-    files.sort();
-    match files.as_slice() {
-        [] => Ok(None),
-        [one] => Ok(Some(one.clone())),
-        [first, ..] => bail!(
-            "--model {}: found {} GGUF files, expected one; name it, as in --model {}",
-            folder.display(),
-            files.len(),
-            first.display()
-        ),
-    }
-}
-
-/// A model in one file.
-fn file_model(
-    file: &Path,
-    settings: LoadSettings,
-    device: &Device,
-    progress: &dyn Progress,
-) -> Result<Loaded<B>> {
-    if is_gguf(file) {
-        return Ok(load_gguf(file, settings, device.plain(), progress)?);
-    }
-    bail!(
-        "--model {}: found a file that is not GGUF, expected a GGUF file or the folder that a model lies in",
-        file.display()
-    );
+    Ok(source.load(settings, device.plain(), progress)?)
 }
 
 /// Fails where a circuit in a file cannot be one of the model that `--model` names, as far as its config.json tells:

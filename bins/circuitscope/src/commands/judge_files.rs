@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::args::EvalArgs;
 use crate::output::{Printer, note, table};
-use crate::provenance::Provenance;
+use crate::provenance::{self, Provenance};
 
 /// Bytes of the longest name of a row: it is part of the name of a file.
 const LONGEST_NAME: usize = 100;
@@ -37,7 +37,7 @@ struct Row {
 }
 
 pub(super) fn run(args: &EvalArgs, printer: Printer) -> Result<()> {
-    let mut provenance = Provenance::start();
+    let mut provenance = provenance::start();
     let Some(CircuitChoice::File(circuit)) = &args.circuit else {
         bail!(
             "--scores: found no --task, expected the one --task that the scores are for, or --circuit FILE, by which they \

@@ -3,15 +3,12 @@
 use std::path::Path;
 
 use anyhow::Result;
-use circuitscope::measures::write_json;
+use circuitscope::found::Found;
+use circuitscope::measures::DISCOVERY_FILE;
 
-use super::found::Found;
-use super::{exports, pages};
+use super::found_text::FoundText as _;
 use crate::interrupt::{self, Kept};
 use crate::output::{Printer, indented};
-
-/// What was found, in the output folder.
-pub(super) const DISCOVERY_FILE: &str = "discovery.json";
 
 /// Tells and keeps results as they come.
 #[derive(Clone, Copy)]
@@ -36,8 +33,7 @@ impl Report<'_> {
         self.printer.part(&found.ranking_text(top))?;
         // What another run left beside it would be taken for this one's.
         if let Some(folder) = self.folder {
-            exports::remove(folder)?;
-            pages::remove(folder)?;
+            Found::remove_beside(folder)?;
         }
         self.save(found)?;
         self.keep(found, ["the ranking is", "no circuit was chosen"])
@@ -61,7 +57,7 @@ impl Report<'_> {
         let Some(folder) = self.folder else {
             return Ok(());
         };
-        Ok(write_json(&folder.join(DISCOVERY_FILE), found)?)
+        Ok(found.write(folder)?)
     }
 
     /// What is there if the user interrupts from here on; what was asked for as JSON is printed as such.

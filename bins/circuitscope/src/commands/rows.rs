@@ -15,7 +15,7 @@ use crate::args::RowsArgs;
 use crate::device::B;
 use crate::output::{Printer, count};
 use crate::progress::Terminal;
-use crate::provenance::{Provenance, human_bytes};
+use crate::provenance::{self, Provenance, human_bytes};
 
 /// What is printed.
 #[derive(Debug, Serialize)]
@@ -27,7 +27,7 @@ struct Report {
 }
 
 pub(crate) fn run(args: &RowsArgs, printer: Printer, progress: &Terminal) -> Result<()> {
-    let mut provenance = Provenance::start();
+    let mut provenance = provenance::start();
     let device = args.device.device.open()?;
     provenance.on(&device);
     inputs::writable_folder(&args.output)?;

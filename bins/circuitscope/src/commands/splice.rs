@@ -15,7 +15,7 @@ use crate::args::SpliceArgs;
 use crate::device::B;
 use crate::output::{Printer, count, note, table};
 use crate::progress::Terminal;
-use crate::provenance::Provenance;
+use crate::provenance::{self, Provenance};
 
 /// The dictionaries of a table; a control of a transcoder there is not.
 const NAMES: [&str; 2] = ["this dictionary", "a dictionary before training"];
@@ -38,7 +38,7 @@ struct Report {
 }
 
 pub(crate) fn run(args: &SpliceArgs, printer: Printer, progress: &Terminal) -> Result<()> {
-    let mut provenance = Provenance::start();
+    let mut provenance = provenance::start();
     let device = args.device.device.open()?;
     provenance.on(&device);
     let saved = dictionary::load(&args.sae, &device, &mut provenance)?;

@@ -16,7 +16,7 @@ use crate::args::TrainArgs;
 use crate::device::{B, Device};
 use crate::output::{Printer, count};
 use crate::progress::Terminal;
-use crate::provenance::Provenance;
+use crate::provenance::{self, Provenance};
 
 /// Training examples where none are asked for, as in the paper.
 const TRAIN_EXAMPLES: usize = 10;
@@ -47,7 +47,7 @@ struct Last {
 }
 
 pub(crate) fn run(args: &TrainArgs, printer: Printer, progress: &Terminal) -> Result<()> {
-    let mut provenance = Provenance::start();
+    let mut provenance = provenance::start();
     let device = args.device.device.open()?;
     provenance.on(&device);
     provenance.input(&args.activations)?;

@@ -11,14 +11,13 @@ use circuitscope::{Seed, files};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::exports::remove_file;
 use super::inputs;
 use crate::args::{TokenArchitecture, TrainTokensArgs};
 use crate::device::B;
 use crate::interrupt::{self, Kept};
 use crate::output::{Printer, count, note};
 use crate::progress::Terminal;
-use crate::provenance::{Provenance, human_bytes};
+use crate::provenance::{self, Provenance, human_bytes};
 
 /// Every step, beside the dictionary.
 const HISTORY_FILE: &str = "history.json";
@@ -61,7 +60,7 @@ struct Report {
 }
 
 pub(crate) fn run(args: &TrainTokensArgs, printer: Printer, progress: &Terminal) -> Result<()> {
-    let mut provenance = Provenance::start();
+    let mut provenance = provenance::start();
     let device = args.device.device.open()?;
     provenance.on(&device);
     let rows = Rows::open(&args.rows)?;
@@ -169,7 +168,7 @@ pub(crate) fn run(args: &TrainTokensArgs, printer: Printer, progress: &Terminal)
         &args.output,
     )?;
     for file in [CHECKPOINT_FILE, CHECKPOINT_ROWS_FILE] {
-        remove_file(&args.output.join(file))?;
+        files::remove(&args.output.join(file))?;
     }
     let last = &trained.last_epoch;
     let report = Report {

@@ -73,7 +73,7 @@ fn what_comes_before_prompts_is_said() {
     assert!(ran.stderr.contains(note), "{ran:?}");
     assert!(
         ran.stdout
-            .contains("before each prompt: <bos> (--prepend-bos true)"),
+            .contains("before each prompt: <bos> (prepend-bos: true)"),
         "{ran:?}"
     );
 
@@ -83,7 +83,7 @@ fn what_comes_before_prompts_is_said() {
     assert_eq!(found["settings"]["prepend_bos"]["done"], true);
     let text = bench.ok(&format!("{discover} --prepend-bos false"));
     assert!(
-        text.contains("before each prompt: nothing (--prepend-bos false)"),
+        text.contains("before each prompt: nothing (prepend-bos: false)"),
         "{text}"
     );
     let ran = bench.run("capture --task ioi --sites logits --output x --prepend-bos yes");

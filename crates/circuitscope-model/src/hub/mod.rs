@@ -19,6 +19,7 @@ mod paths;
 mod request;
 
 use core::fmt;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -78,6 +79,48 @@ impl HubSettings {
             answer: Duration::from_mins(1),
             idle: Duration::from_secs(30),
         }
+    }
+
+    /// What the variables say that all tools of the hub share (`HF_HOME`, `HF_HUB_CACHE`, `HF_ENDPOINT`, `HF_TOKEN`,
+    /// `HF_HUB_OFFLINE` and others, `XDG_CACHE_HOME`), as `variable` looks them up, for a user whose home folder is `home`.
+    /// Nothing where neither says where the cache is.
+    #[must_use]
+    pub fn of_variables(
+        variable: impl Fn(&str) -> Option<OsString>,
+        home: Option<PathBuf>,
+    ) -> Option<Self> {
+        let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let path = |name: &str| variable(name).map(PathBuf::from);
+        let text = |name: &str| {
+            let value = variable(name)?.into_string().ok()?;
+            let value = value.trim();
+            (!value.is_empty()).then(|| value.to_owned())
+        };
+        let switched_on = |name: &str| {
+            let value = text(name).unwrap_or_default().to_ascii_lowercase();
+            ["1", "true", "yes", "on"].contains(&value.as_str())
+        };
+        let caches = path("XDG_CACHE_HOME").or_else(|| Some(home?.join(".cache")));
+        let home = path("HF_HOME").or_else(|| Some(caches.as_ref()?.join("huggingface")))?;
+        let mut settings = Self::new(path("HF_HUB_CACHE").unwrap_or_else(|| home.join("hub")));
+        if let Some(endpoint) = text("HF_ENDPOINT") {
+            endpoint
+                .trim_end_matches('/')
+                .clone_into(&mut settings.endpoint);
+        }
+        // Or what logging in with the hub's own tools has left.
+        settings.token = text("HF_TOKEN").or_else(|| {
+            if switched_on("HF_HUB_DISABLE_IMPLICIT_TOKEN") {
+                return None;
+            }
+            let file = path("HF_TOKEN_PATH").unwrap_or_else(|| home.join("token"));
+            let token = circuitscope_files::read_to_string(&file).ok()?;
+            let token = token.trim();
+            (!token.is_empty()).then(|| token.to_owned())
+        });
+        settings.offline = switched_on("HF_HUB_OFFLINE");
+        settings.checked = caches.map(|caches| caches.join("circuitscope").join("checked"));
+        Some(settings)
     }
 }
 
@@ -239,4 +282,47 @@ fn is_hex(text: &str, digits: usize) -> bool {
         && text
             .bytes()
             .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(variables: &[(&str, &str)], home: Option<&str>) -> Option<HubSettings> {
+        let variable = |name: &str| {
+            let found = variables.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| OsString::from(value))
+        };
+        HubSettings::of_variables(variable, home.map(PathBuf::from))
+    }
+
+    #[test]
+    fn variables_mean_what_they_mean_to_other_tools() {
+        assert_eq!(of(&[], None), None, "nothing says where the cache is");
+        let usual = of(&[], Some("/home/me")).unwrap();
+        assert_eq!(usual.cache, PathBuf::from("/home/me/.cache/huggingface/hub"));
+        assert_eq!(usual.endpoint, HubSettings::ENDPOINT);
+        assert!(!usual.offline && usual.token.is_none());
+        let set = of(
+            &[
+                ("HF_HOME", "/models"),
+                ("HF_ENDPOINT", "https://mirror.example/"),
+                ("HF_TOKEN", " secret "),
+                ("HF_HUB_OFFLINE", "True"),
+                ("XDG_CACHE_HOME", ""),
+            ],
+            Some("/home/me"),
+        );
+        let set = set.unwrap();
+        assert_eq!(set.cache, PathBuf::from("/models/hub"));
+        assert_eq!(set.endpoint, "https://mirror.example");
+        assert_eq!(set.token.as_deref(), Some("secret"));
+        assert!(set.offline);
+        assert_eq!(
+            set.checked,
+            Some(PathBuf::from("/home/me/.cache/circuitscope/checked"))
+        );
+        let elsewhere = of(&[("HF_HOME", "/models"), ("HF_HUB_CACHE", "/cache")], None);
+        assert_eq!(elsewhere.unwrap().cache, PathBuf::from("/cache"));
+    }
 }

@@ -118,6 +118,25 @@ pub fn read_pairs(path: &Path) -> Result<LabelledPrompts> {
     labelled(path, read)
 }
 
+/// Reads matched prompts of a text that is in no file: of the form of one object a line, as [`read_pairs`] describes it.
+/// `name` stands for a file in errors and notes.
+///
+/// ```
+/// let text = r#"{"positive": "Mary and John met; John", "negative": "Mary and John met; Mary"}"#;
+/// let prompts = circuitscope_tasks::parse_pairs("prompts", text)?;
+/// assert_eq!(prompts.pairs, [(0, 1)]);
+/// let wrong = circuitscope_tasks::parse_pairs("prompts", "{}").unwrap_err();
+/// assert!(wrong.to_string().starts_with("prompts: line 1: "));
+/// # Ok::<(), circuitscope_tasks::Error>(())
+/// ```
+///
+/// # Errors
+/// As [`read_pairs`].
+pub fn parse_pairs(name: &str, text: &str) -> Result<LabelledPrompts> {
+    let name = Path::new(name);
+    labelled(name, json_lines::read(name, text)?)
+}
+
 /// What was read from a file, as prompts.
 fn labelled(path: &Path, read: FileRead) -> Result<LabelledPrompts> {
     let FileRead {

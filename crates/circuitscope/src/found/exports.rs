@@ -1,62 +1,112 @@
 //! What `discover` found, in the forms of other tools.
 
-use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
-use circuitscope::files;
-use circuitscope::measures::GraphScores;
-use circuitscope::measures::formats::{GraphFile, ViewerGraph};
-use circuitscope::{Graph, Node, SeenPrompt};
+use circuitscope_core::{Graph, Node};
+use circuitscope_files as files;
+use circuitscope_measures::formats::{GraphFile, ViewerGraph};
+use circuitscope_measures::{DISCOVERY_FILE, GraphScores, write_json};
+use circuitscope_report::PAGE_FILE;
 
-use super::found::Found;
-use super::kept::DISCOVERY_FILE;
+use super::{Found, page};
+use crate::{Result, SeenPrompt};
 
 /// Scores and circuit in the form of EAP-IG and of MIB's circuit track.
-pub(super) const IMPORTANCES_FILE: &str = "importances.json";
+pub const IMPORTANCES_FILE: &str = "importances.json";
 /// The circuit as a graph that Neuronpedia shows.
-pub(super) const VIEWER_FILE: &str = "neuronpedia.json";
+pub const VIEWER_FILE: &str = "neuronpedia.json";
 
-/// The prompts, as `--pairs` reads them.
-pub(super) const PROMPTS_FILE: &str = "prompts.jsonl";
+/// The prompts, as files of pairs have them.
+pub const PROMPTS_FILE: &str = "prompts.jsonl";
 /// Scores of heads as a table.
-pub(super) const SCORES_FILE: &str = "scores.csv";
+pub const SCORES_FILE: &str = "scores.csv";
 
-/// Removes what an earlier run wrote.
-pub(crate) fn remove(folder: &Path) -> Result<()> {
-    for name in [IMPORTANCES_FILE, VIEWER_FILE, PROMPTS_FILE, SCORES_FILE] {
-        remove_file(&folder.join(name))?;
-    }
-    Ok(())
+/// What files of other tools need to know of the model.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape<'a> {
+    /// Its computation graph.
+    pub graph: &'a Graph,
+    /// Width of its residual stream.
+    pub d_model: usize,
 }
 
-/// Removes a file if it is there.
-pub(crate) fn remove_file(path: &Path) -> Result<()> {
-    match fs_err::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
-        _ => Ok(()),
+impl Found {
+    /// Writes [`DISCOVERY_FILE`] into a folder, whole or not at all.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        Ok(write_json(&folder.join(DISCOVERY_FILE), self)?)
     }
-}
 
-/// Writes both files into the output folder; `shown` is a prompt that shows the behaviour.
-pub(crate) fn write(
-    folder: &Path,
-    found: &Found,
-    graph: &Graph,
-    d_model: usize,
-    shown: &SeenPrompt,
-) -> Result<()> {
-    importances(found, graph, d_model).write(&folder.join(IMPORTANCES_FILE))?;
-    viewer(found, graph, shown).write(graph, &folder.join(VIEWER_FILE))?;
-    Ok(())
+    /// Writes what lies beside [`DISCOVERY_FILE`]: a table of scores, the prompts (`pairs`, as files of pairs have them), the
+    /// files of other tools where a model was run on prompts, and the page, whose path is returned.
+    ///
+    /// # Errors
+    /// If something cannot be written.
+    pub fn write_beside(
+        &self,
+        folder: &Path,
+        shape: Option<Shape<'_>>,
+        pairs: Option<&str>,
+    ) -> Result<PathBuf> {
+        let text = |name: &str, text: &str| {
+            files::write_atomic(&folder.join(name), |out| out.write_all(text.as_bytes()))
+                .map_err(circuitscope_measures::Error::from)
+        };
+        if let Some(pairs) = pairs {
+            text(PROMPTS_FILE, pairs)?;
+        }
+        text(SCORES_FILE, &self.table())?;
+        if let (Some(Shape { graph, d_model }), Some(behaviour)) = (shape, &self.behaviour) {
+            self.importances(graph, d_model)
+                .write(&folder.join(IMPORTANCES_FILE))?;
+            viewer(self, graph, &behaviour.positive).write(graph, &folder.join(VIEWER_FILE))?;
+        }
+        page::write(folder, self, &beside(folder))
+    }
+
+    /// Removes what an earlier run left beside [`DISCOVERY_FILE`]; the pictures are those that its page names.
+    ///
+    /// # Errors
+    /// If something that is there cannot be removed.
+    pub fn remove_beside(folder: &Path) -> Result<()> {
+        for name in [
+            IMPORTANCES_FILE,
+            VIEWER_FILE,
+            PROMPTS_FILE,
+            SCORES_FILE,
+            PAGE_FILE,
+        ] {
+            files::remove(&folder.join(name)).map_err(circuitscope_measures::Error::from)?;
+        }
+        Ok(())
+    }
+
+    /// Scores and circuit in the form of EAP-IG and of MIB's circuit track.
+    #[must_use]
+    pub fn importances(&self, graph: &Graph, d_model: usize) -> GraphFile {
+        let circuit = self.chosen.as_ref().map(|chosen| &chosen.circuit);
+        if let Some(scores) = &self.graph {
+            let (nodes, edges) = (scores.nodes.as_deref(), scores.edges.as_deref());
+            return GraphFile::of_scores(graph, d_model, nodes, edges, circuit);
+        }
+        GraphFile::of_heads(graph, d_model, &self.nodes, circuit)
+    }
+
+    /// One line a head, from the highest score to the lowest, with commas between values; empty where a value is not known.
+    #[must_use]
+    pub fn table(&self) -> String {
+        scores_table(self)
+    }
 }
 
 /// The files that lie in an output folder, and what they hold.
-pub(super) fn beside(folder: &Path) -> Vec<(&'static str, &'static str)> {
+fn beside(folder: &Path) -> Vec<(&'static str, &'static str)> {
     let all = [
         (DISCOVERY_FILE, "everything on this page, and more"),
         (SCORES_FILE, "scores of all heads as a table"),
-        (PROMPTS_FILE, "the prompts, as --pairs reads them"),
+        (PROMPTS_FILE, "the prompts, as files of pairs have them"),
         (IMPORTANCES_FILE, "scores in the form of EAP-IG and MIB"),
         (
             VIEWER_FILE,
@@ -67,20 +117,6 @@ pub(super) fn beside(folder: &Path) -> Vec<(&'static str, &'static str)> {
     there
         .filter(|(name, _)| folder.join(name).is_file())
         .collect()
-}
-
-/// Writes what needs no model: the prompts and a table of scores.
-pub(crate) fn write_tables(folder: &Path, found: &Found, pairs: Option<&str>) -> Result<()> {
-    if let Some(pairs) = pairs {
-        files::write_atomic(&folder.join(PROMPTS_FILE), |out| {
-            out.write_all(pairs.as_bytes())
-        })?;
-    }
-    let table = scores_table(found);
-    files::write_atomic(&folder.join(SCORES_FILE), |out| {
-        out.write_all(table.as_bytes())
-    })?;
-    Ok(())
 }
 
 /// One line a head, from the highest score to the lowest; empty where a value is not known.
@@ -137,15 +173,6 @@ fn linked(found: &Found, graph: &Graph) -> Option<GraphScores> {
         nodes,
         edges: Some(edges),
     })
-}
-
-fn importances(found: &Found, graph: &Graph, d_model: usize) -> GraphFile {
-    let circuit = found.chosen.as_ref().map(|chosen| &chosen.circuit);
-    if let Some(scores) = &found.graph {
-        let (nodes, edges) = (scores.nodes.as_deref(), scores.edges.as_deref());
-        return GraphFile::of_scores(graph, d_model, nodes, edges, circuit);
-    }
-    GraphFile::of_heads(graph, d_model, &found.nodes, circuit)
 }
 
 fn viewer(found: &Found, graph: &Graph, shown: &SeenPrompt) -> ViewerGraph {

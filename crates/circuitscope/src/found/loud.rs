@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use circuitscope::measures::spearman;
+use circuitscope_measures::spearman;
 
-use super::found::{Found, RankedHead};
+use super::{Found, RankedHead};
 
 /// Rank correlation of scores and norms from which on it is warned of.
 const LOUD: f64 = 0.7;
@@ -25,7 +25,7 @@ impl Found {
     }
 
     /// Mean lengths of heads' outputs in index order, where they were measured.
-    pub(super) fn norms(&self) -> Option<Vec<f64>> {
+    pub fn norms(&self) -> Option<Vec<f64>> {
         self.by_index(|ranked| ranked.norm)
     }
 
@@ -42,7 +42,7 @@ impl Found {
     }
 
     /// Whether it cannot be told from chance what stands out here: the prompts are too few, and no circuit was run to choose.
-    pub(super) fn is_untold(&self) -> bool {
+    pub fn is_untold(&self) -> bool {
         let chosen = self.chosen.as_ref().filter(|chosen| chosen.knee.is_none());
         let null = chosen.and_then(|chosen| chosen.null.as_ref());
         null.is_some_and(|null| null.too_few)

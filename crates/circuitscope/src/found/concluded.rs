@@ -1,10 +1,10 @@
 //! What may be concluded of a discovered circuit: the first screen of its page.
 
-use circuitscope::eval::{Behaviour, CircuitQuality, Verdict as Choice};
-use circuitscope::report::{Figure, Verdict};
+use circuitscope_eval::{Behaviour, CircuitQuality, Verdict as Choice};
+use circuitscope_report::{Figure, Verdict};
 
-use super::found::Found;
-use crate::output::count;
+use super::Found;
+use crate::text::count;
 
 /// A circuit keeps the behaviour from this share on.
 const KEEPS: f64 = 0.8;
@@ -15,7 +15,7 @@ const AS_GOOD: usize = 10;
 
 impl Found {
     /// The numbers that matter most, what may be concluded from them, and what to beware of.
-    pub(super) fn verdict(&self) -> Verdict {
+    pub fn verdict(&self) -> Verdict {
         let said = self.behaviour_sentences();
         let all = said.into_iter().chain(self.circuit_sentences());
         let all = all.chain(self.quality_sentences());
@@ -95,8 +95,8 @@ impl Found {
         figures
     }
 
-    /// One sentence.
-    pub(super) fn conclusion(&self) -> String {
+    /// What may be concluded, in one sentence.
+    pub fn conclusion(&self) -> String {
         let circuit = self.circuit();
         let heads = count(circuit.len(), "head");
         let unanswered = self.behaviour_measured().and_then(|of| of.answered);

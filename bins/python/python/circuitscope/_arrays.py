@@ -1,0 +1,117 @@
+"""Arrays of any library as numpy arrays, without a copy where none is needed."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, Iterable
+
+import numpy as np
+
+from ._circuitscope import Error
+
+
+def as_numpy(given: Any, name: str) -> np.ndarray:
+    """The values of ``given`` where they lie, if numpy can see them there.
+
+    A tensor that requires a gradient is detached, one on another device is copied to the CPU, and bfloat16, which numpy does
+    not have, becomes float32.
+    """
+    if isinstance(given, np.ndarray):
+        return given
+    for step in ("detach", "cpu"):
+        if callable(getattr(given, step, None)):
+            given = getattr(given, step)()
+    if "bfloat16" in str(getattr(given, "dtype", "")) and callable(getattr(given, "float", None)):
+        given = given.float()
+    try:
+        if hasattr(given, "__dlpack__"):
+            try:
+                return np.from_dlpack(given)
+            except (BufferError, RuntimeError, TypeError):
+                pass
+        return np.asarray(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise Error(
+            f"{name}: found {type(given).__name__}, expected an array: {error}"
+        ) from error
+
+
+def floats(given: Any, name: str) -> np.ndarray:
+    """As float32: the array itself where it is that already."""
+    array = as_numpy(given, name)
+    if array.dtype.kind not in "fiub":
+        raise Error(f"{name}: found values of type {array.dtype}, expected numbers")
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32, copy=False)
+
+
+def labels(given: Any) -> np.ndarray:
+    """One boolean for each example, true for those that show the behaviour."""
+    array = as_numpy(given, "labels")
+    if array.ndim != 1:
+        raise Error(f"labels: found shape {list(array.shape)}, expected [example]")
+    if array.dtype.kind == "b":
+        return np.ascontiguousarray(array)
+    if array.dtype.kind not in "fiu":
+        raise Error(f"labels: found values of type {array.dtype}, expected booleans, or 0 and 1")
+    wrong = np.flatnonzero((array != 0) & (array != 1))
+    if wrong.size:
+        at = int(wrong[0])
+        raise Error(f"labels[{at}]: found {array[at]}, expected 0 or 1")
+    return np.ascontiguousarray(array == 1)
+
+
+def codes(given: Any) -> np.ndarray:
+    """As int32."""
+    array = as_numpy(given, "codes")
+    if array.dtype.kind not in "iu":
+        raise Error(f"codes: found values of type {array.dtype}, expected whole numbers")
+    if array.size and (array.min() < -1 or array.max() > np.iinfo(np.int32).max):
+        raise Error(
+            f"codes: found {array.min()} to {array.max()}, expected -1 (no feature is active) or the number of a feature"
+        )
+    return array.astype(np.int32, copy=False)
+
+
+def pairs(given: Any) -> dict[str, Any]:
+    """A file of pairs, or pairs as lines of JSON."""
+    if isinstance(given, (str, os.PathLike)):
+        return {"pairs_file": os.fspath(given)}
+    if callable(getattr(given, "to_dict", None)) and hasattr(given, "columns"):
+        given = given.to_dict("records")
+    lines = []
+    for at, pair in enumerate(given):
+        if isinstance(pair, (tuple, list)) and len(pair) == 2:
+            pair = {"positive": pair[0], "negative": pair[1]}
+        if not isinstance(pair, dict):
+            raise Error(
+                f"pairs[{at}]: found {type(pair).__name__}, expected (positive, negative), or a dict of `positive`, `negative` "
+                "and what else is known of the pair"
+            )
+        lines.append(json.dumps(pair, default=plain))
+    if not lines:
+        raise Error("pairs: found none, expected at least one")
+    return {"pairs": "\n".join(lines)}
+
+
+def plain(value: Any) -> Any:
+    """numpy's numbers as Python's, and paths as text, for JSON."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise Error(f"found {type(value).__name__}, expected text, a number, or a list of them")
+
+
+def texts(given: Iterable[str], name: str) -> list[str]:
+    """A list of texts."""
+    if isinstance(given, str):
+        raise Error(f"{name}: found one text, expected a list of texts")
+    found = list(given)
+    for at, text in enumerate(found):
+        if not isinstance(text, str):
+            raise Error(f"{name}[{at}]: found {type(text).__name__}, expected text")
+    return found

@@ -1,0 +1,427 @@
+//! `evaluate`: known circuits, methods and controls. The same calls as the program makes.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use burn::backend::Autodiff;
+use burn_flex::{Flex, FlexDevice};
+use circuitscope::eval::causal::Ablation;
+use circuitscope::eval::methods::{self, BoxedMethod, MethodSettings, method};
+use circuitscope::eval::{About, EVALUATING, EvaluateSettings, evaluate as run_all};
+use circuitscope::measures::{
+    FolderStore, MemoryStore, RunKey, RunRecord, RunStore, SETTINGS_FILE, write_json,
+};
+use circuitscope::model::{Loaded, PrependBos};
+use circuitscope::report::render;
+use circuitscope::tasks::{IOI, TASKS, TaskSpec};
+use circuitscope::{
+    CaptureSettings, CircuitChoice, EVAL_PAIRS, EvalSettings, JudgedBy, Metric, PrepareSettings,
+    Progress, PromptBehaviour, PromptStart, Provenance, RESULTS_FILE, Results, Schema, Seed,
+    available_memory, behaviour_file, judged_task, known_as, known_circuits, prepare_task,
+};
+use pyo3::prelude::*;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::model::Model;
+use crate::prompts::{self, open_task};
+use crate::settings;
+use crate::work::{raised, refused, run, to_json};
+
+type B = Autodiff<Flex>;
+
+/// What was asked for.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Options {
+    tasks: Option<Vec<String>>,
+    methods: String,
+    n_examples: Option<usize>,
+    seeds: u64,
+    resamples: usize,
+    faithfulness: bool,
+    circuit: Option<String>,
+    prepend_bos: String,
+    max_batch_tokens: Option<usize>,
+    metric: Option<String>,
+    reference: String,
+    seed: u64,
+    settings: Map<String, Value>,
+    arguments: Vec<String>,
+}
+
+/// The same, read.
+struct Asked {
+    options: Options,
+    methods: Vec<&'static About>,
+    circuit: Option<CircuitChoice>,
+    prepend_bos: PrependBos,
+    metric: Option<Metric>,
+    ablation: Ablation,
+    /// Of every task, but for λ, which is the task's unless it was asked for.
+    settings: MethodSettings,
+}
+
+impl Asked {
+    fn read(options: Options) -> Result<Self> {
+        let said = |name: &str, error: &dyn std::fmt::Display| anyhow::anyhow!("{name}: {error}");
+        let methods = methods::parse_list(&options.methods)?;
+        let metric = options.metric.as_deref().map(str::parse::<Metric>);
+        let metric = metric.transpose().map_err(|error| said("metric", &error))?;
+        if let Some(metric) = metric {
+            methods
+                .iter()
+                .try_for_each(|method| method.check_metric(metric))?;
+        }
+        if options.seeds == 0 || options.seed.checked_add(options.seeds - 1).is_none() {
+            bail!(
+                "seeds: found {} from {} on, expected at least one, all of them at most {}",
+                options.seeds,
+                options.seed,
+                u64::MAX
+            );
+        }
+        if options.n_examples == Some(0) {
+            bail!("examples: found 0, expected a whole number from 1");
+        }
+        let prepend_bos = options.prepend_bos.parse::<PrependBos>();
+        let circuit = options.circuit.as_deref().map(prompts::circuit);
+        let usual = MethodSettings::default();
+        let settings = settings::methods(&usual, &options.settings, &options.arguments);
+        Ok(Self {
+            methods,
+            circuit: circuit.transpose()?,
+            prepend_bos: prepend_bos.map_err(|error| said("prepend_bos", &error))?,
+            metric,
+            ablation: options.reference.parse()?,
+            settings: settings.map_err(|error| anyhow::anyhow!("{error}"))?,
+            options,
+        })
+    }
+
+    fn l1(&self) -> Option<f64> {
+        self.options
+            .settings
+            .get("l1_coefficient")
+            .and_then(Value::as_f64)
+    }
+
+    fn seeds(&self) -> Vec<Seed> {
+        let first = self.options.seed;
+        let seeds = (0..self.options.seeds).map(|at| Seed::new(first + at));
+        seeds.collect()
+    }
+
+    fn keys(&self, task: &TaskSpec) -> Vec<RunKey> {
+        let of_method = |method: &&About| {
+            let seeds = self.seeds().into_iter();
+            let key = |seed: Seed| RunKey {
+                task: task.name.clone().into_owned(),
+                method: method.name.clone().into_owned(),
+                seed: seed.value(),
+            };
+            seeds.map(key).collect::<Vec<_>>()
+        };
+        self.methods.iter().flat_map(of_method).collect()
+    }
+
+    /// What the runs have in common.
+    fn settings(&self, loaded: &Loaded<Flex>, start: PromptStart) -> Result<EvalSettings> {
+        let (circuits, circuits_why) = match &self.circuit {
+            Some(CircuitChoice::File(file)) => (
+                Some(file.display().to_string()),
+                Some("as asked for".to_owned()),
+            ),
+            named => {
+                let named = match named {
+                    Some(CircuitChoice::Of(name)) => Some(name.as_str()),
+                    _ => None,
+                };
+                let known = known_as(&loaded.provenance, named)?;
+                known.map(|known| (known.model, known.why)).unzip()
+            }
+        };
+        let (sae, patching) = (&self.settings.sae, &self.settings.patching);
+        Ok(EvalSettings {
+            schema: Schema,
+            circuitscope: env!("CARGO_PKG_VERSION").to_owned(),
+            model: loaded.provenance.clone(),
+            circuits,
+            circuits_why,
+            prepend_bos: start,
+            examples: self.options.n_examples.unwrap_or(EVAL_PAIRS),
+            prompt_seed: self.options.seed,
+            codes: sae.n_codes,
+            l1: self.l1(),
+            train_examples: sae.train_examples,
+            steps: sae.steps,
+            resamples: self.options.resamples,
+            faithfulness: self.options.faithfulness,
+            metric: self.metric,
+            ablation: self.ablation,
+            gradient_pairs: patching.gradient_pairs as u32,
+            patch_pairs: patching.patch_pairs as u32,
+            ig_steps: patching.ig_steps as u32,
+            node_ig_steps: patching.node_ig_steps as u32,
+            mask_steps: patching.mask_steps as u32,
+            matryoshka_steps: patching.matryoshka_steps as u32,
+            scores: Vec::new(),
+            device: "flex (CPU)".to_owned(),
+        })
+    }
+}
+
+/// What an evaluation found.
+#[pyclass(frozen, module = "circuitscope._circuitscope")]
+#[derive(Debug)]
+pub struct Evaluation {
+    results: Results,
+    records: Vec<RunRecord>,
+    judged: BTreeMap<String, JudgedBy>,
+    notes: Vec<String>,
+}
+
+/// Judges methods by the known circuits of tasks.
+#[pyfunction]
+#[pyo3(signature = (model, options, output=None, progress=None))]
+pub fn evaluate(
+    py: Python<'_>,
+    model: &Model,
+    options: &str,
+    output: Option<PathBuf>,
+    progress: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Evaluation> {
+    let options: Options = serde_json::from_str(options).map_err(refused)?;
+    let asked = Asked::read(options).map_err(|error| raised(&error))?;
+    let loaded = model.loaded();
+    run(py, progress, move |progress| {
+        let made = all(&asked, &loaded, output.as_deref(), progress)?;
+        if let Some(folder) = &output {
+            made.saved(folder)?;
+        }
+        Ok(made)
+    })
+}
+
+fn all(
+    asked: &Asked,
+    loaded: &Loaded<Flex>,
+    output: Option<&Path>,
+    progress: &dyn Progress,
+) -> Result<Evaluation> {
+    let program = concat!("circuitscope ", env!("CARGO_PKG_VERSION"));
+    let mut provenance = Provenance::start(program, Vec::new());
+    provenance.on(&"flex (CPU)");
+    let tasks = tasks(asked, loaded, &mut provenance)?;
+    let (start, mut notes) =
+        PromptStart::settle(loaded, asked.prepend_bos, false, &mut [], |at| {
+            format!("prompt {}", at + 1)
+        })?;
+    let settings = asked.settings(loaded, start)?;
+    let mut store: Box<dyn RunStore> = match output {
+        None => Box::new(MemoryStore::default()),
+        Some(folder) => {
+            own_folder(folder)?;
+            for (_, by) in &tasks {
+                by.check(folder)?;
+            }
+            Box::new(FolderStore::open(folder, &settings)?)
+        }
+    };
+    let runs = tasks.iter().map(|(task, _)| asked.keys(task).len());
+    let _stage = progress.stage(EVALUATING, runs.sum::<usize>() as u64);
+    let (mut records, mut behaviours) = (Vec::new(), BTreeMap::new());
+    for (task, by) in &tasks {
+        let (behaviour, runs) = one(
+            asked,
+            task,
+            by,
+            loaded,
+            store.as_mut(),
+            &mut notes,
+            progress,
+        )?;
+        behaviours.insert(task.name.clone().into_owned(), behaviour);
+        records.extend(runs);
+    }
+    let results = Results::new(behaviours, &records, provenance.of_evaluation(settings));
+    let judged = tasks.into_iter().map(|(_, by)| (by.task.clone(), by));
+    Ok(Evaluation {
+        judged: judged.collect(),
+        results,
+        records,
+        notes,
+    })
+}
+
+/// The tasks to judge, each with what it is judged by: those asked for, or all whose circuit is known in this model.
+fn tasks(
+    asked: &Asked,
+    loaded: &Loaded<Flex>,
+    provenance: &mut Provenance,
+) -> Result<Vec<(TaskSpec, JudgedBy)>> {
+    let by = |task: TaskSpec, circuits| -> Result<(TaskSpec, JudgedBy)> {
+        let pairs = asked.options.n_examples;
+        let pairs = pairs.unwrap_or_else(|| task.examples_or(EVAL_PAIRS));
+        let by = JudgedBy::new(&task, pairs, circuits)?;
+        Ok((task, by))
+    };
+    let circuit = asked.circuit.as_ref();
+    if let Some(CircuitChoice::File(file)) = circuit {
+        provenance.input(file)?;
+        let found = asked.options.tasks.as_ref().map_or(0, Vec::len);
+        if found != 1 {
+            bail!(
+                "circuit: {}: found {found} tasks, expected the one whose circuit it is",
+                file.display()
+            );
+        }
+    }
+    let mut tasks: Vec<(TaskSpec, JudgedBy)> = Vec::new();
+    if let Some(named) = &asked.options.tasks {
+        for name in named {
+            let task = open_task(name, provenance)?;
+            if tasks.iter().any(|(other, _)| other.name == task.name) {
+                bail!("tasks: found {task} twice, expected tasks of different names");
+            }
+            let circuits = known_circuits(loaded, &task, circuit)?;
+            tasks.push(by(task, circuits)?);
+        }
+        return Ok(tasks);
+    }
+    for task in TASKS {
+        if let Ok(circuits) = known_circuits(loaded, task, circuit) {
+            tasks.push(by((*task).clone(), circuits)?);
+        }
+    }
+    if tasks.is_empty() {
+        known_circuits(loaded, &IOI, circuit)?;
+    }
+    Ok(tasks)
+}
+
+/// One task.
+fn one(
+    asked: &Asked,
+    task: &TaskSpec,
+    by: &JudgedBy,
+    loaded: &Loaded<Flex>,
+    store: &mut dyn RunStore,
+    notes: &mut Vec<String>,
+    progress: &dyn Progress,
+) -> Result<(PromptBehaviour, Vec<RunRecord>)> {
+    let seed = Seed::new(asked.options.seed);
+    let how = PrepareSettings::default()
+        .with_metric(asked.metric)
+        .with_prepend_bos(asked.prepend_bos);
+    let prompts = prepare_task(loaded, task, by.pairs, seed, how)?;
+    let said = prompts.notes().iter();
+    notes.extend(said.map(|said| format!("{task}: {said}")));
+    let capture = CaptureSettings::default()
+        .with_max_batch_tokens(asked.options.max_batch_tokens)
+        .with_memory(available_memory().unwrap_or(2 << 30))
+        .with_ablation(asked.ablation)
+        .with_seed(seed)
+        .with_last_position(asked.methods.iter().any(|about| about.needs.last));
+    let truths = by.circuits.truths.clone();
+    let judged = judged_task(loaded, &prompts, truths, capture, &FlexDevice, progress)?;
+    let causal = judged.evidence.causal("evaluate").ok();
+    let behaviour =
+        PromptBehaviour::measure(loaded, &prompts, causal, &FlexDevice, seed, progress)?;
+    let mut settings = asked.settings.clone();
+    if asked.l1().is_none() {
+        settings.sae.l1_coefficient = task.l1_coefficient;
+    }
+    let methods = asked.methods.iter();
+    let methods = methods
+        .map(|about| method::<B>(&about.name, &settings, &FlexDevice))
+        .collect::<Result<Vec<BoxedMethod<B>>, _>>()?;
+    let faithful = if asked.options.faithfulness {
+        settings.patching.patch_pairs
+    } else {
+        0
+    };
+    let how = EvaluateSettings::default()
+        .with_resamples(asked.options.resamples)
+        .with_faithfulness_pairs(faithful);
+    let runs = run_all::<B>(&[judged], &methods, &asked.seeds(), how, store, progress)?;
+    Ok((behaviour, runs))
+}
+
+/// Fails where a folder holds results of something else.
+fn own_folder(folder: &Path) -> Result<()> {
+    if folder.is_file() {
+        bail!(
+            "{}: found a file, expected a folder or nothing",
+            folder.display()
+        );
+    }
+    let others = [RESULTS_FILE, circuitscope::measures::DISCOVERY_FILE];
+    let found = others.into_iter().find(|name| folder.join(name).exists());
+    match found {
+        Some(found) if !folder.join(SETTINGS_FILE).exists() => bail!(
+            "{}: found {found} and no {SETTINGS_FILE}, expected a new folder, or one of an evaluation",
+            folder.display()
+        ),
+        _ => Ok(()),
+    }
+}
+
+#[pymethods]
+impl Evaluation {
+    /// Everything, as `results.json` has it.
+    fn json(&self) -> PyResult<String> {
+        to_json(&self.results)
+    }
+
+    /// The scores of each run: task, method, seed, `[layer, head]`.
+    fn scores<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<Vec<(String, String, u64, Bound<'py, numpy::PyArrayDyn<f64>>)>> {
+        let runs = self.records.iter().map(|record| {
+            let grid = record.scores.grid;
+            let shape = [grid.n_layers, grid.n_heads];
+            let nodes = crate::arrays::shaped(py, record.scores.nodes.clone(), &shape)?;
+            let (task, method) = (record.task.clone(), record.method.clone());
+            Ok((task, method, record.seed, nodes))
+        });
+        runs.collect()
+    }
+
+    /// What was assumed, one sentence each.
+    fn notes(&self) -> Vec<String> {
+        self.notes.clone()
+    }
+
+    /// Writes everything into a folder, as `eval --output` does; the path of the page.
+    fn save(&self, folder: PathBuf) -> PyResult<PathBuf> {
+        self.saved(&folder).map_err(|error| raised(&error))
+    }
+}
+
+impl Evaluation {
+    fn saved(&self, folder: &Path) -> Result<PathBuf> {
+        own_folder(folder)?;
+        for by in self.judged.values() {
+            by.check(folder)?;
+        }
+        let mut store = FolderStore::open(folder, &self.results.provenance.settings)?;
+        for record in &self.records {
+            let key = record.key();
+            if !store.contains(&key) {
+                store.save(&key, record)?;
+            }
+        }
+        for by in self.judged.values() {
+            by.write(folder)?;
+        }
+        for (task, behaviour) in &self.results.behaviour {
+            write_json(&behaviour_file(folder, task), behaviour)?;
+        }
+        self.results.write(&folder.join(RESULTS_FILE))?;
+        let page = self.results.page(&self.records, &self.judged)?;
+        Ok(render(&page)?.write(folder)?)
+    }
+}

@@ -1,0 +1,173 @@
+//! Long work: on a thread of its own, with the interpreter's lock released, heard and stopped meanwhile.
+
+use std::any::Any;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use circuitscope::{Progress, text};
+use pyo3::create_exception;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use serde::Serialize;
+
+create_exception!(
+    circuitscope,
+    Error,
+    PyValueError,
+    "What could not be done, and why: the text names the file or the setting, what was found and what was expected."
+);
+
+/// How often signals are looked at and progress is told.
+const TICK: Duration = Duration::from_millis(50);
+/// How long work that is asked to stop may take to come to a safe point; then it is left to itself.
+const GRACE: Duration = Duration::from_millis(600);
+/// Stack of the thread that works: as large as that of a main thread usually is.
+const STACK: usize = 8 << 20;
+
+/// An error as Python raises it, with all its causes in one line.
+pub(crate) fn raised(error: &anyhow::Error) -> PyErr {
+    Error::new_err(text::one_line(error.as_ref()))
+}
+
+/// A wrong argument.
+pub(crate) fn refused(said: impl std::fmt::Display) -> PyErr {
+    Error::new_err(said.to_string())
+}
+
+/// As JSON.
+pub(crate) fn to_json(value: &impl Serialize) -> PyResult<String> {
+    serde_json::to_string(value).map_err(refused)
+}
+
+/// A stage that is open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stage {
+    name: String,
+    done: u64,
+    total: u64,
+}
+
+/// What the thread that works tells the one that waits, and is asked by it.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    stop: AtomicBool,
+    open: Mutex<Vec<Stage>>,
+}
+
+impl Watch {
+    fn stages<T>(&self, with: impl FnOnce(&mut Vec<Stage>) -> T) -> T {
+        with(&mut self.open.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Progress for Watch {
+    fn begin(&self, stage: &str, total: u64) {
+        let name = stage.to_owned();
+        self.stages(|open| {
+            open.push(Stage {
+                name,
+                done: 0,
+                total,
+            });
+        });
+    }
+
+    fn at(&self, what: &str) {
+        self.stages(|open| {
+            if let Some(stage) = open.last_mut() {
+                what.clone_into(&mut stage.name);
+            }
+        });
+    }
+
+    fn advance(&self, steps: u64) {
+        self.stages(|open| {
+            if let Some(stage) = open.last_mut() {
+                stage.done += steps;
+            }
+        });
+    }
+
+    fn end(&self) {
+        self.stages(|open| open.pop());
+    }
+
+    fn cancelled(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// Runs `work` and waits for it. `progress` is called with the name of the innermost stage, the steps done and the steps in
+/// all, whenever they have changed. What it raises, and `KeyboardInterrupt`, ends the work.
+pub(crate) fn run<T: Send + 'static>(
+    py: Python<'_>,
+    progress: Option<&Bound<'_, PyAny>>,
+    work: impl FnOnce(&Watch) -> anyhow::Result<T> + Send + 'static,
+) -> PyResult<T> {
+    let watch = Arc::new(Watch::default());
+    let (send, receive) = mpsc::channel();
+    let own = Arc::clone(&watch);
+    thread::Builder::new()
+        .name("circuitscope".to_owned())
+        .stack_size(STACK)
+        .spawn(move || {
+            let outcome = panic::catch_unwind(AssertUnwindSafe(|| work(&own)));
+            // Nobody may be there any more who asked.
+            send.send(outcome).ok();
+        })
+        .map_err(refused)?;
+    // A receiver is for one thread at a time.
+    let receive = Mutex::new(receive);
+    let wait = |time: Duration| {
+        py.detach(|| {
+            let receive = receive.lock().unwrap_or_else(PoisonError::into_inner);
+            receive.recv_timeout(time)
+        })
+    };
+    let mut told = None;
+    loop {
+        match wait(TICK) {
+            Ok(Ok(outcome)) => return outcome.map_err(|error| raised(&error)),
+            Ok(Err(panicked)) => return Err(bug(panicked.as_ref())),
+            Err(RecvTimeoutError::Disconnected) => return Err(bug(&"the work ended")),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        let heard = tell(&watch, progress, &mut told).and_then(|()| py.check_signals());
+        if let Err(stop) = heard {
+            watch.stop.store(true, Ordering::Relaxed);
+            wait(GRACE).ok();
+            return Err(stop);
+        }
+    }
+}
+
+/// Tells where the work is, if that is not what was told last.
+fn tell(
+    watch: &Watch,
+    progress: Option<&Bound<'_, PyAny>>,
+    told: &mut Option<Stage>,
+) -> PyResult<()> {
+    let Some(progress) = progress else {
+        return Ok(());
+    };
+    let now = watch.stages(|open| open.last().cloned());
+    if let Some(stage) = now.filter(|now| told.as_ref() != Some(now)) {
+        progress.call1((stage.name.as_str(), stage.done, stage.total))?;
+        *told = Some(stage);
+    }
+    Ok(())
+}
+
+/// A panic is never the user's fault.
+fn bug(panicked: &(dyn Any + Send)) -> PyErr {
+    let said = panicked.downcast_ref::<&str>().copied();
+    let said = said.or_else(|| panicked.downcast_ref::<String>().map(String::as_str));
+    PyRuntimeError::new_err(format!(
+        "this is a bug in circuitscope, please report it: {}",
+        said.unwrap_or("no message")
+    ))
+}
