@@ -1,7 +1,9 @@
 //! What made a result: recorded in every file that a command writes.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -11,16 +13,23 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::device::Device;
+use crate::version::VERSION;
 
-/// Version of this program.
-pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The command line, program name included.
+static LINE: OnceLock<Vec<OsString>> = OnceLock::new();
+
+/// Notes the command line, with what a file of flags gives, for everything that is recorded.
+pub(crate) fn as_typed(line: &[OsString]) {
+    // There is one command line.
+    LINE.set(line.to_vec()).ok();
+}
 
 /// What made a result.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Provenance {
     /// Program and version.
     pub(crate) program: String,
-    /// The command line, program name left out.
+    /// The command line, program name left out; what a file of flags gives stands at its end.
     pub(crate) command: Vec<String>,
     /// Backend and hardware, where a device did the work.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,7 +51,10 @@ impl Provenance {
     pub(crate) fn start() -> Self {
         Self {
             program: format!("circuitscope {VERSION}"),
-            command: std::env::args_os()
+            command: LINE
+                .get()
+                .into_iter()
+                .flatten()
                 .skip(1)
                 .map(|arg| arg.to_string_lossy().into_owned())
                 .collect(),

@@ -2,6 +2,7 @@
 //! `cargo xtask parity` compares models with what other programs compute from the same weights;
 //! `cargo xtask matrix` prints which method runs on which family of models;
 //! `cargo xtask dictionaries` compares dictionaries of other tools with what those make of them;
+//! `cargo xtask book` builds the book; `cargo xtask dist` makes an archive of a release;
 //! `cargo xtask bench-report` renders what the benches measured; `cargo xtask real-model` fetches the
 //! model that some tests need, `cargo xtask text` text to train dictionaries on; `cargo xtask packaged` copies what packages carry; `cargo xtask torture` tries to break the
 //! program.
@@ -9,9 +10,15 @@
 //! Builds in seconds, because nothing here depends on a tensor library.
 
 mod bench_report;
+mod book;
+mod dist;
+mod licences;
+mod links;
 mod packaged;
 mod real_model;
+mod sbom;
 mod text;
+mod tools;
 #[cfg(unix)]
 mod torture;
 
@@ -68,12 +75,28 @@ enum Chore {
     /// Fetches English text from Debian's packages `debian-handbook` and `python3-doc` with apt-get into `.models/text`, to
     /// train dictionaries on; does nothing where it is there already.
     Text,
+    /// Builds the book of `docs/` into `target/book/html`, and follows every link in it.
+    Book {
+        /// Opens it in a browser.
+        #[arg(long)]
+        open: bool,
+    },
+    /// Makes an archive of the release program with licences, completions, man pages and a list of what it is made of, and
+    /// its checksum, in `target/dist`; the same sources give the same bytes.
+    Dist {
+        /// A program that is built already; without, it is built with the features `flex,hub,ndarray,wgpu`.
+        #[arg(long)]
+        program: Option<PathBuf>,
+    },
     /// Tries to break the release program with broken files, absurd settings, sudden death, full disks, two writers
     /// and signals, prints a table, and fails on a panic, a hang, too much memory, NaN with exit code 0, or a lost
     /// run.
     #[cfg(unix)]
     Torture(torture::Settings),
 }
+
+/// The root of the repository.
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
 /// Where results are kept.
 const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../benches/results");
@@ -124,6 +147,8 @@ fn main() -> Result<()> {
             let criterion = criterion.unwrap_or_else(bench_report::default_folder);
             bench_report::run(&criterion, &output, &name, &note)
         }
+        Chore::Book { open } => book::run(open),
+        Chore::Dist { program } => dist::run(program),
         Chore::Packaged => packaged::run(),
         Chore::RealModel => real_model::run(),
         Chore::Text => text::run(),

@@ -28,7 +28,7 @@ use crate::device::{B, Device};
 use crate::interrupt::{self, Kept};
 use crate::output::{self, Printer, indented, note};
 use crate::progress::{Terminal, Whole};
-use crate::provenance::{Provenance, VERSION};
+use crate::provenance::Provenance;
 
 /// What the model makes of the prompts of each task, a file each, in the output folder.
 const BEHAVIOUR_FOLDER: &str = "behaviour";
@@ -354,7 +354,7 @@ fn settings(
     let scores = scores.filter_map(|path| provenance.inputs.get(&path).cloned());
     Ok(EvalSettings {
         schema: Schema,
-        circuitscope: VERSION.to_owned(),
+        circuitscope: crate::version::VERSION.to_owned(),
         model: loaded.provenance.clone(),
         circuits,
         circuits_why,
