@@ -1,9 +1,9 @@
 //! Links and headings of Markdown pages.
 
-use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
+use markdown::mdast::Node;
+use markdown::{ParseOptions, to_mdast};
 
 /// A link or a picture of a page that leads to a file beside it.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,66 +19,40 @@ pub(crate) struct Link {
 /// Links that lead to no other machine, in order.
 pub(crate) fn links(text: &str) -> Vec<Link> {
     let mut links = Vec::new();
-    for (event, range) in Parser::new_ext(text, options()).into_offset_iter() {
-        let Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) = event else {
-            continue;
+    walk(text, &mut |node| {
+        let (Node::Link(markdown::mdast::Link { url, position, .. })
+        | Node::Image(markdown::mdast::Image { url, position, .. })) = node
+        else {
+            return;
         };
-        if dest_url.contains("://") || dest_url.starts_with("mailto:") {
-            continue;
+        if url.contains("://") || url.starts_with("mailto:") {
+            return;
         }
-        let (path, heading) = match dest_url.split_once('#') {
+        let (path, heading) = match url.split_once('#') {
             Some((path, heading)) => (path, Some(heading.to_owned())),
-            None => (dest_url.as_ref(), None),
+            None => (url.as_str(), None),
         };
         links.push(Link {
             path: path.to_owned(),
             heading,
-            line: 1 + text[..range.start].matches('\n').count(),
+            line: position.as_ref().map_or(0, |place| place.start.line),
         });
-    }
+    });
     links
 }
 
-/// What a `#` can name: the headings, as forges and mdBook write them.
-pub(crate) fn headings(text: &str) -> Vec<String> {
-    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
-    let mut headings = Vec::new();
-    let mut heading: Option<String> = None;
-    for event in Parser::new_ext(text, options()) {
-        match event {
-            Event::Start(Tag::Heading { .. }) => heading = Some(String::new()),
-            Event::End(TagEnd::Heading(_)) => {
-                let slug = slug(&heading.take().unwrap_or_default());
-                let before = seen.entry(slug.clone()).or_insert(0);
-                headings.push(if *before == 0 {
-                    slug
-                } else {
-                    format!("{slug}-{before}")
-                });
-                *before += 1;
-            }
-            Event::Text(part) | Event::Code(part) => {
-                if let Some(heading) = &mut heading {
-                    heading.push_str(&part);
-                }
-            }
-            _ => {}
+/// Shows every part of a page, in order.
+fn walk(text: &str, see: &mut dyn FnMut(&Node)) {
+    fn below(node: &Node, see: &mut dyn FnMut(&Node)) {
+        see(node);
+        for child in node.children().into_iter().flatten() {
+            below(child, see);
         }
     }
-    headings
-}
-
-fn slug(heading: &str) -> String {
-    let letters = heading.trim().chars().filter_map(|c| match c {
-        c if c.is_whitespace() => Some('-'),
-        c if c.is_alphanumeric() || c == '-' || c == '_' => c.to_lowercase().next(),
-        _ => None,
-    });
-    letters.collect()
-}
-
-fn options() -> Options {
-    Options::ENABLE_TABLES | Options::ENABLE_FOOTNOTES | Options::ENABLE_STRIKETHROUGH
+    // Markdown has no errors; MDX, which is not asked for, has.
+    if let Ok(page) = to_mdast(text, &ParseOptions::gfm()) {
+        below(&page, see);
+    }
 }
 
 /// A path without `.` and `..`, as far as it can be said; `None` where it leads out.
@@ -100,7 +74,37 @@ pub(crate) fn plain(path: &Path) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+
+    /// What a `#` can name: the headings, as forges and mdBook write them.
+    fn headings(text: &str) -> Vec<String> {
+        let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+        let mut headings = Vec::new();
+        walk(text, &mut |node| {
+            if !matches!(node, Node::Heading(_)) {
+                return;
+            }
+            let slug = slug(&node.to_string());
+            let before = seen.entry(slug.clone()).or_insert(0);
+            headings.push(match before {
+                0 => slug,
+                _ => format!("{slug}-{before}"),
+            });
+            *before += 1;
+        });
+        headings
+    }
+
+    fn slug(heading: &str) -> String {
+        let letters = heading.trim().chars().filter_map(|c| match c {
+            c if c.is_whitespace() => Some('-'),
+            c if c.is_alphanumeric() || c == '-' || c == '_' => c.to_lowercase().next(),
+            _ => None,
+        });
+        letters.collect()
+    }
 
     /// Every page of the repository, from its root.
     fn pages() -> Vec<PathBuf> {
