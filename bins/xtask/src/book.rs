@@ -15,18 +15,27 @@ use crate::tools::{self, MDBOOK};
 /// The folder of the book's own pages.
 const DOCS: &str = "docs";
 
+/// The folder that mdBook reads, in that of the book.
+const SOURCE: &str = "source";
+
 /// Builds the book, checks its links, and opens it if asked to.
 #[expect(clippy::print_stdout, reason = "a chore tells what it did")]
 pub(crate) fn run(open: bool) -> Result<()> {
     let mdbook = tools::installed(&MDBOOK)?;
     let target = tools::target()?.join("book");
-    let (source, html) = (target.join("source"), target.join("html"));
-    if source.exists() {
-        fs_err::remove_dir_all(&source)?;
+    let (source, html) = (target.join(SOURCE), target.join("html"));
+    for old in [&source, &html] {
+        if old.exists() {
+            fs_err::remove_dir_all(old)?;
+        }
     }
-    let chapters = assemble(Path::new(crate::ROOT), &source)?;
+    let root = Path::new(crate::ROOT);
+    let chapters = assemble(root, &source)?;
+    fs_err::copy(root.join(DOCS).join("book.toml"), target.join("book.toml"))?;
     let mut build = Command::new(mdbook);
-    build.arg("build").arg(&source).arg("--dest-dir").arg(&html);
+    build.arg("build").arg(&target).arg("--dest-dir").arg(&html);
+    // In the repository the pages lie beside the settings, here one folder below.
+    build.env("MDBOOK_BOOK__SRC", SOURCE);
     if open {
         build.arg("--open");
     }
@@ -87,7 +96,6 @@ fn assemble(root: &Path, to: &Path) -> Result<usize> {
     }
     let summary = fs_err::read_to_string(root.join(DOCS).join("SUMMARY.md"))?;
     fs_err::write(to.join("SUMMARY.md"), from_the_root(&summary)?)?;
-    fs_err::copy(root.join(DOCS).join("book.toml"), to.join("book.toml"))?;
     Ok(chapters.len())
 }
 

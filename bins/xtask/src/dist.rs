@@ -144,12 +144,14 @@ fn pack(folder: &Path, name: &str, to: &Path, time: u64) -> Result<()> {
     for path in paths {
         let bytes = fs_err::read(&path)?;
         let within = path.strip_prefix(folder)?;
-        let is_program =
-            within.parent() == Some(Path::new("")) && within.starts_with("circuitscope");
+        let is_program = within.parent() == Some(Path::new(""))
+            && within.file_stem() == Some("circuitscope".as_ref());
         let mut header = tar::Header::new_gnu();
         header.set_size(bytes.len() as u64);
         header.set_mode(if is_program { 0o755 } else { 0o644 });
         header.set_mtime(time);
+        header.set_uid(0);
+        header.set_gid(0);
         archive.append_data(&mut header, Path::new(name).join(within), bytes.as_slice())?;
     }
     archive.into_inner()?.finish()?.flush()?;

@@ -67,30 +67,10 @@ pub(crate) fn texts(features: &str, target: &str) -> Result<String> {
 
 /// The packages of others that are linked, by name.
 fn packages(features: &str, target: &str) -> Result<Vec<Package>> {
-    let tree = output(&[
-        "tree",
-        "--locked",
-        "-p",
-        "circuitscope-cli",
-        "--no-default-features",
-        "--features",
-        features,
-        "--target",
-        target,
-        "--edges",
-        "normal",
-        "--prefix",
-        "none",
-        "--format",
-        "{p}",
-    ])?;
-    let linked: BTreeSet<(&str, &str)> = tree
-        .lines()
-        .filter(|line| !line.contains("(proc-macro)"))
-        .filter_map(|line| {
-            let mut words = line.split_whitespace();
-            Some((words.next()?, words.next()?.strip_prefix('v')?))
-        })
+    let linked = resolved(features, target, "normal")?;
+    let linked: BTreeSet<&(String, String)> = linked
+        .iter()
+        .filter_map(|(package, is_macro)| (!is_macro).then_some(package))
         .collect();
     let metadata: Value =
         serde_json::from_str(&output(&["metadata", "--locked", "--format-version", "1"])?)?;
@@ -102,7 +82,7 @@ fn packages(features: &str, target: &str) -> Result<Vec<Package>> {
         let text = |key: &str| package[key].as_str().unwrap_or_default().to_owned();
         let (name, version) = (text("name"), text("version"));
         // What has no source is of this workspace.
-        if package["source"].is_null() || !linked.contains(&(name.as_str(), version.as_str())) {
+        if package["source"].is_null() || !linked.contains(&(name.clone(), version.clone())) {
             continue;
         }
         let manifest = PathBuf::from(text("manifest_path"));
@@ -128,6 +108,41 @@ fn packages(features: &str, target: &str) -> Result<Vec<Package>> {
         packages.len()
     );
     Ok(packages)
+}
+
+/// Name and version of every package that the program is built from, along edges of these kinds, and whether it is a
+/// procedural macro, which runs in the compiler alone.
+pub(crate) fn resolved(
+    features: &str,
+    target: &str,
+    edges: &str,
+) -> Result<BTreeMap<(String, String), bool>> {
+    let tree = output(&[
+        "tree",
+        "--locked",
+        "-p",
+        "circuitscope-cli",
+        "--no-default-features",
+        "--features",
+        features,
+        "--target",
+        target,
+        "--edges",
+        edges,
+        "--prefix",
+        "none",
+        "--format",
+        "{p}",
+    ])?;
+    let packages = tree.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let (name, version) = (words.next()?, words.next()?.strip_prefix('v')?);
+        Some((
+            (name.to_owned(), version.to_owned()),
+            line.contains("(proc-macro)"),
+        ))
+    });
+    Ok(packages.collect())
 }
 
 /// The texts of licences in the folder of a package.

@@ -146,10 +146,10 @@ mod tests {
                 };
                 let there = to.as_ref().is_some_and(|to| root.join(to).exists());
                 let has_heading = || {
-                    let text = fs_err::read_to_string(root.join(to.as_ref().unwrap())).unwrap();
-                    link.heading
-                        .as_ref()
-                        .is_none_or(|heading| headings(&text).contains(heading))
+                    link.heading.as_ref().is_none_or(|heading| {
+                        let to = root.join(to.as_ref().unwrap());
+                        headings(&fs_err::read_to_string(to).unwrap()).contains(heading)
+                    })
                 };
                 if !there || !has_heading() {
                     let Link {

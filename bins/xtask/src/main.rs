@@ -15,6 +15,7 @@ mod dist;
 mod licences;
 mod links;
 mod packaged;
+mod packages;
 mod real_model;
 mod sbom;
 mod text;
@@ -66,6 +67,15 @@ enum Chore {
         /// Folder to write into.
         #[arg(long, default_value_os_t = PathBuf::from(RESULTS))]
         output: PathBuf,
+    },
+    /// Packs every crate that is published, and installs the program from the packages alone.
+    Packages {
+        /// Features to build it with: those of a release build before give it its dependencies.
+        #[arg(long, default_value = "portable")]
+        features: String,
+        /// Folder to install into.
+        #[arg(long)]
+        root: PathBuf,
     },
     /// Makes the copies of `datasets/` and of the README anew that packages carry.
     Packaged,
@@ -149,6 +159,7 @@ fn main() -> Result<()> {
         }
         Chore::Book { open } => book::run(open),
         Chore::Dist { program } => dist::run(program),
+        Chore::Packages { features, root } => packages::run(&features, &root),
         Chore::Packaged => packaged::run(),
         Chore::RealModel => real_model::run(),
         Chore::Text => text::run(),

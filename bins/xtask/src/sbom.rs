@@ -1,11 +1,13 @@
 //! What the program is made of, as `cargo cyclonedx` lists it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
+use crate::licences;
 use crate::tools::{self, CYCLONEDX};
 
 /// How the files are called that the tool leaves beside every manifest of the workspace.
@@ -16,15 +18,7 @@ pub(crate) fn made(features: &str, target: &str) -> Result<String> {
     let tool = tools::installed(&CYCLONEDX)?;
     let root = fs_err::canonicalize(crate::ROOT)?;
     let status = Command::new(tool)
-        .args([
-            "cyclonedx",
-            "--format",
-            "json",
-            "--spec-version",
-            "1.5",
-            "--describe",
-            "crate",
-        ])
+        .args(["cyclonedx", "--format", "json", "--spec-version", "1.5"])
         .args([
             "--no-default-features",
             "--features",
@@ -59,6 +53,39 @@ pub(crate) fn made(features: &str, target: &str) -> Result<String> {
     Ok(serde_json::to_string_pretty(&list)? + "\n")
 }
 
+/// Leaves out what the tool lists and nobody builds: it reads `cargo metadata`, where dependencies that no feature turns on
+/// stand, too.
+fn keep(list: &mut Value, built: &BTreeMap<(String, String), bool>) -> Result<()> {
+    let components = list["components"].as_array_mut().context("components")?;
+    let mut left_out = BTreeSet::new();
+    components.retain(|component| {
+        let text = |key: &str| component[key].as_str().unwrap_or_default().to_owned();
+        let is_built = built.contains_key(&(text("name"), text("version")));
+        if !is_built {
+            left_out.insert(text("bom-ref"));
+        }
+        is_built
+    });
+    // All but the program itself.
+    ensure!(
+        components.len() + 1 == built.len(),
+        "found {} components, expected the {} that cargo tree has",
+        components.len(),
+        built.len() - 1
+    );
+    let dependencies = list["dependencies"]
+        .as_array_mut()
+        .context("dependencies")?;
+    let is_left_out = |name: &Value| name.as_str().is_some_and(|name| left_out.contains(name));
+    dependencies.retain(|entry| !is_left_out(&entry["ref"]));
+    for entry in dependencies {
+        if let Some(on) = entry.get_mut("dependsOn").and_then(Value::as_array_mut) {
+            on.retain(|name| !is_left_out(name));
+        }
+    }
+    Ok(())
+}
+
 /// Files that the tool left.
 fn left(root: &Path) -> Result<Vec<PathBuf>> {
     let mut left = Vec::new();
@@ -73,4 +100,32 @@ fn left(root: &Path) -> Result<Vec<PathBuf>> {
         .into_iter()
         .map(|folder| folder.join(format!("{NAME}.json")));
     Ok(files.filter(|file| file.is_file()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_nobody_builds_is_left_out() {
+        let component = |name: &str| json!({"bom-ref": name, "name": name, "version": "1.0.0"});
+        let mut list = json!({
+            "components": [component("a"), component("b")],
+            "dependencies": [{"ref": "a", "dependsOn": ["b"]}, {"ref": "b"}],
+        });
+        let package = |name: &str| ((name.to_owned(), "1.0.0".to_owned()), false);
+        let built = BTreeMap::from([package("a"), package("program")]);
+        keep(&mut list, &built).unwrap();
+        let expected = json!({"components": [component("a")], "dependencies": [{"ref": "a", "dependsOn": []}]});
+        assert_eq!(list, expected);
+        let built = BTreeMap::from([package("a"), package("c"), package("program")]);
+        assert!(
+            keep(&mut list, &built)
+                .unwrap_err()
+                .to_string()
+                .contains("expected the 2")
+        );
+    }
 }
