@@ -406,3 +406,42 @@ fn shown(value: &DeValue<'_>) -> String {
 fn line(text: &str, at: usize) -> usize {
     1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count()
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+    use crate::args::Cli;
+
+    /// No two flags of a command are compared in vain: clap panics where one names another that is not there.
+    #[test]
+    fn every_two_flags_can_be_compared() {
+        let mut command = Cli::command();
+        command.build();
+        let mut exclusive = 0;
+        let names: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
+        for name in names.into_iter().filter(|name| *name != "help") {
+            let flags: Vec<&Arg> = known(&command, name).collect();
+            for a in &flags {
+                for b in &flags {
+                    let excluded = exclude(&command, name, a, b);
+                    assert_eq!(excluded, exclude(&command, name, b, a), "{name}: {a} {b}");
+                    exclusive += usize::from(excluded && a.get_id() != b.get_id());
+                }
+            }
+        }
+        assert!(exclusive > 20, "{exclusive}");
+    }
+
+    #[test]
+    fn flags_are_put_before_the_end_of_flags() {
+        let words = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
+        let mut line = words("circuitscope report -- e");
+        append(&mut line, &words("--format=json"));
+        assert_eq!(line, words("circuitscope report --format=json -- e"));
+        let mut line = words("circuitscope report e");
+        append(&mut line, &words("--format=json"));
+        assert_eq!(line, words("circuitscope report e --format=json"));
+    }
+}
