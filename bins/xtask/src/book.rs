@@ -31,7 +31,9 @@ pub(crate) fn run(open: bool) -> Result<()> {
     }
     let root = Path::new(crate::ROOT);
     let chapters = assemble(root, &source)?;
-    fs_err::copy(root.join(DOCS).join("book.toml"), target.join("book.toml"))?;
+    for settings in ["book.toml", "book.css"] {
+        fs_err::copy(root.join(DOCS).join(settings), target.join(settings))?;
+    }
     let mut build = Command::new(mdbook);
     build.arg("build").arg(&target).arg("--dest-dir").arg(&html);
     // In the repository the pages lie beside the settings, here one folder below.
