@@ -45,11 +45,10 @@ pub(crate) fn made(features: &str, target: &str) -> Result<String> {
     if let Some(about) = parts.get_mut("metadata").and_then(Value::as_object_mut) {
         about.remove("timestamp");
     }
-    let components = list["components"].as_array().map_or(0, Vec::len);
-    ensure!(
-        components > 50,
-        "found {components} components, expected hundreds"
-    );
+    keep(
+        &mut list,
+        &licences::resolved(features, target, "normal,build")?,
+    )?;
     Ok(serde_json::to_string_pretty(&list)? + "\n")
 }
 
