@@ -180,16 +180,14 @@ impl<'c> File<'c> {
             )
         })?;
         let mut entries = Vec::new();
-        for pair in table.get_ref() {
-            let (key, value) = pair;
-            match value.get_ref() {
-                DeValue::Table(of_command) => {
-                    self.check_command(&text, key)?;
-                    for pair in of_command {
-                        entries.push(self.entry(&text, pair, Some(key.get_ref()))?);
-                    }
+        for (key, value) in in_order(table.get_ref()) {
+            if let DeValue::Table(of_command) = value.get_ref() {
+                self.check_command(&text, key)?;
+                for pair in in_order(of_command) {
+                    entries.push(self.entry(&text, pair, Some(key.get_ref()))?);
                 }
-                _ => entries.push(self.entry(&text, pair, None)?),
+            } else {
+                entries.push(self.entry(&text, (key, value), None)?);
             }
         }
         Ok(entries)
@@ -373,6 +371,13 @@ impl<'c> File<'c> {
             _ => Ok(()),
         }
     }
+}
+
+/// The pairs of a table as the file has them.
+fn in_order<'t, 'i>(table: &'t DeTable<'i>) -> Vec<Pair<'t, 'i>> {
+    let mut pairs: Vec<Pair<'t, 'i>> = table.iter().collect();
+    pairs.sort_by_key(|(key, _)| key.span().start);
+    pairs
 }
 
 /// A value that stands for itself on a command line.

@@ -218,12 +218,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let chapters = assemble(Path::new(crate::ROOT), folder.path()).unwrap();
         assert!(chapters > 20, "{chapters}");
-        for file in [
-            "README.md",
-            "SUMMARY.md",
-            "book.toml",
-            "docs/guides/own-task/task.toml",
-        ] {
+        for file in ["README.md", "SUMMARY.md", "docs/guides/own-task/task.toml"] {
             assert!(folder.path().join(file).is_file(), "{file}");
         }
         let summary = fs_err::read_to_string(folder.path().join("SUMMARY.md")).unwrap();
