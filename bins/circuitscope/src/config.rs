@@ -353,10 +353,14 @@ impl<'c> File<'c> {
             return Ok(());
         };
         match error.kind() {
-            ErrorKind::ValueValidation => Err(core::error::Error::source(&error).map_or_else(
-                || "another value".to_owned(),
-                |source| source.to_string().replace("expected ", ""),
-            )),
+            ErrorKind::ValueValidation => {
+                let source = core::error::Error::source(&error).map(ToString::to_string);
+                let source = source.unwrap_or_default();
+                Err(match source.strip_prefix("expected ") {
+                    Some(expected) => expected.to_owned(),
+                    None => format!("a value that `--help` allows ({source})"),
+                })
+            }
             ErrorKind::InvalidValue => Err(match error.get(ContextKind::ValidValue) {
                 Some(ContextValue::Strings(valid)) if !valid.is_empty() => {
                     let hint = match error.get(ContextKind::SuggestedValue) {

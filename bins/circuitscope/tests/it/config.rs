@@ -174,7 +174,7 @@ fn values_are_of_the_kind_of_their_flag() {
         ),
         (
             "[discover]\ntop = \"many\"\n",
-            "line 2: [discover] `top`: found \"many\", expected invalid digit found in string",
+            "line 2: [discover] `top`: found \"many\", expected a value that `--help` allows (invalid digit found in string)",
         ),
         (
             "[discover]\nselect = \"best\"\n",
@@ -206,7 +206,7 @@ fn values_are_of_the_kind_of_their_flag() {
         ),
         (
             "seed = -1\n",
-            "line 1: `seed`: found -1, expected invalid digit found in string (of `eval`, one of the commands that have this flag)",
+            "line 1: `seed`: found -1, expected a value that `--help` allows (invalid digit found in string) (of `eval`, one of the commands that have this flag)",
         ),
     ] {
         bench.write("circuitscope.toml", config);

@@ -82,7 +82,7 @@ fn man_pages_are_written() {
     bench.write("file", "");
     bench.fails(
         "man file/man1",
-        "cannot write `file/man1/circuitscope.1`: Not a directory (os error 20)",
+        "cannot write `file/man1`: Not a directory (os error 20)",
     );
 }
 
