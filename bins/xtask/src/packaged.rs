@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
+use crate::ROOT;
+
 /// What people read and regenerate, the copy that a package carries, and the names of the files below it that are copied.
 const COPIES: [(&str, &str, &[&str]); 3] = [
     (".", "crates/circuitscope", &["README.md"]),
@@ -27,8 +29,6 @@ const COPIES: [(&str, &str, &[&str]); 3] = [
         ],
     ),
 ];
-
-const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
 /// Makes every packaged file anew from its original, and names those that changed.
 #[expect(clippy::print_stdout, reason = "a chore tells what it did")]

@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use circuitscope::hooks::Reduce;
+use clap::builder::ValueHint;
 use clap::{Args, ValueEnum};
 
 use super::task::{examples_help, parse_task, task_help};
@@ -58,7 +59,7 @@ pub(crate) const CAPTURED_PAIRS: usize = 10;
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct CapturePrompts {
-    #[arg(long, value_name = "TASK|DIR", value_parser = parse_task, help = task_help())]
+    #[arg(long, value_name = "TASK|DIR", value_hint = ValueHint::DirPath, value_parser = parse_task, help = task_help())]
     pub(crate) task: Option<TaskArg>,
     /// Text file of one prompt a line; a line ends at a line feed, alone or after a carriage return, and
     /// every other character belongs to the prompt

@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::ValueHint;
 
 use super::DeviceArgs;
 
@@ -25,10 +26,10 @@ pub(crate) struct CompareArgs {
     #[arg(value_name = "B")]
     pub(crate) b: PathBuf,
     /// The model of A, where it is no longer where it was
-    #[arg(long, value_name = "MODEL", conflicts_with = "no_models")]
+    #[arg(long, value_name = "MODEL", value_hint = ValueHint::AnyPath, conflicts_with = "no_models")]
     pub(crate) model_a: Option<String>,
     /// The model of B, likewise
-    #[arg(long, value_name = "MODEL", conflicts_with = "no_models")]
+    #[arg(long, value_name = "MODEL", value_hint = ValueHint::AnyPath, conflicts_with = "no_models")]
     pub(crate) model_b: Option<String>,
     /// Run no model: what each circuit keeps in the other run is not measured
     #[arg(long)]

@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use circuitscope::eval::{About, Choice, methods};
 use circuitscope::{CircuitChoice, DISCOVER_PAIRS, HeadId};
+use clap::builder::ValueHint;
 use clap::{Args, ValueEnum};
 
 use super::task::{circuit_help, examples_help, names, parse_circuit, parse_task, task_help};
@@ -48,7 +49,7 @@ pub(crate) struct DiscoverArgs {
     pub(crate) examples: Option<usize>,
     #[arg(
         long,
-        value_name = "NAME|FILE",
+        value_name = "NAME|FILE", value_hint = ValueHint::FilePath,
         value_parser = parse_circuit,
         conflicts_with_all = ["pairs", "positive", "activations"],
         hide_short_help = true,
@@ -170,7 +171,7 @@ pub(crate) enum Judge {
 pub(crate) struct Behaviour {
     #[arg(
         long,
-        value_name = "TASK|DIR",
+        value_name = "TASK|DIR", value_hint = ValueHint::DirPath,
         value_parser = parse_task,
         help = format!("A task of this program ({}), or the folder of one of your own", names()),
         long_help = task_help()

@@ -4,6 +4,7 @@ use circuitscope::eval::{About, EvaluateSettings, methods};
 use circuitscope::tasks::TASKS;
 use circuitscope::{CircuitChoice, EVAL_PAIRS};
 use clap::Args;
+use clap::builder::ValueHint;
 
 use super::task::{circuit_help, examples_help, parse_circuit, parse_task, tasks_help};
 use super::{
@@ -53,7 +54,7 @@ pub(crate) struct EvalArgs {
     pub(crate) scores: Vec<PathBuf>,
     #[arg(
         long,
-        value_name = "NAME|FILE",
+        value_name = "NAME|FILE", value_hint = ValueHint::FilePath,
         value_parser = parse_circuit,
         help = circuit_help("Take these circuits for known")
     )]

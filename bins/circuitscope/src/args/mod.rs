@@ -12,11 +12,18 @@ mod model;
 mod report;
 mod rows;
 mod score;
+mod shell;
 mod splice;
 mod task;
 mod train;
 mod train_tokens;
 
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use circuitscope::files::FileError;
+use clap::builder::ValueHint;
+use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
@@ -33,13 +40,15 @@ pub(crate) use model::{MODEL_VARIABLE, ModelArgs, PatchingArgs, SaeArgs};
 pub(crate) use report::ReportArgs;
 pub(crate) use rows::{RowsArgs, TextArgs};
 pub(crate) use score::ScoreArgs;
+pub(crate) use shell::{CompletionsArgs, ManArgs};
 pub(crate) use splice::SpliceArgs;
 pub(crate) use task::TaskArg;
 pub(crate) use train::TrainArgs;
 pub(crate) use train_tokens::{TokenArchitecture, TrainTokensArgs};
 
 use crate::device::DeviceName;
-use crate::output::Format;
+use crate::output::{self, Format};
+use crate::{config, provenance, version};
 
 /// A number of things of which this program can have so many: more would not end, or not fit into memory.
 fn count<const MOST: usize>(text: &str) -> Result<usize, String> {
@@ -69,6 +78,7 @@ const STEPS: usize = 1_000_000;
 #[command(
     name = "circuitscope",
     version,
+    long_version = version::long(),
     max_term_width = 100,
     after_help = "Start here:
   circuitscope eval                          four tasks, known circuits, methods and controls
@@ -78,6 +88,7 @@ const STEPS: usize = 1_000_000;
   circuitscope methods                       what there is to score heads with, and what it needs
   circuitscope doctor                        does this machine compute correctly?
 
+Flags can stand in a circuitscope.toml: in the current folder, or where --config says.
 Exit codes: 0 done, 1 could not be done, 2 wrong usage, 101 a bug of this program, 130 interrupted.
 `circuitscope COMMAND --help` explains a command, with examples."
 )]
@@ -88,14 +99,51 @@ pub(crate) struct Cli {
     pub(crate) settings: GlobalArgs,
 }
 
+/// A command line that is not carried out.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// It asks for help, or is not as it should be.
+    Usage(clap::Error),
+    /// The file that gives flags is not as it should be.
+    Config(FileError),
+}
+
+impl From<clap::Error> for Refused {
+    fn from(error: clap::Error) -> Self {
+        Self::Usage(error)
+    }
+}
+
 impl Cli {
-    /// What was typed, and for `eval` which of its options were.
-    pub(crate) fn parsed() -> Result<Self, clap::Error> {
+    /// What was typed and what a file gives beside it, and for `eval` which of its options were typed.
+    pub(crate) fn parsed() -> Result<Self, Refused> {
         let command = Self::command();
-        let matches = command.clone().try_get_matches()?;
+        let mut line: Vec<OsString> = std::env::args_os().collect();
+        let typed = match command.clone().try_get_matches_from(&line) {
+            // A file may give what is missing.
+            Err(error) if error.kind() == ErrorKind::MissingRequiredArgument => {
+                let lenient = command.clone().ignore_errors(true);
+                lenient.try_get_matches_from(&line)?
+            }
+            typed => typed?,
+        };
+        if let Some(given) = config::given(&command, &typed).map_err(Refused::Config)? {
+            let of_command = typed.subcommand().map(|(_, of_command)| of_command);
+            if of_command.is_none_or(|matches| matches.get_count("quiet") == 0) {
+                let flags = given.flags.iter().map(|flag| flag.to_string_lossy());
+                let flags: Vec<_> = flags.collect();
+                output::note(&format!(
+                    "{} gives {}",
+                    given.file.display(),
+                    flags.join(" ")
+                ));
+            }
+            config::append(&mut line, &given.flags);
+        }
+        provenance::as_typed(&line);
+        let matches = command.clone().try_get_matches_from(&line)?;
         let mut cli = Self::from_arg_matches(&matches)?;
-        if let (Command::Eval(args), Some((name, of_eval))) =
-            (&mut cli.command, matches.subcommand())
+        if let (Command::Eval(args), Some((name, of_eval))) = (&mut cli.command, typed.subcommand())
         {
             let options = command.find_subcommand(name).into_iter();
             let options = options.flat_map(clap::Command::get_arguments);
@@ -110,6 +158,9 @@ impl Cli {
         Ok(cli)
     }
 }
+
+/// Commands that read no file of flags: a shell that starts in any folder runs them.
+pub(crate) const COMMANDS_WITHOUT_CONFIG: [&str; 2] = ["completions", "man"];
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -128,6 +179,8 @@ pub(crate) enum Command {
     Report(ReportArgs),
     Methods(MethodsArgs),
     Doctor(DoctorArgs),
+    Completions(CompletionsArgs),
+    Man(ManArgs),
 }
 
 /// List the methods that score heads: what each needs, what it costs, what its score is.
@@ -152,6 +205,13 @@ pub(crate) struct GlobalArgs {
     /// Say less on stderr: no progress, no notes
     #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "verbose")]
     pub(crate) quiet: u8,
+    /// File with flags that count where the command line does not give them, or `none` [default: circuitscope.toml in the
+    /// current folder, if there is one]
+    ///
+    /// A key is a flag without its dashes, in a table that is named after a command or, for all that have it, above the
+    /// tables. Paths in it start from its folder. Where this is not given, `CIRCUITSCOPE_CONFIG` in the environment counts.
+    #[arg(long, global = true, value_name = "FILE|none", value_hint = ValueHint::FilePath)]
+    pub(crate) config: Option<PathBuf>,
 }
 
 impl GlobalArgs {

@@ -6,6 +6,7 @@ use circuitscope::eval::methods::{MethodSettings, PatchedEdges, PatchingSettings
 use circuitscope::model::{LoadSettings, Precision, PrependBos, Processing};
 use circuitscope::tasks::TaskSpec;
 use circuitscope::{PrepareSettings, REFERENCE};
+use clap::builder::ValueHint;
 use clap::{Args, ValueEnum};
 
 use super::task::{l1_help, metric_help};
@@ -33,7 +34,7 @@ pub(crate) struct ModelArgs {
     /// `owner/name[@revision]` of the Hugging Face hub (cached; `HF_HOME`, `HF_TOKEN` and
     /// `HF_HUB_OFFLINE` count). Quantised weights are dequantised as `--dtype` says. Where this is not given,
     /// `CIRCUITSCOPE_MODEL` in the environment counts.
-    #[arg(long, value_name = "MODEL", default_value_t = model_by_default())]
+    #[arg(long, value_name = "MODEL", value_hint = ValueHint::AnyPath, default_value_t = model_by_default())]
     pub(crate) model: String,
     /// Weights as stored, or with norms folded in and writing weights centred, as TransformerLens
     /// does by default

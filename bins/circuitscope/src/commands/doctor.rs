@@ -10,7 +10,7 @@ use crate::device::{B, BackendName, Device, DeviceName, quietly};
 use crate::failure::Negative;
 use crate::output::Printer;
 use crate::progress::Terminal;
-use crate::provenance::VERSION;
+use crate::version::VERSION;
 
 /// What an injected fault multiplies an activation by.
 const FAULT: f64 = 1.001;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use circuitscope::measures::DISCOVERY_FILE;
 use circuitscope::eval::methods::{BoxedMethod, FromFile, MethodSettings, method};
 use circuitscope::eval::{EVALUATING, EvaluateSettings, evaluate};
 use circuitscope::measures::{
@@ -27,8 +28,7 @@ use crate::device::{B, Device};
 use crate::interrupt::{self, Kept};
 use crate::output::{self, Printer, indented, note};
 use crate::progress::{Terminal, Whole};
-use crate::provenance::{self, Provenance, VERSION};
-use circuitscope::measures::DISCOVERY_FILE;
+use crate::provenance::{self, Provenance};
 
 pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Result<()> {
     if args.task.is_none() && !args.scores.is_empty() {
@@ -347,7 +347,7 @@ fn settings(
     let scores = scores.filter_map(|path| provenance.inputs.get(&path).cloned());
     Ok(EvalSettings {
         schema: Schema,
-        circuitscope: VERSION.to_owned(),
+        circuitscope: crate::version::VERSION.to_owned(),
         model: loaded.provenance.clone(),
         circuits,
         circuits_why,

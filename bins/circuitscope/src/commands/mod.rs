@@ -24,6 +24,7 @@ mod pages;
 mod report;
 mod rows;
 mod score;
+mod shell;
 mod splice;
 mod texts;
 mod train;
@@ -53,5 +54,7 @@ pub(crate) fn run(command: &Command, printer: Printer, progress: &Terminal) -> R
         Command::Report(args) => report::run(args, printer),
         Command::Methods(MethodsArgs {}) => methods::run(printer),
         Command::Doctor(args) => doctor::run(args, printer, progress),
+        Command::Completions(args) => shell::completions(args),
+        Command::Man(args) => shell::man(args, printer),
     }
 }

@@ -1,11 +1,11 @@
-//! `--help` and `--version`, compared with files. Set `UPDATE_SNAPSHOTS` to write them anew.
+//! `--help`, compared with files. Set `UPDATE_SNAPSHOTS` to write them anew.
 
 use circuitscope::eval::methods::names;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::support::Bench;
 
-const COMMANDS: [&str; 15] = [
+pub(crate) const COMMANDS: [&str; 17] = [
     "eval",
     "discover",
     "compare",
@@ -21,12 +21,19 @@ const COMMANDS: [&str; 15] = [
     "report",
     "methods",
     "doctor",
+    "completions",
+    "man",
 ];
+
+/// The file with the help of a command, or of the program.
+pub(crate) fn help_file(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/help");
+    folder.join(format!("{name}.txt"))
+}
 
 #[test]
 fn help_is_what_it_was() {
     let bench = Bench::new();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/help");
     for command in [""].into_iter().chain(COMMANDS) {
         let help = bench.ok(&format!("{command} --help"));
         let name = if command.is_empty() {
@@ -34,9 +41,8 @@ fn help_is_what_it_was() {
         } else {
             command
         };
-        let path = folder.join(format!("{name}.txt"));
+        let path = help_file(name);
         if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
-            fs_err::create_dir_all(&folder).unwrap();
             fs_err::write(&path, &help).unwrap();
         }
         let expected = fs_err::read_to_string(&path).unwrap();
@@ -91,15 +97,6 @@ fn every_command_that_reads_files_shows_an_example() {
             "{command}"
         );
     }
-}
-
-#[test]
-fn the_version_is_the_packages() {
-    let version = Bench::new().ok("--version");
-    assert_eq!(
-        version,
-        format!("circuitscope {}\n", env!("CARGO_PKG_VERSION"))
-    );
 }
 
 #[test]

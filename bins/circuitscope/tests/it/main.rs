@@ -6,8 +6,10 @@
 )]
 
 mod answers;
+mod book;
 mod cards;
 mod commands;
+mod config;
 mod errors;
 mod families;
 mod features;
@@ -28,5 +30,6 @@ mod real;
 mod recommended;
 mod reliability;
 mod resume;
+mod shell;
 mod support;
 mod trust;

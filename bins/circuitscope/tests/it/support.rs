@@ -47,6 +47,7 @@ impl Bench {
             .args(line.split_whitespace())
             .current_dir(self.folder.path())
             .env_remove("CIRCUITSCOPE_MODEL")
+            .env_remove("CIRCUITSCOPE_CONFIG")
             .env_remove("RUST_LOG")
             .env_remove("RUST_BACKTRACE");
         command
