@@ -4,11 +4,13 @@
 //! `cargo xtask dictionaries` compares dictionaries of other tools with what those make of them;
 //! `cargo xtask bench-report` renders what the benches measured; `cargo xtask real-model` fetches the
 //! model that some tests need, `cargo xtask text` text to train dictionaries on; `cargo xtask packaged` copies what packages carry; `cargo xtask torture` tries to break the
-//! program.
+//! program, `cargo xtask cluster` runs sweeps on SLURM and S3.
 //!
 //! Builds in seconds, because nothing here depends on a tensor library.
 
 mod bench_report;
+#[cfg(unix)]
+mod cluster;
 mod packaged;
 mod real_model;
 mod text;
@@ -68,6 +70,11 @@ enum Chore {
     /// Fetches English text from Debian's packages `debian-handbook` and `python3-doc` with apt-get into `.models/text`, to
     /// train dictionaries on; does nothing where it is there already.
     Text,
+    /// Runs sweeps for real: on SLURM (installed with apt-get where it is missing, daemons of its own, as root) and on an S3 server of
+    /// loopback (pip) with workers killed in the middle; compares what is merged with one worker alone, byte by byte, and the file of
+    /// the Kubernetes job with its schema.
+    #[cfg(unix)]
+    Cluster(cluster::Settings),
     /// Tries to break the release program with broken files, absurd settings, sudden death, full disks, two writers
     /// and signals, prints a table, and fails on a panic, a hang, too much memory, NaN with exit code 0, or a lost
     /// run.
@@ -127,6 +134,8 @@ fn main() -> Result<()> {
         Chore::Packaged => packaged::run(),
         Chore::RealModel => real_model::run(),
         Chore::Text => text::run(),
+        #[cfg(unix)]
+        Chore::Cluster(settings) => cluster::run(&settings),
         #[cfg(unix)]
         Chore::Torture(settings) => torture::run(&settings),
     }

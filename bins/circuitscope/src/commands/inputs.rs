@@ -17,7 +17,7 @@ use crate::memory;
 use crate::output::note;
 
 /// What stands before the name of a model that Ollama keeps.
-const OLLAMA: &str = "ollama:";
+pub(crate) const OLLAMA: &str = "ollama:";
 
 /// Loads the model that `--model` names.
 pub(crate) fn load_model(
@@ -100,7 +100,7 @@ fn named_model(args: &ModelArgs, device: &Device, progress: &dyn Progress) -> Re
 }
 
 /// The only GGUF file of a folder that holds no model in another layout.
-fn only_gguf(folder: &Path) -> Result<Option<PathBuf>> {
+pub(crate) fn only_gguf(folder: &Path) -> Result<Option<PathBuf>> {
     if folder.join("config.json").exists() {
         return Ok(None);
     }

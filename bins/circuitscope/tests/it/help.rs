@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::support::Bench;
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 20] = [
     "eval",
     "discover",
     "compare",
@@ -19,6 +19,11 @@ const COMMANDS: [&str; 15] = [
     "encode",
     "score",
     "report",
+    "sweep",
+    "sweep run",
+    "sweep status",
+    "sweep merge",
+    "sweep report",
     "methods",
     "doctor",
 ];
@@ -34,7 +39,7 @@ fn help_is_what_it_was() {
         } else {
             command
         };
-        let path = folder.join(format!("{name}.txt"));
+        let path = folder.join(format!("{}.txt", name.replace(' ', "-")));
         if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
             fs_err::create_dir_all(&folder).unwrap();
             fs_err::write(&path, &help).unwrap();

@@ -29,4 +29,6 @@ mod recommended;
 mod reliability;
 mod resume;
 mod support;
+#[cfg(feature = "sweep")]
+mod sweep;
 mod trust;
