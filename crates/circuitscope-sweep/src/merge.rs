@@ -147,8 +147,7 @@ fn context() -> SessionContext {
         .set_bool(
             "datafusion.execution.parquet.schema_force_view_types",
             false,
-        )
-        .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false);
+        );
     SessionContext::new_with_config(settings)
 }
 
@@ -230,7 +229,7 @@ impl Session {
             .iter()
             .map(|name| format!("avg({name}) AS {name}, stddev_pop({name}) AS {name}_std"));
         let summary = format!(
-            "SELECT settings, model, task, method, first_value(control) AS control, count(*) AS seeds, {} \
+            "SELECT settings, model, task, method, bool_or(control) AS control, count(*) AS seeds, {} \
              FROM cells GROUP BY settings, model, task, method",
             means.collect::<Vec<_>>().join(", ")
         );

@@ -102,14 +102,13 @@ impl Shard {
             let Some(text) = variable(name) else {
                 return Ok(None);
             };
-            let number = text.trim().parse();
-            number
-                .map(Some)
-                .map_err(|_: core::num::ParseIntError| Error::Share {
-                    what: name.to_owned(),
-                    found: format!("{text:?}"),
-                    expected: "a whole number".to_owned(),
-                })
+            let number = text.trim().parse().ok();
+            let number = number.ok_or_else(|| Error::Share {
+                what: name.to_owned(),
+                found: format!("{text:?}"),
+                expected: "a whole number".to_owned(),
+            });
+            number.map(Some)
         };
         let (slurm, kubernetes) = (read(SLURM_ID)?, read(KUBERNETES_INDEX)?);
         let missing = |index: &str, name: &str, hint: &str| Error::Share {

@@ -60,8 +60,8 @@ pub(crate) enum SweepChore {
 
 /// Work on the cells of a plan until none is left that nobody does.
 ///
-/// In an array of SLURM jobs (SLURM_ARRAY_TASK_ID of SLURM_ARRAY_TASK_COUNT) and in an indexed job of Kubernetes
-/// (JOB_COMPLETION_INDEX of JOB_COMPLETIONS, which the file of the job sets) a worker does its part alone, unless --cell or --shard
+/// In an array of SLURM jobs (`SLURM_ARRAY_TASK_ID` of `SLURM_ARRAY_TASK_COUNT`) and in an indexed job of Kubernetes
+/// (`JOB_COMPLETION_INDEX` of `JOB_COMPLETIONS`, which the file of the job sets) a worker does its part alone, unless --cell or --shard
 /// say otherwise. On Ctrl-C and SIGTERM it gives back what it has not finished.
 #[derive(Debug, Args)]
 #[command(
