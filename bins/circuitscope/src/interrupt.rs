@@ -22,6 +22,11 @@ static KEPT: Mutex<Kept> = Mutex::new(Kept {
     json: None,
 });
 
+/// What is to be done before work that does not listen is stopped.
+type Deed = Box<dyn Fn() + Send>;
+
+static BEFORE_LEAVING: Mutex<Option<Deed>> = Mutex::new(None);
+
 /// What is left of the work if it is stopped.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
@@ -41,6 +46,9 @@ pub(crate) fn catch(clear: impl Fn() + Clone + Send + 'static) -> Result<(), ctr
         let clear = clear.clone();
         thread::spawn(move || {
             thread::sleep(GRACE);
+            if let Some(deed) = last_deed().as_ref() {
+                deed();
+            }
             let kept = kept();
             // Files are written to their end.
             let _writes = files::hold_writes();
@@ -54,6 +62,18 @@ pub(crate) fn catch(clear: impl Fn() + Clone + Send + 'static) -> Result<(), ctr
 /// Whether Ctrl-C was pressed.
 pub(crate) fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::SeqCst)
+}
+
+/// Sets what is done, in less than half a second, before work that does not come to a safe point in time is stopped.
+#[cfg(feature = "sweep")]
+pub(crate) fn before_leaving(deed: impl Fn() + Send + 'static) {
+    *last_deed() = Some(Box::new(deed));
+}
+
+fn last_deed() -> MutexGuard<'static, Option<Deed>> {
+    BEFORE_LEAVING
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Sets what is left of the work from now on, and returns what was left before.

@@ -4,13 +4,16 @@
 //! `cargo xtask dictionaries` compares dictionaries of other tools with what those make of them;
 //! `cargo xtask book` builds the book; `cargo xtask dist` makes an archive of a release;
 //! `cargo xtask bench-report` renders what the benches measured; `cargo xtask real-model` fetches the
-//! model that some tests need, `cargo xtask text` text to train dictionaries on; `cargo xtask wheel` builds the Python package and tries it; `cargo xtask packaged` copies what packages carry; `cargo xtask torture` tries to break the
-//! program.
+//! model that some tests need, `cargo xtask text` text to train dictionaries on; `cargo xtask wheel` builds the Python package and
+//! tries it; `cargo xtask packaged` copies what packages carry; `cargo xtask torture` tries to break the program, `cargo xtask cluster`
+//! runs sweeps on SLURM and S3.
 //!
 //! Builds in seconds, because nothing here depends on a tensor library.
 
 mod bench_report;
 mod book;
+#[cfg(unix)]
+mod cluster;
 mod dist;
 mod licences;
 mod links;
@@ -102,6 +105,11 @@ enum Chore {
         #[arg(long)]
         program: Option<PathBuf>,
     },
+    /// Runs sweeps for real: on SLURM (installed with apt-get where it is missing, daemons of its own, as root) and on an S3 server of
+    /// loopback (pip) with workers killed in the middle; compares what is merged with one worker alone, byte by byte, and the file of
+    /// the Kubernetes job with its schema.
+    #[cfg(unix)]
+    Cluster(cluster::Settings),
     /// Tries to break the release program with broken files, absurd settings, sudden death, full disks, two writers
     /// and signals, prints a table, and fails on a panic, a hang, too much memory, NaN with exit code 0, or a lost
     /// run.
@@ -168,6 +176,8 @@ fn main() -> Result<()> {
         Chore::RealModel => real_model::run(),
         Chore::Text => text::run(),
         Chore::Wheel(settings) => wheel::run(&settings),
+        #[cfg(unix)]
+        Chore::Cluster(settings) => cluster::run(&settings),
         #[cfg(unix)]
         Chore::Torture(settings) => torture::run(&settings),
     }

@@ -47,6 +47,7 @@ mod page;
 mod passages;
 mod runs;
 mod svg;
+mod sweep;
 mod table;
 mod training;
 
@@ -63,6 +64,7 @@ pub use discovery::{
 pub use explained::{ExplainedFeature, ExplainedPage, ExplainedPlace, render_explained};
 pub use passages::Passage;
 use serde_json::Value;
+pub use sweep::{SweepModel, SweepPage, SweepTable, render_sweep};
 pub use training::{TrainingPage, render_training};
 
 /// Name of the page in its folder.

@@ -59,7 +59,7 @@ pub(super) fn provenance(value: &serde_json::Value) -> Markup {
     }
 }
 
-fn facts(facts: &[(String, String)]) -> Markup {
+pub(super) fn facts(facts: &[(String, String)]) -> Markup {
     html! {
         dl.facts {
             @for (name, value) in facts { div { dt { (name) } dd { (value) } } }

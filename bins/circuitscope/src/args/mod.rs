@@ -14,6 +14,8 @@ mod rows;
 mod score;
 mod shell;
 mod splice;
+#[cfg(feature = "sweep")]
+mod sweep;
 mod task;
 mod train;
 mod train_tokens;
@@ -42,7 +44,11 @@ pub(crate) use rows::{RowsArgs, TextArgs};
 pub(crate) use score::ScoreArgs;
 pub(crate) use shell::{CompletionsArgs, ManArgs};
 pub(crate) use splice::SpliceArgs;
-pub(crate) use task::TaskArg;
+#[cfg(feature = "sweep")]
+pub(crate) use sweep::{
+    SweepArgs, SweepChore, SweepMergeArgs, SweepReportArgs, SweepRunArgs, SweepStatusArgs,
+};
+pub(crate) use task::{TaskArg, parse_task};
 pub(crate) use train::TrainArgs;
 pub(crate) use train_tokens::{TokenArchitecture, TrainTokensArgs};
 
@@ -85,6 +91,7 @@ const STEPS: usize = 1_000_000;
   circuitscope discover --model gpt2/ --pairs prompts.jsonl --output found/
   circuitscope compare found/ other/         is it the same circuit?
   circuitscope explain --model gpt2/ --sae sae/ --head L5H1
+  circuitscope sweep plan.toml               models x tasks x methods x seeds, on many machines
   circuitscope methods                       what there is to score heads with, and what it needs
   circuitscope doctor                        does this machine compute correctly?
 
@@ -177,6 +184,8 @@ pub(crate) enum Command {
     Encode(EncodeArgs),
     Score(ScoreArgs),
     Report(ReportArgs),
+    #[cfg(feature = "sweep")]
+    Sweep(SweepArgs),
     Methods(MethodsArgs),
     Doctor(DoctorArgs),
     Completions(CompletionsArgs),

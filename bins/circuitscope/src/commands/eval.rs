@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use circuitscope::measures::DISCOVERY_FILE;
 use circuitscope::eval::methods::{BoxedMethod, FromFile, MethodSettings, method};
-use circuitscope::eval::{EVALUATING, EvaluateSettings, evaluate};
+use circuitscope::eval::{EVALUATING, EvaluateSettings, JudgedTask, evaluate};
 use circuitscope::measures::{
     FolderStore, RunKey, RunRecord, RunStore as _, SETTINGS_FILE, read_kept, write_json,
 };
@@ -236,24 +236,15 @@ fn behaviour_text(task: &str, behaviour: &PromptBehaviour) -> String {
     )
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "what a task is run with and where it goes"
-)]
-fn run_task(
+/// Poses a task to the model: evidence on its prompts beside the known circuits, and what the model makes of them.
+pub(super) fn posed(
     args: &EvalArgs,
     task: &TaskSpec,
     by: &JudgedBy,
-    judged_files: &[FromFile],
     loaded: &Loaded<B>,
     device: &Device,
-    store: &mut FolderStore,
-    printer: Printer,
     progress: &dyn Progress,
-) -> Result<(PromptBehaviour, Vec<RunRecord>)> {
-    if progress.cancelled() {
-        bail!("interrupted before task {task}");
-    }
+) -> Result<(JudgedTask<B>, PromptBehaviour)> {
     let seed = Seed::new(args.seed.seed);
     let how = PrepareSettings::default()
         .with_metric(args.patching.metric)
@@ -287,6 +278,28 @@ fn run_task(
         seed,
         progress,
     )?;
+    Ok((judged, behaviour))
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what a task is run with and where it goes"
+)]
+fn run_task(
+    args: &EvalArgs,
+    task: &TaskSpec,
+    by: &JudgedBy,
+    judged_files: &[FromFile],
+    loaded: &Loaded<B>,
+    device: &Device,
+    store: &mut FolderStore,
+    printer: Printer,
+    progress: &dyn Progress,
+) -> Result<(PromptBehaviour, Vec<RunRecord>)> {
+    if progress.cancelled() {
+        bail!("interrupted before task {task}");
+    }
+    let (judged, behaviour) = posed(args, task, by, loaded, device, progress)?;
     printer.part(&behaviour_text(&task.name, &behaviour))?;
     write_json(&behaviour_file(&args.output, &task.name), &behaviour)?;
     let settings = method_settings(args, task);
@@ -298,20 +311,25 @@ fn run_task(
         methods.push(Box::new(file.clone()));
     }
     let seeds: Vec<Seed> = seeds(args).collect();
-    let settings = EvaluateSettings::default()
-        .with_resamples(args.resamples)
-        .with_faithfulness_pairs(if args.faithfulness {
-            args.patching.patch_pairs as usize
-        } else {
-            0
-        });
+    let settings = evaluate_settings(args);
     let runs = evaluate::<B>(&[judged], &methods, &seeds, settings, store, progress);
     let runs = runs.map_err(|error| of_task(error.into(), task))?;
     Ok((behaviour, runs))
 }
 
+/// What is done besides judging scores on all prompts.
+pub(super) fn evaluate_settings(args: &EvalArgs) -> EvaluateSettings {
+    EvaluateSettings::default()
+        .with_resamples(args.resamples)
+        .with_faithfulness_pairs(if args.faithfulness {
+            args.patching.patch_pairs as usize
+        } else {
+            0
+        })
+}
+
 /// The error with its task, where it names none.
-fn of_task(error: anyhow::Error, task: &TaskSpec) -> anyhow::Error {
+pub(super) fn of_task(error: anyhow::Error, task: &TaskSpec) -> anyhow::Error {
     let named = format!("task {}", task.name);
     if format!("{error:#}").contains(&named) {
         error
@@ -320,14 +338,14 @@ fn of_task(error: anyhow::Error, task: &TaskSpec) -> anyhow::Error {
     }
 }
 
-fn method_settings(args: &EvalArgs, task: &TaskSpec) -> MethodSettings {
+pub(super) fn method_settings(args: &EvalArgs, task: &TaskSpec) -> MethodSettings {
     MethodSettings::default()
         .with_sae(args.sae.settings(Some(task)))
         .with_patching(args.patching.settings())
 }
 
 /// What the runs in a folder have in common.
-fn settings(
+pub(super) fn settings(
     args: &EvalArgs,
     loaded: &Loaded<B>,
     start: PromptStart,

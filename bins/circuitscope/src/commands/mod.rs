@@ -26,6 +26,8 @@ mod rows;
 mod score;
 mod shell;
 mod splice;
+#[cfg(feature = "sweep")]
+mod sweep;
 mod texts;
 mod train;
 mod train_tokens;
@@ -52,6 +54,8 @@ pub(crate) fn run(command: &Command, printer: Printer, progress: &Terminal) -> R
         Command::Encode(args) => encode::run(args, printer),
         Command::Score(args) => score::run(args, printer),
         Command::Report(args) => report::run(args, printer),
+        #[cfg(feature = "sweep")]
+        Command::Sweep(args) => sweep::run(args, printer, progress),
         Command::Methods(MethodsArgs {}) => methods::run(printer),
         Command::Doctor(args) => doctor::run(args, printer, progress),
         Command::Completions(args) => shell::completions(args),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::support::Bench;
 
-pub(crate) const COMMANDS: [&str; 17] = [
+pub(crate) const COMMANDS: [&str; 22] = [
     "eval",
     "discover",
     "compare",
@@ -19,6 +19,11 @@ pub(crate) const COMMANDS: [&str; 17] = [
     "encode",
     "score",
     "report",
+    "sweep",
+    "sweep run",
+    "sweep status",
+    "sweep merge",
+    "sweep report",
     "methods",
     "doctor",
     "completions",
@@ -28,7 +33,7 @@ pub(crate) const COMMANDS: [&str; 17] = [
 /// The file with the help of a command, or of the program.
 pub(crate) fn help_file(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/help");
-    folder.join(format!("{name}.txt"))
+    folder.join(format!("{}.txt", name.replace(' ', "-")))
 }
 
 #[test]

@@ -32,4 +32,6 @@ mod reliability;
 mod resume;
 mod shell;
 mod support;
+#[cfg(feature = "sweep")]
+mod sweep;
 mod trust;
