@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use circuitscope::measures::DISCOVERY_FILE;
 use circuitscope::eval::methods::{BoxedMethod, FromFile, MethodSettings, method};
 use circuitscope::eval::{EVALUATING, EvaluateSettings, JudgedTask, evaluate};
+use circuitscope::measures::DISCOVERY_FILE;
 use circuitscope::measures::{
     FolderStore, RunKey, RunRecord, RunStore as _, SETTINGS_FILE, read_kept, write_json,
 };

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::args::{SweepArgs, SweepChore};
 use crate::output::Printer;
 use crate::progress::Terminal;
-use crate::provenance::VERSION;
+use crate::version::VERSION;
 
 pub(crate) fn run(args: &SweepArgs, printer: Printer, progress: &Terminal) -> Result<()> {
     match (&args.chore, &args.plan) {
