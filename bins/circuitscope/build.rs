@@ -1,37 +1,45 @@
 //! What the program says of how it was built: compiler, target and commit.
 
 use std::env;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=CIRCUITSCOPE_COMMIT");
-    let compiler = env::var("RUSTC").ok();
+    let compiler = variable("RUSTC");
     let compiler = compiler.and_then(|rustc| output(Command::new(rustc).arg("--version")));
     let commit = commit().unwrap_or_else(|| "not known".to_owned());
     for (name, value) in [
         ("COMMIT", commit),
         ("RUSTC", compiler.unwrap_or_else(|| "not known".to_owned())),
-        ("TARGET", env::var("TARGET").unwrap_or_default()),
+        ("TARGET", variable("TARGET").unwrap_or_default()),
     ] {
         println!("cargo::rustc-env=CIRCUITSCOPE_{name}={value}");
     }
 }
 
+/// A variable of the environment.
+fn variable(name: &str) -> Option<String> {
+    env::var_os(name)?.into_string().ok()
+}
+
 /// The commit of the sources: as whoever builds says, as the package says, or as git says. Nobody asks git in builds for
 /// work on the program, which would be made anew after every commit.
 fn commit() -> Option<String> {
-    let said = env::var("CIRCUITSCOPE_COMMIT").ok();
+    let said = variable("CIRCUITSCOPE_COMMIT");
     if let Some(said) = said.filter(|said| !said.is_empty()) {
         return Some(said);
     }
     let folder = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR")?);
-    if let Ok(package) = std::fs::read_to_string(folder.join(".cargo_vcs_info.json")) {
+    if let Ok(package) =
+        File::open(folder.join(".cargo_vcs_info.json")).and_then(std::io::read_to_string)
+    {
         let sha = package.split("\"sha1\":").nth(1)?;
         return Some(sha.split('"').nth(1)?.to_owned());
     }
-    if env::var("PROFILE").ok()? != "release" {
+    if variable("PROFILE")? != "release" {
         return Some("not asked for in debug builds".to_owned());
     }
     let git = |args: &[&str]| output(Command::new("git").arg("-C").arg(&folder).args(args));

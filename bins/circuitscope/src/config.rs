@@ -97,13 +97,11 @@ fn find(flag: Option<&PathBuf>) -> Option<PathBuf> {
         let variable = env::var_os(VARIABLE).filter(|value| !value.is_empty());
         variable.map(PathBuf::from)
     });
-    match named {
-        Some(named) => (named.as_os_str() != NONE).then_some(named),
-        None => {
-            let usual = PathBuf::from(FILE);
-            usual.symlink_metadata().is_ok().then_some(usual)
-        }
+    if let Some(named) = named {
+        return (named.as_os_str() != NONE).then_some(named);
     }
+    let usual = PathBuf::from(FILE);
+    usual.symlink_metadata().is_ok().then_some(usual)
 }
 
 /// The flags of a command, those of every command included.

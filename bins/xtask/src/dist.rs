@@ -113,8 +113,9 @@ fn said(program: &Path, args: &[&str]) -> Result<String> {
 
 /// The time of every file in the archive, in seconds: `SOURCE_DATE_EPOCH`, or that of the commit.
 fn time() -> Result<u64> {
-    if let Ok(said) = std::env::var("SOURCE_DATE_EPOCH") {
+    if let Some(said) = std::env::var_os("SOURCE_DATE_EPOCH") {
         return said
+            .to_string_lossy()
             .parse()
             .context("SOURCE_DATE_EPOCH is no number of seconds");
     }

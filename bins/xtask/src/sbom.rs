@@ -86,19 +86,15 @@ fn keep(list: &mut Value, built: &BTreeMap<(String, String), bool>) -> Result<()
 }
 
 /// Files that the tool left.
-fn left(root: &Path) -> Result<Vec<PathBuf>> {
-    let mut left = Vec::new();
-    for folder in ["", "benches", "bins", "crates"] {
-        let folder = root.join(folder);
-        left.push(folder.clone());
-        for entry in fs_err::read_dir(folder)? {
-            left.push(entry?.path());
+fn left(root: &Path) -> Result<BTreeSet<PathBuf>> {
+    let mut left = BTreeSet::new();
+    for folder in ["", "bins", "crates"] {
+        for entry in fs_err::read_dir(root.join(folder))? {
+            left.insert(entry?.path().join(format!("{NAME}.json")));
         }
     }
-    let files = left
-        .into_iter()
-        .map(|folder| folder.join(format!("{NAME}.json")));
-    Ok(files.filter(|file| file.is_file()).collect())
+    left.retain(|file| file.is_file());
+    Ok(left)
 }
 
 #[cfg(test)]

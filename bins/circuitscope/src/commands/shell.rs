@@ -33,12 +33,11 @@ pub(crate) fn man(args: &ManArgs, printer: Printer) -> Result<()> {
         files::write_atomic(&path, |file| man.render(file))?;
         written.push(path);
     }
-    let paths: Vec<String> = written.iter().map(display).collect();
+    let paths: Vec<String> = written
+        .iter()
+        .map(|path: &PathBuf| path.display().to_string())
+        .collect();
     printer.print(&json!({ "written": paths }), || paths.join("\n"))
-}
-
-fn display(path: &PathBuf) -> String {
-    path.display().to_string()
 }
 
 /// The program and each of its commands.

@@ -5,6 +5,7 @@
 //! that are fetched, minutes, or files that nobody has; in them every `circuitscope` line must name a command and flags that
 //! there are.
 
+use core::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -105,7 +106,7 @@ fn what_pages_show_is_what_happens() {
         fs_err::os::unix::fs::symlink(program(), programs.join("circuitscope")).unwrap();
         let folder = bench.path("here");
         fs_err::create_dir(&folder).unwrap();
-        let search = std::env::var("PATH").unwrap();
+        let search = std::env::var_os("PATH").unwrap().into_string().unwrap();
         let mut code = 0;
         for Shown { command, printed } in blocks.iter().flat_map(|block| commands(block)) {
             if command == "echo $?" {
@@ -314,10 +315,8 @@ fn the_page_of_commands_is_the_help() {
     for name in ["circuitscope"].into_iter().chain(COMMANDS) {
         let help = fs_err::read_to_string(help_file(name)).unwrap();
         let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
-        page.push_str(&format!(
-            "\n## {name}\n\n```text\n{}\n```\n",
-            lines.join("\n")
-        ));
+        let help = lines.join("\n");
+        write!(page, "\n## {name}\n\n```text\n{help}\n```\n").unwrap();
     }
     let path = root().join("docs/reference/commands.md");
     if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
