@@ -300,7 +300,10 @@ mod tests {
     fn variables_mean_what_they_mean_to_other_tools() {
         assert_eq!(of(&[], None), None, "nothing says where the cache is");
         let usual = of(&[], Some("/home/me")).unwrap();
-        assert_eq!(usual.cache, PathBuf::from("/home/me/.cache/huggingface/hub"));
+        assert_eq!(
+            usual.cache,
+            PathBuf::from("/home/me/.cache/huggingface/hub")
+        );
         assert_eq!(usual.endpoint, HubSettings::ENDPOINT);
         assert!(!usual.offline && usual.token.is_none());
         let set = of(
