@@ -179,7 +179,7 @@ impl Asked {
 #[pyclass(frozen, module = "circuitscope._circuitscope")]
 #[derive(Debug)]
 pub struct Found {
-    found: found::Found,
+    inner: found::Found,
     graph: Option<Graph>,
     d: usize,
     pairs: Option<String>,
@@ -256,7 +256,7 @@ fn found(
         d: gathered.evidence.d(),
         pairs,
         notes: told.notes,
-        found,
+        inner: found,
     })
 }
 
@@ -355,19 +355,19 @@ fn search(
 impl Found {
     /// Everything, as `discovery.json` has it.
     fn json(&self) -> PyResult<String> {
-        to_json(&self.found)
+        to_json(&self.inner)
     }
 
     /// A score for each head, layer by layer.
     fn nodes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, numpy::PyArrayDyn<f64>>> {
-        let shape = [self.found.n_layers, self.found.n_heads];
-        arrays::shaped(py, self.found.nodes.clone(), &shape)
+        let shape = [self.inner.n_layers, self.inner.n_heads];
+        arrays::shaped(py, self.inner.nodes.clone(), &shape)
     }
 
     /// `[heads, heads]`, writer by reader, where the method scores pairs.
     fn edges<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, numpy::PyArrayDyn<f64>>>> {
-        let heads = self.found.grid().len();
-        let edges = self.found.edges.as_ref();
+        let heads = self.inner.grid().len();
+        let edges = self.inner.edges.as_ref();
         let edges = edges.map(|edges| arrays::shaped(py, edges.scores.clone(), &[heads, heads]));
         edges.transpose()
     }
@@ -379,12 +379,12 @@ impl Found {
 
     /// What may be concluded, in one sentence.
     fn conclusion(&self) -> String {
-        self.found.conclusion()
+        self.inner.conclusion()
     }
 
     /// What is known of the prompts, of the circuit and of what it keeps.
     fn sentences(&self) -> Vec<String> {
-        let found = &self.found;
+        let found = &self.inner;
         let all = [
             found.behaviour_sentences(),
             found.circuit_sentences(),
@@ -395,13 +395,13 @@ impl Found {
 
     /// The lines of `scores.csv`.
     fn table(&self) -> String {
-        self.found.table()
+        self.inner.table()
     }
 
     /// Scores and circuit in the form of EAP-IG, where a model was run.
     fn importances(&self) -> PyResult<Option<String>> {
         let graph = self.graph.as_ref();
-        let file = graph.map(|graph| self.found.importances(graph, self.d).to_json());
+        let file = graph.map(|graph| self.inner.importances(graph, self.d).to_json());
         file.map(|file| to_json(&file)).transpose()
     }
 
@@ -436,13 +436,13 @@ impl Found {
         }
         fs_err::create_dir_all(folder)?;
         found::Found::remove_beside(folder)?;
-        self.found.write(folder)?;
+        self.inner.write(folder)?;
         let shape = self.graph.as_ref().map(|graph| Shape {
             graph,
             d_model: self.d,
         });
         let page = self
-            .found
+            .inner
             .write_beside(folder, shape, self.pairs.as_deref())?;
         Ok(page)
     }

@@ -20,6 +20,7 @@ use circuitscope::{
     Progress, PromptBehaviour, PromptStart, Provenance, RESULTS_FILE, Results, Schema, Seed,
     available_memory, behaviour_file, judged_task, known_as, known_circuits, prepare_task,
 };
+use numpy::PyArrayDyn;
 use pyo3::prelude::*;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -171,6 +172,9 @@ impl Asked {
         })
     }
 }
+
+/// Task, method and seed of a run, and its scores, `[layer, head]`.
+type RunScores<'py> = (String, String, u64, Bound<'py, PyArrayDyn<f64>>);
 
 /// What an evaluation found.
 #[pyclass(frozen, module = "circuitscope._circuitscope")]
@@ -376,10 +380,7 @@ impl Evaluation {
     }
 
     /// The scores of each run: task, method, seed, `[layer, head]`.
-    fn scores<'py>(
-        &self,
-        py: Python<'py>,
-    ) -> PyResult<Vec<(String, String, u64, Bound<'py, numpy::PyArrayDyn<f64>>)>> {
+    fn scores<'py>(&self, py: Python<'py>) -> PyResult<Vec<RunScores<'py>>> {
         let runs = self.records.iter().map(|record| {
             let grid = record.scores.grid;
             let shape = [grid.n_layers, grid.n_heads];

@@ -110,7 +110,13 @@ pub(crate) fn gather(
     let pairs = write_pairs(&drawn);
     let plain = drawn.texts.clone();
     let mut texts = std::mem::take(&mut drawn.texts);
-    let place = |prompt| format!("{}: {}", asked.examples.name(), drawn.prompt_place(prompt));
+    let place = |prompt: usize| {
+        let place = drawn.prompt_place(prompt);
+        match (&drawn.origin, drawn.pairs.is_empty()) {
+            (Some(_), false) => place,
+            _ => format!("{}: {place}", asked.examples.name()),
+        }
+    };
     let start = PromptStart::settle(&loaded, asked.prepend_bos, asked.chat, &mut texts, place);
     let (bos, said) = start?;
     told.notes.extend(said);

@@ -6,6 +6,10 @@
 
 #![recursion_limit = "256"]
 #![expect(
+    clippy::needless_pass_by_value,
+    reason = "arguments of functions that Python calls"
+)]
+#![expect(
     unreachable_pub,
     reason = "what Python sees is public to the macros that make it so"
 )]

@@ -93,7 +93,7 @@ impl Progress for Watch {
     }
 
     fn end(&self) {
-        self.stages(|open| open.pop());
+        self.stages(Vec::pop);
     }
 
     fn cancelled(&self) -> bool {

@@ -16,7 +16,7 @@ def lasting(found):
 def test_the_model_says_what_it_is(model):
     assert (model.n_layers, model.n_heads, model.d_model) == (4, 8, 128)
     assert "4 layers of 8 heads" in repr(model)
-    assert model.provenance["family"] == "gpt2"
+    assert model.provenance["family"] == "GPT-2"
     assert "blocks.2.attn.hook_z" in model.sites()
 
 
@@ -181,11 +181,12 @@ def test_wrong_arguments_say_what_was_expected(model):
     assert refused(model, task="ioi", select="best").startswith("select: ")
     assert "metric" in refused(model, task="ioi", metric="accurate")
     assert "examples: found 0" in refused(model, task="ioi", examples=0)
-    assert "pairs: line 2: " in refused(model, [("a", "b"), ("a", "")])
+    assert "pairs:2: " in refused(model, [("a", "b"), ("a", "")])
     assert "pairs[0]: found int" in refused(model, [3])
     assert "positive without negative" in refused(model, positive=["a"])
     assert "expected a list of texts" in refused(model, positive="a", negative="b")
-    assert "unknown" in refused(model, [("a word that is not there", "and another")])
+    said = refused(model, [("a word that is not there", "and another")])
+    assert said.startswith('pairs:1: positive prompt: "a word that is not there": found the word "word"')
     assert "prepend_bos" in refused(model, task="ioi", prepend_bos="maybe")
     assert "explain" in refused(model, task="ioi", explain="H1")
     with pytest.raises(cs.Error, match="no-such.jsonl"):

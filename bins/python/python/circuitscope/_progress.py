@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from contextlib import contextmanager
 from typing import Any, Callable, Iterator, Optional, Union
 
@@ -46,7 +47,9 @@ class _Bars:
         self.stage = ""
         self.start = time.monotonic()
         try:
-            from tqdm.auto import tqdm
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that widgets are missing, where bars are text
+                from tqdm.auto import tqdm
         except ImportError:
             if forced:
                 raise ImportError("progress=True needs tqdm: pip install tqdm") from None

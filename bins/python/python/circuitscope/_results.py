@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import html
 import json
 import os
@@ -294,9 +295,13 @@ class Report:
     def to_pandas(self) -> Any:
         """A data frame with a row for each head, best first, with the columns of ``scores.csv``."""
         pandas = _pandas("Report")
-        import io
-
-        return pandas.read_csv(io.StringIO(self._found.table()), float_precision="round_trip")
+        rows = list(csv.DictReader(self._found.table().splitlines()))
+        frame = pandas.DataFrame(rows)
+        for name in frame.columns.difference(["head", "selected"]):
+            whole = name in ("rank", "layer", "index")
+            frame[name] = [int(x) if whole else float(x or "nan") for x in frame[name]]
+        frame["selected"] = frame["selected"] == "true"
+        return frame
 
     def to_eap_ig(self, path: Optional[Path] = None) -> dict[str, Any]:
         """Scores and circuit as EAP-IG and MIB's circuit track keep them, and written to ``path`` if one is given."""

@@ -126,7 +126,7 @@ pub fn read_pairs(path: &Path) -> Result<LabelledPrompts> {
 /// let prompts = circuitscope_tasks::parse_pairs("prompts", text)?;
 /// assert_eq!(prompts.pairs, [(0, 1)]);
 /// let wrong = circuitscope_tasks::parse_pairs("prompts", "{}").unwrap_err();
-/// assert!(wrong.to_string().starts_with("prompts: line 1: "));
+/// assert!(wrong.to_string().starts_with("prompts:1: "));
 /// # Ok::<(), circuitscope_tasks::Error>(())
 /// ```
 ///
