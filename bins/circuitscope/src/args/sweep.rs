@@ -64,15 +64,13 @@ pub(crate) enum SweepChore {
 /// (`JOB_COMPLETION_INDEX` of `JOB_COMPLETIONS`, which the file of the job sets) a worker does its part alone, unless --cell or --shard
 /// say otherwise. On Ctrl-C and SIGTERM it gives back what it has not finished.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:
+#[command(after_help = "Examples:
   All of it, or what is left of it:
     circuitscope sweep run plan.toml
   The second of four parts, then what others have not begun:
     circuitscope sweep run plan.toml --shard 1/4 --help-others
 
-Exit codes: 0 all of the part is done, or others that live are at the rest; 1 a cell could not be run; 130 interrupted."
-)]
+Exit codes: 0 all of the part is done, or others that live are at the rest; 1 a cell could not be run; 130 interrupted.")]
 pub(crate) struct SweepRunArgs {
     /// The plan; it is made if the store has none
     #[arg(value_name = "PLAN")]

@@ -179,7 +179,7 @@ fn working(bench: &Bench) -> Child {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_mins(1);
     while !bench.path("results/claims").exists() {
         assert!(Instant::now() < until, "no claim within a minute");
         std::thread::sleep(Duration::from_millis(10));
@@ -240,7 +240,10 @@ fn cells_of_a_worker_that_was_killed_are_done_by_another() {
     child.kill().unwrap();
     child.wait().unwrap();
     let [done, running, ..] = counts(&bench);
-    assert!(done < CELLS && (1..=2).contains(&running), "{done} {running}");
+    assert!(
+        done < CELLS && (1..=2).contains(&running),
+        "{done} {running}"
+    );
     let ran = bench.json("sweep run plan.toml");
     assert_eq!(ran["ran"].as_u64().unwrap() + done, CELLS, "{ran}");
     assert_eq!(counts(&bench), [CELLS, 0, 0, 0]);
