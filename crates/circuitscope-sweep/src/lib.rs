@@ -53,7 +53,7 @@ mod worker;
 pub use arrow::array::RecordBatch;
 pub use error::{Error, Result};
 pub use file::{PlanFile, Settings};
-pub use merge::{Row, Tables, done, merge, query, read_cell};
+pub use merge::{Row, Tables, WithInterval, done, merge, query, read_cell};
 pub use plan::{Cell, Plan, PlannedMethod, PlannedModel, PlannedTask, SCHEMA};
 pub use record::{CellRecord, Failure, Made};
 pub use shard::{SHARD_VARIABLES, Scheduler, Shard};

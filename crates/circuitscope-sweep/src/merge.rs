@@ -66,6 +66,7 @@ fn failed(what: &'static str) -> impl Fn(DataFusionError) -> Error {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` gives it")]
 fn of_arrow(error: arrow::error::ArrowError) -> Error {
     Error::Table {
         what: "merging",
@@ -385,6 +386,9 @@ fn with_intervals(summary: &RecordBatch, cells: &RecordBatch) -> Result<RecordBa
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(of_arrow)
 }
 
+/// A mean over seeds, and the lower and upper end of its interval where there is one.
+pub type WithInterval = (f64, Option<(f64, f64)>);
+
 /// One method on one task, as the summary has it.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -396,9 +400,9 @@ pub struct Row {
     /// Number of seeds.
     pub seeds: i64,
     /// Mean node AUC, and its interval where there is one.
-    pub node_auc: (f64, Option<(f64, f64)>),
+    pub node_auc: WithInterval,
     /// The same of edges.
-    pub edge_auc: Option<(f64, Option<(f64, f64)>)>,
+    pub edge_auc: Option<WithInterval>,
 }
 
 impl Tables {
@@ -418,7 +422,7 @@ impl Tables {
             let values = column(summary, name)?.as_primitive::<Float64Type>();
             Ok((!values.is_null(at)).then(|| values.value(at)))
         };
-        let with_ends = |measure: &str, at: usize| -> Result<Option<(f64, Option<(f64, f64)>)>> {
+        let with_ends = |measure: &str, at: usize| -> Result<Option<WithInterval>> {
             let low = number(&format!("{measure}_low"), at)?;
             let high = number(&format!("{measure}_high"), at)?;
             Ok(number(measure, at)?.map(|mean| (mean, low.zip(high))))

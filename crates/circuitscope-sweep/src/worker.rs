@@ -146,13 +146,12 @@ impl Shared {
 
     /// Voids all claims at once, within [`FAREWELL`].
     fn end(&self) -> Result<()> {
-        let mut ended = match self.ended.try_lock() {
-            Ok(ended) => ended,
+        let mut ended = if let Ok(ended) = self.ended.try_lock() {
+            ended
+        } else {
             // A result is being written: it counts. Not for long, or this worker is left to lapse.
-            Err(_) => {
-                std::thread::sleep(FAREWELL / 2);
-                self.ended.try_lock().map_err(|_busy| Error::GivenBack)?
-            }
+            std::thread::sleep(FAREWELL / 2);
+            self.ended.try_lock().map_err(|_busy| Error::GivenBack)?
         };
         if *ended {
             return Ok(());

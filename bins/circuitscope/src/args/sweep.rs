@@ -64,9 +64,13 @@ pub(crate) enum SweepChore {
 /// (`JOB_COMPLETION_INDEX` of `JOB_COMPLETIONS`, which the file of the job sets) a worker does its part alone, unless --cell or --shard
 /// say otherwise. On Ctrl-C and SIGTERM it gives back what it has not finished.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Exit codes: 0 all of the part is done, or others that live are at the rest; 1 a cell could not be run; 130 interrupted."
-)]
+#[command(after_help = "Examples:
+  All of it, or what is left of it:
+    circuitscope sweep run plan.toml
+  The second of four parts, then what others have not begun:
+    circuitscope sweep run plan.toml --shard 1/4 --help-others
+
+Exit codes: 0 all of the part is done, or others that live are at the rest; 1 a cell could not be run; 130 interrupted.")]
 pub(crate) struct SweepRunArgs {
     /// The plan; it is made if the store has none
     #[arg(value_name = "PLAN")]
@@ -90,6 +94,8 @@ pub(crate) struct SweepRunArgs {
 
 /// Say how far a sweep is: cells done, running, failed and open, and the workers.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  circuitscope sweep status plan.toml")]
 pub(crate) struct SweepStatusArgs {
     /// The plan
     #[arg(value_name = "PLAN")]
@@ -101,6 +107,11 @@ pub(crate) struct SweepStatusArgs {
 /// `cells`, `summary` and `provenance` go to --output as Parquet and CSV. The first two hold no times and no names of workers: the same
 /// plan gives the same bytes, however many workers ran it.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  The tables:
+    circuitscope sweep merge plan.toml --output merged/
+  A question:
+    circuitscope sweep merge plan.toml --sql 'SELECT method, avg(node_auc) FROM cells GROUP BY method'")]
 pub(crate) struct SweepMergeArgs {
     /// The plan
     #[arg(value_name = "PLAN")]
@@ -118,6 +129,8 @@ pub(crate) struct SweepMergeArgs {
 
 /// Make pages of a sweep: one of all models, and one of each with its tasks, methods and heads.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  circuitscope sweep report plan.toml --output pages/")]
 pub(crate) struct SweepReportArgs {
     /// The plan
     #[arg(value_name = "PLAN")]

@@ -32,8 +32,8 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<String>> {
     fs_err::create_dir_all(&programs)?;
     let wrapper = programs.join("circuitscope");
     let script = format!(
-        "#!/bin/sh\nexec taskset --cpu-list $((SLURM_ARRAY_TASK_ID % $(nproc --all))) {:?} \"$@\"\n",
-        bench.program
+        "#!/bin/sh\nexec taskset --cpu-list $((SLURM_ARRAY_TASK_ID % $(nproc --all))) '{}' \"$@\"\n",
+        bench.program.display()
     );
     circuitscope_files::write_atomic(&wrapper, |out| out.write_all(script.as_bytes()))?;
     checked(Command::new("chmod").arg("+x").arg(&wrapper))?;

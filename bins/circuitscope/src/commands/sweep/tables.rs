@@ -1,6 +1,7 @@
 //! How far a sweep is, and the one table of all that it found.
 
 use std::path::Path;
+use std::slice;
 use std::time::SystemTime;
 
 use anyhow::Result;
@@ -76,7 +77,8 @@ pub(super) fn status(args: &SweepStatusArgs, printer: Printer) -> Result<()> {
             text.push_str("\nfailed (`sweep run --retry-failed` tries them again):\n");
             text.extend(failures.iter().take(FAILURES).cloned());
             if failures.len() > FAILURES {
-                text.push_str(&format!("  … {} more, in --format json\n", failures.len() - FAILURES));
+                let more = failures.len() - FAILURES;
+                text.extend([format!("  … {more} more, in --format json\n")]);
             }
         }
         text
@@ -101,20 +103,20 @@ pub(super) fn merge(args: &SweepMergeArgs, printer: Printer) -> Result<()> {
     let value = json!({
         "cells": tables.cells.num_rows(),
         "missing": missing,
-        "summary": rows_of(&[tables.summary.clone()])?,
+        "summary": rows_of(slice::from_ref(&tables.summary))?,
     });
     let rows = tables.rows()?;
     printer.print(&value, || {
         let mut text = summary_text(&rows);
-        text.push_str(&format!("\n{}", count(tables.cells.num_rows(), "cell")));
+        text.extend([format!("\n{}", count(tables.cells.num_rows(), "cell"))]);
         if missing > 0 {
-            text.push_str(&format!(", {missing} missing"));
+            text.extend([format!(", {missing} missing")]);
         }
         if let Some(folder) = &args.output {
-            text.push_str(&format!(
-                ": cells, summary and provenance are in {} as Parquet and CSV",
-                folder.display()
-            ));
+            let folder = folder.display();
+            text.extend([format!(
+                ": cells, summary and provenance are in {folder} as Parquet and CSV"
+            )]);
         }
         text.push('\n');
         text
