@@ -6,13 +6,14 @@ use std::sync::LazyLock;
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Every feature of this program, and whether it is compiled in.
-const FEATURES: [(&str, bool); 6] = [
+const FEATURES: [(&str, bool); 7] = [
     ("flex", cfg!(feature = "flex")),
     ("ndarray", cfg!(feature = "ndarray")),
     ("wgpu", cfg!(feature = "wgpu")),
     ("cuda", cfg!(feature = "cuda")),
     ("fusion", cfg!(feature = "fusion")),
     ("hub", cfg!(feature = "hub")),
+    ("sweep", cfg!(feature = "sweep")),
 ];
 
 /// Those that are backends.

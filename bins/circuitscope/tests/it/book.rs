@@ -264,6 +264,15 @@ fn pages_name_commands_and_flags_that_there_are() {
             let arguments = arguments.split(['|', '>', ';', '&']).next().unwrap();
             let mut words = arguments.split_whitespace();
             let name = words.clone().find(|word| COMMANDS.contains(word));
+            // A command of a command: `sweep run`.
+            let below = words.clone().nth(1);
+            let both = name
+                .zip(below)
+                .map(|(name, below)| format!("{name} {below}"));
+            let below = COMMANDS
+                .into_iter()
+                .find(|name| both.as_deref() == Some(name));
+            let name = below.or(name);
             // A dependency of a manifest.
             if arguments.starts_with("= ") {
                 continue;

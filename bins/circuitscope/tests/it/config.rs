@@ -158,7 +158,7 @@ fn values_are_of_the_kind_of_their_flag() {
         ),
         (
             "[dicsover]\n",
-            "line 1: [dicsover]: found no such command (did you mean `discover`?), expected eval, discover, compare, capture, rows, train-tokens, splice, explain, graph, train, encode, score, report, methods, doctor",
+            "line 1: [dicsover]: found no such command (did you mean `discover`?), expected eval, discover, compare, capture, rows, train-tokens, splice, explain, graph, train, encode, score, report, sweep, methods, doctor",
         ),
         (
             "[discover]\n\nmax_heads = 3\n",

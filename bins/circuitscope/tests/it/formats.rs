@@ -61,7 +61,7 @@ fn a_folder_with_one_gguf_file_is_that_model() {
     let line = "capture --model m --tokens tokens.json --sites logits --output x.safetensors";
     bench.fails(
         line,
-        "--model m: found 2 GGUF files, expected one; name it, as in --model m/model.gguf",
+        "--model m: found 2 GGUF files, expected one; name it, such as m/model.gguf",
     );
 }
 
