@@ -40,8 +40,9 @@ pub(crate) fn man(args: &ManArgs, printer: Printer) -> Result<()> {
     printer.print(&json!({ "written": paths }), || paths.join("\n"))
 }
 
-/// The program and each of its commands.
+/// The program, its commands, and theirs.
 fn pages(command: Command) -> Vec<Command> {
-    let commands: Vec<Command> = command.get_subcommands().cloned().collect();
-    [command].into_iter().chain(commands).collect()
+    let below: Vec<Command> = command.get_subcommands().cloned().collect();
+    let below = below.into_iter().flat_map(pages);
+    [command].into_iter().chain(below).collect()
 }

@@ -62,7 +62,7 @@ fn man_pages_are_written() {
     assert_eq!(printed.lines().count(), 1 + COMMANDS.len(), "{printed}");
     let mut names: Vec<String> = COMMANDS
         .iter()
-        .map(|command| format!("circuitscope-{command}.1"))
+        .map(|command| format!("circuitscope-{}.1", command.replace(' ', "-")))
         .collect();
     names.push("circuitscope.1".to_owned());
     for name in &names {
