@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use circuitscope_core::Progress;
-use circuitscope_hooks::{AnyTensor, Site, Tap};
+use circuitscope_hooks::{AnyTensor, Capture, Intervene, Intervention, Op, Site};
 use circuitscope_model::{Decoder, PaddingSide, TokenBatch, pack_by_length};
 
 use crate::frozen::floats;
@@ -23,33 +23,6 @@ pub(crate) struct Change {
     pub(crate) site: Site,
     pub(crate) position: usize,
     pub(crate) add: Vec<f32>,
-}
-
-/// Adds vectors to the rows of a batch, and keeps the logits.
-struct Adds<B: Backend> {
-    /// `[batch * pos, d]`
-    by_site: BTreeMap<Site, Tensor<B, 2>>,
-    logits: Option<Tensor<B, 3>>,
-}
-
-impl<B: Backend> Tap<B> for Adds<B> {
-    fn wants(&self, site: Site) -> bool {
-        site == Site::Logits || self.by_site.contains_key(&site)
-    }
-
-    fn tap<const D: usize>(&mut self, site: Site, x: Tensor<B, D>) -> Tensor<B, D> {
-        if site == Site::Logits {
-            self.logits = AnyTensor::new(x.clone()).get::<3>();
-            return x;
-        }
-        match self.by_site.remove(&site) {
-            Some(add) => {
-                let dims = x.dims();
-                x + add.reshape(dims)
-            }
-            None => x,
-        }
-    }
 }
 
 /// Runs the model and gives each run's logits after its last token to `each`, with the run's place; in no particular order.
@@ -80,24 +53,25 @@ pub(crate) fn logits_of<B: Backend>(
                 .or_insert_with(|| vec![0.0; of.len() * pos * d]);
             all[(row * pos + change.position) * d..][..d].copy_from_slice(&change.add);
         }
-        let by_site = added.into_iter().map(|(site, values)| {
-            let rows = of.len() * pos;
-            let shape = [rows, values.len() / rows];
-            (
-                site,
-                Tensor::from_data(TensorData::new(values, shape), device),
-            )
+        let interventions = added.into_iter().map(|(site, values)| {
+            let d = values.len() / (of.len() * pos);
+            let values = Tensor::<B, 1>::from_data(TensorData::from(values.as_slice()), device);
+            // Heads side by side are one vector.
+            let values = match site.head_axis() {
+                Some(_) => {
+                    let heads = model.config().n_heads;
+                    AnyTensor::new(values.reshape([of.len(), pos, heads, d / heads]))
+                }
+                None => AnyTensor::new(values.reshape([of.len(), pos, d])),
+            };
+            Intervention::new(site, Op::Add(values))
         });
-        let mut adds = Adds {
-            by_site: by_site.collect(),
-            logits: None,
-        };
-        model.forward(&batch, &mut adds);
-        if let Some(site) = adds.by_site.into_keys().next() {
-            return Err(circuitscope_hooks::Error::NeverFired { site }.into());
-        }
-        let never = circuitscope_hooks::Error::NeverFired { site: Site::Logits };
-        let logits = adds.logits.ok_or(never)?;
+        let mut intervene = Intervene::new(interventions);
+        let mut capture = Capture::new([Site::Logits]);
+        model.forward(&batch, &mut (&mut intervene, &mut capture));
+        let logits = capture.finish()?.remove(&Site::Logits);
+        let logits = logits.and_then(|logits| logits.get::<3>());
+        let logits = logits.ok_or(circuitscope_hooks::Error::NeverFired { site: Site::Logits })?;
         let [_, _, vocab] = logits.dims();
         let last = prompts.iter().enumerate().map(|(row, prompt)| {
             let at = prompt.len() - 1;

@@ -108,14 +108,16 @@ pub(crate) fn run(args: &GraphArgs, printer: Printer, progress: &Terminal) -> Re
             args.nodes
         );
     }
-    let strongest = strongest(&graph, args.ablate);
+    let influence = graph.influence();
+    let strongest = strongest(&graph, &influence, args.ablate);
     let batch = inputs::capture_settings(&args.model, &device).batch_tokens(
         config,
         frozen[0].pos(),
         &[Site::Logits],
     );
     let exact = graph.ablate(&frozen[0], &coders, &strongest, batch, progress)?;
-    let ablated = Ablated::of(&graph, strongest, exact);
+    let adds = graph.attributions();
+    let ablated = Ablated::of(&adds, strongest, exact);
     let control = if coders.is_empty() {
         None
     } else {
@@ -138,6 +140,8 @@ pub(crate) fn run(args: &GraphArgs, printer: Printer, progress: &Terminal) -> Re
         model: &model,
         graph: &graph,
         pruned: &pruned,
+        influence,
+        adds,
         heads: head_table(std::slice::from_ref(&graph))?,
         prompt: text(0),
         against: (texts.len() > 1).then(|| text(1)),
@@ -178,8 +182,7 @@ pub(crate) fn run(args: &GraphArgs, printer: Printer, progress: &Terminal) -> Re
 }
 
 /// The most influential features, by their place among the nodes; the first on ties.
-fn strongest(graph: &AttributionGraph, count: usize) -> Vec<usize> {
-    let influence = graph.influence();
+fn strongest(graph: &AttributionGraph, influence: &[f64], count: usize) -> Vec<usize> {
     let nodes = graph.nodes().iter().enumerate();
     let features = nodes.filter(|(_, node)| matches!(node.kind, NodeKind::Feature { .. }));
     let mut features: Vec<usize> = features.map(|(at, _)| at).collect();

@@ -150,9 +150,9 @@ pub(super) struct Ablated {
 }
 
 impl Ablated {
-    pub(super) fn of(graph: &AttributionGraph, nodes: Vec<usize>, exact: Vec<f64>) -> Self {
-        let all = graph.attributions();
-        let attributed: Vec<f64> = nodes.iter().map(|at| all[*at]).collect();
+    /// Of features, by their nodes: what each adds as the graph says, `[nodes of the graph]`, and as the model does.
+    pub(super) fn of(adds: &[f64], nodes: Vec<usize>, exact: Vec<f64>) -> Self {
+        let attributed: Vec<f64> = nodes.iter().map(|at| adds[*at]).collect();
         let both = attributed.iter().zip(&exact);
         Self {
             features: nodes.len(),
@@ -231,6 +231,10 @@ pub(super) struct Made<'a> {
     pub(super) model: &'a Loaded<B>,
     pub(super) graph: &'a AttributionGraph,
     pub(super) pruned: &'a PrunedGraph,
+    /// Of each node of the graph.
+    pub(super) influence: Vec<f64>,
+    /// What each node adds to what is explained.
+    pub(super) adds: Vec<f64>,
     pub(super) heads: Vec<HeadRow>,
     pub(super) prompt: Prompt,
     pub(super) against: Option<Prompt>,
@@ -276,9 +280,13 @@ impl Control {
 
 impl Report {
     pub(super) fn of(made: Made<'_>) -> Self {
-        let Made { graph, pruned, .. } = made;
-        let influence = graph.influence();
-        let adds = graph.attributions();
+        let Made {
+            graph,
+            pruned,
+            influence,
+            adds,
+            ..
+        } = made;
         let total: f64 = influence.iter().sum::<f64>().max(f64::MIN_POSITIVE);
         let values = graph.nodes().iter().rev().take(graph.targets().len());
         let values = values.rev().map(|node| node.value);

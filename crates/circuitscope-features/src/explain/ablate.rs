@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use circuitscope_core::{Progress, Seed, draw};
+use circuitscope_core::{Progress, draw};
 use circuitscope_hooks::Site;
 use circuitscope_model::Decoder;
 use circuitscope_sae::Encoder;
@@ -68,7 +68,7 @@ pub(super) fn ablations<B: Backend>(
         })
         .collect();
     let alive = encoded.alive(how.least_firings);
-    let mut rng = Seed::stream(how.seed, "ablation").rng();
+    let mut rng = how.seed.stream("ablation").rng();
     let z = encoded.z();
     let (d, mean) = (z.d, z.mean());
     let at: BTreeMap<(usize, usize), usize> = z.places.iter().copied().zip(0..).collect();
@@ -78,6 +78,11 @@ pub(super) fn ablations<B: Backend>(
     };
     let mut runs = Vec::new();
     for (found, places) in found.iter().zip(&places) {
+        let others: Vec<usize> = alive
+            .iter()
+            .copied()
+            .filter(|feature| *feature != found.feature)
+            .collect();
         for (context, position, activation) in places {
             let row = &z.rows[at[&(*context, *position)] * d..][..d];
             let x = Tensor::<B, 2>::from_data(TensorData::new(row.to_vec(), [1, d]), device);
@@ -88,11 +93,6 @@ pub(super) fn ablations<B: Backend>(
             );
             let to_mean = mean.iter().zip(row).map(|(mean, x)| mean - x).collect();
             let mut adds = vec![writes(found.feature, *activation), error, to_mean];
-            let others: Vec<usize> = alive
-                .iter()
-                .copied()
-                .filter(|feature| *feature != found.feature)
-                .collect();
             for _ in 0..DRAWS {
                 // Where no other feature is alive, nothing is taken away.
                 adds.push(if others.is_empty() {
