@@ -38,6 +38,16 @@ pub(super) struct Tensors<B: Backend> {
     r_mag: Option<Tensor<B, 2>>,
 }
 
+/// What a penalty on sizes adds.
+struct Penalty<B: Backend> {
+    /// To the gradient of `W_dec`, `[d_sae, d_out]`.
+    to_dec: Tensor<B, 2>,
+    /// To that of each size of a feature, `[1, d_sae]`.
+    slope: Tensor<B, 2>,
+    /// What the penalty is a multiple of, over all rows.
+    sum: Tensor<B, 1>,
+}
+
 /// Weights and Adam's sums.
 #[derive(Debug)]
 pub(super) struct Device<B: Backend> {
@@ -87,6 +97,22 @@ impl<B: Backend> Tensors<B> {
     /// A list of `[1, d_sae]`, zeros where a configuration has none.
     fn or_zeros(&self, list: Option<&Tensor<B, 2>>) -> Tensor<B, 2> {
         list.cloned().unwrap_or_else(|| self.b_enc.zeros_like())
+    }
+
+    /// A penalty of `weight` times `Σ sizes_i |W_dec,i|` over all rows.
+    ///
+    /// # Shapes
+    /// - `sizes`: `[rows, d_sae]`
+    fn penalised(&self, sizes: Tensor<B, 2>, weight: f64) -> Penalty<B> {
+        let lengths = self.lengths();
+        // [1, d_sae] -> [d_sae, 1]
+        let sums = sizes.sum_dim(0).transpose();
+        let along = self.w_dec.clone() / lengths.clone().clamp_min(LEAST_LENGTH);
+        Penalty {
+            to_dec: along * sums.clone().mul_scalar(weight),
+            slope: lengths.clone().transpose().mul_scalar(weight),
+            sum: (sums * lengths).sum(),
+        }
     }
 
     /// Of the rows of `W_dec`, `[d_sae, 1]`.
@@ -187,22 +213,16 @@ impl<B: Backend> Device<B> {
         let to_output = error.clone().mul_scalar(2.0 / vectors);
         let mut to_dec = f.clone().transpose().matmul(to_output.clone());
         let mut to_f = to_output.clone().matmul(weights.w_dec.clone().transpose());
-        // Of objectives that penalise sizes by the length of what they write.
         let sizes = match (config.objective, &gate) {
             (Objective::Standard { .. }, _) => Some(f.clone()),
             (_, gate) => gate.as_ref().map(Gate::positive),
         };
-        let lengths = weights.lengths();
-        let slope = lengths.clone().transpose().mul_scalar(penalty / vectors);
-        let penalised = sizes.map(|sizes| {
-            // [1, d_sae] -> [d_sae, 1]
-            let sums = sizes.sum_dim(0).transpose();
-            let along = weights.w_dec.clone() / lengths.clone().clamp_min(LEAST_LENGTH);
-            to_dec = to_dec.clone() + along * sums.clone().mul_scalar(penalty / vectors);
-            (sums * lengths).sum().div_scalar(vectors)
-        });
-        if matches!(config.objective, Objective::Standard { .. }) {
-            to_f = to_f + slope.clone();
+        let sized = sizes.map(|sizes| weights.penalised(sizes, penalty / vectors));
+        if let Some(sized) = &sized {
+            to_dec = to_dec + sized.to_dec.clone();
+        }
+        if let (Objective::Standard { .. }, Some(sized)) = (config.objective, &sized) {
+            to_f = to_f + sized.slope.clone();
         }
         let to_threshold = match (config.objective, &weights.threshold) {
             (Objective::JumpRelu { bandwidth, .. }, Some(threshold)) => {
@@ -230,8 +250,11 @@ impl<B: Backend> Device<B> {
         let mut to_b_enc = to_h.clone().sum_dim(0);
         let mut to_b_dec = to_output.clone().sum_dim(0);
         let (mut to_b_mag, mut to_r_mag) = (None, None);
-        if let (Some(gate), Objective::Gated { frozen_decoder, .. }) = (&gate, config.objective) {
-            let alone = gate.alone(&weights.w_dec, weights.b_dec.clone() - y.clone(), slope);
+        if let (Some(gate), Some(sized), Objective::Gated { frozen_decoder, .. }) =
+            (&gate, &sized, config.objective)
+        {
+            let base = weights.b_dec.clone() - y.clone();
+            let alone = gate.alone(&weights.w_dec, base, sized.slope.clone());
             if !frozen_decoder {
                 let output = alone.to_output;
                 to_dec = to_dec + gate.positive().transpose().matmul(output.clone());
@@ -262,8 +285,12 @@ impl<B: Backend> Device<B> {
         };
         let squares = (error.clone() * error).sum();
         let aux = aux.unwrap_or_else(|| squares.zeros_like());
-        let penalised = penalised.unwrap_or_else(|| on.clone().float().sum().div_scalar(vectors));
-        let outcome = outcome(x, y, &f, on, [squares, aux, penalised])?;
+        let sizes = sized.map_or_else(|| squares.zeros_like(), |sized| sized.sum);
+        let mut outcome = outcome(x, y, &f, on, [squares, aux, sizes])?;
+        if matches!(config.objective, Objective::JumpRelu { .. }) {
+            outcome.penalised = outcome.fired.iter().sum::<u64>() as f64;
+        }
+        outcome.penalised /= vectors;
         Ok((gradients, outcome))
     }
 
