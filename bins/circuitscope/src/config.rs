@@ -8,7 +8,7 @@ use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use circuitscope::files::{self, FileError};
+use circuitscope::files::{self, FileError, line_of as line};
 use circuitscope::{did_you_mean, nearest};
 use clap::builder::ValueHint;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -408,10 +408,6 @@ fn shown(value: &DeValue<'_>) -> String {
         DeValue::Datetime(time) => format!("the time {time}"),
         _ => scalar(value).unwrap_or_else(|| "a number".to_owned()),
     }
-}
-
-fn line(text: &str, at: usize) -> usize {
-    1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count()
 }
 
 #[cfg(test)]

@@ -77,3 +77,28 @@ pub fn shown(value: &serde_json::Value) -> String {
         text
     }
 }
+
+/// The line that byte `at` of a text stands in, from 1.
+///
+/// ```
+/// assert_eq!(circuitscope_files::line_of("a\nb\n", 2), 2);
+/// ```
+#[must_use]
+pub fn line_of(text: &str, at: usize) -> usize {
+    1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count()
+}
+
+/// Why a text is no TOML: what a parser says of byte `at`, in one line.
+///
+/// ```
+/// let said = circuitscope_files::not_toml("a = 1\nb\n", 7, "expected `=`\n");
+/// assert_eq!(said, "line 2: not TOML: expected `=`");
+/// ```
+#[must_use]
+pub fn not_toml(text: &str, at: usize, message: &str) -> String {
+    let line = line_of(text, at);
+    format!(
+        "line {line}: not TOML: {}",
+        message.trim().replace('\n', " ")
+    )
+}

@@ -6,19 +6,6 @@ use circuitscope_files::FileError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A field of a plan that is not as it should be.
-    #[error("{}: {field}: found {found}, expected {expected}", file.display())]
-    Field {
-        /// The plan.
-        file: PathBuf,
-        /// The field, with the tables that it stands in.
-        field: String,
-        /// What is there.
-        found: String,
-        /// What may be there.
-        expected: String,
-    },
-
     /// A plan that is no TOML.
     #[error("{}: {reason}", file.display())]
     NotToml {
@@ -41,7 +28,7 @@ pub enum Error {
         second: String,
     },
 
-    /// A file of the user's that could not be read or written.
+    /// A file of the user's that could not be read or written, or a field of a plan that is not as it should be.
     #[error(transparent)]
     File(#[from] FileError),
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use circuitscope_core::{did_you_mean, nearest};
-use circuitscope_files::{read_to_string, sha256_of, shown};
+use circuitscope_files::{FileError, read_to_string, sha256_of, shown};
 use serde_json::{Map, Value};
 
 use crate::{Error, Result};
@@ -67,8 +67,8 @@ impl PlanFile {
     /// Reads a plan.
     ///
     /// # Errors
-    /// [`Error::File`] where it cannot be read; [`Error::NotToml`]; [`Error::Field`] for a key that is unknown or missing and
-    /// for a value that is not as it should be.
+    /// [`Error::File`] where it cannot be read, for a key that is unknown or missing and for a value that is not as it should be;
+    /// [`Error::NotToml`].
     ///
     /// ```
     /// use circuitscope_sweep::PlanFile;
@@ -154,21 +154,14 @@ impl PlanFile {
 }
 
 fn wrong(file: &Path, field: &str, found: &str, expected: &str) -> Error {
-    Error::Field {
-        file: file.to_owned(),
-        field: field.to_owned(),
-        found: found.to_owned(),
-        expected: expected.to_owned(),
-    }
+    FileError::field(file, field, found, expected).into()
 }
 
 fn not_toml(file: &Path, text: &str, error: &toml::de::Error) -> Error {
     let at = error.span().map_or(0, |span| span.start);
-    let line = 1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count();
-    let message = error.message().trim().replace('\n', " ");
     Error::NotToml {
         file: file.to_owned(),
-        reason: format!("line {line}: not TOML: {message}"),
+        reason: circuitscope_files::not_toml(text, at, error.message()),
     }
 }
 

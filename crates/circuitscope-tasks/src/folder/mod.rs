@@ -138,13 +138,9 @@ pub fn read_task(path: &Path) -> Result<TaskSpec> {
 
 fn not_toml(file: &Path, text: &str, error: &toml::de::Error) -> Error {
     let at = error.span().map_or(0, |span| span.start);
-    let line = 1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count();
     Error::Data {
         file: file.display().to_string(),
-        problem: format!(
-            "line {line}: not TOML: {}",
-            error.message().trim().replace('\n', " ")
-        ),
+        problem: files::not_toml(text, at, error.message()),
     }
 }
 
