@@ -10,7 +10,7 @@ use burn_flex::{Flex, FlexDevice};
 use circuitscope::eval::causal::Ablation;
 use circuitscope::eval::methods::{self, MethodSettings};
 use circuitscope::eval::{About, Choice};
-use circuitscope::found::{self, ExamineSettings, Judging, Settings, Shape, examine};
+use circuitscope::found::{self, ExamineSettings, Gathered, Judging, Shape, examine};
 use circuitscope::hooks::HeadActivations;
 use circuitscope::measures::{DISCOVERY_FILE, Scores};
 use circuitscope::model::{Loaded, PrependBos};
@@ -24,7 +24,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::arrays;
-use crate::gathered::{Gathered, Told, gather, of_outputs};
+use crate::gathered::{Told, gather, of_outputs};
 use crate::model::Model;
 use crate::prompts::Examples;
 use crate::settings;
@@ -58,6 +58,8 @@ struct Options {
     /// Names of all arguments, for hints.
     arguments: Vec<String>,
     n_layers: Option<usize>,
+    /// Names of arguments that were given and are not read where no model runs.
+    unread: Vec<String>,
 }
 
 /// The same, read.
@@ -81,6 +83,8 @@ pub(crate) struct Asked {
     pub(crate) arguments: Vec<String>,
     /// The name of the model, for the command that does the same.
     pub(crate) model: Option<String>,
+    /// Names of arguments that are not read where no model runs.
+    pub(crate) unread: Vec<String>,
 }
 
 impl Asked {
@@ -112,6 +116,17 @@ impl Asked {
                 bail!("{name}: found 0, expected a whole number from 1");
             }
         }
+        let examine = ExamineSettings::default()
+            .with_judging(judging)
+            .with_random(options.random_circuits)
+            .with_tests(options.tests)
+            .with_explain(heads);
+        if let Some((random, fewest)) = examine.too_few_draws() {
+            bail!(
+                "tests: found random_circuits {random}, expected at least {fewest}: with fewer a circuit that is ahead of all of them \
+                 is not shown to be ahead of 90 %"
+            );
+        }
         Ok(Self {
             examples: options.examples,
             n_examples: options.n_examples,
@@ -120,11 +135,7 @@ impl Asked {
             method,
             rule,
             max_heads: options.max_heads,
-            examine: ExamineSettings::default()
-                .with_judging(judging)
-                .with_random(options.random_circuits)
-                .with_tests(options.tests)
-                .with_explain(heads),
+            examine,
             chat: options.chat,
             prepend_bos,
             max_batch_tokens: options.max_batch_tokens,
@@ -134,6 +145,7 @@ impl Asked {
             settings: options.settings,
             arguments: options.arguments,
             model,
+            unread: options.unread,
         })
     }
 
@@ -235,11 +247,16 @@ fn found(
         told.provenance.command = asked.command(&methods);
     }
     let start = Instant::now();
-    let (gathered, pairs) = match (loaded, outputs) {
-        (_, Some(outputs)) => (of_outputs(asked, outputs, &mut told)?, None),
+    let gathered = match (loaded, outputs) {
+        (_, Some(outputs)) => of_outputs(asked, outputs, &mut told)?,
         (Some(loaded), None) => gather(asked, loaded, task, &methods, &mut told, progress)?,
         (None, None) => bail!("found neither a model nor head_outputs, expected one of them"),
     };
+    for head in &asked.examine.explain {
+        if let Some(said) = gathered.evidence.grid().lacks(*head) {
+            bail!("explain {head}: {said}");
+        }
+    }
     let settings = DiscoverSettings::default()
         .with_method(gathered.method.name.clone().into_owned())
         .with_methods(methods)
@@ -250,11 +267,10 @@ fn found(
     found.stage("gather", start);
     search(asked, &gathered, &settings, &mut found, &mut told, progress)?;
     found.provenance = told.provenance.now();
-    let graph = gathered.loaded.as_ref();
     Ok(Found {
-        graph: graph.map(|(loaded, _)| loaded.model.config().graph()),
         d: gathered.evidence.d(),
-        pairs,
+        graph: gathered.graph,
+        pairs: gathered.pairs,
         notes: told.notes,
         inner: found,
     })
@@ -264,55 +280,32 @@ fn found(
 fn begun(
     asked: &Asked,
     task: Option<&TaskSpec>,
-    gathered: &Gathered,
+    gathered: &Gathered<Flex>,
     settings: &DiscoverSettings,
     told: &Told,
 ) -> found::Found {
-    let name = match (task, gathered.loaded.is_some()) {
+    let name = match (task, gathered.model.is_some()) {
         (Some(task), _) => task.name.clone().into_owned(),
         (None, true) => asked.examples.name(),
         (None, false) => "head outputs".to_owned(),
     };
-    let mut found = found::Found::new(
-        name,
-        settings.method.clone(),
-        gathered.evidence.grid(),
-        gathered.evidence.labels(),
-        Settings {
-            prepend_bos: gathered.bos.clone(),
-            methods: settings.methods.clone(),
-            dictionary: None,
-            seed: settings.seed,
-        },
-        told.provenance.now(),
-    );
+    let now = told.provenance.now();
+    let mut found = found::Found::begun(name, gathered, settings, asked.ablation, now);
     found.summary = task.map(|task| task.summary.clone().into_owned());
-    found.prompt_warnings.clone_from(&gathered.warnings);
-    found.behaviour.clone_from(&gathered.behaviour);
-    found.only_correct = gathered.only_correct;
-    found.metric.clone_from(&gathered.metric);
-    found.ablation = gathered.metric.as_ref().map(|_| asked.ablation);
-    let model = gathered.loaded.as_ref();
-    found.model = model.map(|(loaded, _)| loaded.provenance.clone());
-    found.known_circuit = gathered.truth.as_ref().map(|known| known.known.clone());
     found
 }
 
 /// Scores, chooses, judges and reads.
 fn search(
     asked: &Asked,
-    gathered: &Gathered,
+    gathered: &Gathered<Flex>,
     settings: &DiscoverSettings,
     found: &mut found::Found,
     told: &mut Told,
     progress: &dyn Progress,
 ) -> Result<()> {
     let evidence = &gathered.evidence;
-    let norms = if gathered.method.needs.model {
-        None
-    } else {
-        Some(evidence.norms(progress)?)
-    };
+    let norms = gathered.norms(progress)?;
     let (start, mut scored) = (Instant::now(), Instant::now());
     let ranked = |scores: &Scores| {
         found.stage("score", start);
@@ -335,10 +328,8 @@ fn search(
     if empty && asked.examine.tests {
         told.note("tests: no circuit is shown, so that nothing is tested");
     }
-    let words = match &gathered.loaded {
-        Some((loaded, parts)) => Some((parts, loaded.tokenizer()?)),
-        None => None,
-    };
+    let tokenizer = gathered.tokenizer.as_ref();
+    let words = tokenizer.map(|tokenizer| (&gathered.parts, tokenizer));
     examine::<B, Error>(
         found,
         evidence,

@@ -18,7 +18,7 @@ use circuitscope::tasks::{IOI, TASKS, TaskSpec};
 use circuitscope::{
     CaptureSettings, CircuitChoice, EVAL_PAIRS, EvalSettings, JudgedBy, Metric, PrepareSettings,
     Progress, PromptBehaviour, PromptStart, Provenance, RESULTS_FILE, Results, Schema, Seed,
-    available_memory, behaviour_file, judged_task, known_as, known_circuits, prepare_task,
+    available_memory, behaviour_file, judged_as, judged_task, known_circuits, prepare_task,
 };
 use numpy::PyArrayDyn;
 use pyo3::prelude::*;
@@ -129,20 +129,8 @@ impl Asked {
 
     /// What the runs have in common.
     fn settings(&self, loaded: &Loaded<Flex>, start: PromptStart) -> Result<EvalSettings> {
-        let (circuits, circuits_why) = match &self.circuit {
-            Some(CircuitChoice::File(file)) => (
-                Some(file.display().to_string()),
-                Some("as asked for".to_owned()),
-            ),
-            named => {
-                let named = match named {
-                    Some(CircuitChoice::Of(name)) => Some(name.as_str()),
-                    _ => None,
-                };
-                let known = known_as(&loaded.provenance, named)?;
-                known.map(|known| (known.model, known.why)).unzip()
-            }
-        };
+        let asked = self.circuit.as_ref();
+        let (circuits, circuits_why) = judged_as(&loaded.provenance, asked)?;
         let (sae, patching) = (&self.settings.sae, &self.settings.patching);
         Ok(EvalSettings {
             schema: Schema,
@@ -322,6 +310,8 @@ fn one(
     let prompts = prepare_task(loaded, task, by.pairs, seed, how)?;
     let said = prompts.notes().iter();
     notes.extend(said.map(|said| format!("{task}: {said}")));
+    let few = prompts.few_pairs();
+    notes.extend(few.map(|few| format!("warning: {task}: {few}")));
     let capture = CaptureSettings::default()
         .with_max_batch_tokens(asked.options.max_batch_tokens)
         .with_memory(available_memory().unwrap_or(2 << 30))

@@ -4,33 +4,19 @@ use anyhow::{Result, bail};
 use burn_flex::{Flex, FlexDevice};
 use circuitscope::eval::causal::{Ablation, CausalEvidence};
 use circuitscope::eval::methods::MethodSettings;
-use circuitscope::eval::{self, About, Choice, Evidence, Gradient, PromptParts};
-use circuitscope::found::{Judging, OnlyCorrect};
+use circuitscope::eval::{self, About, Choice, Evidence, Gradient};
+use circuitscope::found::{Gathered, Judging, OnlyCorrect};
 use circuitscope::hooks::HeadActivations;
 use circuitscope::model::Loaded;
-use circuitscope::tasks::{PromptWarning, TaskSpec, few_examples, prompt_warnings, write_pairs};
+use circuitscope::tasks::{TaskSpec, few_examples, write_pairs};
 use circuitscope::{
-    CaptureSettings, CircuitChoice, DISCOVER_PAIRS, Error, Exec, KnownCircuits, Metric,
-    MetricChoice, PrepareSettings, PreparedPrompts, Progress, PromptBehaviour, PromptStart,
-    Provenance, available_memory, capture, causal_evidence, known_circuits, prepare, task_prompts,
+    CaptureSettings, CircuitChoice, DISCOVER_PAIRS, Exec, KnownCircuits, PrepareSettings,
+    PreparedPrompts, Progress, PromptBehaviour, PromptStart, Provenance, available_memory, capture,
+    causal_where_possible, circuits_if_known, prepare, task_prompts,
 };
 
 use crate::discover::Asked;
 use crate::prompts;
-
-/// Evidence, and what is known about it.
-pub(crate) struct Gathered {
-    pub(crate) method: &'static About,
-    pub(crate) evidence: Evidence<Flex>,
-    /// The model, and the parts of the prompts.
-    pub(crate) loaded: Option<(Loaded<Flex>, PromptParts)>,
-    pub(crate) truth: Option<KnownCircuits>,
-    pub(crate) bos: Option<PromptStart>,
-    pub(crate) warnings: Vec<String>,
-    pub(crate) behaviour: Option<PromptBehaviour>,
-    pub(crate) only_correct: Option<OnlyCorrect>,
-    pub(crate) metric: Option<MetricChoice>,
-}
 
 /// What is told of what was assumed, and files that were read.
 pub(crate) struct Told {
@@ -47,11 +33,8 @@ impl Told {
 /// [`About::suited`], and a note where another method takes the place of the one asked for.
 fn suited(asked: &'static About, runs: bool, told: &mut Told) -> &'static About {
     let method = asked.suited(runs);
-    if method != asked {
-        told.note(format!(
-            "method {} runs the model on pairs of prompts; without, {} takes its place",
-            asked.name, method.name
-        ));
+    if let Some(said) = method.stands_in(asked) {
+        told.note(said);
     }
     method
 }
@@ -61,29 +44,29 @@ pub(crate) fn of_outputs(
     asked: &Asked,
     outputs: HeadActivations,
     told: &mut Told,
-) -> Result<Gathered> {
+) -> Result<Gathered<Flex>> {
     if asked.examine.judging == Judging::All || asked.examine.tests || asked.only_correct {
         bail!("faithfulness, tests and only_correct run the model: found head_outputs alone");
     }
     if asked.rule == Some(Choice::Knee) {
         return Err(eval::Error::KneeNeedsModel.into());
     }
+    for name in &asked.unread {
+        told.note(format!(
+            "{name} is not read: no model runs with head_outputs"
+        ));
+    }
     let evidence = Evidence::from_file(outputs, &FlexDevice)?.with_exec(Exec::all_cores());
     let few = few_examples(evidence.labels());
-    Ok(Gathered {
-        method: suited(asked.method, false, told),
+    let few = few.iter().map(ToString::to_string).collect();
+    Ok(Gathered::of_outputs(
+        suited(asked.method, false, told),
         evidence,
-        loaded: None,
-        truth: None,
-        bos: None,
-        warnings: few.iter().map(ToString::to_string).collect(),
-        behaviour: None,
-        only_correct: None,
-        metric: None,
-    })
+        few,
+    ))
 }
 
-/// Runs the model on the prompts; beside what comes of it the prompts as a file of pairs, where they are such.
+/// Runs the model on the prompts.
 pub(crate) fn gather(
     asked: &Asked,
     loaded: Loaded<Flex>,
@@ -91,7 +74,7 @@ pub(crate) fn gather(
     methods: &MethodSettings,
     told: &mut Told,
     progress: &dyn Progress,
-) -> Result<(Gathered, Option<String>)> {
+) -> Result<Gathered<Flex>> {
     for assumed in &loaded.provenance.notes {
         told.note(format!("{}: {assumed}", loaded.provenance.name));
     }
@@ -172,14 +155,7 @@ pub(crate) fn gather(
             method.name
         ));
     }
-    let mut warnings = prompt_warnings(prompts.prompts());
-    // Prompts of tasks are matched in their own way, but may be few.
-    let few = |warning: &PromptWarning| matches!(warning, PromptWarning::FewPairs { .. });
-    let ours = task.is_some_and(|task| task.files.is_empty());
-    warnings.retain(|warning| !ours || few(warning));
-    // Methods that run the model compare each prompt with its partner.
-    let in_pairs = method.needs.model;
-    warnings.retain(|warning| !in_pairs || !matches!(warning, PromptWarning::SameSentences { .. }));
+    let warnings = prompts.warnings(task, method);
     settings = settings.for_method(method);
     let mut evidence = capture(&loaded, &prompts, settings, &FlexDevice, progress)?;
     let parts = prompts.parts(loaded.tokenizer()?)?;
@@ -187,27 +163,26 @@ pub(crate) fn gather(
     if let Some(causal) = causal {
         evidence = evidence.with_causal(causal);
     }
-    let gathered = Gathered {
+    let mut gathered = Gathered::of_outputs(
         method,
         evidence,
-        loaded: Some((loaded, parts)),
-        truth,
-        bos: Some(bos),
-        warnings: warnings.iter().map(ToString::to_string).collect(),
-        behaviour: Some(behaviour),
-        only_correct,
-        metric,
-    };
-    Ok((gathered, pairs))
+        warnings.iter().map(ToString::to_string).collect(),
+    );
+    gathered.graph = Some(loaded.model.config().graph());
+    gathered.model = Some(loaded.provenance);
+    gathered.tokenizer = loaded.tokenizer;
+    gathered.pairs = pairs;
+    gathered.parts = parts;
+    gathered.truth = truth;
+    gathered.bos = Some(bos);
+    gathered.behaviour = Some(behaviour);
+    gathered.only_correct = only_correct;
+    gathered.metric = metric;
+    Ok(gathered)
 }
 
 fn check_tests(prompts: &PreparedPrompts, methods: &MethodSettings) -> Result<()> {
-    let pairs = prompts.prompts().pairs.len();
-    let pairs = pairs.min(methods.patching.patch_pairs);
-    if prompts.metric().metric == Metric::Kl {
-        let metric = Metric::Kl;
-        return Err(eval::Error::NoTests { metric }.into());
-    }
+    let pairs = prompts.tested(methods.patching.patch_pairs)?;
     if pairs < 2 {
         bail!(
             "tests: found {pairs} pairs to run circuits on (patch_pairs at most), expected at least 2"
@@ -229,19 +204,9 @@ fn runs(
         || asked.examine.tests
         || asked.only_correct
         || asked.rule == Some(Choice::Knee);
-    if prompts.prompts().pairs.is_empty() && !must {
-        return Ok(None);
-    }
-    match causal_evidence(loaded, prompts, settings, &FlexDevice) {
-        Ok(causal) => Ok(Some(causal)),
-        Err(Error::Eval(why @ eval::Error::Unaligned(_))) if !must => {
-            told.note(format!(
-                "the model's answers are not read and no circuit is run: {why}"
-            ));
-            Ok(None)
-        }
-        Err(error) => Err(error.into()),
-    }
+    let (causal, said) = causal_where_possible(loaded, prompts, settings, must, &FlexDevice)?;
+    told.notes.extend(said);
+    Ok(causal)
 }
 
 /// The circuit known for a task in this model, if one is, and whose it is.
@@ -255,9 +220,5 @@ fn truth(
     if let Some(CircuitChoice::File(file)) = &choice {
         told.provenance.input(file)?;
     }
-    match known_circuits(loaded, task, choice.as_ref()) {
-        Ok(known) => Ok(Some(known)),
-        Err(Error::NoKnownCircuit { .. } | Error::NoOwnCircuit { .. }) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+    Ok(circuits_if_known(loaded, task, choice.as_ref())?)
 }

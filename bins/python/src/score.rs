@@ -60,7 +60,9 @@ pub fn score<'py>(
         let measured = method.measure(&evidence, seed, progress)?;
         Ok(measured.scores(None)?)
     })?;
-    given(py, &scores, &about.name)
+    let made = given(py, &scores, &about.name)?;
+    made.set_item("notes", Vec::from_iter(about.stands_in(asked)))?;
+    Ok(made)
 }
 
 fn given<'py>(py: Python<'py>, scores: &Scores, method: &str) -> PyResult<Bound<'py, PyDict>> {

@@ -191,3 +191,16 @@ def test_wrong_arguments_say_what_was_expected(model):
     assert "explain" in refused(model, task="ioi", explain="H1")
     with pytest.raises(cs.Error, match="no-such.jsonl"):
         cs.discover(model, "no-such.jsonl")
+
+
+def test_heads_that_are_not_there_are_refused(model):
+    expected = "explain L4H0: found a model of 4 layers and 8 heads, expected a head from L0H0 to L3H7"
+    with pytest.raises(cs.Error, match=expected):
+        cs.discover(model, task="induction", examples=6, explain="L4H0")
+    with pytest.raises(cs.Error, match="tests: found random_circuits 3, expected at least"):
+        cs.discover(model, task="induction", examples=6, tests=True, random_circuits=3)
+
+
+def test_few_pairs_are_told_of(model):
+    made = cs.evaluate(model, "induction", "mean-difference", examples=4, seeds=1, resamples=0)
+    assert any(note.startswith("warning: induction: ") for note in made.notes), made.notes

@@ -20,7 +20,20 @@ def test_heads_that_tell_classes_apart_lead(toy):
 def test_the_default_needs_no_model(toy):
     outputs, labels = toy
     assert cs.score(outputs, labels).method == "recommended-activations"
-    assert cs.score(outputs, labels, method="recommended").method == "recommended-activations"
+    assert cs.score(outputs, labels).notes == []
+    replaced = cs.score(outputs, labels, method="recommended")
+    assert replaced.method == "recommended-activations"
+    assert "recommended-activations takes its place" in replaced.notes[0]
+
+
+def test_what_no_model_reads_is_said(toy):
+    outputs, labels = toy
+    report = cs.discover(head_outputs=outputs, labels=labels, metric="contrast", examples=3)
+    said = [note for note in report.notes if "is not read" in note]
+    assert said == [
+        f"{name} is not read: no model runs with head_outputs" for name in ["examples", "metric"]
+    ]
+    assert not [n for n in cs.discover(head_outputs=outputs, labels=labels).notes if "not read" in n]
 
 
 def test_shapes_of_heads(toy):

@@ -104,6 +104,29 @@ impl HeadGrid {
         head.layer < self.n_layers && head.head < self.n_heads
     }
 
+    /// Why `head` is none of this model: what was found, and what was expected. Nothing where it exists.
+    ///
+    /// ```
+    /// use circuitscope_core::{HeadGrid, HeadId};
+    /// let grid = HeadGrid::new(4, 8);
+    /// assert_eq!(grid.lacks(HeadId::new(3, 7)), None);
+    /// let said = grid.lacks(HeadId::new(4, 0)).unwrap();
+    /// assert_eq!(said, "found a model of 4 layers and 8 heads, expected a head from L0H0 to L3H7");
+    /// ```
+    #[must_use]
+    pub fn lacks(self, head: HeadId) -> Option<String> {
+        let last = HeadId::new(
+            self.n_layers.saturating_sub(1),
+            self.n_heads.saturating_sub(1),
+        );
+        (!self.contains(head)).then(|| {
+            format!(
+                "found a model of {} layers and {} heads, expected a head from L0H0 to {last}",
+                self.n_layers, self.n_heads
+            )
+        })
+    }
+
     /// Position of `head` on the head axis, or `None` if the model has no such head.
     pub const fn index(self, head: HeadId) -> Option<usize> {
         if self.contains(head) {

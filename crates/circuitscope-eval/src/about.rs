@@ -245,6 +245,17 @@ impl About {
         self.without_model.filter(|_| !runs).unwrap_or(self)
     }
 
+    /// That this method takes the place of the one `asked` for, in a sentence; nothing where it is that one.
+    #[must_use]
+    pub fn stands_in(&self, asked: &Self) -> Option<String> {
+        (self != asked).then(|| {
+            format!(
+                "method {} runs the model on pairs of prompts; without, {} takes its place",
+                asked.name, self.name
+            )
+        })
+    }
+
     /// A method that draws at random, reads activations alone, and scores resamples without starting anew.
     #[must_use]
     pub const fn new(name: &'static str, summary: &'static str) -> Self {

@@ -120,11 +120,48 @@ fn owned(provenance: &ModelProvenance, circuit: &OwnCircuit) -> Option<String> {
     })
 }
 
+/// Whose circuits an evaluation judges by where no task has its own, and why: what is `asked` for, else those of [`known_as`].
+///
+/// # Errors
+/// As [`known_as`].
+pub fn judged_as(
+    provenance: &ModelProvenance,
+    asked: Option<&CircuitChoice>,
+) -> Result<(Option<String>, Option<String>)> {
+    let named = match asked {
+        // The file is among what each task is judged by.
+        Some(CircuitChoice::File(file)) => {
+            let why = "as asked for".to_owned();
+            return Ok((Some(file.display().to_string()), Some(why)));
+        }
+        Some(CircuitChoice::Of(name)) => Some(name.as_str()),
+        None => None,
+    };
+    let known = known_as(provenance, named)?;
+    Ok(known.map(|known| (known.model, known.why)).unzip())
+}
+
 /// Whether a model is the one that the crate carries, by the hash of its weights.
 #[must_use]
 pub fn is_reference(provenance: &ModelProvenance) -> bool {
     let hashes = provenance.files.iter().map(|file| file.sha256.as_str());
     KnownModel::REFERENCE.has_weights(hashes)
+}
+
+/// [`known_circuits`], or nothing where none is known.
+///
+/// # Errors
+/// As [`known_circuits`], but for [`Error::NoKnownCircuit`] and [`Error::NoOwnCircuit`].
+pub fn circuits_if_known<B: Backend>(
+    loaded: &Loaded<B>,
+    task: &TaskSpec,
+    asked: Option<&CircuitChoice>,
+) -> Result<Option<KnownCircuits>> {
+    match known_circuits(loaded, task, asked) {
+        Ok(known) => Ok(Some(known)),
+        Err(Error::NoKnownCircuit { .. } | Error::NoOwnCircuit { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// The circuits known for a task in a model: those `asked` for; else those of the task's folder that are of

@@ -47,7 +47,8 @@ pub use answers::{ChangedAnswers, MetricChoice, metric_choice};
 pub use behaviour::{FailingPrompt, PromptBehaviour, SeenPrompt};
 pub use cards::cards;
 pub use circuits::{
-    CircuitChoice, KnownAs, KnownCircuits, is_reference, known_as, known_circuits, read_circuits,
+    CircuitChoice, KnownAs, KnownCircuits, circuits_if_known, is_reference, judged_as, known_as,
+    known_circuits, read_circuits,
 };
 pub use dictionary_origin::DictionaryOrigin;
 pub use discover::{DiscoverSettings, Discovery, discover, discover_by, discover_with};
@@ -55,8 +56,8 @@ pub use error::{Error, Result};
 pub use judged_by::JudgedBy;
 pub use named::{ModelSource, REFERENCE};
 pub use prepare::{
-    CaptureSettings, DISCOVER_PAIRS, EVAL_PAIRS, capture, causal_evidence, judged_task,
-    load_reference, prepare_task, task_prompts, vocabulary,
+    CaptureSettings, DISCOVER_PAIRS, EVAL_PAIRS, capture, causal_evidence, causal_where_possible,
+    judged_task, load_reference, prepare_task, task_prompts, vocabulary,
 };
 pub use prepared::{PrepareSettings, PreparedPrompts, prepare};
 pub use provenance::{Provenance, available_memory, human_bytes, peak_memory};

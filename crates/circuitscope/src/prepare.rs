@@ -223,6 +223,33 @@ pub fn causal_evidence<B: Backend>(
     Ok(evidence.with_seed(settings.seed))
 }
 
+/// [`causal_evidence`] wherever there are pairs that the model can be run on, and an error only where it `must` be run. Else nothing,
+/// with the reason in a sentence where there are pairs.
+///
+/// # Errors
+/// As [`causal_evidence`].
+pub fn causal_where_possible<B: Backend>(
+    loaded: &Loaded<B>,
+    prepared: &PreparedPrompts,
+    settings: CaptureSettings,
+    must: bool,
+    device: &B::Device,
+) -> Result<(Option<CausalEvidence<B>>, Option<String>)> {
+    if prepared.prompts().pairs.is_empty() && !must {
+        return Ok((None, None));
+    }
+    match causal_evidence(loaded, prepared, settings, device) {
+        Ok(causal) => Ok((Some(causal), None)),
+        Err(Error::Eval(why @ circuitscope_eval::Error::Unaligned(_))) if !must => Ok((
+            None,
+            Some(format!(
+                "the model's answers are not read and no circuit is run: {why}"
+            )),
+        )),
+        Err(error) => Err(error),
+    }
+}
+
 /// Draws the prompts of a task for a model and makes them ready ([`prepare`]).
 ///
 /// # Errors

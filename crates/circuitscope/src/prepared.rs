@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
 use circuitscope_core::Metric;
-use circuitscope_eval::Unaligned;
 use circuitscope_eval::causal::{Alignment, TokenPair};
+use circuitscope_eval::{About, Unaligned};
 use circuitscope_model::{Error as ModelError, Loaded, PrependBos};
-use circuitscope_tasks::{AnswerToken, LabelledPrompts, TaskSpec};
+use circuitscope_tasks::{AnswerToken, LabelledPrompts, PromptWarning, TaskSpec, prompt_warnings};
 use derive_setters::Setters;
 
 use crate::Result;
@@ -133,6 +133,38 @@ impl PreparedPrompts {
     /// What was assumed, one sentence each.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// What limits what `method` can find with these prompts: [`prompt_warnings`], but for what is no limit there. Prompts of a task of
+    /// this program are matched in their own way, but may be few; methods that run the model compare each prompt with its
+    /// partner, whatever it shares with others.
+    pub fn warnings(&self, task: Option<&TaskSpec>, method: &About) -> Vec<PromptWarning> {
+        let mut warnings = prompt_warnings(&self.prompts);
+        let ours = task.is_some_and(|task| task.files.is_empty());
+        warnings.retain(|warning| match warning {
+            PromptWarning::FewPairs { .. } => true,
+            PromptWarning::SameSentences { .. } => !ours && !method.needs.model,
+            _ => !ours,
+        });
+        warnings
+    }
+
+    /// That there are few pairs, where there are: what limits prompts that are matched otherwise.
+    pub fn few_pairs(&self) -> Option<PromptWarning> {
+        let warnings = prompt_warnings(&self.prompts).into_iter();
+        let mut few = warnings.filter(|warning| matches!(warning, PromptWarning::FewPairs { .. }));
+        few.next()
+    }
+
+    /// Pairs that tests of a circuit run it on, of which there may be `patch_pairs`.
+    ///
+    /// # Errors
+    /// [`circuitscope_eval::Error::NoTests`] for a metric that no test can be made with.
+    pub fn tested(&self, patch_pairs: usize) -> Result<usize> {
+        match self.metric.metric {
+            metric @ Metric::Kl => Err(circuitscope_eval::Error::NoTests { metric }.into()),
+            _ => Ok(self.prompts.pairs.len().min(patch_pairs)),
+        }
     }
 
     /// The pairs as what runs the model on them reads them, each with its alignment.

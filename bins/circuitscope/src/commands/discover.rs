@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use circuitscope::eval::methods::MethodSettings;
-use circuitscope::eval::{Choice, CircuitTests, Evidence, TestSettings};
+use circuitscope::eval::{Choice, Evidence};
 use circuitscope::found::{
-    ExamineSettings, Examined, Found, IMPORTANCES_FILE, Judging, PROMPTS_FILE, SCORES_FILE,
-    Settings, Shape, VIEWER_FILE, examine,
+    ExamineSettings, Examined, Found, Gathered, IMPORTANCES_FILE, Judging, PROMPTS_FILE,
+    SCORES_FILE, Shape, VIEWER_FILE, examine,
 };
 use circuitscope::hooks::HeadActivations;
 use circuitscope::measures::{DISCOVERY_FILE, SETTINGS_FILE, Scores};
@@ -17,7 +17,7 @@ use circuitscope::{CircuitChoice, DiscoverSettings, Seed, discover_by, discover_
 
 use super::dictionary::{self, Given, Origin};
 use super::found_text::{FoundText as _, Stages};
-use super::gathered::{Gathered, examples, gather};
+use super::gathered::{examples, gather};
 use super::inputs;
 use super::kept::{Report, saved};
 use crate::args::{DiscoverArgs, Judge};
@@ -41,11 +41,7 @@ const RESULTS: [&str; 7] = [
 pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) -> Result<()> {
     let mut provenance = provenance::start();
     args.patching.check(&[args.method])?;
-    let tests = TestSettings::default();
-    let fewest = CircuitTests::fewest_draws(tests.quantile, tests.level);
-    if let Some(random) = args.random_circuits.filter(|_| args.tests)
-        && (random as usize) < fewest
-    {
+    if let Some((random, fewest)) = examine_settings(args).too_few_draws() {
         bail!(
             "--tests: found --random-circuits {random}, expected at least {fewest}: with fewer a circuit that is ahead of all of \
              them is not shown to be ahead of 90 %"
@@ -92,14 +88,10 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
     }
     let gathered = gather(args, task, &device, &mut provenance, &mut stages, progress)?;
     let grid = gathered.evidence.grid();
-    if let Some(head) = args.explain.iter().find(|head| !grid.contains(**head)) {
-        bail!(
-            "--explain {head}: found a model of {} layers and {} heads, expected a head from L0H0 to L{}H{}",
-            grid.n_layers,
-            grid.n_heads,
-            grid.n_layers - 1,
-            grid.n_heads - 1
-        );
+    for head in &args.explain {
+        if let Some(said) = grid.lacks(*head) {
+            bail!("--explain {head}: {said}");
+        }
     }
     if let Some(path) = &args.save_activations {
         save_activations(&gathered.evidence, path, &provenance)?;
@@ -121,7 +113,13 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
         .with_choice(rule)
         .with_max_heads(args.max_heads.map(|heads| heads as usize))
         .with_seed(Seed::new(args.seed.seed));
-    let mut found = found(&gathered, &settings, args, &provenance);
+    let mut found = Found::begun(
+        examples(args),
+        &gathered,
+        &settings,
+        args.patching.ablation,
+        provenance.now(),
+    );
     if let Some(task) = task {
         found.examples = task.name.clone().into_owned();
         found.summary = Some(task.summary.clone().into_owned());
@@ -152,7 +150,7 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
 )]
 fn search(
     args: &DiscoverArgs,
-    gathered: &Gathered,
+    gathered: &Gathered<B>,
     given: Option<Given>,
     settings: &DiscoverSettings,
     device: &Device,
@@ -164,11 +162,7 @@ fn search(
     let start = Instant::now();
     let mut scored = start;
     let evidence = &gathered.evidence;
-    let norms = if gathered.method.needs.model {
-        None
-    } else {
-        Some(evidence.norms(progress)?)
-    };
+    let norms = gathered.norms(progress)?;
     let told = |scores: &Scores| {
         stages.split(start, progress);
         found.rank(scores, norms.as_deref());
@@ -198,7 +192,7 @@ fn search(
 /// Runs, tests and reads the circuit; each part is told as soon as it is there.
 fn examined(
     args: &DiscoverArgs,
-    gathered: &Gathered,
+    gathered: &Gathered<B>,
     device: &Device,
     found: &mut Found,
     report: Report<'_>,
@@ -220,12 +214,7 @@ fn examined(
     if !args.explain.is_empty() {
         causal.context("--explain")?;
     }
-    let settings = ExamineSettings::default()
-        .with_judging(args.faithfulness.into())
-        .with_random(args.random_circuits.map(|random| random as usize))
-        .with_tests(args.tests)
-        .with_explain(args.explain.clone())
-        .with_given_codes(args.sae_dir.is_some());
+    let settings = examine_settings(args);
     let tokenizer = gathered.tokenizer.as_ref();
     let words = tokenizer.map(|tokenizer| (&gathered.parts, tokenizer));
     let printer = report.printer;
@@ -253,7 +242,7 @@ fn examined(
 }
 
 /// Files of other tools, pictures and the page.
-fn pages(folder: Option<&Path>, found: &Found, gathered: &Gathered) -> Result<Option<PathBuf>> {
+fn pages(folder: Option<&Path>, found: &Found, gathered: &Gathered<B>) -> Result<Option<PathBuf>> {
     let Some(folder) = folder else {
         return Ok(None);
     };
@@ -278,34 +267,14 @@ fn save_activations(evidence: &Evidence<B>, path: &Path, provenance: &Provenance
     Ok(file.write(path, provenance.metadata())?)
 }
 
-/// Everything that is known before heads are scored.
-fn found(
-    gathered: &Gathered,
-    settings: &DiscoverSettings,
-    args: &DiscoverArgs,
-    provenance: &Provenance,
-) -> Found {
-    let mut found = Found::new(
-        examples(args),
-        settings.method.clone(),
-        gathered.evidence.grid(),
-        gathered.evidence.labels(),
-        Settings {
-            prepend_bos: gathered.bos.clone(),
-            methods: settings.methods.clone(),
-            dictionary: None,
-            seed: settings.seed,
-        },
-        provenance.now(),
-    );
-    found.prompt_warnings.clone_from(&gathered.prompt_warnings);
-    found.behaviour.clone_from(&gathered.behaviour);
-    found.only_correct = gathered.only_correct;
-    found.metric.clone_from(&gathered.metric);
-    found.ablation = gathered.metric.as_ref().map(|_| args.patching.ablation);
-    found.model.clone_from(&gathered.model);
-    found.known_circuit = gathered.truth.as_ref().map(|known| known.known.clone());
-    found
+/// What is done with the circuit.
+fn examine_settings(args: &DiscoverArgs) -> ExamineSettings {
+    ExamineSettings::default()
+        .with_judging(args.faithfulness.into())
+        .with_random(args.random_circuits.map(|random| random as usize))
+        .with_tests(args.tests)
+        .with_explain(args.explain.clone())
+        .with_given_codes(args.sae_dir.is_some())
 }
 
 impl From<Judge> for Judging {

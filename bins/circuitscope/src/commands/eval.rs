@@ -12,10 +12,10 @@ use circuitscope::measures::{
 };
 use circuitscope::model::Loaded;
 use circuitscope::report::PAGE_FILE;
-use circuitscope::tasks::{IOI, PromptWarning, TASKS, TaskSpec, prompt_warnings};
+use circuitscope::tasks::{IOI, TASKS, TaskSpec};
 use circuitscope::{
     CircuitChoice, EVAL_PAIRS, EvalSettings, JudgedBy, PrepareSettings, PromptBehaviour,
-    PromptStart, RESULTS_FILE, Results, Schema, behaviour_file, judged_task, known_as,
+    PromptStart, RESULTS_FILE, Results, Schema, behaviour_file, judged_as, judged_task,
     known_circuits, prepare_task,
 };
 use circuitscope::{Progress, Seed};
@@ -253,10 +253,8 @@ pub(super) fn posed(
     for said in prompts.notes() {
         note(&format!("note: {task}: {said}"));
     }
-    for warning in prompt_warnings(prompts.prompts()) {
-        if matches!(warning, PromptWarning::FewPairs { .. }) {
-            note(&format!("warning: {task}: {warning}"));
-        }
+    if let Some(few) = prompts.few_pairs() {
+        note(&format!("warning: {task}: {few}"));
     }
     let judged = judged_task(
         loaded,
@@ -352,15 +350,7 @@ pub(super) fn settings(
     device: &Device,
     provenance: &Provenance,
 ) -> Result<EvalSettings> {
-    // The file of --circuit is among what each task is judged by.
-    let (circuits, circuits_why) = match &args.circuit {
-        Some(CircuitChoice::File(file)) => (
-            Some(file.display().to_string()),
-            Some("as asked for".to_owned()),
-        ),
-        Some(CircuitChoice::Of(name)) => known(loaded, Some(name))?,
-        None => known(loaded, None)?,
-    };
+    let (circuits, circuits_why) = judged_as(&loaded.provenance, args.circuit.as_ref())?;
     let scores = args.scores.iter().map(|path| path.display().to_string());
     let scores = scores.filter_map(|path| provenance.inputs.get(&path).cloned());
     Ok(EvalSettings {
@@ -390,10 +380,4 @@ pub(super) fn settings(
         scores: scores.collect(),
         device: device.kind(),
     })
-}
-
-/// Whose circuits count as those of the model where no task has its own, and why.
-fn known(loaded: &Loaded<B>, named: Option<&str>) -> Result<(Option<String>, Option<String>)> {
-    let known = known_as(&loaded.provenance, named)?;
-    Ok(known.map(|known| (known.model, known.why)).unzip())
 }

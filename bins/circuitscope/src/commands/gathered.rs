@@ -5,21 +5,17 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use circuitscope::eval::causal::{Ablation, CausalEvidence};
-use circuitscope::eval::{self, About, Choice, Evidence, Gradient, PromptParts};
+use circuitscope::eval::{self, About, Choice, Evidence, Gradient};
+use circuitscope::found::{Gathered, OnlyCorrect};
 use circuitscope::hooks::HeadActivations;
-use circuitscope::model::{self, Loaded, ModelProvenance, Tokenizer};
+use circuitscope::model::{self, Loaded};
 use circuitscope::tasks::{
-    LabelledPrompts, PromptWarning, TaskSpec, few_examples, prompt_warnings, read_lines,
-    read_pairs, write_pairs,
+    LabelledPrompts, TaskSpec, few_examples, read_lines, read_pairs, write_pairs,
 };
 use circuitscope::{
-    CaptureSettings, DISCOVER_PAIRS, Error, KnownCircuits, MetricChoice, PrepareSettings,
-    PreparedPrompts, PromptBehaviour, PromptStart, capture, causal_evidence, known_circuits,
-    prepare, task_prompts,
+    CaptureSettings, DISCOVER_PAIRS, Error, PrepareSettings, PreparedPrompts, PromptBehaviour,
+    Seed, capture, causal_where_possible, circuits_if_known, prepare, task_prompts,
 };
-use circuitscope::{Graph, Metric, Seed};
-
-use circuitscope::found::OnlyCorrect;
 
 use super::found_text::Stages;
 use super::{bos, inputs};
@@ -29,27 +25,6 @@ use crate::output::{count, note};
 use crate::progress::Terminal;
 use crate::provenance::Provenance;
 
-/// Evidence, and what is known about it.
-pub(super) struct Gathered {
-    /// That asked for or, where the model is not run on pairs, the one that takes its place.
-    pub(super) method: &'static About,
-    pub(super) evidence: Evidence<B>,
-    pub(super) graph: Option<Graph>,
-    pub(super) model: Option<ModelProvenance>,
-    pub(super) truth: Option<KnownCircuits>,
-    pub(super) bos: Option<PromptStart>,
-    pub(super) prompt_warnings: Vec<String>,
-    pub(super) behaviour: Option<PromptBehaviour>,
-    pub(super) only_correct: Option<OnlyCorrect>,
-    pub(super) tokenizer: Option<Tokenizer>,
-    /// The prompts as a file of pairs, where they are such.
-    pub(super) pairs: Option<String>,
-    /// Named parts and variables of the prompts.
-    pub(super) parts: PromptParts,
-    /// What is read from the output, where a model is run.
-    pub(super) metric: Option<MetricChoice>,
-}
-
 /// Reads the examples, loads the model and runs it on them.
 pub(super) fn gather(
     args: &DiscoverArgs,
@@ -58,7 +33,7 @@ pub(super) fn gather(
     provenance: &mut Provenance,
     stages: &mut Stages,
     progress: &Terminal,
-) -> Result<Gathered> {
+) -> Result<Gathered<B>> {
     let start = Instant::now();
     if let Some(path) = &args.behaviour.activations {
         if args.faithfulness == Judge::All {
@@ -80,21 +55,12 @@ pub(super) fn gather(
         let evidence = evidence.with_exec(device.exec());
         stages.add("read", start);
         let few = few_examples(evidence.labels());
-        return Ok(Gathered {
-            method: suited(args.method, false),
+        let few = few.iter().map(ToString::to_string).collect();
+        return Ok(Gathered::of_outputs(
+            suited(args.method, false),
             evidence,
-            model: None,
-            graph: None,
-            truth: None,
-            bos: None,
-            prompt_warnings: few.iter().map(ToString::to_string).collect(),
-            behaviour: None,
-            only_correct: None,
-            tokenizer: None,
-            pairs: None,
-            parts: PromptParts::default(),
-            metric: None,
-        });
+            few,
+        ));
     }
     let prompts = read(args, provenance)?;
     if let Some(task) = task {
@@ -112,7 +78,8 @@ pub(super) fn gather(
                 .examples
                 .unwrap_or_else(|| task.examples_or(DISCOVER_PAIRS));
             let prompts = task_prompts(&loaded, task, pairs, seed)?;
-            (prompts, truth(args, &loaded, task)?)
+            let truth = circuits_if_known(&loaded, task, args.circuit.as_ref())?;
+            (prompts, truth)
         }
         (None, None) => bail!("no examples: use --task, --pairs, --positive or --activations"),
     };
@@ -135,12 +102,7 @@ pub(super) fn gather(
     settings.seed = seed;
     let mut causal = runs(args, &loaded, &prompts, settings, device)?;
     if args.tests {
-        let pairs = prompts.prompts().pairs.len();
-        let pairs = pairs.min(args.patching.patch_pairs as usize);
-        if prompts.metric().metric == Metric::Kl {
-            let metric = Metric::Kl;
-            return Err(eval::Error::NoTests { metric }.into());
-        }
+        let pairs = prompts.tested(args.patching.patch_pairs as usize)?;
         if pairs < 2 {
             bail!(
                 "--tests: found {} to run circuits on (--patch-pairs at most), expected at least 2",
@@ -192,14 +154,7 @@ pub(super) fn gather(
             method.name
         ));
     }
-    let mut warnings = prompt_warnings(prompts.prompts());
-    // Prompts of tasks are matched in their own way, but may be few.
-    let few = |warning: &PromptWarning| matches!(warning, PromptWarning::FewPairs { .. });
-    let ours = task.is_some_and(|task| task.files.is_empty());
-    warnings.retain(|warning| !ours || few(warning));
-    // Methods that run the model compare each prompt with its partner.
-    let in_pairs = method.needs.model;
-    warnings.retain(|warning| !in_pairs || !matches!(warning, PromptWarning::SameSentences { .. }));
+    let warnings = prompts.warnings(task, method);
     let hold = settings.hold;
     settings = settings.for_method(method);
     if args.save_activations.is_some() {
@@ -213,31 +168,29 @@ pub(super) fn gather(
         evidence = evidence.with_causal(causal);
     }
     stages.add("capture", start);
-    Ok(Gathered {
+    let mut gathered = Gathered::of_outputs(
         method,
         evidence,
-        graph: Some(loaded.model.config().graph()),
-        model: Some(loaded.provenance),
-        tokenizer: loaded.tokenizer,
-        pairs,
-        parts,
-        truth,
-        bos: Some(bos),
-        prompt_warnings: warnings.iter().map(ToString::to_string).collect(),
-        behaviour: Some(behaviour),
-        only_correct,
-        metric,
-    })
+        warnings.iter().map(ToString::to_string).collect(),
+    );
+    gathered.graph = Some(loaded.model.config().graph());
+    gathered.model = Some(loaded.provenance);
+    gathered.tokenizer = loaded.tokenizer;
+    gathered.pairs = pairs;
+    gathered.parts = parts;
+    gathered.truth = truth;
+    gathered.bos = Some(bos);
+    gathered.behaviour = Some(behaviour);
+    gathered.only_correct = only_correct;
+    gathered.metric = metric;
+    Ok(gathered)
 }
 
 /// [`About::suited`], and a note where another method takes the place of the one asked for.
 fn suited(asked: &'static About, runs: bool) -> &'static About {
     let method = asked.suited(runs);
-    if method != asked {
-        note(&format!(
-            "note: method {} runs the model on pairs of prompts; without, {} takes its place",
-            asked.name, method.name
-        ));
+    if let Some(said) = method.stands_in(asked) {
+        note(&format!("note: {said}"));
     }
     method
 }
@@ -255,32 +208,12 @@ fn runs(
         || args.tests
         || args.only_correct
         || args.select == Some(Choice::Knee);
-    if prompts.prompts().pairs.is_empty() && !must {
-        return Ok(None);
+    let causal = causal_where_possible(loaded, prompts, settings, must, device.plain());
+    let (causal, said) = causal.map_err(|error| located(error, args, prompts.prompts()))?;
+    if let Some(said) = said {
+        note(&format!("note: {said}"));
     }
-    match causal_evidence(loaded, prompts, settings, device.plain()) {
-        Ok(causal) => Ok(Some(causal)),
-        Err(Error::Eval(why @ eval::Error::Unaligned(_))) if !must => {
-            note(&format!(
-                "note: the model's answers are not read and no circuit is run: {why}"
-            ));
-            Ok(None)
-        }
-        Err(error) => Err(located(error, args, prompts.prompts())),
-    }
-}
-
-/// The circuit known for a task in this model, if one is, and whose it is.
-fn truth(
-    args: &DiscoverArgs,
-    loaded: &Loaded<B>,
-    task: &TaskSpec,
-) -> Result<Option<KnownCircuits>> {
-    match known_circuits(loaded, task, args.circuit.as_ref()) {
-        Ok(known) => Ok(Some(known)),
-        Err(Error::NoKnownCircuit { .. } | Error::NoOwnCircuit { .. }) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+    Ok(causal)
 }
 
 /// The user's own prompts, before the model is loaded: a wrong file should not cost that time.

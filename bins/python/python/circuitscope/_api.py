@@ -293,11 +293,26 @@ def discover(
         "settings": settings,
         "arguments": _names(discover),
         "n_layers": n_layers,
+        "unread": [],
     }
     outputs = shown = None
     if head_outputs is not None:
         outputs, shown = _arrays.floats(head_outputs, "head_outputs"), _arrays.labels(labels)
         loaded = None
+        of_model = {
+            "model": model,
+            "examples": examples,
+            "circuit": circuit,
+            "chat": chat,
+            "prepend_bos": prepend_bos,
+            "max_batch_tokens": max_batch_tokens,
+            "metric": metric,
+            "reference": reference,
+        }
+        usual = inspect.signature(discover).parameters
+        options["unread"] = [
+            name for name, given in of_model.items() if given != usual[name].default
+        ]
     elif model is None:
         raise Error("model: found none, expected one, for prompts are run")
     else:

@@ -74,6 +74,8 @@ class Scores:
         ``[layer, head]``: what the authors' code calls an edge score; or ``None``.
     dictionary
         What the dictionary did, where the method has one.
+    notes
+        What was assumed, such as that another method took the place of the one asked for.
     """
 
     method: str
@@ -83,6 +85,7 @@ class Scores:
     paper_edge_head_counts: Optional[np.ndarray] = None
     dictionary: Optional[dict[str, Any]] = None
     d_model: Optional[int] = None
+    notes: list[str] = field(default_factory=list)
     _importances: Optional[str] = field(default=None)
 
     @classmethod

@@ -6,7 +6,7 @@ use burn::tensor::backend::AutodiffBackend;
 use circuitscope_core::{HeadId, Progress};
 use circuitscope_eval::methods::{PatchingSettings, own_codes};
 use circuitscope_eval::{
-    CardSettings, Evidence, KeptBySize, PromptParts, QualitySettings, TestSettings,
+    CardSettings, CircuitTests, Evidence, KeptBySize, PromptParts, QualitySettings, TestSettings,
     circuit_quality, kept_by_size, test_circuit,
 };
 use circuitscope_model::Tokenizer;
@@ -45,6 +45,20 @@ pub struct ExamineSettings {
     pub explain: Vec<HeadId>,
     /// Whether codes come from a dictionary that was there already, and are not kept.
     pub given_codes: bool,
+}
+
+impl ExamineSettings {
+    /// Random circuits that were asked for, and how many tests need at least, where that is more: with fewer a circuit that is ahead
+    /// of all of them is not shown to be ahead of 90 %.
+    #[must_use]
+    pub fn too_few_draws(&self) -> Option<(usize, usize)> {
+        let tests = TestSettings::default();
+        let fewest = CircuitTests::fewest_draws(tests.quantile, tests.level);
+        let random = self
+            .random
+            .filter(|random| self.tests && *random < fewest)?;
+        Some((random, fewest))
+    }
 }
 
 /// A part of [`examine`] that is done.

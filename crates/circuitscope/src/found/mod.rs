@@ -3,6 +3,7 @@
 mod concluded;
 mod examine;
 mod exports;
+mod gathered;
 mod loud;
 mod page;
 
@@ -20,6 +21,7 @@ use serde::{Serialize, Serializer};
 
 pub use examine::{ExamineSettings, Examined, Judging, examine};
 pub use exports::{IMPORTANCES_FILE, PROMPTS_FILE, SCORES_FILE, Shape, VIEWER_FILE};
+pub use gathered::Gathered;
 
 use crate::{
     DictionaryOrigin, Discovery, KnownAs, KnownCircuits, MetricChoice, PromptBehaviour,
