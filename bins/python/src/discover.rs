@@ -16,7 +16,8 @@ use circuitscope::measures::{DISCOVERY_FILE, Scores};
 use circuitscope::model::{Loaded, PrependBos};
 use circuitscope::tasks::TaskSpec;
 use circuitscope::{
-    DiscoverSettings, Error, Exec, Graph, HeadId, Metric, Progress, Provenance, Seed, discover_with,
+    DictionaryOrigin, DiscoverSettings, Error, Exec, GivenDictionary, Graph, HeadId, Metric,
+    Progress, Provenance, Seed, discover_by, discover_with, encodes_heads,
 };
 use numpy::{PyReadonlyArray1, PyReadonlyArrayDyn};
 use pyo3::prelude::*;
@@ -35,6 +36,7 @@ type B = Autodiff<Flex>;
 /// What was asked for, as the package passes it on.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "a keyword argument each")]
 struct Options {
     #[serde(default)]
     examples: Examples,
@@ -60,6 +62,8 @@ struct Options {
     n_layers: Option<usize>,
     /// Names of arguments that were given and are not read where no model runs.
     unread: Vec<String>,
+    sae: Option<PathBuf>,
+    other_site: bool,
 }
 
 /// The same, read.
@@ -85,6 +89,9 @@ pub(crate) struct Asked {
     pub(crate) model: Option<String>,
     /// Names of arguments that are not read where no model runs.
     pub(crate) unread: Vec<String>,
+    /// The folder of a dictionary that is there already.
+    sae: Option<PathBuf>,
+    other_site: bool,
 }
 
 impl Asked {
@@ -120,7 +127,11 @@ impl Asked {
             .with_judging(judging)
             .with_random(options.random_circuits)
             .with_tests(options.tests)
-            .with_explain(heads);
+            .with_explain(heads)
+            .with_given_codes(options.sae.is_some());
+        if options.other_site && options.sae.is_none() {
+            bail!("other_site: found no sae, expected the folder of a dictionary with it");
+        }
         if let Some((random, fewest)) = examine.too_few_draws() {
             bail!(
                 "tests: found random_circuits {random}, expected at least {fewest}: with fewer a circuit that is ahead of all of them \
@@ -146,6 +157,8 @@ impl Asked {
             arguments: options.arguments,
             model,
             unread: options.unread,
+            sae: options.sae,
+            other_site: options.other_site,
         })
     }
 
@@ -174,14 +187,17 @@ impl Asked {
         add("--method", self.method.name.clone().into_owned());
         add("--seed", self.seed.value().to_string());
         add("--reference", self.ablation.to_string());
+        if let Some(sae) = &self.sae {
+            add("--sae", sae.display().to_string());
+        }
         add("--prepend-bos", self.prepend_bos.to_string());
         add("--gradient-pairs", patching.gradient_pairs.to_string());
         add("--patch-pairs", patching.patch_pairs.to_string());
         if let Some(metric) = self.metric {
             add("--metric", metric.to_string());
         }
-        if self.chat {
-            command.push("--chat".to_owned());
+        for (flag, on) in [("--chat", self.chat), ("--other-site", self.other_site)] {
+            command.extend(on.then(|| flag.to_owned()));
         }
         command
     }
@@ -246,6 +262,8 @@ fn found(
     if outputs.is_none() {
         told.provenance.command = asked.command(&methods);
     }
+    // Before anything runs: a wrong folder should not cost that time.
+    let given = given(asked, &mut told)?;
     let start = Instant::now();
     let gathered = match (loaded, outputs) {
         (_, Some(outputs)) => of_outputs(asked, outputs, &mut told)?,
@@ -257,6 +275,11 @@ fn found(
             bail!("explain {head}: {said}");
         }
     }
+    if let Some(given) = &given {
+        let d = gathered.evidence.d();
+        let said = encodes_heads(&given.saved, asked.other_site, d, "other_site=True")?;
+        told.notes.extend(said);
+    }
     let settings = DiscoverSettings::default()
         .with_method(gathered.method.name.clone().into_owned())
         .with_methods(methods)
@@ -265,7 +288,13 @@ fn found(
         .with_seed(asked.seed);
     let mut found = begun(asked, task, &gathered, &settings, &told);
     found.stage("gather", start);
-    search(asked, &gathered, &settings, &mut found, &mut told, progress)?;
+    let origin = given
+        .as_ref()
+        .map(|given| DictionaryOrigin::of(&given.saved));
+    found.settings.dictionary = origin;
+    search(
+        asked, &gathered, given, &settings, &mut found, &mut told, progress,
+    )?;
     found.provenance = told.provenance.now();
     Ok(Found {
         d: gathered.evidence.d(),
@@ -274,6 +303,18 @@ fn found(
         notes: told.notes,
         inner: found,
     })
+}
+
+/// The dictionary that was asked for; its files are inputs.
+fn given(asked: &Asked, told: &mut Told) -> Result<Option<GivenDictionary<Flex>>> {
+    let Some(folder) = &asked.sae else {
+        return Ok(None);
+    };
+    let given = GivenDictionary::load(folder, &asked.method.name, &FlexDevice)?;
+    for file in &given.saved.files {
+        told.provenance.input(file)?;
+    }
+    Ok(Some(given))
 }
 
 /// Everything that is known before heads are scored.
@@ -299,6 +340,7 @@ fn begun(
 fn search(
     asked: &Asked,
     gathered: &Gathered<Flex>,
+    given: Option<GivenDictionary<Flex>>,
     settings: &DiscoverSettings,
     found: &mut found::Found,
     told: &mut Told,
@@ -313,7 +355,10 @@ fn search(
         scored = Instant::now();
         Ok::<_, Error>(())
     };
-    let discovery = discover_with::<B, Error>(evidence, settings, &FlexDevice, progress, ranked)?;
+    let discovery = match given {
+        None => discover_with::<B, Error>(evidence, settings, &FlexDevice, progress, ranked),
+        Some(given) => discover_by(&given.method(), evidence, settings, progress, ranked),
+    }?;
     found.stage("choose", scored);
     found.complete(discovery, gathered.truth.as_ref());
     let runs = match asked.examine.judging {

@@ -3,22 +3,23 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use burn::backend::Autodiff;
 use burn_flex::{Flex, FlexDevice};
 use circuitscope::eval::causal::Ablation;
-use circuitscope::eval::methods::{self, BoxedMethod, MethodSettings, method};
+use circuitscope::eval::methods::{self, BoxedMethod, FromFile, MethodSettings, method};
 use circuitscope::eval::{About, EVALUATING, EvaluateSettings, evaluate as run_all};
 use circuitscope::measures::{
-    FolderStore, MemoryStore, RunKey, RunRecord, RunStore, SETTINGS_FILE, write_json,
+    FolderStore, MemoryStore, RunRecord, RunStore, SETTINGS_FILE, write_json,
 };
 use circuitscope::model::{Loaded, PrependBos};
 use circuitscope::report::render;
 use circuitscope::tasks::{IOI, TASKS, TaskSpec};
 use circuitscope::{
-    CaptureSettings, CircuitChoice, EVAL_PAIRS, EvalSettings, JudgedBy, Metric, PrepareSettings,
-    Progress, PromptBehaviour, PromptStart, Provenance, RESULTS_FILE, Results, Schema, Seed,
-    available_memory, behaviour_file, judged_as, judged_task, known_circuits, prepare_task,
+    CaptureSettings, CircuitChoice, CrossSettings, EVAL_PAIRS, EvalSettings, JudgedBy, Metric,
+    PrepareSettings, Progress, PromptBehaviour, PromptStart, Provenance, RESULTS_FILE, Results,
+    Schema, Seed, available_memory, behaviour_file, cross_tasks, judged_as, judged_task,
+    known_circuits, prepare_task, two_tasks,
 };
 use numpy::PyArrayDyn;
 use pyo3::prelude::*;
@@ -42,6 +43,9 @@ struct Options {
     seeds: u64,
     resamples: usize,
     faithfulness: bool,
+    cross_task: bool,
+    /// Files of scores of other tools, judged as methods.
+    scores: Vec<PathBuf>,
     circuit: Option<String>,
     prepend_bos: String,
     max_batch_tokens: Option<usize>,
@@ -114,21 +118,32 @@ impl Asked {
         seeds.collect()
     }
 
-    fn keys(&self, task: &TaskSpec) -> Vec<RunKey> {
-        let of_method = |method: &&About| {
-            let seeds = self.seeds().into_iter();
-            let key = |seed: Seed| RunKey {
-                task: task.name.clone().into_owned(),
-                method: method.name.clone().into_owned(),
-                seed: seed.value(),
-            };
-            seeds.map(key).collect::<Vec<_>>()
-        };
-        self.methods.iter().flat_map(of_method).collect()
+    fn capture(&self) -> CaptureSettings {
+        CaptureSettings::default()
+            .with_max_batch_tokens(self.options.max_batch_tokens)
+            .with_memory(available_memory().unwrap_or(2 << 30))
+            .with_ablation(self.ablation)
+            .with_seed(Seed::new(self.options.seed))
+    }
+
+    fn prepare(&self) -> PrepareSettings {
+        PrepareSettings::default()
+            .with_metric(self.metric)
+            .with_prepend_bos(self.prepend_bos)
     }
 
     /// What the runs have in common.
-    fn settings(&self, loaded: &Loaded<Flex>, start: PromptStart) -> Result<EvalSettings> {
+    fn settings(
+        &self,
+        loaded: &Loaded<Flex>,
+        start: PromptStart,
+        provenance: &mut Provenance,
+    ) -> Result<EvalSettings> {
+        let mut scores = Vec::new();
+        for path in &self.options.scores {
+            provenance.input(path)?;
+            scores.extend(provenance.inputs.get(&path.display().to_string()).cloned());
+        }
         let asked = self.circuit.as_ref();
         let (circuits, circuits_why) = judged_as(&loaded.provenance, asked)?;
         let (sae, patching) = (&self.settings.sae, &self.settings.patching);
@@ -155,7 +170,7 @@ impl Asked {
             node_ig_steps: patching.node_ig_steps as u32,
             mask_steps: patching.mask_steps as u32,
             matryoshka_steps: patching.matryoshka_steps as u32,
-            scores: Vec::new(),
+            scores,
             device: "flex (CPU)".to_owned(),
         })
     }
@@ -206,11 +221,15 @@ fn all(
     let mut provenance = Provenance::start(program, Vec::new());
     provenance.on(&"flex (CPU)");
     let tasks = tasks(asked, loaded, &mut provenance)?;
+    if asked.options.cross_task {
+        two_tasks(tasks.len()).map_err(|error| anyhow!("cross_task: {error}"))?;
+    }
     let (start, mut notes) =
         PromptStart::settle(loaded, asked.prepend_bos, false, &mut [], |at| {
             format!("prompt {}", at + 1)
         })?;
-    let settings = asked.settings(loaded, start)?;
+    let files = files(asked, &tasks, loaded, &mut notes)?;
+    let settings = asked.settings(loaded, start, &mut provenance)?;
     let mut store: Box<dyn RunStore> = match output {
         None => Box::new(MemoryStore::default()),
         Some(folder) => {
@@ -221,14 +240,15 @@ fn all(
             Box::new(FolderStore::open(folder, &settings)?)
         }
     };
-    let runs = tasks.iter().map(|(task, _)| asked.keys(task).len());
-    let _stage = progress.stage(EVALUATING, runs.sum::<usize>() as u64);
+    let runs = tasks.len() * (asked.methods.len() + files.len()) * asked.seeds().len();
+    let _stage = progress.stage(EVALUATING, runs as u64);
     let (mut records, mut behaviours) = (Vec::new(), BTreeMap::new());
     for (task, by) in &tasks {
         let (behaviour, runs) = one(
             asked,
             task,
             by,
+            &files,
             loaded,
             store.as_mut(),
             &mut notes,
@@ -237,7 +257,15 @@ fn all(
         behaviours.insert(task.name.clone().into_owned(), behaviour);
         records.extend(runs);
     }
-    let results = Results::new(behaviours, &records, provenance.of_evaluation(settings));
+    let mut results = Results::new(behaviours, &records, provenance.of_evaluation(settings));
+    if asked.options.cross_task {
+        let how = CrossSettings {
+            prepare: asked.prepare(),
+            capture: asked.capture(),
+            pairs: asked.settings.patching.patch_pairs,
+        };
+        results.cross_task = cross_tasks(loaded, &tasks, &records, how, &FlexDevice, progress)?;
+    }
     let judged = tasks.into_iter().map(|(_, by)| (by.task.clone(), by));
     Ok(Evaluation {
         judged: judged.collect(),
@@ -293,30 +321,51 @@ fn tasks(
     Ok(tasks)
 }
 
+/// The files of scores, as methods.
+fn files(
+    asked: &Asked,
+    tasks: &[(TaskSpec, JudgedBy)],
+    loaded: &Loaded<Flex>,
+    notes: &mut Vec<String>,
+) -> Result<Vec<FromFile>> {
+    let paths = &asked.options.scores;
+    if !paths.is_empty() && tasks.len() != 1 {
+        bail!(
+            "scores: found {} tasks, expected the one that the scores are for",
+            tasks.len()
+        );
+    }
+    let files = FromFile::read_all(paths, loaded.model.config().graph())?;
+    for (file, path) in files.iter().zip(paths) {
+        let said = file.notes().iter();
+        notes.extend(said.map(|said| format!("{}: {said}", path.display())));
+    }
+    Ok(files)
+}
+
 /// One task.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what a task is run with and where it goes"
+)]
 fn one(
     asked: &Asked,
     task: &TaskSpec,
     by: &JudgedBy,
+    files: &[FromFile],
     loaded: &Loaded<Flex>,
     store: &mut dyn RunStore,
     notes: &mut Vec<String>,
     progress: &dyn Progress,
 ) -> Result<(PromptBehaviour, Vec<RunRecord>)> {
     let seed = Seed::new(asked.options.seed);
-    let how = PrepareSettings::default()
-        .with_metric(asked.metric)
-        .with_prepend_bos(asked.prepend_bos);
-    let prompts = prepare_task(loaded, task, by.pairs, seed, how)?;
+    let prompts = prepare_task(loaded, task, by.pairs, seed, asked.prepare())?;
     let said = prompts.notes().iter();
     notes.extend(said.map(|said| format!("{task}: {said}")));
     let few = prompts.few_pairs();
     notes.extend(few.map(|few| format!("warning: {task}: {few}")));
-    let capture = CaptureSettings::default()
-        .with_max_batch_tokens(asked.options.max_batch_tokens)
-        .with_memory(available_memory().unwrap_or(2 << 30))
-        .with_ablation(asked.ablation)
-        .with_seed(seed)
+    let capture = asked
+        .capture()
         .with_last_position(asked.methods.iter().any(|about| about.needs.last));
     let truths = by.circuits.truths.clone();
     let judged = judged_task(loaded, &prompts, truths, capture, &FlexDevice, progress)?;
@@ -328,9 +377,12 @@ fn one(
         settings.sae.l1_coefficient = task.l1_coefficient;
     }
     let methods = asked.methods.iter();
-    let methods = methods
+    let mut methods = methods
         .map(|about| method::<B>(&about.name, &settings, &FlexDevice))
         .collect::<Result<Vec<BoxedMethod<B>>, _>>()?;
+    for file in files {
+        methods.push(Box::new(file.clone()));
+    }
     let faithful = if asked.options.faithfulness {
         settings.patching.patch_pairs
     } else {

@@ -166,6 +166,53 @@ def test_evaluations_are_those_of_the_program(model, program, tmp_path):
         cs.evaluate(model, "induction", "random", seeds=0)
 
 
+def test_circuits_are_run_on_other_tasks(model, program, tmp_path):
+    asked = ["--task", "induction,ioi", "--method", "mean-difference", "--examples", 20, "--seeds", 1, "--cross-task"]
+    theirs = program("eval", *asked, "--output", tmp_path / "theirs")
+    ours = cs.evaluate(model, ["induction", "ioi"], "mean-difference", examples=20, seeds=1, cross_task=True)
+    assert ours.cross_task == theirs["cross_task"] and len(ours.cross_task) == 2
+    with pytest.raises(cs.Error, match="cross_task: found 1 task, expected at least 2"):
+        cs.evaluate(model, "ioi", "random", cross_task=True)
+
+
+def test_scores_of_other_tools_are_judged(model, program, tmp_path):
+    (tmp_path / "theirs").mkdir()
+    file = tmp_path / "theirs" / "importances.json"
+    cs.discover(model, task="induction", examples=20, method="nap").to_eap_ig(file)
+    asked = ["--task", "induction", "--method", "random", "--examples", 20, "--seeds", 1, "--scores", file]
+    theirs = program("eval", *asked, "--output", tmp_path / "eval")
+    ours = cs.evaluate(model, "induction", "random", examples=20, seeds=1, scores=file)
+    auc = [[(row["method"], row["node_auc"]) for row in summary] for summary in (ours.summary, theirs["summary"])]
+    assert auc[0] == auc[1] and auc[0][-1][0] == "theirs-importances"
+    with pytest.raises(cs.Error, match="another file is named theirs-importances"):
+        cs.evaluate(model, "induction", "random", scores=[file, file])
+    with pytest.raises(cs.Error, match="scores: found 2 tasks"):
+        cs.evaluate(model, ["ioi", "induction"], "random", scores=file)
+
+
+def test_dictionaries_that_are_there_are_used(model, program, tmp_path):
+    asked = ["--task", "induction", "--examples", 20]
+    folder = tmp_path / "sae"
+    kept = tmp_path / "kept.safetensors"
+    program("discover", *asked, "--method", "random", "--save-activations", kept, "--output", tmp_path / "kept")
+    program("train", "--activations", kept, "--output", folder)
+    theirs = program("discover", *asked, "--method", "sae", "--sae", folder, "--output", tmp_path / "found")
+    ours = cs.discover(model, task="induction", examples=20, method="sae", sae=folder)
+    assert ours.scores.nodes.ravel().tolist() == theirs["nodes"]
+    assert ours.to_dict()["settings"]["dictionary"] == theirs["settings"]["dictionary"]
+    with pytest.raises(cs.Error, match="found method nap, expected sae or sae-corrected"):
+        cs.discover(model, task="induction", method="nap", sae=folder)
+    with pytest.raises(cs.Error, match="other_site: found no sae"):
+        cs.discover(model, task="induction", other_site=True)
+    of_other = json.loads((folder / "cfg.json").read_text())
+    of_other["metadata"]["hook_name"] = "blocks.0.attn.hook_z"
+    (folder / "cfg.json").write_text(json.dumps(of_other))
+    with pytest.raises(cs.Error, match=r"\(other_site=True takes it all the same\)"):
+        cs.discover(model, task="induction", examples=20, method="sae", sae=folder)
+    again = cs.discover(model, task="induction", examples=20, method="sae", sae=folder, other_site=True)
+    assert "which it has never seen" in " ".join(again.notes)
+
+
 def test_wrong_arguments_say_what_was_expected(model):
     def refused(*args, **more):
         with pytest.raises(cs.Error) as error:

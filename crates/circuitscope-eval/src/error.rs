@@ -213,6 +213,15 @@ pub enum Error {
     #[error(transparent)]
     Format(#[from] circuitscope_measures::formats::FormatError),
 
+    /// A file of scores whose row would have no name of its own.
+    #[error("{}: {problem}", .path.display())]
+    RowName {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What was found, and what was expected.
+        problem: String,
+    },
+
     /// The model could not be run.
     #[error(transparent)]
     Model(#[from] circuitscope_model::Error),

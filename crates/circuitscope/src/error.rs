@@ -165,6 +165,31 @@ pub enum Error {
         found: HeadGrid,
     },
 
+    /// Circuits of tasks were to be run on each other, and there are no two.
+    #[error("found {found} task{}, expected at least 2", if *found == 1 { "" } else { "s" })]
+    OneTask {
+        /// How many there are.
+        found: usize,
+    },
+
+    /// A method that takes no dictionary was to use one.
+    #[error("{}: found method {method}, expected sae or sae-corrected, which take a dictionary", .folder.display())]
+    TakesNoDictionary {
+        /// The dictionary.
+        folder: PathBuf,
+        /// The method.
+        method: String,
+    },
+
+    /// A dictionary of another site, of the right width.
+    #[error("{unfit} ({takes_it} takes it all the same)")]
+    OtherSite {
+        /// What does not fit.
+        unfit: circuitscope_sae::Error,
+        /// What takes it all the same.
+        takes_it: String,
+    },
+
     /// A task without any known circuit was to be judged.
     #[error("found no known circuit to judge a task by, expected at least one")]
     NoTruths,

@@ -9,10 +9,11 @@ mod circuits;
 pub mod conformance;
 #[cfg(feature = "cpu")]
 pub mod cpu;
-mod dictionary_origin;
+mod crossed;
 mod discover;
 mod error;
 pub mod found;
+mod given_dictionary;
 mod judged_by;
 mod named;
 pub mod prelude;
@@ -50,9 +51,10 @@ pub use circuits::{
     CircuitChoice, KnownAs, KnownCircuits, circuits_if_known, is_reference, judged_as, known_as,
     known_circuits, read_circuits,
 };
-pub use dictionary_origin::DictionaryOrigin;
+pub use crossed::{CrossSettings, cross_tasks, two_tasks};
 pub use discover::{DiscoverSettings, Discovery, discover, discover_by, discover_with};
 pub use error::{Error, Result};
+pub use given_dictionary::{DictionaryOrigin, GivenDictionary, encodes_heads};
 pub use judged_by::JudgedBy;
 pub use named::{ModelSource, REFERENCE};
 pub use prepare::{

@@ -13,9 +13,11 @@ use circuitscope::found::{
 use circuitscope::hooks::HeadActivations;
 use circuitscope::measures::{DISCOVERY_FILE, SETTINGS_FILE, Scores};
 use circuitscope::report::{PAGE_FILE, PICTURES_FOLDER};
-use circuitscope::{CircuitChoice, DiscoverSettings, Seed, discover_by, discover_with};
+use circuitscope::{
+    CircuitChoice, DiscoverSettings, GivenDictionary, Seed, discover_by, discover_with,
+};
 
-use super::dictionary::{self, Given, Origin};
+use super::dictionary::{self, Origin};
 use super::found_text::{FoundText as _, Stages};
 use super::gathered::{examples, gather};
 use super::inputs;
@@ -56,7 +58,7 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
     }
     let device = args.device.device.open()?;
     provenance.on(&device);
-    let given = Given::load(args, &device, &mut provenance)?;
+    let given = dictionary::given(args, &device, &mut provenance)?;
     if let Some(folder) = &args.output {
         inputs::writable_folder(folder)?;
         inputs::own_folder(folder, DISCOVERY_FILE, &RESULTS)?;
@@ -151,7 +153,7 @@ pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) ->
 fn search(
     args: &DiscoverArgs,
     gathered: &Gathered<B>,
-    given: Option<Given>,
+    given: Option<GivenDictionary<B>>,
     settings: &DiscoverSettings,
     device: &Device,
     found: &mut Found,

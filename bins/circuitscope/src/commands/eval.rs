@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use circuitscope::eval::methods::{BoxedMethod, FromFile, MethodSettings, method};
-use circuitscope::eval::{EVALUATING, EvaluateSettings, JudgedTask, evaluate};
+use circuitscope::eval::{self, EVALUATING, EvaluateSettings, JudgedTask, evaluate};
 use circuitscope::measures::DISCOVERY_FILE;
 use circuitscope::measures::{
     FolderStore, RunKey, RunRecord, RunStore as _, SETTINGS_FILE, read_kept, write_json,
@@ -21,7 +21,7 @@ use circuitscope::{
 use circuitscope::{Progress, Seed};
 
 use super::eval_text::results_text;
-use super::judge_files::{self, row_name};
+use super::judge_files;
 use super::{bos, cross_task, inputs, pages};
 use crate::args::EvalArgs;
 use crate::device::{B, Device};
@@ -192,17 +192,17 @@ fn files_to_judge(
             tasks.len()
         );
     }
-    let mut names: Vec<String> = Vec::new();
-    let files = args.scores.iter().map(|path| {
-        let name = row_name(path, &mut names)?;
-        let graph = loaded.model.config().graph();
-        let file = FromFile::read(&name, path, graph)?;
+    let graph = loaded.model.config().graph();
+    let files = FromFile::read_all(&args.scores, graph).map_err(|error| match error {
+        eval::Error::RowName { .. } => anyhow!("--scores {error}"),
+        error => error.into(),
+    })?;
+    for (file, path) in files.iter().zip(&args.scores) {
         for said in file.notes() {
             note(&format!("note: {}: {said}", path.display()));
         }
-        Ok(file)
-    });
-    files.collect()
+    }
+    Ok(files)
 }
 
 fn keys(args: &EvalArgs, task: &TaskSpec, methods: &[&str]) -> Vec<RunKey> {

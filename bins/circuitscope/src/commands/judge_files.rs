@@ -1,11 +1,10 @@
 //! `eval --scores --circuit FILE` without a task: scores of other tools, judged by a circuit in a file. No model runs.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
 use std::path::Path;
 
-use anyhow::{Result, bail};
-use circuitscope::eval::methods::{FromFile, about};
+use anyhow::{Result, anyhow, bail};
+use circuitscope::eval::methods::FromFile;
 use circuitscope::measures::formats::GraphFile;
 use circuitscope::measures::{Judgement, judge};
 use circuitscope::tasks::GroundTruth;
@@ -15,9 +14,6 @@ use serde::Serialize;
 use crate::args::EvalArgs;
 use crate::output::{Printer, note, table};
 use crate::provenance::{self, Provenance};
-
-/// Bytes of the longest name of a row: it is part of the name of a file.
-const LONGEST_NAME: usize = 100;
 
 /// What is printed.
 #[derive(Debug, Serialize)]
@@ -61,7 +57,8 @@ pub(super) fn run(args: &EvalArgs, printer: Printer) -> Result<()> {
     let mut rows = Vec::new();
     let mut known: Option<(Graph, GroundTruth)> = None;
     for path in &args.scores {
-        let name = row_name(path, &mut names)?;
+        let name = FromFile::row_name(path, &names).map_err(|error| anyhow!("--scores {error}"))?;
+        names.push(name.clone());
         let file = GraphFile::read(path)?;
         let graph = graph(path, &file)?;
         let file = FromFile::of(&name, path, file, graph)?;
@@ -159,33 +156,4 @@ fn text(report: &Report) -> String {
         report.heads,
         report.circuit
     )
-}
-
-/// What the row of a file of scores is called: after its folder and name. Names are used once.
-pub(super) fn row_name(path: &Path, names: &mut Vec<String>) -> Result<String> {
-    let part = |part: Option<&OsStr>| part.map(|part| part.to_string_lossy().into_owned());
-    let folder = part(path.parent().and_then(Path::file_name));
-    let parts = folder.into_iter().chain(part(path.file_stem()));
-    let name: String = parts.collect::<Vec<_>>().join("-");
-    if about(&name).is_ok() {
-        bail!(
-            "--scores {}: its row would be named {name}, as a method is; rename the file",
-            path.display()
-        );
-    }
-    if name.chars().any(char::is_control) || name.len() > LONGEST_NAME {
-        bail!(
-            "--scores {}: found a name with control characters or of more than {LONGEST_NAME} bytes, expected \
-             one that a row can have; rename the file",
-            path.display()
-        );
-    }
-    if names.contains(&name) {
-        bail!(
-            "--scores {}: another file is named {name}, too; rename one",
-            path.display()
-        );
-    }
-    names.push(name.clone());
-    Ok(name)
 }

@@ -337,7 +337,7 @@ fn dictionaries_that_do_not_fit() {
     bench.fails(encode, "sae/cfg.json: unknown field \"k\"");
     bench.fails(
         "discover --task ioi --sae sae --method hisp",
-        "--sae sae: found --method hisp, expected sae or sae-corrected, which take a dictionary",
+        "--sae sae: found method hisp, expected sae or sae-corrected, which take a dictionary",
     );
     bench.ok("train --activations a.safetensors --output sae --codes 6 --steps 2");
     bench.tensors(

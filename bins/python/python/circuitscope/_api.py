@@ -178,6 +178,8 @@ def discover(
     faithfulness: str = "auto",
     random_circuits: Optional[int] = None,
     tests: bool = False,
+    sae: Optional[Path] = None,
+    other_site: bool = False,
     explain: Union[str, Sequence[str]] = (),
     chat: bool = False,
     prepend_bos: Union[str, bool] = "auto",
@@ -225,6 +227,9 @@ def discover(
         Random circuits of the same size that it is set beside.
     tests
         Also put it to the five tests of an ideal circuit.
+    sae, other_site
+        The folder of a dictionary that is there already, for the methods ``"sae"`` and ``"sae-corrected"``; one that was trained
+        on other activations than heads' outputs is refused, unless ``other_site``.
     explain
         Heads such as ``"L9H6"`` of which to say what they do.
     chat
@@ -294,6 +299,8 @@ def discover(
         "arguments": _names(discover),
         "n_layers": n_layers,
         "unread": [],
+        "sae": None if sae is None else os.fspath(sae),
+        "other_site": other_site,
     }
     outputs = shown = None
     if head_outputs is not None:
@@ -387,6 +394,8 @@ def evaluate(
     seeds: int = 3,
     resamples: int = 100,
     faithfulness: bool = False,
+    cross_task: bool = False,
+    scores: Union[Path, Sequence[Path]] = (),
     circuit: Optional[Path] = None,
     output: Optional[Path] = None,
     prepend_bos: Union[str, bool] = "auto",
@@ -414,6 +423,10 @@ def evaluate(
         Random halves of the prompts for intervals, at most.
     faithfulness
         Also run circuits of growing size.
+    cross_task
+        Also run the circuits of each task on every other: what they keep there.
+    scores
+        Files of other tools (EAP-IG's ``importances.json``, MIB's), judged as methods on the one task that they are for.
     output
         A folder that finished runs are kept in, so that an interrupted call goes on where it stopped.
 
@@ -428,6 +441,10 @@ def evaluate(
         "seeds": seeds,
         "resamples": resamples,
         "faithfulness": faithfulness,
+        "cross_task": cross_task,
+        "scores": [
+            os.fspath(path) for path in ([scores] if isinstance(scores, (str, os.PathLike)) else scores)
+        ],
         "circuit": None if circuit is None else os.fspath(circuit),
         "prepend_bos": _bos(prepend_bos),
         "max_batch_tokens": max_batch_tokens,

@@ -344,6 +344,9 @@ class Evaluation:
         A dict for each task and method, as ``results.json`` has them: ``node_auc``, ``edge_auc``, ``not_above``, …
     scores
         ``[layer, head]`` by ``(task, method, seed)``.
+    cross_task
+        For each way of choosing circuits what those of each task keep of every other, as ``results.json`` has it; empty where that was
+        not asked for.
     notes
         What was assumed.
     """
@@ -352,6 +355,7 @@ class Evaluation:
         self._made = made
         self._dict: dict[str, Any] = json.loads(made.json())
         self.summary: list[dict[str, Any]] = self._dict["summary"]
+        self.cross_task: list[dict[str, Any]] = self._dict.get("cross_task", [])
         self.notes: list[str] = made.notes()
         self.scores = {(task, method, seed): nodes for task, method, seed, nodes in made.scores()}
 

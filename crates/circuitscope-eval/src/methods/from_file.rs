@@ -1,3 +1,4 @@
+use std::ffi::OsStr;
 use std::path::Path;
 
 use burn::tensor::backend::Backend;
@@ -6,7 +7,11 @@ use circuitscope_measures::formats::GraphFile;
 use circuitscope_measures::{GraphScores, Scores};
 
 use crate::method::fixed;
-use crate::{About, Discover, Evidence, Measured, Result};
+use crate::methods::about;
+use crate::{About, Discover, Error, Evidence, Measured, Result};
+
+/// Bytes that a name has at most: results have it in their own files' names.
+const LONGEST_NAME: usize = 100;
 
 /// Scores that another tool wrote, to be judged beside the methods here: an `importances.json` of
 /// EAP-IG, or a submission to MIB's circuit track ([`GraphFile`]).
@@ -39,6 +44,47 @@ impl FromFile {
     #[must_use]
     pub fn scores(&self) -> Scores {
         Scores::of_graph(self.scores.clone())
+    }
+
+    /// Reads files for a model of this graph, each under its [`row_name`](Self::row_name).
+    ///
+    /// # Errors
+    /// As [`row_name`](Self::row_name) and [`read`](Self::read).
+    pub fn read_all<P: AsRef<Path>>(paths: &[P], graph: Graph) -> Result<Vec<Self>> {
+        let mut names: Vec<String> = Vec::new();
+        let files = paths.iter().map(AsRef::as_ref).map(|path| {
+            let name = Self::row_name(path, &names)?;
+            names.push(name.clone());
+            Self::read(name, path, graph)
+        });
+        files.collect()
+    }
+
+    /// What the row of a file is called: after its folder and name.
+    ///
+    /// # Errors
+    /// [`Error::RowName`] where a method has that name, one of `others` is that name, or no row can have it.
+    pub fn row_name(path: &Path, others: &[String]) -> Result<String> {
+        let part = |part: Option<&OsStr>| part.map(|part| part.to_string_lossy().into_owned());
+        let folder = part(path.parent().and_then(Path::file_name));
+        let parts = folder.into_iter().chain(part(path.file_stem()));
+        let name: String = parts.collect::<Vec<_>>().join("-");
+        let problem = if about(&name).is_ok() {
+            format!("its row would be named {name}, as a method is; rename the file")
+        } else if name.chars().any(char::is_control) || name.len() > LONGEST_NAME {
+            format!(
+                "found a name with control characters or of more than {LONGEST_NAME} bytes, expected one that a row can have; \
+                 rename the file"
+            )
+        } else if others.contains(&name) {
+            format!("another file is named {name}, too; rename one")
+        } else {
+            return Ok(name);
+        };
+        Err(Error::RowName {
+            path: path.to_owned(),
+            problem,
+        })
     }
 
     /// Reads a file for a model of this graph, under a name of its own.

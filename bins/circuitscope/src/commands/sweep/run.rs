@@ -238,6 +238,8 @@ impl Work<'_> {
         let mut units = units;
         // When the workers of cells that are taken were heard first.
         let mut heard = BTreeMap::new();
+        // Looks again soon, for most cells are done soon, and then less and less often.
+        let (mut pause, longest) = (LOOK, self.worker.every() / 4);
         loop {
             let mut taken = Vec::new();
             for unit in units {
@@ -273,7 +275,8 @@ impl Work<'_> {
                 return Ok(());
             }
             progress.at("waiting for a sign of life of other workers");
-            let until = Instant::now() + self.worker.every();
+            let until = Instant::now() + pause;
+            pause = (2 * pause).min(longest.max(LOOK));
             while Instant::now() < until {
                 self.go_on()?;
                 thread::sleep(LOOK);
