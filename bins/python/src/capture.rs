@@ -15,7 +15,7 @@ use serde::Deserialize;
 use crate::arrays;
 use crate::model::Model;
 use crate::prompts::open_task;
-use crate::work::{refused, run};
+use crate::work::{self, refused, run};
 
 /// Pairs that are drawn of a task where no number is asked for.
 const PAIRS: usize = 10;
@@ -54,7 +54,7 @@ pub fn capture<'py>(
     options: &str,
     progress: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let options: Options = serde_json::from_str(options).map_err(refused)?;
+    let options: Options = work::options(options)?;
     let reduce = match options.reduce.as_str() {
         "none" => Reduce::None,
         "mean" => Reduce::Mean,

@@ -29,7 +29,7 @@ use crate::gathered::{Told, gather, of_outputs};
 use crate::model::Model;
 use crate::prompts::Examples;
 use crate::settings;
-use crate::work::{raised, run, to_json};
+use crate::work::{self, raised, run, to_json};
 
 type B = Autodiff<Flex>;
 
@@ -119,9 +119,7 @@ impl Asked {
             ("random_circuits", options.random_circuits),
             ("max_batch_tokens", options.max_batch_tokens),
         ] {
-            if number == Some(0) {
-                bail!("{name}: found 0, expected a whole number from 1");
-            }
+            work::in_range(name, number, 1..=work::MOST)?;
         }
         let examine = ExamineSettings::default()
             .with_judging(judging)
@@ -166,7 +164,6 @@ impl Asked {
     fn methods(&self, task: Option<&TaskSpec>) -> Result<MethodSettings> {
         let usual = task.map_or_else(MethodSettings::default, MethodSettings::for_task);
         settings::methods(&usual, &self.settings, &self.arguments)
-            .map_err(|error| anyhow!("{error}"))
     }
 
     /// Arguments of the program that do the same on the prompts that are saved: `circuitscope compare` runs them again.
@@ -225,7 +222,7 @@ pub fn discover(
     labels: Option<PyReadonlyArray1<'_, bool>>,
     progress: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Found> {
-    let options: Options = serde_json::from_str(options).map_err(crate::work::refused)?;
+    let options: Options = work::options(options)?;
     let n_layers = options.n_layers;
     let named = model.map(|model| model.named().to_owned());
     let asked = Asked::read(options, named).map_err(|error| raised(&error))?;

@@ -29,7 +29,7 @@ use serde_json::{Map, Value};
 use crate::model::Model;
 use crate::prompts::{self, open_task};
 use crate::settings;
-use crate::work::{raised, refused, run, to_json};
+use crate::work::{self, raised, run, to_json};
 
 type B = Autodiff<Flex>;
 
@@ -40,7 +40,7 @@ struct Options {
     tasks: Option<Vec<String>>,
     methods: String,
     n_examples: Option<usize>,
-    seeds: u64,
+    seeds: usize,
     resamples: usize,
     faithfulness: bool,
     cross_task: bool,
@@ -71,6 +71,14 @@ struct Asked {
 impl Asked {
     fn read(options: Options) -> Result<Self> {
         let said = |name: &str, error: &dyn std::fmt::Display| anyhow::anyhow!("{name}: {error}");
+        for (name, none) in [
+            ("tasks", options.tasks.as_ref().is_some_and(Vec::is_empty)),
+            ("methods", options.methods.is_empty()),
+        ] {
+            if none {
+                bail!("{name}: found none, expected at least one");
+            }
+        }
         let methods = methods::parse_list(&options.methods)?;
         let metric = options.metric.as_deref().map(str::parse::<Metric>);
         let metric = metric.transpose().map_err(|error| said("metric", &error))?;
@@ -79,17 +87,22 @@ impl Asked {
                 .iter()
                 .try_for_each(|method| method.check_metric(metric))?;
         }
-        if options.seeds == 0 || options.seed.checked_add(options.seeds - 1).is_none() {
+        work::in_range("seeds", Some(options.seeds), 1..=work::SEEDS)?;
+        let last = options.seeds as u64 - 1;
+        if options.seed.checked_add(last).is_none() {
             bail!(
-                "seeds: found {} from {} on, expected at least one, all of them at most {}",
-                options.seeds,
+                "seed: found {}, expected one with {last} after it up to {}",
                 options.seed,
                 u64::MAX
             );
         }
-        if options.n_examples == Some(0) {
-            bail!("examples: found 0, expected a whole number from 1");
+        for (name, number) in [
+            ("examples", options.n_examples),
+            ("max_batch_tokens", options.max_batch_tokens),
+        ] {
+            work::in_range(name, number, 1..=work::MOST)?;
         }
+        work::in_range("resamples", Some(options.resamples), 0..=work::MOST)?;
         let prepend_bos = options.prepend_bos.parse::<PrependBos>();
         let circuit = options.circuit.as_deref().map(prompts::circuit);
         let usual = MethodSettings::default();
@@ -100,7 +113,7 @@ impl Asked {
             prepend_bos: prepend_bos.map_err(|error| said("prepend_bos", &error))?,
             metric,
             ablation: options.reference.parse()?,
-            settings: settings.map_err(|error| anyhow::anyhow!("{error}"))?,
+            settings: settings?,
             options,
         })
     }
@@ -114,7 +127,7 @@ impl Asked {
 
     fn seeds(&self) -> Vec<Seed> {
         let first = self.options.seed;
-        let seeds = (0..self.options.seeds).map(|at| Seed::new(first + at));
+        let seeds = (0..self.options.seeds as u64).map(|at| Seed::new(first + at));
         seeds.collect()
     }
 
@@ -199,7 +212,7 @@ pub fn evaluate(
     output: Option<PathBuf>,
     progress: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Evaluation> {
-    let options: Options = serde_json::from_str(options).map_err(refused)?;
+    let options: Options = work::options(options)?;
     let asked = Asked::read(options).map_err(|error| raised(&error))?;
     let loaded = model.loaded();
     run(py, progress, move |progress| {

@@ -41,7 +41,7 @@ mod _circuitscope {
     #[pymodule_export]
     use super::model::{Model, load_model};
     #[pymodule_export]
-    use super::score::{graph_file, score, score_codes};
+    use super::score::{graph_file, score, score_codes, write_text};
     #[pymodule_export]
     use super::settings::setting_names;
     #[pymodule_export]

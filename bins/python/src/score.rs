@@ -1,9 +1,12 @@
 //! `score`: what heads put out in, scores out; no model runs.
 
+use std::path::PathBuf;
+
 use burn::backend::Autodiff;
 use burn_flex::{Flex, FlexDevice};
 use circuitscope::eval::Evidence;
 use circuitscope::eval::methods::{self, MethodSettings, method};
+use circuitscope::files::write_atomic;
 use circuitscope::measures::Scores;
 use circuitscope::measures::formats::GraphFile;
 use circuitscope::score::{CodeTable, amplitude_scores, node_scores, pair_scores};
@@ -16,7 +19,7 @@ use serde_json::{Map, Value};
 
 use crate::arrays;
 use crate::settings;
-use crate::work::{refused, run, to_json};
+use crate::work::{self, raised, refused, run, to_json};
 
 /// What was asked for.
 #[derive(Debug, Deserialize)]
@@ -41,11 +44,12 @@ pub fn score<'py>(
     options: &str,
     progress: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let options: Options = serde_json::from_str(options).map_err(refused)?;
+    let options: Options = work::options(options)?;
     let asked = methods::about(&options.method).map_err(refused)?;
     let about = asked.suited(false);
     let usual = MethodSettings::default();
-    let of_methods = settings::methods(&usual, &options.settings, &options.arguments)?;
+    let of_methods = settings::methods(&usual, &options.settings, &options.arguments)
+        .map_err(|error| raised(&error))?;
     let outputs = arrays::head_outputs(&head_outputs, &labels, options.n_layers)?;
     let seed = Seed::new(options.seed);
     let scores = run(py, progress, move |progress| {
@@ -166,4 +170,11 @@ pub fn graph_file(
     graph.check().map_err(refused)?;
     let heads: Vec<f64> = view.iter().copied().collect();
     to_json(&GraphFile::of_heads(&graph, d_model, &heads, None).to_json())
+}
+
+/// Writes a file whole or not at all.
+#[pyfunction]
+#[expect(clippy::needless_pass_by_value, reason = "as Python passes it")]
+pub fn write_text(path: PathBuf, text: &str) -> PyResult<()> {
+    write_atomic(&path, |out| out.write_all(text.as_bytes())).map_err(refused)
 }

@@ -1,11 +1,10 @@
 //! Settings of methods by name: the fields of the library's settings, so that a new field needs nothing here.
 
+use anyhow::{Result, anyhow, bail};
 use circuitscope::eval::methods::{MethodSettings, PatchedEdges};
 use circuitscope::{did_you_mean, nearest};
 use pyo3::prelude::*;
 use serde_json::{Map, Value, json};
-
-use crate::work::refused;
 
 /// Parts of [`MethodSettings`], and what stands before the names of their fields.
 const PARTS: [(&str, &str); 3] = [("sae", ""), ("patching", ""), ("z_features", "z_")];
@@ -48,34 +47,32 @@ pub(crate) fn methods(
     usual: &MethodSettings,
     asked: &Map<String, Value>,
     others: &[String],
-) -> PyResult<MethodSettings> {
+) -> Result<MethodSettings> {
     let (mut tree, names) = fields(usual);
     for (name, value) in asked {
         let known = names.iter().find(|(known, ..)| known == name);
         let Some((_, part, field)) = known else {
             let of_methods = names.iter().map(|(name, ..)| name.as_str());
             let all = of_methods.clone().chain(others.iter().map(String::as_str));
-            return Err(refused(format!(
+            bail!(
                 "unknown setting `{name}`{}: expected {}",
                 did_you_mean(nearest(name, all)),
                 of_methods.collect::<Vec<_>>().join(", ")
-            )));
+            );
         };
         tree[*part][field.as_str()] = checked(name, value, &tree[*part][field.as_str()])?;
     }
-    serde_json::from_value(tree).map_err(|error| refused(format!("settings of methods: {error}")))
+    serde_json::from_value(tree).map_err(|error| anyhow!("settings of methods: {error}"))
 }
 
 /// A value for a setting whose default is `usual`.
-fn checked(name: &str, value: &Value, usual: &Value) -> PyResult<Value> {
-    let wrong = |expected: &str| refused(format!("{name}: found {value}, expected {expected}"));
+fn checked(name: &str, value: &Value, usual: &Value) -> Result<Value> {
+    let wrong = |expected: &str| anyhow!("{name}: found {value}, expected {expected}");
     if name == "edges" {
         let text = value
             .as_str()
             .map_or_else(|| value.to_string(), str::to_owned);
-        let edges: PatchedEdges = text
-            .parse()
-            .map_err(|error| refused(format!("{name}: {error}")))?;
+        let edges: PatchedEdges = text.parse().map_err(|error| anyhow!("{name}: {error}"))?;
         return Ok(json!(edges));
     }
     if usual.is_u64() {

@@ -1,6 +1,7 @@
 //! Long work: on a thread of its own, with the interpreter's lock released, heard and stopped meanwhile.
 
 use std::any::Any;
+use std::ops::RangeInclusive;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -13,6 +14,8 @@ use pyo3::create_exception;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 create_exception!(
     circuitscope,
@@ -21,6 +24,10 @@ create_exception!(
     "What could not be done, and why: the text names the file or the setting, what was found and what was expected."
 );
 
+/// The most of what is counted: prompts, heads, draws, tokens.
+pub(crate) const MOST: usize = 1_000_000;
+/// The most seeds of one call.
+pub(crate) const SEEDS: usize = 10_000;
 /// How often signals are looked at and progress is told.
 const TICK: Duration = Duration::from_millis(50);
 /// How long work that is asked to stop may take to come to a safe point; then it is left to itself.
@@ -36,6 +43,48 @@ pub(crate) fn raised(error: &anyhow::Error) -> PyErr {
 /// A wrong argument.
 pub(crate) fn refused(said: impl std::fmt::Display) -> PyErr {
     Error::new_err(said.to_string())
+}
+
+/// The arguments of a call, of which those named `n_…` are called without.
+pub(crate) fn options<T: DeserializeOwned>(text: &str) -> PyResult<T> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        let all: Value = serde_json::from_str(text).unwrap_or_default();
+        let pointer = path.replace(['.', '['], "/").replace(']', "");
+        let found = all.pointer(&format!("/{pointer}")).unwrap_or(&Value::Null);
+        let said = error.inner().to_string();
+        let expected = said.rsplit("expected ").next().unwrap_or_default();
+        let expected = match expected.split(" at line ").next().unwrap_or_default() {
+            "u64" | "usize" => "a whole number that is not negative",
+            "u32" => "a whole number of 32 bits that is not negative",
+            "a string" | "path string" => "text",
+            "a boolean" => "True or False",
+            "a sequence" => "a list",
+            other => other,
+        };
+        let name = path.strip_prefix("n_").filter(|_| path != "n_layers");
+        refused(format!(
+            "{}: found {found}, expected {expected}",
+            name.unwrap_or(&path)
+        ))
+    })
+}
+
+/// Fails unless a number that was given is one of these.
+pub(crate) fn in_range(
+    name: &str,
+    number: Option<usize>,
+    range: RangeInclusive<usize>,
+) -> anyhow::Result<()> {
+    match number.filter(|number| !range.contains(number)) {
+        Some(found) => anyhow::bail!(
+            "{name}: found {found}, expected a whole number, from {} to {}",
+            range.start(),
+            range.end()
+        ),
+        None => Ok(()),
+    }
 }
 
 /// As JSON.

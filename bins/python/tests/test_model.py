@@ -240,6 +240,27 @@ def test_wrong_arguments_say_what_was_expected(model):
         cs.discover(model, "no-such.jsonl")
 
 
+@pytest.mark.parametrize(
+    "call, said",
+    [
+        (lambda m: cs.evaluate(m, []), "tasks: found none"),
+        (lambda m: cs.evaluate(m, "ioi", []), "methods: found none"),
+        (lambda m: cs.evaluate(m, "ioi", "random", seeds=10**10), "seeds: found 10000000000, expected .* from 1 to 10000"),
+        (lambda m: cs.evaluate(m, "ioi", "random", resamples=-1), "resamples: found -1"),
+        (lambda m: cs.evaluate(m, "ioi", "random", scores={"a": 1}), "scores: found|a: "),
+        (lambda m: cs.discover(m, task="ioi", examples=5.5), "examples: found 5.5, expected a whole number"),
+        (lambda m: cs.discover(m, task="ioi", examples=10**9), "examples: found 1000000000, expected .* to 1000000"),
+        (lambda m: cs.discover(m, task="ioi", faithfulness=True), "faithfulness: found true, expected text"),
+        (lambda m: cs.discover(m, task="ioi", exmples=3), "unknown setting `exmples` .did you mean `examples`"),
+        (lambda m: cs.discover(m, task=3), "task: found int, expected a path or a name"),
+        (lambda m: cs.load_model(None), "name: found NoneType, expected a path or a name"),
+    ],
+)  # fmt: skip
+def test_arguments_of_another_type_are_named(model, call, said):
+    with pytest.raises(cs.Error, match="^(" + said + ")"):
+        call(model)
+
+
 def test_heads_that_are_not_there_are_refused(model):
     expected = "explain L4H0: found a model of 4 layers and 8 heads, expected a head from L0H0 to L3H7"
     with pytest.raises(cs.Error, match=expected):

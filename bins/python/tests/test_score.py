@@ -157,6 +157,38 @@ def test_wrong_arguments_say_what_was_expected(toy):
     assert refused(outputs, labels, method="paired-flip-rate", pairs=[(1, 0)])
 
 
+@pytest.mark.parametrize(
+    "named, said",
+    [
+        ({"seed": -1}, "seed: found -1, expected a whole number that is not negative"),
+        ({"seed": 2**64}, "seed: found 1.8446744073709552e\\+19, expected a whole number"),
+        ({"seed": "x"}, 'seed: found "x", expected a whole number'),
+        ({"n_layers": -2}, "n_layers: found -2, expected a whole number"),
+        ({"method": None}, "method: found null, expected text"),
+        ({"method": b"sae"}, "method: found bytes, expected text"),
+        ({"method": "sae", "l1_coefficient": float("nan")}, "l1_coefficient: found nan, expected finite numbers"),
+        ({"method": "sae", "n_codes": {1, 2}}, "n_codes: found set, expected text"),
+        ({"pairs": [1, 2]}, "pairs: found shape \\[2\\] of int64, expected rows"),
+        ({"pairs": [(0, -1)]}, "pairs\\[0\\]\\[1\\]: found -1, expected a whole number"),
+        ({"progress": 3}, "progress: found int, expected None"),
+    ],
+)  # fmt: skip
+def test_arguments_of_another_type_are_named(toy, named, said):
+    with pytest.raises(cs.Error, match="^" + said):
+        cs.score(*toy, **named)
+
+
+def test_results_are_asked_for_what_there_is(toy, tmp_path):
+    scores = cs.score(*toy)
+    with pytest.raises(cs.Error, match="heads: found -1"):
+        scores.top(-1)
+    with pytest.raises(cs.Error, match="nowhere/x.json"):
+        scores.to_eap_ig(tmp_path / "nowhere" / "x.json")
+    codes = np.zeros((40, 6), dtype=int)
+    with pytest.raises(cs.Error, match="amplitude of example 0, head 0: found NaN"):
+        cs.score_codes(codes, toy[1], amplitudes=np.full((40, 6), np.nan))
+
+
 def test_settings_are_read(toy):
     outputs, labels = toy
     usual = cs.score(outputs, labels, method="sae")

@@ -29,6 +29,17 @@ pub enum Error {
         heads: usize,
     },
 
+    /// An amplitude that is none.
+    #[error("amplitude of example {example}, head {head}: found {found}, expected a finite number")]
+    Amplitude {
+        /// Index of the example.
+        example: usize,
+        /// Index of the head.
+        head: usize,
+        /// What is there.
+        found: f32,
+    },
+
     /// A number that is no code.
     #[error(
         "code of example {example}, head {head}: found {found}, expected a feature index or -1 (inactive)"

@@ -96,13 +96,20 @@ impl CodeTable {
     /// - `amplitudes`: `[examples, heads]`, row-major
     ///
     /// # Errors
-    /// [`Error::CodeCount`] for another number of them.
+    /// [`Error::CodeCount`] for another number of them, [`Error::Amplitude`] for one that is not finite.
     pub fn with_amplitudes(mut self, amplitudes: Vec<f32>) -> Result<Self> {
         if amplitudes.len() != self.codes.len() {
             return Err(Error::CodeCount {
                 found: amplitudes.len(),
                 examples: self.examples(),
                 heads: self.grid.len(),
+            });
+        }
+        if let Some(at) = amplitudes.iter().position(|value| !value.is_finite()) {
+            return Err(Error::Amplitude {
+                example: at / self.grid.len(),
+                head: at % self.grid.len(),
+                found: amplitudes[at],
             });
         }
         self.amplitudes = Some(amplitudes);

@@ -18,7 +18,19 @@ Path = Union[str, "os.PathLike[str]"]
 
 
 def _json(options: Mapping[str, Any]) -> str:
+    for name, value in {**options, **options.get("settings", {})}.items():
+        if name != "settings":
+            _dumps(name, value)
     return json.dumps(options, default=_arrays.plain)
+
+
+def _dumps(name: str, value: Any) -> str:
+    try:
+        return json.dumps(value, default=_arrays.plain, allow_nan=False)
+    except Error as error:
+        raise Error(f"{name}: {error}") from None
+    except (TypeError, ValueError, RecursionError):
+        raise Error(f"{name}: found {value!r:.60}, expected finite numbers, text, or lists of them") from None
 
 
 def _names(function: Any) -> list[str]:
@@ -71,7 +83,7 @@ def load_model(
         With ``name``, ``n_layers``, ``n_heads``, ``d_model``, ``provenance``, ``sites()`` and ``tokenize(text)``.
     """
     with callback(progress) as told:
-        return _circuitscope.load_model(os.fspath(name), processing, dtype, strict_config, told)
+        return _circuitscope.load_model(_arrays.path(name, "name"), processing, dtype, strict_config, told)
 
 
 def score(
@@ -113,7 +125,7 @@ def score(
     """
     options = {
         "method": method,
-        "pairs": [[int(p), int(n)] for p, n in pairs] if pairs is not None else [],
+        "pairs": [] if pairs is None else _arrays.rows(pairs),
         "n_layers": n_layers,
         "seed": seed,
         "settings": settings,
@@ -271,7 +283,7 @@ def discover(
     if pairs is not None:
         known = _arrays.pairs(pairs)
     elif task is not None:
-        known = {"task": os.fspath(task)}
+        known = {"task": _arrays.path(task, "task")}
     elif positive is not None and negative is not None:
         known = {
             "positive": _arrays.texts(positive, "positive"),
@@ -280,7 +292,7 @@ def discover(
     options = {
         "examples": known,
         "n_examples": examples,
-        "circuit": None if circuit is None else os.fspath(circuit),
+        "circuit": None if circuit is None else _arrays.path(circuit, "circuit"),
         "only_correct": only_correct,
         "method": method,
         "select": select,
@@ -299,7 +311,7 @@ def discover(
         "arguments": _names(discover),
         "n_layers": n_layers,
         "unread": [],
-        "sae": None if sae is None else os.fspath(sae),
+        "sae": None if sae is None else _arrays.path(sae, "sae"),
         "other_site": other_site,
     }
     outputs = shown = None
@@ -370,7 +382,7 @@ def capture(
     options = {
         "prompts": None if prompts is None or of_tokens else _arrays.texts(prompts, "prompts"),
         "tokens": _tokens(prompts) if of_tokens else None,
-        "task": None if task is None else os.fspath(task),
+        "task": None if task is None else _arrays.path(task, "task"),
         "n_examples": examples,
         "sites": sites if isinstance(sites, str) else ",".join(sites),
         "reduce": reduce,
@@ -443,9 +455,9 @@ def evaluate(
         "faithfulness": faithfulness,
         "cross_task": cross_task,
         "scores": [
-            os.fspath(path) for path in ([scores] if isinstance(scores, (str, os.PathLike)) else scores)
+            _arrays.path(path, "scores") for path in ([scores] if isinstance(scores, (str, os.PathLike)) else scores)
         ],
-        "circuit": None if circuit is None else os.fspath(circuit),
+        "circuit": None if circuit is None else _arrays.path(circuit, "circuit"),
         "prepend_bos": _bos(prepend_bos),
         "max_batch_tokens": max_batch_tokens,
         "metric": metric,
@@ -455,7 +467,7 @@ def evaluate(
         "arguments": _names(evaluate),
     }
     loaded = _of(model, progress)
-    folder = None if output is None else os.fspath(output)
+    folder = None if output is None else _arrays.path(output, "output")
     with callback(progress) as told:
         return Evaluation(_circuitscope.evaluate(loaded, _json(options), folder, told))
 

@@ -95,6 +95,16 @@ def pairs(given: Any) -> dict[str, Any]:
     return {"pairs": "\n".join(lines)}
 
 
+def rows(given: Any) -> list[list[int]]:
+    """Rows of matched examples, positive and negative."""
+    array = as_numpy(given if hasattr(given, "__len__") else list(given), "pairs")
+    if array.ndim != 2 or array.shape[1] != 2 or array.dtype.kind not in "iu":
+        raise Error(
+            f"pairs: found shape {list(array.shape)} of {array.dtype}, expected rows (positive, negative) of whole numbers"
+        )
+    return array.tolist()
+
+
 def plain(value: Any) -> Any:
     """numpy's numbers as Python's, and paths as text, for JSON."""
     if isinstance(value, np.generic):
@@ -104,6 +114,17 @@ def plain(value: Any) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     raise Error(f"found {type(value).__name__}, expected text, a number, or a list of them")
+
+
+def path(given: Any, name: str) -> str:
+    """The path of a file or folder."""
+    try:
+        found = os.fspath(given)
+    except TypeError:
+        found = None
+    if not isinstance(found, str):
+        raise Error(f"{name}: found {type(given).__name__}, expected a path or a name")
+    return found
 
 
 def texts(given: Iterable[str], name: str) -> list[str]:

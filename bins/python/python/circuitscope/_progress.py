@@ -8,6 +8,8 @@ import warnings
 from contextlib import contextmanager
 from typing import Any, Callable, Iterator, Optional, Union
 
+from ._circuitscope import Error
+
 #: ``None``: bars where somebody can see them and tqdm is installed; ``True``: bars; ``False``: nothing; or what is called with
 #: the name of a stage, the steps that are done and the steps in all.
 Progress = Union[None, bool, Callable[[str, int, int], Any]]
@@ -25,6 +27,10 @@ def callback(progress: Progress) -> Iterator[Optional[Callable[[str, int, int], 
     if callable(progress):
         yield progress
         return
+    if progress is not None and progress is not True:
+        raise Error(
+            f"progress: found {type(progress).__name__}, expected None, True, False or what is called with stage, done and total"
+        )
     bars = _Bars(forced=progress is True)
     try:
         yield bars if bars.shown else None

@@ -6,13 +6,13 @@ import csv
 import html
 import json
 import os
-import tempfile
 from dataclasses import dataclass, field
 from typing import Any, Iterator, Mapping, Optional, Union
 
 import numpy as np
 
-from . import _circuitscope
+from . import _arrays, _circuitscope
+from ._circuitscope import Error
 
 Path = Union[str, "os.PathLike[str]"]
 
@@ -26,22 +26,6 @@ def _pandas(what: str) -> Any:
     except ImportError:
         raise ImportError(f"{what}.to_pandas needs pandas: pip install pandas") from None
     return pandas
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    target = os.path.abspath(os.fspath(path))
-    handle, pending = tempfile.mkstemp(dir=os.path.dirname(target), prefix=".circuitscope-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
-            out.write(text)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(pending, 0o666 & ~umask)
-        os.replace(pending, target)
-    except BaseException:
-        os.unlink(pending)
-        raise
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
@@ -112,6 +96,8 @@ class Scores:
 
     def top(self, heads: int) -> list[str]:
         """The best heads."""
+        if heads < 0:
+            raise Error(f"heads: found {heads}, expected a number that is not negative")
         return [head for head, _ in self.ranking()[:heads]]
 
     def _head(self, at: Any) -> str:
@@ -150,7 +136,7 @@ class Scores:
             nodes = np.ascontiguousarray(self.nodes)
             text = _circuitscope.graph_file(nodes, self.d_model or 0, mlps, parallel)
         if path is not None:
-            _write(path, text)
+            _circuitscope.write_text(_arrays.path(path, "path"), text)
         return json.loads(text)
 
     def __array__(self, dtype: Any = None, copy: Optional[bool] = None) -> np.ndarray:
@@ -313,7 +299,7 @@ class Report:
     def save(self, folder: Path) -> str:
         """Write what ``discover --output`` writes: ``discovery.json``, ``scores.csv``, the prompts, the files of other tools, and a
         page that opens offline, whose path is returned. ``circuitscope compare`` reads the folder."""
-        return os.fspath(self._found.save(os.fspath(folder)))
+        return os.fspath(self._found.save(_arrays.path(folder, "folder")))
 
     def __repr__(self) -> str:
         circuit = " ".join(self.circuit) or "none shown"
@@ -381,7 +367,7 @@ class Evaluation:
 
     def save(self, folder: Path) -> str:
         """Write what ``eval --output`` writes; the path of the page."""
-        return os.fspath(self._made.save(os.fspath(folder)))
+        return os.fspath(self._made.save(_arrays.path(folder, "folder")))
 
     def __repr__(self) -> str:
         tasks = sorted({row["task"] for row in self.summary})
