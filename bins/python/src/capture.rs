@@ -15,7 +15,7 @@ use serde::Deserialize;
 use crate::arrays;
 use crate::model::Model;
 use crate::prompts::open_task;
-use crate::work::{self, refused, run};
+use crate::work::{self, raised, refused, run};
 
 /// Pairs that are drawn of a task where no number is asked for.
 const PAIRS: usize = 10;
@@ -55,6 +55,12 @@ pub fn capture<'py>(
     progress: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let options: Options = work::options(options)?;
+    for (name, number) in [
+        ("examples", options.n_examples),
+        ("max_batch_tokens", options.max_batch_tokens),
+    ] {
+        work::in_range(name, number, 1..=work::MOST).map_err(|error| raised(&error))?;
+    }
     let reduce = match options.reduce.as_str() {
         "none" => Reduce::None,
         "mean" => Reduce::Mean,

@@ -182,8 +182,9 @@ def test_results_are_asked_for_what_there_is(toy, tmp_path):
     scores = cs.score(*toy)
     with pytest.raises(cs.Error, match="heads: found -1"):
         scores.top(-1)
-    with pytest.raises(cs.Error, match="nowhere/x.json"):
-        scores.to_eap_ig(tmp_path / "nowhere" / "x.json")
+    (tmp_path / "file").touch()
+    with pytest.raises(cs.Error, match="file/x.json"):
+        scores.to_eap_ig(tmp_path / "file" / "x.json")
     codes = np.zeros((40, 6), dtype=int)
     with pytest.raises(cs.Error, match="amplitude of example 0, head 0: found NaN"):
         cs.score_codes(codes, toy[1], amplitudes=np.full((40, 6), np.nan))

@@ -15,7 +15,7 @@ use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::{
     ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl,
 };
-use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
 use object_store::ObjectStore;
 use url::Url;
 
@@ -135,8 +135,13 @@ pub fn query(store: &Store, plan: &Plan, partial: bool, sql: &str) -> Result<Vec
             register(&context, name, batch)?;
         }
         let wrong = failed("the question");
-        let found = context.sql(sql).await.map_err(&wrong)?;
-        found.collect().await.map_err(&wrong)
+        // Questions alone: no files are written, and no tables made.
+        let questions = SQLOptions::new()
+            .with_allow_ddl(false)
+            .with_allow_dml(false)
+            .with_allow_statements(false);
+        let found = context.sql_with_options(sql, questions).await;
+        found.map_err(&wrong)?.collect().await.map_err(&wrong)
     })
 }
 
@@ -163,6 +168,8 @@ fn register(context: &SessionContext, name: &str, batch: RecordBatch) -> Result<
 
 /// What is merged.
 struct Session {
+    /// Where the store is.
+    place: String,
     objects: Arc<dyn ObjectStore>,
     /// Columns of rows; none where no cell is done.
     schema: Option<SchemaRef>,
@@ -195,6 +202,7 @@ impl Session {
             None => None,
         };
         Ok(Self {
+            place: store.location().to_owned(),
             objects: store.objects(),
             schema,
             plan: plan_table(&done)?,
@@ -219,7 +227,7 @@ impl Session {
         let run = async |sql: &str| -> Result<RecordBatch> {
             let found = context.sql(sql).await.map_err(&wrong)?;
             let schema = Arc::clone(found.schema().inner());
-            let batches = found.collect().await.map_err(&wrong)?;
+            let batches = found.collect().await.map_err(|error| self.of_row(error))?;
             concat_batches(&schema, &batches).map_err(of_arrow)
         };
         let results = columns(&[&RESULT_COLUMNS[..], &LIST_COLUMNS[..]].concat());
@@ -247,6 +255,24 @@ impl Session {
             summary,
             provenance,
         })
+    }
+
+    /// What is wrong with a row, where an error is about one.
+    fn of_row(&self, error: DataFusionError) -> Error {
+        let said = error.strip_backtrace();
+        let name = said.find("rows/").map(|at| &said[at..]);
+        let name = name.and_then(|name| Some(&name[..name.find(".parquet")? + ".parquet".len()]));
+        match name {
+            Some(name) => Error::Object {
+                object: format!("{}/{name}", self.place),
+                reason: said
+                    .rsplit("Parquet error: ")
+                    .next()
+                    .unwrap_or(&said)
+                    .to_owned(),
+            },
+            None => failed("merging")(error),
+        }
     }
 
     fn register_rows(&self, context: &SessionContext) -> Result<()> {

@@ -275,7 +275,8 @@ impl Store {
             Err(error) => Err(Error::Object {
                 object: self.address(name),
                 reason: match error.path().to_string().as_str() {
-                    "." => error.inner().to_string(),
+                    // "?" of a file that ends too early.
+                    "." | "?" => error.inner().to_string(),
                     field => format!("{field}: {}", error.inner()),
                 },
             }),

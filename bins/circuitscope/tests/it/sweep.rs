@@ -370,7 +370,7 @@ fn plans_that_are_wrong_are_refused_by_file_and_field() {
         (
             "lease = 4",
             "device = 'gpu'",
-            "plan.toml: device: found \"gpu\", expected no such device",
+            "plan.toml: device: found \"gpu\": no such device",
         ),
         (
             "'results'",

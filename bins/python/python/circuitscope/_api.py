@@ -20,17 +20,8 @@ Path = Union[str, "os.PathLike[str]"]
 def _json(options: Mapping[str, Any]) -> str:
     for name, value in {**options, **options.get("settings", {})}.items():
         if name != "settings":
-            _dumps(name, value)
+            _arrays.dumps(name, value)
     return json.dumps(options, default=_arrays.plain)
-
-
-def _dumps(name: str, value: Any) -> str:
-    try:
-        return json.dumps(value, default=_arrays.plain, allow_nan=False)
-    except Error as error:
-        raise Error(f"{name}: {error}") from None
-    except (TypeError, ValueError, RecursionError):
-        raise Error(f"{name}: found {value!r:.60}, expected finite numbers, text, or lists of them") from None
 
 
 def _names(function: Any) -> list[str]:
@@ -300,7 +291,7 @@ def discover(
         "faithfulness": faithfulness,
         "random_circuits": random_circuits,
         "tests": tests,
-        "explain": [explain] if isinstance(explain, str) else list(explain),
+        "explain": _arrays.items([explain] if isinstance(explain, str) else explain, "explain", "heads"),
         "chat": chat,
         "prepend_bos": _bos(prepend_bos),
         "max_batch_tokens": max_batch_tokens,
@@ -378,13 +369,15 @@ def capture(
     """
     if (prompts is None) == (task is None):
         raise Error("found both or none of prompts and task, expected exactly one of them")
-    of_tokens = prompts is not None and len(prompts) > 0 and not isinstance(prompts[0], str)
+    if prompts is not None:
+        prompts = _arrays.items(prompts, "prompts", "texts, or of numbers of tokens")
+    of_tokens = bool(prompts) and not isinstance(prompts[0], str)
     options = {
         "prompts": None if prompts is None or of_tokens else _arrays.texts(prompts, "prompts"),
         "tokens": _tokens(prompts) if of_tokens else None,
         "task": None if task is None else _arrays.path(task, "task"),
         "n_examples": examples,
-        "sites": sites if isinstance(sites, str) else ",".join(sites),
+        "sites": sites if isinstance(sites, str) else ",".join(_arrays.texts(sites, "sites")),
         "reduce": reduce,
         "chat": chat,
         "prepend_bos": _bos(prepend_bos),
@@ -399,7 +392,7 @@ def capture(
 
 def evaluate(
     model: Union[Model, Path] = "reference",
-    tasks: Union[str, Sequence[str], None] = None,
+    tasks: Union[Path, Sequence[Path], None] = None,
     methods: Union[str, Sequence[str]] = "quick",
     *,
     examples: Optional[int] = None,
@@ -447,15 +440,21 @@ def evaluate(
     Evaluation
     """
     options = {
-        "tasks": [tasks] if isinstance(tasks, str) else None if tasks is None else list(tasks),
-        "methods": methods if isinstance(methods, str) else ",".join(methods),
+        "tasks": None
+        if tasks is None
+        else [
+            _arrays.path(task, "tasks")
+            for task in _arrays.items([tasks] if isinstance(tasks, (str, os.PathLike)) else tasks, "tasks", "tasks")
+        ],
+        "methods": methods if isinstance(methods, str) else ",".join(_arrays.texts(methods, "methods")),
         "n_examples": examples,
         "seeds": seeds,
         "resamples": resamples,
         "faithfulness": faithfulness,
         "cross_task": cross_task,
         "scores": [
-            _arrays.path(path, "scores") for path in ([scores] if isinstance(scores, (str, os.PathLike)) else scores)
+            _arrays.path(path, "scores")
+            for path in _arrays.items([scores] if isinstance(scores, (str, os.PathLike)) else scores, "scores", "files")
         ],
         "circuit": None if circuit is None else _arrays.path(circuit, "circuit"),
         "prepend_bos": _bos(prepend_bos),

@@ -81,7 +81,7 @@ def pairs(given: Any) -> dict[str, Any]:
     if callable(getattr(given, "to_dict", None)) and hasattr(given, "columns"):
         given = given.to_dict("records")
     lines = []
-    for at, pair in enumerate(given):
+    for at, pair in enumerate(items(given, "pairs", "pairs of prompts")):
         if isinstance(pair, (tuple, list)) and len(pair) == 2:
             pair = {"positive": pair[0], "negative": pair[1]}
         if not isinstance(pair, dict):
@@ -89,7 +89,8 @@ def pairs(given: Any) -> dict[str, Any]:
                 f"pairs[{at}]: found {type(pair).__name__}, expected (positive, negative), or a dict of `positive`, `negative` "
                 "and what else is known of the pair"
             )
-        lines.append(json.dumps(pair, default=plain))
+        fields = [f"{json.dumps(str(name))}: {dumps(f'pairs[{at}], {name}', value)}" for name, value in pair.items()]
+        lines.append("{" + ", ".join(fields) + "}")
     if not lines:
         raise Error("pairs: found none, expected at least one")
     return {"pairs": "\n".join(lines)}
@@ -103,6 +104,23 @@ def rows(given: Any) -> list[list[int]]:
             f"pairs: found shape {list(array.shape)} of {array.dtype}, expected rows (positive, negative) of whole numbers"
         )
     return array.tolist()
+
+
+def items(given: Any, name: str, expected: str) -> list[Any]:
+    """What a list holds, or anything else that can be gone through."""
+    if isinstance(given, (str, bytes, dict)) or not hasattr(given, "__iter__"):
+        raise Error(f"{name}: found {type(given).__name__}, expected a list of {expected}")
+    return list(given)
+
+
+def dumps(name: str, value: Any) -> str:
+    """An argument as JSON."""
+    try:
+        return json.dumps(value, default=plain, allow_nan=False)
+    except Error as error:
+        raise Error(f"{name}: {error}") from None
+    except (TypeError, ValueError, RecursionError):
+        raise Error(f"{name}: found {value!r:.60}, expected finite numbers, text, or lists of them") from None
 
 
 def plain(value: Any) -> Any:
@@ -129,9 +147,7 @@ def path(given: Any, name: str) -> str:
 
 def texts(given: Iterable[str], name: str) -> list[str]:
     """A list of texts."""
-    if isinstance(given, str):
-        raise Error(f"{name}: found one text, expected a list of texts")
-    found = list(given)
+    found = items(given, name, "texts")
     for at, text in enumerate(found):
         if not isinstance(text, str):
             raise Error(f"{name}[{at}]: found {type(text).__name__}, expected text")

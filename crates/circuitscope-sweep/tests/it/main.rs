@@ -340,6 +340,29 @@ fn cells_that_are_missing_are_said_and_rows_that_are_missing_are_made() {
         error.starts_with("the question: ") && error.contains("nod_auc"),
         "{error}"
     );
+    // Questions write nothing.
+    for sql in [
+        "DROP TABLE cells",
+        "COPY cells TO 'cells.csv'",
+        "SET datafusion.execution.batch_size = 1",
+    ] {
+        let error = query(&place.store, &plan, true, sql).unwrap_err();
+        assert!(error.to_string().contains("not supported"), "{error}");
+    }
+    // What is no row is named, and made again where it is deleted.
+    place.store.overwrite(&row, b"junk\n").unwrap();
+    let error = merge(&place.store, &plan, true).unwrap_err().to_string();
+    assert!(
+        error.starts_with(&place.store.address(&row))
+            && error.ends_with("delete it to make it again"),
+        "{error}"
+    );
+    fs_remove(&place.store, &row);
+    let again = merge(&place.store, &plan, true).unwrap();
+    assert_eq!(
+        parquet(&before.cells).unwrap(),
+        parquet(&again.cells).unwrap()
+    );
     // What is no result is named.
     place
         .store

@@ -86,10 +86,21 @@ pub(super) fn run(path: &Path, printer: Printer, progress: &dyn Progress) -> Res
     })
 }
 
+/// The device of a plan.
+pub(super) fn device(file: &PlanFile) -> Result<DeviceName> {
+    let device: Result<DeviceName, String> = file.device.parse();
+    device.map_err(|said| {
+        anyhow!(
+            "{}: device: found {:?}: {said}",
+            file.path.display(),
+            file.device
+        )
+    })
+}
+
 /// The plan of a file, with everything in it known by its content.
 pub(super) fn make(file: &PlanFile, progress: &dyn Progress) -> Result<Plan> {
-    let device: Result<DeviceName, String> = file.device.parse();
-    device.map_err(|expected| file.wrong("device", &format!("{:?}", file.device), &expected))?;
+    device(file)?;
     let mut settings = BTreeMap::new();
     for (set, given) in &file.settings {
         settings.insert(set.clone(), options::effective(file, set, given)?);

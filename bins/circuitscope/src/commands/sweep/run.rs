@@ -21,7 +21,7 @@ use serde_json::json;
 use super::{Context, context_name, open, options, plan, planned, program, variable};
 use crate::args::{EvalArgs, SweepRunArgs};
 use crate::commands::{bos, eval, inputs};
-use crate::device::{B, Device, DeviceName, quietly};
+use crate::device::{B, Device, quietly};
 use crate::interrupt::{self, Kept};
 use crate::output::{Printer, count, note};
 use crate::progress::Terminal;
@@ -49,9 +49,7 @@ pub(super) fn run(args: &SweepRunArgs, printer: Printer, progress: &Terminal) ->
         let plan = planned(&store, &file)?;
         plan.with_context(|| format!("{}: gone", store.address("plan.json")))?
     };
-    let device: Result<DeviceName, String> = file.device.parse();
-    let device = device.map_err(|expected| file.wrong("device", &file.device, &expected))?;
-    let device = device.open()?;
+    let device = plan::device(&file)?.open()?;
     let (part, others) = part(args, &plan)?;
 
     let worker = Worker::join(&store, &host(), plan.lease)?;
