@@ -183,7 +183,7 @@ def test_results_are_asked_for_what_there_is(toy, tmp_path):
     with pytest.raises(cs.Error, match="heads: found -1"):
         scores.top(-1)
     (tmp_path / "file").touch()
-    with pytest.raises(cs.Error, match="file/x.json"):
+    with pytest.raises(cs.Error, match="cannot write .*file"):
         scores.to_eap_ig(tmp_path / "file" / "x.json")
     codes = np.zeros((40, 6), dtype=int)
     with pytest.raises(cs.Error, match="amplitude of example 0, head 0: found NaN"):
