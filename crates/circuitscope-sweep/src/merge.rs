@@ -1,5 +1,6 @@
 //! One table of all cells, by DataFusion over the rows of Parquet.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -232,6 +233,7 @@ impl Session {
         };
         let results = columns(&[&RESULT_COLUMNS[..], &LIST_COLUMNS[..]].concat());
         let cells = run(&select(results)).await?;
+        self.complete(&cells)?;
         let provenance = run(&select(columns(&MADE_COLUMNS))).await?;
         register(&context, "cells", cells.clone())?;
         let means = MEANS
@@ -255,6 +257,18 @@ impl Session {
             summary,
             provenance,
         })
+    }
+
+    /// Fails where a row holds no result of its cell.
+    fn complete(&self, cells: &RecordBatch) -> Result<()> {
+        let found: BTreeSet<&str> = keys(cells).collect();
+        match keys(&self.plan).find(|key| !found.contains(key)) {
+            Some(key) => Err(Error::Object {
+                object: format!("{}/{}", self.place, row_name(key)),
+                reason: "found no row of its cell".to_owned(),
+            }),
+            None => Ok(()),
+        }
     }
 
     /// What is wrong with a row, where an error is about one.
@@ -299,6 +313,13 @@ impl Session {
             .map(drop)
             .map_err(&wrong)
     }
+}
+
+/// The column of keys.
+fn keys(table: &RecordBatch) -> impl Iterator<Item = &str> {
+    let column = table.column_by_name("key");
+    let texts = column.and_then(|column| column.as_any().downcast_ref::<StringArray>());
+    texts.into_iter().flat_map(|texts| texts.iter().flatten())
 }
 
 /// The cells of a plan as a table: names are those of this plan, whatever a cell was called when it was run.

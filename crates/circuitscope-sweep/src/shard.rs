@@ -76,7 +76,8 @@ impl Shard {
     ///
     /// `SLURM_ARRAY_TASK_ID` of `SLURM_ARRAY_TASK_COUNT` (from `_MIN` on, in steps of `_STEP`); else `JOB_COMPLETION_INDEX` of
     /// `JOB_COMPLETIONS`, which Kubernetes does not set: the file of the job has to. `count`, where it is given, counts
-    /// before either, and the number of the part is then the scheduler's as it stands.
+    /// before either, and the number of the part is then the scheduler's as it stands, counted from 0, unless the array has just so
+    /// many.
     ///
     /// # Errors
     /// [`Error::Share`] where a variable is missing or no number, for an array with gaps, and where both schedulers speak.
@@ -124,7 +125,10 @@ impl Shard {
                 expected: "one of them, or --shard I/N".to_owned(),
             }),
             (Some(id), None) => {
-                if let Some(count) = count {
+                if let Some(count) = count.filter(|count| {
+                    // The whole array: its own numbers say which part this is.
+                    !read(SLURM_COUNT).is_ok_and(|all| all == Some(*count))
+                }) {
                     let shard = Self::new(&format!("{SLURM_ID} of --shards"), id, count)?;
                     return Ok(Some((shard, Scheduler::Slurm)));
                 }

@@ -232,7 +232,9 @@ pub fn json(batches: &[RecordBatch]) -> Result<serde_json::Value> {
         what: "rows of JSON",
         reason,
     };
-    let mut writer = arrow::json::ArrayWriter::new(Vec::new());
+    let mut writer = arrow::json::WriterBuilder::new()
+        .with_explicit_nulls(true)
+        .build::<_, arrow::json::writer::JsonArray>(Vec::new());
     for batch in batches {
         writer
             .write(batch)

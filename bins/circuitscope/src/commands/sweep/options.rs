@@ -95,13 +95,20 @@ fn refused(file: &PlanFile, set: &str, settings: &Settings, error: &clap::Error)
         Some(ContextValue::Strings(valid)) => Some(valid.join(", ")),
         _ => None,
     };
+    let valid = valid.filter(|valid| !valid.is_empty());
+    let listed = valid.is_some();
     let expected = valid
-        .filter(|valid| !valid.is_empty())
         .or_else(|| error.source().map(ToString::to_string))
         .unwrap_or_else(|| "another value".to_owned());
-    let expected = expected.strip_prefix("expected ").unwrap_or(&expected);
     let field = format!("settings.{set}.{option}");
-    file.wrong(&field, &format!("{value:?}"), expected).into()
+    match expected.strip_prefix("expected ") {
+        Some(expected) => file.wrong(&field, &format!("{value:?}"), expected).into(),
+        None if listed => file.wrong(&field, &format!("{value:?}"), &expected).into(),
+        None => anyhow!(
+            "{}: {field}: found {value:?}: {expected}",
+            file.path.display()
+        ),
+    }
 }
 
 /// Every value that results depend on, those that nobody wrote included.

@@ -8,15 +8,15 @@ use circuitscope::{EvalProvenance, Progress, RESULTS_FILE, Results};
 use circuitscope_sweep::{Cell, Row, read_cell};
 use serde_json::json;
 
-use super::tables::{figure, write};
+use super::tables::{check_output, figure, missing_text, write};
 use super::{Context, context_name, existing, program};
 use crate::args::SweepReportArgs;
-use crate::commands::{inputs, pages};
+use crate::commands::pages;
 use crate::output::{Printer, count};
 
 pub(super) fn run(args: &SweepReportArgs, printer: Printer, progress: &dyn Progress) -> Result<()> {
-    inputs::writable_folder(&args.output)?;
     let (_, store, plan) = existing(&args.plan)?;
+    check_output(&args.output, &store)?;
     let tables = circuitscope_sweep::merge(&store, &plan, args.partial)?;
     let rows = tables.rows()?;
     let done = circuitscope_sweep::done(&store, &plan)?;
@@ -87,11 +87,16 @@ pub(super) fn run(args: &SweepReportArgs, printer: Printer, progress: &dyn Progr
     }
     drop(stage);
     write(&args.output, &tables)?;
+    let missing = missing_text(&store, &plan, plan.cells.len() - done.len())?;
+    let cells = format!("{} of {} done", done.len(), plan.cells.len());
     let page = SweepPage {
         title: format!("Sweep of {}", count(plan.models.len(), "model")),
         lead: "Node AUC of each method on each task, mean over seeds and 95 % interval; the name of a model leads to its page.".to_owned(),
         facts: vec![
-            ("cells".to_owned(), format!("{} of {} done", done.len(), plan.cells.len())),
+            (
+                "cells".to_owned(),
+                if missing.is_empty() { cells } else { format!("{cells}; {missing}") },
+            ),
             ("store".to_owned(), store.location().to_owned()),
             ("program".to_owned(), program()),
             ("device".to_owned(), plan.device.clone()),
@@ -103,11 +108,12 @@ pub(super) fn run(args: &SweepReportArgs, printer: Printer, progress: &dyn Progr
     let value =
         json!({ "page": path, "pages": shown.iter().map(|model| &model.page).collect::<Vec<_>>() });
     printer.print(&value, || {
-        format!(
-            "{} and {} below it",
-            path.display(),
-            count(shown.len(), "page")
-        )
+        let pages = count(shown.len(), "page");
+        let mut text = format!("{} and {pages} below it", path.display());
+        if !missing.is_empty() {
+            text.extend(["\n", &missing]);
+        }
+        text
     })
 }
 

@@ -188,6 +188,22 @@ fn host() -> String {
         .unwrap_or_else(|| "machine".to_owned())
 }
 
+/// What a cell failed by, and what helps.
+fn failure(error: &anyhow::Error) -> String {
+    let unknown = |cause: &(dyn std::error::Error + 'static)| {
+        let cause = cause.downcast_ref::<circuitscope::Error>();
+        matches!(cause, Some(circuitscope::Error::NoKnownCircuit { .. }))
+    };
+    if error.chain().any(unknown) {
+        format!(
+            "{error:#}; a task of your own says it in [[circuits]] of {}",
+            circuitscope::tasks::TASK_FILE
+        )
+    } else {
+        format!("{error:#}")
+    }
+}
+
 /// What became of the cells.
 #[derive(Debug, Default, Clone, Copy)]
 struct Tally {
@@ -343,7 +359,15 @@ impl Work<'_> {
             }
             Err(error) => {
                 self.go_on()?;
-                let error = format!("{error:#}");
+                // A store that cannot be written is no fault of the cell.
+                let of_store = |cause: &(dyn std::error::Error + 'static)| {
+                    let cause = cause.downcast_ref::<circuitscope_sweep::Error>();
+                    matches!(cause, Some(circuitscope_sweep::Error::Store { .. }))
+                };
+                if error.chain().any(of_store) {
+                    return Err(error);
+                }
+                let error = failure(&error);
                 note(&format!("error: {}: {error}", ours[0].0));
                 for (cell, attempt) in ours {
                     self.worker.fail(&Failure {

@@ -4,10 +4,11 @@ use std::path::Path;
 use std::slice;
 use std::time::SystemTime;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use circuitscope::files::write_atomic;
+use circuitscope::report::PAGE_FILE;
 use circuitscope_sweep::{
-    CellState, RecordBatch, Row, Status, Tables, csv, json as rows_of, parquet,
+    CellState, Plan, RecordBatch, Row, Status, Store, Tables, csv, json as rows_of, parquet,
 };
 use serde_json::json;
 
@@ -66,7 +67,7 @@ pub(super) fn status(args: &SweepStatusArgs, printer: Printer) -> Result<()> {
                 })
                 .collect();
             text.push('\n');
-            text.push_str(&table(&["worker", "state", "cells", "started", "heard"], &rows));
+            text.push_str(&table(&["worker", "state", "running", "started", "heard"], &rows));
         }
         let failures = status.cells.iter().filter_map(|(cell, state)| match state {
             CellState::Failed { error, .. } => Some(format!("  {}  {cell}: {error}\n", &cell.key[..12])),
@@ -86,10 +87,10 @@ pub(super) fn status(args: &SweepStatusArgs, printer: Printer) -> Result<()> {
 }
 
 pub(super) fn merge(args: &SweepMergeArgs, printer: Printer) -> Result<()> {
-    if let Some(folder) = &args.output {
-        inputs::writable_folder(folder)?;
-    }
     let (_, store, plan) = existing(&args.plan)?;
+    if let Some(folder) = &args.output {
+        check_output(folder, &store)?;
+    }
     if let Some(sql) = &args.sql {
         let found = circuitscope_sweep::query(&store, &plan, args.partial, sql)?;
         let rows = rows_of(&found)?;
@@ -100,6 +101,7 @@ pub(super) fn merge(args: &SweepMergeArgs, printer: Printer) -> Result<()> {
         write(folder, &tables)?;
     }
     let missing = plan.cells.len() - tables.cells.num_rows();
+    let said = missing_text(&store, &plan, missing)?;
     let value = json!({
         "cells": tables.cells.num_rows(),
         "missing": missing,
@@ -110,7 +112,7 @@ pub(super) fn merge(args: &SweepMergeArgs, printer: Printer) -> Result<()> {
         let mut text = summary_text(&rows);
         text.extend([format!("\n{}", count(tables.cells.num_rows(), "cell"))]);
         if missing > 0 {
-            text.extend([format!(", {missing} missing")]);
+            text.extend([format!(", {said}")]);
         }
         if let Some(folder) = &args.output {
             let folder = folder.display();
@@ -120,6 +122,54 @@ pub(super) fn merge(args: &SweepMergeArgs, printer: Printer) -> Result<()> {
         }
         text.push('\n');
         text
+    })
+}
+
+/// Fails where a folder of results cannot be written, holds something else, or is the store.
+pub(super) fn check_output(folder: &Path, store: &Store) -> Result<()> {
+    inputs::writable_folder(folder)?;
+    if let (Ok(folder), Ok(store)) = (
+        folder.canonicalize(),
+        Path::new(store.location()).canonicalize(),
+    ) && folder == store
+    {
+        bail!(
+            "--output {}: found the store of the sweep, expected another folder",
+            folder.display()
+        );
+    }
+    inputs::own_folder(
+        folder,
+        "provenance.parquet",
+        &[
+            "cells.csv",
+            "cells.parquet",
+            "summary.csv",
+            "summary.parquet",
+            "provenance.csv",
+            PAGE_FILE,
+        ],
+    )
+}
+
+/// How many cells are missing, and what the first that failed failed by.
+pub(super) fn missing_text(store: &Store, plan: &Plan, missing: usize) -> Result<String> {
+    if missing == 0 {
+        return Ok(String::new());
+    }
+    let status = Status::of(store, plan, SystemTime::now().into())?;
+    let mut failed = status.cells.iter().filter_map(|(cell, state)| match state {
+        CellState::Failed { error, .. } => Some(format!("{cell}: {error}")),
+        _ => None,
+    });
+    let first = failed.next();
+    let more = failed.count();
+    Ok(match first {
+        Some(first) => format!(
+            "{missing} missing, of which {} failed, the first {first}",
+            more + 1
+        ),
+        None => format!("{missing} missing"),
     })
 }
 
