@@ -65,7 +65,16 @@ pub fn score<'py>(
         Ok(measured.scores(None)?)
     })?;
     let made = given(py, &scores, &about.name)?;
-    made.set_item("notes", Vec::from_iter(about.stands_in(asked)))?;
+    let mut notes = Vec::from_iter(about.stands_in(asked));
+    let first = scores.nodes.first();
+    if scores.nodes.iter().all(|score| Some(score) == first) {
+        notes.push(format!(
+            "all heads have the same score: {} tells none of them apart here; methods that train or draw dictionaries depend on the \
+             unit of head outputs, which is that of the residual stream",
+            about.name
+        ));
+    }
+    made.set_item("notes", notes)?;
     Ok(made)
 }
 

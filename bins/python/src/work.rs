@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -92,6 +92,9 @@ pub(crate) fn to_json(value: &impl Serialize) -> PyResult<String> {
     serde_json::to_string(value).map_err(refused)
 }
 
+/// The process whose threads have worked.
+static WORKED: OnceLock<u32> = OnceLock::new();
+
 /// A stage that is open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Stage {
@@ -157,6 +160,14 @@ pub(crate) fn run<T: Send + 'static>(
     progress: Option<&Bound<'_, PyAny>>,
     work: impl FnOnce(&Watch) -> anyhow::Result<T> + Send + 'static,
 ) -> PyResult<T> {
+    // Threads are not copied into a process that is forked: what waits for them would wait for ever.
+    let process = std::process::id();
+    if *WORKED.get_or_init(|| process) != process {
+        return Err(refused(
+            "found a process that was forked after circuitscope had worked, expected one of its own: start it with the method \
+             \"spawn\" (multiprocessing.get_context(\"spawn\"))",
+        ));
+    }
     let watch = Arc::new(Watch::default());
     let (send, receive) = mpsc::channel();
     let own = Arc::clone(&watch);

@@ -1,6 +1,7 @@
 import json
 
 import numpy as np
+import pandas
 import pytest
 
 import circuitscope as cs
@@ -272,6 +273,24 @@ def test_wrong_arguments_say_what_was_expected(model):
 def test_arguments_of_another_type_are_named(model, call, said):
     with pytest.raises(cs.Error, match="^(" + said + ")"):
         call(model)
+
+
+def test_pairs_of_a_data_frame_may_lack_answers(model):
+    report = cs.discover(model, task="induction", examples=2, faithfulness="none")
+    texts = [report.behaviour[side]["text"] for side in ("positive", "negative")]
+    frame = pandas.DataFrame({"positive": [texts[0]] * 2, "negative": [texts[1]] * 2, "answers": [None, float("nan")]})
+    found = cs.discover(model, frame, method="nap", metric="contrast", faithfulness="none")
+    again = cs.discover(model, np.array([texts] * 2), method="nap", metric="contrast", faithfulness="none")
+    assert (found.scores.nodes == again.scores.nodes).all()
+
+
+def test_arguments_that_nothing_reads_are_refused(model):
+    with pytest.raises(cs.Error, match="^examples: found it without"):
+        cs.discover(model, [("a", "b")], examples=2)
+    with pytest.raises(cs.Error, match="^n_layers: found it without"):
+        cs.discover(model, task="ioi", n_layers=2)
+    with pytest.raises(cs.Error, match="^examples: found it without"):
+        cs.capture(model, [[1]], examples=2)
 
 
 def test_heads_that_are_not_there_are_refused(model):

@@ -190,6 +190,25 @@ def test_results_are_asked_for_what_there_is(toy, tmp_path):
         cs.score_codes(codes, toy[1], amplitudes=np.full((40, 6), np.nan))
 
 
+def test_masks_and_what_float32_has_not_are_refused(toy):
+    outputs, labels = toy
+    with pytest.raises(cs.Error, match="head_outputs: found a mask"):
+        cs.score(np.ma.masked_array(outputs, outputs > 2), labels)
+    with pytest.raises(cs.Error, match="labels: found a mask"):
+        cs.score(outputs, np.ma.masked_array(labels, labels))
+    assert cs.score(np.ma.masked_array(outputs, False), labels).top(1) == ["L1H0"]
+    large = outputs.astype(np.float64)
+    large[1, 0, 2, 3] = 1e300
+    with pytest.raises(cs.Error, match=r"head_outputs\[1, 0, 2, 3\]: found 1e\+300, expected a number that float32 has"):
+        cs.score(large, labels)
+
+
+def test_heads_that_a_method_does_not_tell_apart_are_told_of(toy):
+    outputs, labels = toy
+    assert cs.score(outputs, labels).notes == []
+    assert "all heads have the same score" in cs.score(np.zeros_like(outputs), labels).notes[0]
+
+
 def test_settings_are_read(toy):
     outputs, labels = toy
     usual = cs.score(outputs, labels, method="sae")

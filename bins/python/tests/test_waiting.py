@@ -50,6 +50,24 @@ def test_ctrl_c_ends_the_work_within_a_second(call):
     assert float(last[1]) - sent < 1.0
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_process_that_is_forked_is_told_to_spawn(toy):
+    cs.score(*toy)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            cs.score(*toy)
+            said = "nothing"
+        except cs.Error as error:
+            said = str(error)
+        os.write(write, said.encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert 'start it with the method "spawn"' in os.read(read, 1000).decode()
+
+
 def test_other_threads_run_meanwhile():
     draw = np.random.default_rng(0)
     outputs = draw.normal(size=(200, 12, 12, 256)).astype(np.float32)

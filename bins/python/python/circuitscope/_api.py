@@ -305,6 +305,8 @@ def discover(
         "sae": None if sae is None else _arrays.path(sae, "sae"),
         "other_site": other_site,
     }
+    _needless(examples is not None and task is None and head_outputs is None, "examples", "the number of pairs of a task")
+    _needless(n_layers is not None and head_outputs is None, "n_layers", "the layers of head_outputs")
     outputs = shown = None
     if head_outputs is not None:
         outputs, shown = _arrays.floats(head_outputs, "head_outputs"), _arrays.labels(labels)
@@ -384,6 +386,7 @@ def capture(
         "max_batch_tokens": max_batch_tokens,
         "seed": seed,
     }
+    _needless(examples is not None and task is None, "examples", "the number of pairs of a task")
     loaded = _of(model, progress)
     with callback(progress) as told:
         made = _circuitscope.capture(loaded, _json(options), told)
@@ -469,6 +472,11 @@ def evaluate(
     folder = None if output is None else _arrays.path(output, "output")
     with callback(progress) as told:
         return Evaluation(_circuitscope.evaluate(loaded, _json(options), folder, told))
+
+
+def _needless(there: bool, name: str, what: str) -> None:
+    if there:
+        raise Error(f"{name}: found it without what it belongs to: it is {what}")
 
 
 def _bos(asked: Union[str, bool]) -> str:

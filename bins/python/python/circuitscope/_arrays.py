@@ -17,8 +17,10 @@ def as_numpy(given: Any, name: str) -> np.ndarray:
     A tensor that requires a gradient is detached, one on another device is copied to the CPU, and bfloat16, which numpy does
     not have, becomes float32.
     """
+    if isinstance(given, np.ma.MaskedArray) and np.ma.is_masked(given):
+        raise Error(f"{name}: found a mask, expected values everywhere; leave out what is masked")
     if isinstance(given, np.ndarray):
-        return given
+        return np.asarray(given)
     for step in ("detach", "cpu"):
         if callable(getattr(given, step, None)):
             given = getattr(given, step)()
@@ -28,8 +30,9 @@ def as_numpy(given: Any, name: str) -> np.ndarray:
         if hasattr(given, "__dlpack__"):
             try:
                 return np.from_dlpack(given)
-            except (BufferError, RuntimeError, TypeError):
-                pass
+            except (BufferError, RuntimeError, TypeError) as error:
+                if not hasattr(given, "__array__"):
+                    raise Error(f"{name}: found {type(given).__name__}, which numpy cannot read: {error}") from error
         return np.asarray(given)
     except (TypeError, ValueError, RuntimeError) as error:
         raise Error(
@@ -43,7 +46,13 @@ def floats(given: Any, name: str) -> np.ndarray:
     if array.dtype.kind not in "fiub":
         raise Error(f"{name}: found values of type {array.dtype}, expected numbers")
     with np.errstate(over="ignore"):
-        return array.astype(np.float32, copy=False)
+        found = array.astype(np.float32, copy=False)
+    if array.dtype.itemsize > 4 and array.dtype.kind == "f":
+        beyond = np.argwhere(np.isinf(found) & np.isfinite(array))
+        if len(beyond):
+            at = tuple(int(index) for index in beyond[0])
+            raise Error(f"{name}{list(at)}: found {array[at]}, expected a number that float32 has")
+    return found
 
 
 def labels(given: Any) -> np.ndarray:
@@ -79,10 +88,12 @@ def pairs(given: Any) -> dict[str, Any]:
     if isinstance(given, (str, os.PathLike)):
         return {"pairs_file": os.fspath(given)}
     if callable(getattr(given, "to_dict", None)) and hasattr(given, "columns"):
-        given = given.to_dict("records")
+        # What pandas has for a cell without a value.
+        rows = given.to_dict("records")
+        given = [{name: value for name, value in row.items() if not _missing(value)} for row in rows]
     lines = []
     for at, pair in enumerate(items(given, "pairs", "pairs of prompts")):
-        if isinstance(pair, (tuple, list)) and len(pair) == 2:
+        if isinstance(pair, (tuple, list, np.ndarray)) and len(pair) == 2:
             pair = {"positive": pair[0], "negative": pair[1]}
         if not isinstance(pair, dict):
             raise Error(
@@ -96,9 +107,13 @@ def pairs(given: Any) -> dict[str, Any]:
     return {"pairs": "\n".join(lines)}
 
 
+def _missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and value != value) or type(value).__name__ == "NAType"
+
+
 def rows(given: Any) -> list[list[int]]:
     """Rows of matched examples, positive and negative."""
-    array = as_numpy(given if hasattr(given, "__len__") else list(given), "pairs")
+    array = as_numpy(given if hasattr(given, "__array__") else items(given, "pairs", "rows"), "pairs")
     if array.ndim != 2 or array.shape[1] != 2 or array.dtype.kind not in "iu":
         raise Error(
             f"pairs: found shape {list(array.shape)} of {array.dtype}, expected rows (positive, negative) of whole numbers"
@@ -140,8 +155,9 @@ def path(given: Any, name: str) -> str:
         found = os.fspath(given)
     except TypeError:
         found = None
-    if not isinstance(found, str):
-        raise Error(f"{name}: found {type(given).__name__}, expected a path or a name")
+    if not isinstance(found, str) or not found:
+        what = "an empty text" if found == "" else type(given).__name__
+        raise Error(f"{name}: found {what}, expected a path or a name")
     return found
 
 
@@ -151,4 +167,6 @@ def texts(given: Iterable[str], name: str) -> list[str]:
     for at, text in enumerate(found):
         if not isinstance(text, str):
             raise Error(f"{name}[{at}]: found {type(text).__name__}, expected text")
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise Error(f"{name}[{at}]: found half of a surrogate pair, expected text")
     return found

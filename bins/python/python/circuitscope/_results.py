@@ -96,8 +96,8 @@ class Scores:
 
     def top(self, heads: int) -> list[str]:
         """The best heads."""
-        if heads < 0:
-            raise Error(f"heads: found {heads}, expected a number that is not negative")
+        if not isinstance(heads, (int, np.integer)) or heads < 0:
+            raise Error(f"heads: found {heads!r}, expected a whole number that is not negative")
         return [head for head, _ in self.ranking()[:heads]]
 
     def _head(self, at: Any) -> str:

@@ -98,7 +98,8 @@ impl Found {
     /// What may be concluded, in one sentence.
     pub fn conclusion(&self) -> String {
         let circuit = self.circuit();
-        let heads = count(circuit.len(), "head");
+        let words = Words::of(circuit.len());
+        let Words { these, s, .. } = &words;
         let unanswered = self.behaviour_measured().and_then(|of| of.answered);
         if unanswered.is_some_and(|answered| answered.share < Behaviour::ANSWERED) {
             return "The model does not show the behaviour on these prompts: whatever heads tell them apart, \
@@ -112,57 +113,96 @@ impl Found {
         }
         if self.is_untold() {
             return format!(
-                "These {heads} stand above the others, but so few prompts cannot tell that from chance: nothing may be concluded."
+                "{these} stand{s} above the others, but so few prompts cannot tell that from chance: nothing may be concluded."
             );
         }
         let Some(quality) = &self.quality else {
             return format!(
-                "These {heads} tell the two classes of prompts apart; no circuit was run, so that nothing \
+                "{these} tell{s} the two classes of prompts apart; no circuit was run, so that nothing \
                  says that the behaviour needs them."
             );
         };
         let as_good = quality.random_as_good() * AS_GOOD >= quality.random.len().max(1);
-        concluded(quality, &heads, as_good)
+        concluded(quality, &words, as_good)
     }
 }
 
-fn concluded(quality: &CircuitQuality, heads: &str, as_good: bool) -> String {
+/// A circuit as the subject of a sentence.
+struct Words {
+    /// `These 3 heads`.
+    these: String,
+    /// What verbs end with.
+    s: &'static str,
+    are: &'static str,
+    they: &'static str,
+    them: &'static str,
+}
+
+impl Words {
+    fn of(heads: usize) -> Self {
+        let (these, [s, are, they, them]) = if heads == 1 {
+            ("This head".to_owned(), ["s", "is", "it", "it"])
+        } else {
+            (
+                format!("These {}", count(heads, "head")),
+                ["", "are", "they", "them"],
+            )
+        };
+        Self {
+            these,
+            s,
+            are,
+            they,
+            them,
+        }
+    }
+}
+
+fn concluded(quality: &CircuitQuality, words: &Words, as_good: bool) -> String {
+    let Words {
+        these,
+        s,
+        are,
+        they,
+        them,
+    } = words;
     let share = |value: f64| (value - quality.empty) / (quality.full - quality.empty);
     let (kept, left) = (share(quality.circuit), share(quality.without));
     if quality.is_weak() {
         return format!(
-            "These {heads} matter by a gradient, but ablating all heads hardly changes the {}: what they keep \
+            "{these} matter{s} by a gradient, but ablating all heads hardly changes the {}: what {they} keep{s} \
              of it cannot be told; another metric or reference may tell more.",
             quality.metric
         );
     }
     if as_good {
         return format!(
-            "These {heads} alone are not shown to implement the behaviour: circuits drawn at random keep as much."
+            "{these} alone {are} not shown to implement the behaviour: circuits drawn at random keep as much."
         );
     }
     if kept >= KEEPS && left <= LEFT {
         return format!(
-            "These {heads} are enough for the behaviour on these prompts, and it is gone without them: they \
-             implement it here."
+            "{these} {are} enough for the behaviour on these prompts, and it is gone without {them}: {they} \
+             implement{s} it here."
         );
     }
     if kept >= KEEPS {
         return format!(
-            "These {heads} are enough for the behaviour on these prompts, but without them {} of it are left: \
+            "{these} {are} enough for the behaviour on these prompts, but without {them} {} of it are left: \
              other heads can do it, too.",
             percent(left)
         );
     }
     if left <= LEFT {
         return format!(
-            "The behaviour is gone without these {heads}, but alone they keep {} of it: other heads are needed, \
+            "The behaviour is gone without {}, but alone {they} keep{s} {} of it: other heads are needed, \
              too.",
+            these.replacen('T', "t", 1),
             percent(kept)
         );
     }
     format!(
-        "These {heads} are a part of what implements the behaviour: alone they keep {} of it, and without them {} \
+        "{these} {are} a part of what implements the behaviour: alone {they} keep{s} {} of it, and without {them} {} \
          are left.",
         percent(kept),
         percent(left)
