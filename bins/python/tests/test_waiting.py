@@ -1,5 +1,6 @@
 """Ctrl-C, other threads and progress while work is done."""
 
+import os
 import signal
 import subprocess
 import sys

@@ -77,7 +77,9 @@ mod tests {
                 .filter(|arg| !arg.is_hide_set())
                 .filter_map(|arg| {
                     let help = arg.get_help()?.to_string();
-                    let words = help.split([' ', '`']).take(3).collect::<Vec<_>>();
+                    let words = help.split_whitespace();
+                    let words = words.take_while(|word| word.chars().all(char::is_alphanumeric));
+                    let words: Vec<&str> = words.take(3).collect();
                     Some((arg.get_id().to_string(), words.join(" ")))
                 })
                 .collect();

@@ -348,7 +348,7 @@ fn plans_that_are_wrong_are_refused_by_file_and_field() {
         (
             "steps = 20",
             "dtype = 'f64'",
-            "plan.toml: settings.default.dtype: found \"f64\", expected ",
+            "plan.toml: settings.default.dtype: found \"f64\": ",
         ),
         (
             "steps = 20",
