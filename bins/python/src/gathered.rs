@@ -48,6 +48,9 @@ pub(crate) fn of_outputs(
     if asked.examine.judging == Judging::All || asked.examine.tests || asked.only_correct {
         bail!("faithfulness, tests and only_correct run the model: found head_outputs alone");
     }
+    if !asked.examine.explain.is_empty() {
+        bail!("explain runs the model: found head_outputs alone");
+    }
     if asked.rule == Some(Choice::Knee) {
         return Err(eval::Error::KneeNeedsModel.into());
     }

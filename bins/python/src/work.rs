@@ -1,6 +1,7 @@
 //! Long work: on a thread of its own, with the interpreter's lock released, heard and stopped meanwhile.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +33,8 @@ pub(crate) const SEEDS: usize = 10_000;
 const TICK: Duration = Duration::from_millis(50);
 /// How long work that is asked to stop may take to come to a safe point; then it is left to itself.
 const GRACE: Duration = Duration::from_millis(600);
+/// Ends of stages that are remembered until they are told.
+const ENDS: usize = 16;
 /// Stack of the thread that works: as large as that of a main thread usually is.
 const STACK: usize = 8 << 20;
 
@@ -108,6 +111,8 @@ struct Stage {
 pub(crate) struct Watch {
     stop: AtomicBool,
     open: Mutex<Vec<Stage>>,
+    /// Stages that have ended and whose end was not told yet, the last [`ENDS`].
+    ended: Mutex<VecDeque<Stage>>,
 }
 
 impl Watch {
@@ -145,7 +150,13 @@ impl Progress for Watch {
     }
 
     fn end(&self) {
-        self.stages(Vec::pop);
+        if let Some(stage) = self.stages(Vec::pop) {
+            let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+            if ended.len() == ENDS {
+                ended.pop_front();
+            }
+            ended.push_back(stage);
+        }
     }
 
     fn cancelled(&self) -> bool {
@@ -191,7 +202,11 @@ pub(crate) fn run<T: Send + 'static>(
     let mut told = None;
     loop {
         match wait(TICK) {
-            Ok(Ok(outcome)) => return outcome.map_err(|error| raised(&error)),
+            Ok(Ok(outcome)) => {
+                let outcome = outcome.map_err(|error| raised(&error))?;
+                tell(&watch, progress, &mut told)?;
+                return Ok(outcome);
+            }
             Ok(Err(panicked)) => return Err(bug(panicked.as_ref())),
             Err(RecvTimeoutError::Disconnected) => return Err(bug(&"the work ended")),
             Err(RecvTimeoutError::Timeout) => {}
@@ -214,10 +229,13 @@ fn tell(
     let Some(progress) = progress else {
         return Ok(());
     };
+    let ended = std::mem::take(&mut *watch.ended.lock().unwrap_or_else(PoisonError::into_inner));
     let now = watch.stages(|open| open.last().cloned());
-    if let Some(stage) = now.filter(|now| told.as_ref() != Some(now)) {
-        progress.call1((stage.name.as_str(), stage.done, stage.total))?;
-        *told = Some(stage);
+    for stage in ended.into_iter().chain(now) {
+        if told.as_ref() != Some(&stage) {
+            progress.call1((stage.name.as_str(), stage.done, stage.total))?;
+            *told = Some(stage);
+        }
     }
     Ok(())
 }

@@ -203,6 +203,12 @@ def test_masks_and_what_float32_has_not_are_refused(toy):
         cs.score(large, labels)
 
 
+def test_what_heads_do_needs_a_model(toy):
+    outputs, labels = toy
+    with pytest.raises(cs.Error, match="explain runs the model: found head_outputs alone"):
+        cs.discover(head_outputs=outputs, labels=labels, explain="L1H0")
+
+
 def test_heads_that_a_method_does_not_tell_apart_are_told_of(toy):
     outputs, labels = toy
     assert cs.score(outputs, labels).notes == []

@@ -95,7 +95,14 @@ def test_progress_is_told():
     assert told, "no stage was told"
     for stage, done, total in told:
         assert isinstance(stage, str) and 0 <= done and isinstance(total, int)
+    assert any(done == total > 0 for _, done, total in told), "no stage was told to its end"
     cs.discover("reference", task="induction", examples=6, progress=False, faithfulness="none")
+
+
+def test_work_that_is_over_at_once_is_told_of_too(toy):
+    told = []
+    cs.score(*toy, method="sae", steps=20, progress=lambda *said: told.append(said))
+    assert told and told[-1][1] == told[-1][2] == 20
 
 
 def test_what_progress_raises_ends_the_work():

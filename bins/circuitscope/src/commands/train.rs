@@ -52,6 +52,7 @@ pub(crate) fn run(args: &TrainArgs, printer: Printer, progress: &Terminal) -> Re
     provenance.on(&device);
     provenance.input(&args.activations)?;
     inputs::writable_folder(&args.output)?;
+    inputs::own_folder(&args.output, HISTORY_FILE, &[CFG_FILE, WEIGHTS_FILE])?;
     let activations = HeadActivations::read(&args.activations)?;
     let seed = Seed::new(args.seed.seed);
     let chosen = choose(args, activations.examples(), seed)?;

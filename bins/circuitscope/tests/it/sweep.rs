@@ -287,6 +287,13 @@ fn what_cannot_be_run_is_kept_as_failed_and_the_rest_is_done() {
     let error = bench.run("sweep merge plan.toml").stderr;
     assert!(error.contains("found 2 of 4 cells done"), "{error}");
     assert_eq!(bench.json("sweep merge plan.toml --partial")["missing"], 2);
+    for command in ["merge plan.toml", "report plan.toml --output pages"] {
+        let said = bench.ok(&format!("sweep {command} --partial"));
+        assert!(
+            said.contains("2 missing, of which 2 failed, the first own/ · ioi · random"),
+            "{said}"
+        );
+    }
     // Not tried again unless asked for.
     let again = bench.run("sweep run plan.toml --format json");
     let value: Value = serde_json::from_str(&again.stdout).unwrap();
@@ -301,6 +308,49 @@ fn what_cannot_be_run_is_kept_as_failed_and_the_rest_is_done() {
         (&value["failed"], &value["failed_before"]),
         (&2.into(), &0.into()),
         "{again:?}"
+    );
+}
+
+#[test]
+fn tables_spare_what_others_wrote_and_rows_that_are_empty_are_named() {
+    let bench = planned(
+        "store = 'results'\nmodels = ['reference']\ntasks = ['ioi']\nmethods = ['random']\nseeds = 2\n[settings.default]\nexamples = 10\nresamples = 2\n",
+    );
+    let early = bench.run("sweep status plan.toml").stderr;
+    assert!(
+        early.contains(
+            "results: cannot open this folder: it is not there, expected the store of a sweep"
+        ),
+        "{early}"
+    );
+    bench.json("sweep run plan.toml");
+    fs_err::create_dir(bench.path("mine")).unwrap();
+    for (file, command) in [("cells.csv", "merge"), ("report.html", "report")] {
+        bench.write(&format!("mine/{file}"), "mine");
+        let ran = bench.run(&format!("sweep {command} plan.toml --output mine"));
+        assert!(
+            ran.stderr.contains("--output mine: found ")
+                && ran.stderr.contains("no provenance.parquet"),
+            "{ran:?}"
+        );
+        let kept = fs_err::read_to_string(bench.path(&format!("mine/{file}"))).unwrap();
+        assert_eq!(kept, "mine");
+        let ran = bench.run(&format!("sweep {command} plan.toml --output results"));
+        assert!(
+            ran.stderr.contains("found the store of the sweep"),
+            "{ran:?}"
+        );
+    }
+    merged(&bench, "again");
+    merged(&bench, "again");
+    let row = fs_err::read_dir(bench.path("results/rows")).unwrap().next();
+    fs_err::write(row.unwrap().unwrap().path(), "").unwrap();
+    let error = bench.run("sweep merge plan.toml --output again").stderr;
+    assert!(
+        error.contains(
+            ".parquet: not what a sweep wrote: found no row of its cell; delete it to make it again"
+        ),
+        "{error}"
     );
 }
 
