@@ -179,7 +179,7 @@ const fn of_model(error: &model::Error) -> Option<&'static str> {
     }
 }
 
-fn is_broken_pipe(error: &Error) -> bool {
+pub(crate) fn is_broken_pipe(error: &Error) -> bool {
     error
         .chain()
         .filter_map(|cause| cause.downcast_ref::<io::Error>())

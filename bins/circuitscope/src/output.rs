@@ -7,6 +7,8 @@ use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use serde::Serialize;
 
+use crate::failure::is_broken_pipe;
+
 pub(crate) use circuitscope::text::{count, indented, table, wrapped};
 
 /// How results are printed.
@@ -22,11 +24,21 @@ pub(crate) enum Format {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Printer {
     format: Format,
+    /// Whether results are files, too.
+    keeps: bool,
 }
 
 impl Printer {
     pub(crate) const fn new(format: Format) -> Self {
-        Self { format }
+        Self {
+            format,
+            keeps: false,
+        }
+    }
+
+    /// The same of a command whose results are files, too: it goes on where nobody reads what it prints any more.
+    pub(crate) const fn keeping(self, keeps: bool) -> Self {
+        Self { keeps, ..self }
     }
 
     /// Prints a part of the text as soon as it is known; nothing where JSON is asked for.
@@ -36,7 +48,10 @@ impl Printer {
     pub(crate) fn part(self, text: &str) -> Result<()> {
         match self.format {
             Format::Json => Ok(()),
-            Format::Text => write_all(text),
+            Format::Text => match write_all(text) {
+                Err(error) if self.keeps && is_broken_pipe(&error) => Ok(()),
+                written => written,
+            },
         }
     }
 

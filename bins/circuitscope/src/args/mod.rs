@@ -136,7 +136,9 @@ impl Cli {
         };
         if let Some(given) = config::given(&command, &typed).map_err(Refused::Config)? {
             let of_command = typed.subcommand().map(|(_, of_command)| of_command);
-            if of_command.is_none_or(|matches| matches.get_count("quiet") == 0) {
+            let quiet = given.flags.iter().any(|flag| flag == "--quiet")
+                || of_command.is_some_and(|matches| matches.get_count("quiet") > 0);
+            if !quiet {
                 let flags = given.flags.iter().map(|flag| flag.to_string_lossy());
                 let flags: Vec<_> = flags.collect();
                 output::note(&format!(

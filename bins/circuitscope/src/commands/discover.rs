@@ -41,6 +41,7 @@ const RESULTS: [&str; 7] = [
 ];
 
 pub(crate) fn run(args: &DiscoverArgs, printer: Printer, progress: &Terminal) -> Result<()> {
+    let printer = printer.keeping(args.output.is_some());
     let mut provenance = provenance::start();
     args.patching.check(&[args.method])?;
     if let Some((random, fewest)) = examine_settings(args).too_few_draws() {

@@ -34,6 +34,7 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
     if args.task.is_none() && !args.scores.is_empty() {
         return judge_files::run(args, printer);
     }
+    let printer = printer.keeping(true);
     let mut provenance = provenance::start();
     let methods = &args.method.0;
     let last = args.seed.seed.checked_add(args.seeds as u64 - 1);

@@ -329,6 +329,29 @@ fn a_closed_pipe_is_success() {
 }
 
 #[test]
+fn files_are_finished_where_nobody_reads_what_is_printed() {
+    let bench = Bench::new();
+    let mut child = bench
+        .command("discover --task induction --examples 5 --output found")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    bench.ok("discover --task induction --examples 5 --output whole");
+    let files = |folder: &str| {
+        let files = fs_err::read_dir(bench.path(folder)).unwrap();
+        let names = files.map(|file| file.unwrap().file_name());
+        names.collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(files("found"), files("whole"));
+    let found = fs_err::read_to_string(bench.path("found/discovery.json")).unwrap();
+    assert!(found.contains("\"quality\""));
+}
+
+#[test]
 fn discover_with_methods_that_run_the_model() {
     let bench = Bench::new();
     let found = bench.json(
