@@ -308,9 +308,7 @@ fn given(asked: &Asked, told: &mut Told) -> Result<Option<GivenDictionary<Flex>>
         return Ok(None);
     };
     let given = GivenDictionary::load(folder, &asked.method.name, &FlexDevice)?;
-    for file in &given.saved.files {
-        told.provenance.input(file)?;
-    }
+    told.provenance.input_all(&given.saved.files)?;
     Ok(Some(given))
 }
 

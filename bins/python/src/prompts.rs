@@ -85,9 +85,7 @@ pub(crate) fn open_task(name: &str, provenance: &mut Provenance) -> Result<TaskS
         Err(_) if is_path(name) => read_task(Path::new(name))?,
         Err(error) => return Err(error.into()),
     };
-    for file in &spec.files {
-        provenance.input(file)?;
-    }
+    provenance.input_all(&spec.files)?;
     Ok(spec)
 }
 

@@ -63,6 +63,19 @@ impl Provenance {
         Ok(())
     }
 
+    /// [`input`](Self::input) of all.
+    ///
+    /// # Errors
+    /// As [`input`](Self::input), of the first that cannot be read.
+    pub fn input_all<P: AsRef<Path>>(
+        &mut self,
+        paths: impl IntoIterator<Item = P>,
+    ) -> Result<(), FileError> {
+        paths
+            .into_iter()
+            .try_for_each(|path| self.input(path.as_ref()))
+    }
+
     /// With time and memory as of now.
     #[must_use]
     pub fn now(&self) -> Self {

@@ -39,9 +39,7 @@ impl TaskArg {
             Self::Named(task) => Ok((*task).clone()),
             Self::Folder(folder) => {
                 let task = read_task(folder)?;
-                for file in &task.files {
-                    provenance.input(file)?;
-                }
+                provenance.input_all(&task.files)?;
                 Ok(task)
             }
         }

@@ -20,15 +20,8 @@ pub(crate) fn load(
     provenance: &mut Provenance,
 ) -> Result<SavedSae<B>> {
     let saved = load_dir::<B>(folder, device.plain())?;
-    inputs(&saved, provenance)?;
+    provenance.input_all(&saved.files)?;
     Ok(saved)
-}
-
-fn inputs(saved: &SavedSae<B>, provenance: &mut Provenance) -> Result<()> {
-    for file in &saved.files {
-        provenance.input(file)?;
-    }
-    Ok(())
 }
 
 /// Fails unless it encodes outputs of heads, of this width; with `--other-site` unless it has their width.
@@ -53,6 +46,6 @@ pub(crate) fn given(
         Error::TakesNoDictionary { .. } => anyhow!("--sae {error}"),
         error => error.into(),
     })?;
-    inputs(&given.saved, provenance)?;
+    provenance.input_all(&given.saved.files)?;
     Ok(Some(given))
 }

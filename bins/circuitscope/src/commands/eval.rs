@@ -54,9 +54,7 @@ pub(crate) fn run(args: &EvalArgs, printer: Printer, progress: &Terminal) -> Res
     let tasks = tasks(args, &loaded, &mut provenance)?;
     cross_task::check(args, tasks.len())?;
     let files = files_to_judge(args, &tasks, &loaded)?;
-    for path in &args.scores {
-        provenance.input(path)?;
-    }
+    provenance.input_all(&args.scores)?;
     inputs::writable_folder(&args.output)?;
     inputs::own_folder(
         &args.output,

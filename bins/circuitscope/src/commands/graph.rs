@@ -60,11 +60,7 @@ pub(crate) fn run(args: &GraphArgs, printer: Printer, progress: &Terminal) -> Re
     for folder in &args.through.transcoders {
         saved.extend(transcoders(folder, &device)?);
     }
-    for one in &saved {
-        for file in &one.files {
-            provenance.input(file)?;
-        }
-    }
+    provenance.input_all(saved.iter().flat_map(|one| &one.files))?;
     let model = inputs::load_model(&args.model, &device, progress)?;
     let config = model.model.config();
     let Some(mlp) = config.mlp else {
