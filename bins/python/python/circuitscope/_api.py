@@ -18,10 +18,14 @@ Path = Union[str, "os.PathLike[str]"]
 
 
 def _json(options: Mapping[str, Any]) -> str:
-    for name, value in {**options, **options.get("settings", {})}.items():
-        if name != "settings":
-            _arrays.dumps(name, value)
-    return json.dumps(options, default=_arrays.plain)
+    try:
+        return _arrays.to_json(options)
+    except _arrays.UNFIT:
+        # Which of them it is.
+        for name, value in {**options, **options.get("settings", {})}.items():
+            if name != "settings":
+                _arrays.dumps(name, value)
+        raise
 
 
 def _names(function: Any) -> list[str]:
@@ -443,22 +447,14 @@ def evaluate(
     Evaluation
     """
     options = {
-        "tasks": None
-        if tasks is None
-        else [
-            _arrays.path(task, "tasks")
-            for task in _arrays.items([tasks] if isinstance(tasks, (str, os.PathLike)) else tasks, "tasks", "tasks")
-        ],
+        "tasks": None if tasks is None else _arrays.paths(tasks, "tasks", "tasks"),
         "methods": methods if isinstance(methods, str) else ",".join(_arrays.texts(methods, "methods")),
         "n_examples": examples,
         "seeds": seeds,
         "resamples": resamples,
         "faithfulness": faithfulness,
         "cross_task": cross_task,
-        "scores": [
-            _arrays.path(path, "scores")
-            for path in _arrays.items([scores] if isinstance(scores, (str, os.PathLike)) else scores, "scores", "files")
-        ],
+        "scores": _arrays.paths(scores, "scores", "files"),
         "circuit": None if circuit is None else _arrays.path(circuit, "circuit"),
         "prepend_bos": _bos(prepend_bos),
         "max_batch_tokens": max_batch_tokens,

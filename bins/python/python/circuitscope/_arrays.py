@@ -128,13 +128,26 @@ def items(given: Any, name: str, expected: str) -> list[Any]:
     return list(given)
 
 
+#: What :func:`to_json` raises of values that JSON does not have.
+UNFIT = (TypeError, ValueError, RecursionError)
+
+
+def to_json(value: Any) -> str:
+    """As JSON in UTF-8, which has neither NaN nor halves of surrogate pairs."""
+    text = json.dumps(value, default=plain, allow_nan=False, ensure_ascii=False)
+    text.encode()
+    return text
+
+
 def dumps(name: str, value: Any) -> str:
     """An argument as JSON."""
     try:
-        return json.dumps(value, default=plain, allow_nan=False)
+        return to_json(value)
     except Error as error:
         raise Error(f"{name}: {error}") from None
-    except (TypeError, ValueError, RecursionError):
+    except UnicodeEncodeError:
+        raise Error(f"{name}: found half of a surrogate pair, expected text") from None
+    except UNFIT:
         raise Error(f"{name}: found {value!r:.60}, expected finite numbers, text, or lists of them") from None
 
 
@@ -161,12 +174,17 @@ def path(given: Any, name: str) -> str:
     return found
 
 
+def paths(given: Any, name: str, expected: str) -> list[str]:
+    """One path or several."""
+    several = [given] if isinstance(given, (str, os.PathLike)) else given
+    return [path(one, name) for one in items(several, name, expected)]
+
+
 def texts(given: Iterable[str], name: str) -> list[str]:
     """A list of texts."""
     found = items(given, name, "texts")
     for at, text in enumerate(found):
         if not isinstance(text, str):
             raise Error(f"{name}[{at}]: found {type(text).__name__}, expected text")
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise Error(f"{name}[{at}]: found half of a surrogate pair, expected text")
+        dumps(f"{name}[{at}]", text)
     return found
