@@ -3,7 +3,7 @@
 use circuitscope::eval::methods::quick;
 use circuitscope::measures::formats::GraphFile;
 use circuitscope::score::{CodeTable, amplitude_scores};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 
 use safetensors::Dtype::{I32, U8};
 use serde_json::{Value, json};
@@ -313,17 +313,21 @@ fn doctor_finds_the_cpu_healthy() {
     assert!(backends.iter().any(|backend| checks(backend) == 38));
 }
 
-#[test]
-fn a_closed_pipe_is_success() {
-    let bench = Bench::new();
+/// What becomes of a command whose output nobody reads.
+fn unread(bench: &Bench, command: &str) -> Output {
     let mut child = bench
-        .command("doctor --format json")
+        .command(command)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     drop(child.stdout.take());
-    let output = child.wait_with_output().unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn a_closed_pipe_is_success() {
+    let output = unread(&Bench::new(), "doctor --format json");
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
 }
@@ -331,14 +335,10 @@ fn a_closed_pipe_is_success() {
 #[test]
 fn files_are_finished_where_nobody_reads_what_is_printed() {
     let bench = Bench::new();
-    let mut child = bench
-        .command("discover --task induction --examples 5 --output found")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    drop(child.stdout.take());
-    let output = child.wait_with_output().unwrap();
+    let output = unread(
+        &bench,
+        "discover --task induction --examples 5 --output found",
+    );
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     bench.ok("discover --task induction --examples 5 --output whole");
     let files = |folder: &str| {
