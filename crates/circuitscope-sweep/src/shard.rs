@@ -125,15 +125,13 @@ impl Shard {
                 expected: "one of them, or --shard I/N".to_owned(),
             }),
             (Some(id), None) => {
-                if let Some(count) = count.filter(|count| {
-                    // The whole array: its own numbers say which part this is.
-                    !read(SLURM_COUNT).is_ok_and(|all| all == Some(*count))
-                }) {
+                let all = read(SLURM_COUNT)?;
+                // Of the whole array its own numbers say which part this is.
+                if let Some(count) = count.filter(|count| Some(*count) != all) {
                     let shard = Self::new(&format!("{SLURM_ID} of --shards"), id, count)?;
                     return Ok(Some((shard, Scheduler::Slurm)));
                 }
-                let count = read(SLURM_COUNT)?
-                    .ok_or_else(|| missing(SLURM_ID, SLURM_COUNT, ", or --shards N"))?;
+                let count = all.ok_or_else(|| missing(SLURM_ID, SLURM_COUNT, ", or --shards N"))?;
                 let (least, step) = (
                     read(SLURM_MIN)?.unwrap_or(0),
                     read(SLURM_STEP)?.unwrap_or(1),
@@ -248,6 +246,9 @@ mod tests {
             ),
             "5/10"
         );
+        let from_one = &[(SLURM_ID, "4"), (SLURM_COUNT, "4"), (SLURM_MIN, "1")];
+        assert_eq!(of(Some(4), from_one), "3/4");
+        assert_eq!(of(Some(8), from_one), "4/8");
         assert_eq!(
             of(None, &[(KUBERNETES_INDEX, "2"), (KUBERNETES_COUNT, "3")]),
             "2/3"

@@ -117,6 +117,14 @@ impl Status {
         })
     }
 
+    /// Cells that failed, with the reason, in the order of the plan.
+    pub fn failures(&self) -> impl Iterator<Item = (&Cell, &str)> {
+        self.cells.iter().filter_map(|(cell, state)| match state {
+            CellState::Failed { error, .. } => Some((cell, error.as_str())),
+            _ => None,
+        })
+    }
+
     /// How many cells are done, running, failed and open.
     #[must_use]
     pub fn counts(&self) -> [usize; 4] {

@@ -87,16 +87,15 @@ impl Store {
         };
         let objects: Arc<dyn ObjectStore> = match (folder, url) {
             (Some(folder), _) => {
-                if !make && !folder.is_dir() {
+                if make {
+                    std::fs::create_dir_all(&folder)
+                        .map_err(|error| wrong("cannot make this folder", error.to_string()))?;
+                } else if !folder.is_dir() {
                     return Err(wrong(
                         "cannot open this folder",
                         "it is not there, expected the store of a sweep that was planned"
                             .to_owned(),
                     ));
-                }
-                if make {
-                    std::fs::create_dir_all(&folder)
-                        .map_err(|error| wrong("cannot make this folder", error.to_string()))?;
                 }
                 let local = LocalFileSystem::new_with_prefix(&folder);
                 Arc::new(

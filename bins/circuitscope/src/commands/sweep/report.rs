@@ -88,15 +88,15 @@ pub(super) fn run(args: &SweepReportArgs, printer: Printer, progress: &dyn Progr
     drop(stage);
     write(&args.output, &tables)?;
     let missing = missing_text(&store, &plan, plan.cells.len() - done.len())?;
-    let cells = format!("{} of {} done", done.len(), plan.cells.len());
+    let mut cells = format!("{} of {} done", done.len(), plan.cells.len());
+    if let Some(missing) = &missing {
+        cells.extend(["; ", missing]);
+    }
     let page = SweepPage {
         title: format!("Sweep of {}", count(plan.models.len(), "model")),
         lead: "Node AUC of each method on each task, mean over seeds and 95 % interval; the name of a model leads to its page.".to_owned(),
         facts: vec![
-            (
-                "cells".to_owned(),
-                if missing.is_empty() { cells } else { format!("{cells}; {missing}") },
-            ),
+            ("cells".to_owned(), cells),
             ("store".to_owned(), store.location().to_owned()),
             ("program".to_owned(), program()),
             ("device".to_owned(), plan.device.clone()),
@@ -110,7 +110,7 @@ pub(super) fn run(args: &SweepReportArgs, printer: Printer, progress: &dyn Progr
     printer.print(&value, || {
         let pages = count(shown.len(), "page");
         let mut text = format!("{} and {pages} below it", path.display());
-        if !missing.is_empty() {
+        if let Some(missing) = missing {
             text.extend(["\n", &missing]);
         }
         text

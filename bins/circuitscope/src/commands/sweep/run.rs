@@ -10,7 +10,7 @@ use circuitscope::eval::methods::{BoxedMethod, method};
 use circuitscope::eval::{EvaluateSettings, JudgedTask, evaluate};
 use circuitscope::measures::{MemoryStore, RunRecord};
 use circuitscope::model::Loaded;
-use circuitscope::tasks::TaskSpec;
+use circuitscope::tasks::{TASK_FILE, TaskSpec};
 use circuitscope::{EVAL_PAIRS, EvalSettings, JudgedBy, Progress, Seed, known_circuits};
 use circuitscope_sweep::{
     Cell, CellRecord, Claim, Failure, Made, Plan, PlanFile, SCHEMA, Shard, Store, Worker,
@@ -188,19 +188,18 @@ fn host() -> String {
         .unwrap_or_else(|| "machine".to_owned())
 }
 
+/// The first error of this type among the causes of one.
+fn cause<E: std::error::Error + Send + Sync + 'static>(error: &anyhow::Error) -> Option<&E> {
+    error.chain().find_map(|cause| cause.downcast_ref())
+}
+
 /// What a cell failed by, and what helps.
 fn failure(error: &anyhow::Error) -> String {
-    let unknown = |cause: &(dyn std::error::Error + 'static)| {
-        let cause = cause.downcast_ref::<circuitscope::Error>();
-        matches!(cause, Some(circuitscope::Error::NoKnownCircuit { .. }))
-    };
-    if error.chain().any(unknown) {
-        format!(
-            "{error:#}; a task of your own says it in [[circuits]] of {}",
-            circuitscope::tasks::TASK_FILE
-        )
-    } else {
-        format!("{error:#}")
+    match cause(error) {
+        Some(circuitscope::Error::NoKnownCircuit { .. }) => {
+            format!("{error:#}; a task of your own says it in [[circuits]] of {TASK_FILE}")
+        }
+        _ => format!("{error:#}"),
     }
 }
 
@@ -360,11 +359,7 @@ impl Work<'_> {
             Err(error) => {
                 self.go_on()?;
                 // A store that cannot be written is no fault of the cell.
-                let of_store = |cause: &(dyn std::error::Error + 'static)| {
-                    let cause = cause.downcast_ref::<circuitscope_sweep::Error>();
-                    matches!(cause, Some(circuitscope_sweep::Error::Store { .. }))
-                };
-                if error.chain().any(of_store) {
+                if let Some(circuitscope_sweep::Error::Store { .. }) = cause(&error) {
                     return Err(error);
                 }
                 let error = failure(&error);

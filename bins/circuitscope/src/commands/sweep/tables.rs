@@ -69,11 +69,10 @@ pub(super) fn status(args: &SweepStatusArgs, printer: Printer) -> Result<()> {
             text.push('\n');
             text.push_str(&table(&["worker", "state", "running", "started", "heard"], &rows));
         }
-        let failures = status.cells.iter().filter_map(|(cell, state)| match state {
-            CellState::Failed { error, .. } => Some(format!("  {}  {cell}: {error}\n", &cell.key[..12])),
-            _ => None,
-        });
-        let failures: Vec<String> = failures.collect();
+        let failures = status.failures();
+        let failures: Vec<String> = failures
+            .map(|(cell, error)| format!("  {}  {cell}: {error}\n", &cell.key[..12]))
+            .collect();
         if !failures.is_empty() {
             text.push_str("\nfailed (`sweep run --retry-failed` tries them again):\n");
             text.extend(failures.iter().take(FAILURES).cloned());
@@ -111,8 +110,8 @@ pub(super) fn merge(args: &SweepMergeArgs, printer: Printer) -> Result<()> {
     printer.print(&value, || {
         let mut text = summary_text(&rows);
         text.extend([format!("\n{}", count(tables.cells.num_rows(), "cell"))]);
-        if missing > 0 {
-            text.extend([format!(", {said}")]);
+        if let Some(said) = said {
+            text.extend([", ", &said]);
         }
         if let Some(folder) = &args.output {
             let folder = folder.display();
@@ -152,33 +151,29 @@ pub(super) fn check_output(folder: &Path, store: &Store) -> Result<()> {
     )
 }
 
-/// How many cells are missing, and what the first that failed failed by.
-pub(super) fn missing_text(store: &Store, plan: &Plan, missing: usize) -> Result<String> {
+/// How many cells are missing, and what the first that failed failed by; nothing where none is.
+pub(super) fn missing_text(store: &Store, plan: &Plan, missing: usize) -> Result<Option<String>> {
     if missing == 0 {
-        return Ok(String::new());
+        return Ok(None);
     }
     let status = Status::of(store, plan, SystemTime::now().into())?;
-    let mut failed = status.cells.iter().filter_map(|(cell, state)| match state {
-        CellState::Failed { error, .. } => Some(format!("{cell}: {error}")),
-        _ => None,
-    });
-    let first = failed.next();
-    let more = failed.count();
-    Ok(match first {
-        Some(first) => format!(
-            "{missing} missing, of which {} failed, the first {first}",
-            more + 1
-        ),
-        None => format!("{missing} missing"),
-    })
+    let failed = status.failures().count();
+    let mut text = format!("{missing} missing");
+    if let Some((cell, error)) = status.failures().next() {
+        text.extend([format!(
+            ", of which {failed} failed, the first {cell}: {error}"
+        )]);
+    }
+    Ok(Some(text))
 }
 
 /// Writes the tables into a folder.
 pub(super) fn write(folder: &Path, tables: &Tables) -> Result<()> {
+    // First what tells that the folder is a merge's, so that one that was interrupted can be run again.
     for (name, batch) in [
+        ("provenance", &tables.provenance),
         ("cells", &tables.cells),
         ("summary", &tables.summary),
-        ("provenance", &tables.provenance),
     ] {
         let (columns, lines) = (parquet(batch)?, csv(batch)?);
         write_atomic(&folder.join(format!("{name}.parquet")), |out| {
